@@ -1,0 +1,44 @@
+"""Sphinx shows each chapter as it was executed, and reads it anew when what decides it has changed.
+
+The notebooks in the source tree hold no outputs. Executing them is the package's work, which keys the
+result by cells, parameters, library and versions; jupyter-cache would key it by the cells alone and go on
+showing old numbers after an edit of the library.
+"""
+
+import json
+import os
+
+from fairq_utils import chapters
+
+
+def parameters():
+    """Of every chapter: what `fairq book` says, else the laptop profile."""
+    given = os.environ.get(chapters.PARAMETERS_VARIABLE)
+    return json.loads(given) if given else chapters.load_profile("laptop")
+
+
+def executed_paths(app):
+    values = parameters()
+    return {
+        f"notebooks/{chapter.slug}": chapters.executed_path(chapter, values.get(chapter.slug, {}))
+        for chapter in chapters.chapters()
+    }
+
+
+def changed_chapters(app, env, added, changed, removed):
+    paths = {docname: str(path) for docname, path in executed_paths(app).items()}
+    before = getattr(env, "executed_chapters", {})
+    env.executed_chapters = paths
+    return [docname for docname, path in paths.items() if before.get(docname) != path]
+
+
+def show_executed(app, docname, source):
+    if docname in executed_paths(app):
+        chapter = chapters.find(docname)
+        source[0] = chapters.execute(chapter, parameters().get(chapter.slug, {})).read_text()
+
+
+def setup(app):
+    app.connect("env-get-outdated", changed_chapters)
+    app.connect("source-read", show_executed)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}

@@ -1,0 +1,810 @@
+"""What a network gets right, for whom, and how sure one can be of it.
+
+Two kinds of input run through this module. *Logits*, an array of examples by classes, say everything
+that one network answered. *Correct*, an array of true and false with one entry an example, or of seeds
+by examples for several networks on the same images, says only where the answers were right; it comes
+from `correct_answers`, and everything about accuracy is computed from it.
+
+Arrays may be numpy or torch, of any floating type, on any device. Groups and labels are integers or
+strings; in results a group is always named by a string. A name in `group_names` that no example has is
+an empty group: its n is 0, its numbers are NaN, and it takes no part in OA and FVO.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+from fairq_utils.errors import BadInput
+
+Array = ArrayLike | torch.Tensor
+
+
+# -- reading what was given ---------------------------------------------------------------------------
+
+
+def _array(values: Array) -> NDArray[Any]:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        if values.is_floating_point():  # numpy has no bfloat16
+            values = values.double()
+        return values.numpy()
+    return np.asarray(values)
+
+
+def _logits(logits: Array) -> NDArray[np.float64]:
+    array = _array(logits).astype(np.float64, copy=False)
+    if array.ndim < 2 or array.shape[-1] < 2 or array.shape[-2] == 0:
+        raise BadInput(
+            f"The logits have shape {array.shape}; expected examples by two classes or more "
+            "(seeds may stand in front): pass one row of scores an example."
+        )
+    broken = np.argwhere(~np.isfinite(array))
+    if len(broken):
+        raise BadInput(
+            f"{len(broken)} of the {array.size} logits are NaN or infinite, the first at index "
+            f"{tuple(broken[0].tolist())}; expected finite numbers: look for the layer that overflowed."
+        )
+    return array
+
+
+def _codes(values: Array, names: Sequence[str] | None, what: str) -> tuple[NDArray[np.intp], list[str]]:
+    """The place of each value in the names; without names, in the sorted distinct values."""
+    array = _array(values)
+    if array.ndim != 1 or len(array) == 0:
+        raise BadInput(f"The {what}s have shape {array.shape}; expected one {what} an example, at least one.")
+    if names is None:
+        codes, distinct = pd.factorize(array, sort=True)
+        known = [str(value) for value in distinct]
+    else:
+        known = list(names)
+        if len(set(known)) < len(known):
+            raise BadInput(f"The {what} names {known} repeat a name; expected each name once.")
+        if np.issubdtype(array.dtype, np.integer):
+            codes = np.where((array >= 0) & (array < len(known)), array, -1)
+        else:
+            codes = pd.Index(known).get_indexer(pd.Index(array))
+    if (codes < 0).any():
+        raise BadInput(
+            f"A {what} is {array[codes < 0].tolist()[0]!r}; expected one of {known}: "
+            "correct it or add its name."
+        )
+    return codes.astype(np.intp), known
+
+
+def _named(table: pd.DataFrame, codes: NDArray[np.intp], names: list[str]) -> pd.DataFrame:
+    """A table by group code, with every group's name and n in front; empty groups are NaN."""
+    table = table.reindex(range(len(names)))
+    table.insert(0, "group", names)
+    table.insert(1, "n", np.bincount(codes, minlength=len(names)))
+    return table
+
+
+def _labels(
+    labels: Array, class_names: Sequence[str] | None, examples: int, classes: int
+) -> NDArray[np.intp]:
+    names = [str(column) for column in range(classes)] if class_names is None else class_names
+    if len(names) != classes:
+        raise BadInput(
+            f"{len(names)} class names for {classes} columns of logits; expected one name a column."
+        )
+    array = _array(labels)
+    if class_names is None and not np.issubdtype(array.dtype, np.integer):
+        raise BadInput(
+            f"The labels are of type {array.dtype}; expected integers, or strings together with "
+            "class_names, which says which column of the logits is which class."
+        )
+    codes, _ = _codes(array, names, "label")
+    if len(codes) != examples:
+        raise BadInput(f"{len(codes)} labels for {examples} rows of logits; expected one label a row.")
+    return codes
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    """Right and wrong of one or two treatments, and the groups that have examples."""
+
+    correct: NDArray[np.bool_]  # treatments x seeds x examples
+    codes: NDArray[np.intp]
+    names: list[str]
+    sizes: NDArray[np.intp]
+
+    @property
+    def seeds(self) -> int:
+        return self.correct.shape[1]
+
+    @property
+    def present(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self.sizes)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        return self.sizes[self.present] / self.sizes.sum()
+
+    def by_seed(self) -> NDArray[np.float64]:
+        """Accuracies, treatments x seeds x groups that have examples."""
+        member = self.codes[:, None] == self.present
+        return self.correct @ member.astype(np.float64) / self.sizes[self.present]
+
+
+def _correct(correct: Array) -> NDArray[np.bool_]:
+    array = _array(correct)
+    if array.dtype != np.bool_ or array.ndim not in (1, 2) or array.size == 0:
+        raise BadInput(
+            f"An array of {array.dtype} of shape {array.shape} for right and wrong; expected true and false, "
+            "one an example, or seeds by examples: correct_answers(logits, labels) makes it."
+        )
+    return array
+
+
+def _outcomes(treatments: Sequence[Array], groups: Array, group_names: Sequence[str] | None) -> _Outcomes:
+    codes, names = _codes(groups, group_names, "group")
+    arrays = [_correct(correct) for correct in treatments]
+    for array in arrays:
+        if array.shape != arrays[0].shape or array.shape[-1] != len(codes):
+            raise BadInput(
+                f"Right and wrong have shape {' and '.join(str(a.shape) for a in arrays)} for {len(codes)} "
+                "groups; expected the same seeds and examples throughout, in the same order."
+            )
+    correct = np.stack([np.atleast_2d(array) for array in arrays])
+    return _Outcomes(correct, codes, names, np.bincount(codes, minlength=len(names)))
+
+
+# -- what a network answers ---------------------------------------------------------------------------
+
+
+def correct_answers(
+    logits: Array, labels: Array, *, class_names: Sequence[str] | None = None
+) -> NDArray[np.bool_]:
+    """Where the largest logit is the label's: true and false, with the shape of the logits less the classes.
+
+    Of equal largest logits the first class is taken, as `argmax` does; a network whose logits are all
+    equal therefore answers class 0 throughout, and `collapse` shows it. Logits of several networks on the
+    same examples may be stacked in front: seeds x examples x classes.
+
+    >>> correct_answers([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]], [0, 1, 1])
+    array([ True,  True, False])
+    >>> correct_answers([[2.0, 1.0], [0.0, 3.0]], ["moth", "moth"], class_names=["moth", "fly"])
+    array([ True, False])
+    """
+    scores = _logits(logits)
+    return scores.argmax(axis=-1) == _labels(labels, class_names, *scores.shape[-2:])
+
+
+def overall_accuracy(correct: Array) -> float:
+    """OA: the share of right answers, over all examples and, if there are several, all seeds.
+
+    >>> overall_accuracy([True, True, False, True])
+    0.75
+    """
+    return float(_correct(correct).mean())
+
+
+def fairness_violation(correct: Array, groups: Array, *, group_names: Sequence[str] | None = None) -> float:
+    """FVO: the accuracy of the best group minus that of the worst, a fraction.
+
+    With several seeds it is the gap between the groups' accuracies averaged over the seeds: the gap that
+    stays when the luck of one training run is averaged out. It is a maximum minus a minimum, so noise
+    alone makes it positive: read it with `accuracy_intervals`, or beside
+    `fairness_violation_under_equality`. With one group it is 0.
+
+    >>> fairness_violation([True, True, True, False], ["a", "a", "b", "b"])
+    0.5
+    """
+    accuracies = _outcomes([correct], groups, group_names).by_seed()[0].mean(axis=0)
+    return float(np.ptp(accuracies))
+
+
+def worst_group(correct: Array, groups: Array, *, group_names: Sequence[str] | None = None) -> str:
+    """The name of the group with the lowest accuracy; of several equal ones the first.
+
+    >>> worst_group([True, True, True, False], ["a", "a", "b", "b"])
+    'b'
+    """
+    outcomes = _outcomes([correct], groups, group_names)
+    return outcomes.names[outcomes.present[outcomes.by_seed()[0].mean(axis=0).argmin()]]
+
+
+def flipped(before: Array, after: Array) -> NDArray[np.bool_]:
+    """Where two networks' logits for the same examples give different classes.
+
+    Right to wrong, wrong to right and wrong to differently wrong all count. Group averages can stand
+    still while many single answers flip.
+
+    >>> flipped([[2.0, 1.0], [0.0, 3.0]], [[0.0, 1.0], [0.0, 9.0]])
+    array([ True, False])
+    """
+    first, second = _logits(before), _logits(after)
+    if first.shape != second.shape:
+        raise BadInput(
+            f"The logits have shapes {first.shape} and {second.shape}; expected those of two networks "
+            "for the same examples and classes, in the same order."
+        )
+    return first.argmax(axis=-1) != second.argmax(axis=-1)
+
+
+def flip_rate(before: Array, after: Array) -> float:
+    """The share of examples to which two networks give different classes, from their logits.
+
+    >>> flip_rate([[2.0, 1.0], [0.0, 3.0]], [[0.0, 1.0], [0.0, 9.0]])
+    0.5
+    """
+    return float(flipped(before, after).mean())
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """How far a network has fallen back on few answers.
+
+    `share` is the share of examples that get the most predicted class; `effective_classes` is the
+    exponential of the entropy of the predicted classes: the number of classes that, used equally often,
+    would be as varied.
+    """
+
+    share: float
+    effective_classes: float
+
+
+def collapse(logits: Array) -> Collapse:
+    """How far the predictions have collapsed onto few classes.
+
+    A network that always gives one class has an FVO of 1 by construction when group and label coincide.
+    When `share` is near 1 and `effective_classes` near 1, read a large FVO as collapse and not as
+    disparity.
+
+    >>> collapse([[2.0, 1.0, 0.0], [3.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 2.0, 0.0]])
+    Collapse(share=0.5, effective_classes=2.0)
+    """
+    scores = _logits(logits)
+    counts = np.bincount(scores.argmax(axis=-1).ravel(), minlength=scores.shape[-1])
+    shares = counts / counts.sum()
+    return Collapse(float(shares.max()), float(np.exp(special.entr(shares).sum())))
+
+
+def example_metrics(
+    logits: Array, labels: Array, *, class_names: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """What one network makes of each example: a row an example.
+
+    - `correct`: whether the largest logit is the label's.
+    - `loss`: cross entropy, in nats.
+    - `logit_variance`: population variance of the example's logits over the classes.
+    - `confidence`: the largest softmax probability.
+    - `entropy`: that of the softmax, in nats; 0 is sure, ln(classes) is uniform.
+    - `margin`: the label's logit less the largest other one; negative where the answer is wrong.
+
+    The column of a measure, or the difference of two networks' columns, goes into `mean_intervals`. A
+    loss that grows while accuracy stands still comes from answers that are confidently wrong: look at
+    margin and confidence.
+
+    >>> example_metrics([[2.0, 0.0], [0.0, 1.0]], [0, 0]).round(2)
+       correct  loss  logit_variance  confidence  entropy  margin
+    0     True  0.13            1.00        0.88     0.37     2.0
+    1    False  1.31            0.25        0.73     0.58    -1.0
+    """
+    scores = _logits(logits)
+    if scores.ndim != 2:
+        raise BadInput(
+            f"The logits have shape {scores.shape}; expected examples by classes: pass one seed at a time."
+        )
+    truth = _labels(labels, class_names, *scores.shape)
+    rows = np.arange(len(scores))
+    log_probabilities = special.log_softmax(scores, axis=-1)
+    probabilities = np.exp(log_probabilities)
+    rivals = scores.copy()
+    rivals[rows, truth] = -np.inf
+    return pd.DataFrame(
+        {
+            "correct": scores.argmax(axis=-1) == truth,
+            "loss": -log_probabilities[rows, truth],
+            "logit_variance": scores.var(axis=-1),
+            "confidence": probabilities.max(axis=-1),
+            "entropy": special.entr(probabilities).sum(axis=-1),
+            "margin": scores[rows, truth] - rivals.max(axis=-1),
+        }
+    )
+
+
+def group_metrics(
+    logits: Array,
+    labels: Array,
+    groups: Array,
+    *,
+    group_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    bins: int = 15,
+) -> pd.DataFrame:
+    """How one network treats each group: a row a group.
+
+    The columns are n, `accuracy`, and the group's mean of each column of `example_metrics`, with two more:
+
+    - `logit_variance_within_class`: the other thing that "logit variance" may mean, the variance of a
+      logit across the group's examples with the same label, averaged over labels (by examples) and logits.
+    - `calibration_error`: the gap between accuracy and mean confidence in `bins` bins of equal width of
+      confidence, averaged over the bins (by examples).
+
+    `logit_variance` asks whether an example's scores are spread out, `logit_variance_within_class` whether
+    scores differ between examples that should look alike. A temperature of T divides both by T squared
+    and leaves accuracy alone. Both are population variances, so the second is 0 for a group of one. The
+    calibration error of a small group is too large by chance: compare groups of similar n, or take fewer
+    bins. For intervals use `accuracy_intervals` and `mean_intervals`.
+
+    >>> table = group_metrics([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [0, 0, 1], ["a", "a", "b"])
+    >>> table[["group", "n", "accuracy", "loss", "logit_variance", "margin"]].round(2)
+      group  n  accuracy  loss  logit_variance  margin
+    0     a  2       0.5  0.72            0.62     0.5
+    1     b  1       0.0  3.05            2.25    -3.0
+    """
+    if bins < 1:
+        raise BadInput(f"bins is {bins}; expected 1 or more, such as 15.")
+    scores = _logits(logits)
+    examples = example_metrics(scores, labels, class_names=class_names)
+    codes, names = _codes(groups, group_names, "group")
+    if len(codes) != len(scores):
+        raise BadInput(f"{len(codes)} groups for {len(scores)} rows of logits; expected one group a row.")
+
+    truth = _labels(labels, class_names, *scores.shape)
+    alike = pd.DataFrame(scores).groupby([codes, truth]).transform("mean").to_numpy()
+    examples.insert(3, "logit_variance_within_class", ((scores - alike) ** 2).mean(axis=-1))
+    # Closed above, so that a confidence of exactly 1 has a bin.
+    bin_of = np.ceil(examples["confidence"] * bins)
+    gaps = (examples["correct"] - examples["confidence"]).groupby([codes, bin_of]).sum().abs()
+
+    by_group = examples.rename(columns={"correct": "accuracy"}).groupby(codes)
+    table = by_group.mean().assign(calibration_error=gaps.groupby(level=0).sum() / by_group.size())
+    return _named(table, codes, names)
+
+
+# -- intervals ----------------------------------------------------------------------------------------
+
+
+def _draw(outcomes: _Outcomes, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Draws of the true accuracies: resamples x treatments x groups that have examples.
+
+    Images: the Bayesian bootstrap within each group. Images that the same number of seeds got right
+    weigh alike, so their weights are drawn as one sum, exactly: cells of images, not images. One invented
+    image, spread evenly over always right and always wrong, keeps a group that is all right, or of one,
+    from looking certain; for one network this is Jeffreys' interval.
+
+    Seeds: normal deviations of the seeds' accuracies, scaled so that each is Student's t about its mean.
+    Resampling three or five seeds would understate their spread. The same deviation serves all groups and
+    both treatments, because the seeds do.
+    """
+    if resamples < 100:
+        raise BadInput(f"resamples is {resamples}; expected 100 or more, so that the tails hold draws.")
+    rng = np.random.default_rng(seed)
+    treatments, seeds = outcomes.correct.shape[:2]
+    shape = (seeds + 1,) * treatments
+    cells = np.ravel_multi_index(tuple(outcomes.correct.sum(axis=1)), shape)
+    values = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=-1) / seeds
+    invented = np.isin(values, (0, 1)).all(axis=-1) / 2**treatments
+
+    draws = np.empty((resamples, treatments, len(outcomes.present)))
+    for place, group in enumerate(outcomes.present):
+        mass = invented + np.bincount(cells[outcomes.codes == group], minlength=len(values))
+        used = mass > 0
+        draws[:, :, place] = rng.dirichlet(mass[used], size=resamples) @ values[used]
+    if seeds > 1:
+        by_seed = outcomes.by_seed()
+        deviations = rng.standard_normal((resamples, seeds))
+        deviations -= deviations.mean(axis=1, keepdims=True)
+        deviations /= np.sqrt(seeds * rng.chisquare(seeds - 1, size=(resamples, 1)))
+        draws += np.einsum("rs,tsg->rtg", deviations, by_seed)
+    return draws.clip(0, 1)
+
+
+def _widest_gap(
+    accuracies: NDArray[np.float64], draws: NDArray[np.float64], tail: float
+) -> tuple[float, float]:
+    """An interval for the largest difference between two groups.
+
+    The largest of several noisy gaps is too large on average, and resampling makes it larger still, so
+    the percentiles of resampled FVOs never reach down to 0. Here instead the lower limit takes from each
+    gap the margin that holds for all gaps at once that may be the widest; the upper limit gives each gap
+    the margin of one, since the truly widest gap alone has to stay below it.
+    """
+    if len(accuracies) == 1:
+        return 0.0, 0.0
+    high, low = np.nonzero(~np.eye(len(accuracies), dtype=bool))
+    gaps = accuracies[high] - accuracies[low]
+    errors = draws[:, high] - draws[:, low]
+    errors -= np.median(errors, axis=0)
+    margins = np.quantile(errors, 1 - tail, axis=0)
+    excess = errors / margins
+    factor = np.quantile(excess.max(axis=1), 1 - tail)
+    rivals = gaps + factor * margins >= (gaps - factor * margins).max()
+    factor = np.quantile(excess[:, rivals].max(axis=1), 1 - tail)
+    return max(0.0, (gaps - factor * margins)[rivals].max()), min(1.0, (gaps + margins).max())
+
+
+def _tail(level: float) -> float:
+    if not 0 < level < 1:
+        raise BadInput(f"level is {level}; expected a fraction between 0 and 1, such as 0.95.")
+    return (1 - level) / 2
+
+
+def _measures(accuracies: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """OA and FVO behind the accuracies of the groups, along the last axis."""
+    overall = accuracies @ shares
+    return np.concatenate(
+        [accuracies, overall[..., None], np.ptp(accuracies, axis=-1, keepdims=True)], axis=-1
+    )
+
+
+def _records(
+    outcomes: _Outcomes,
+    estimate: NDArray[np.float64],
+    limits: NDArray[np.float64],
+    **others: NDArray[np.float64],
+) -> pd.DataFrame:
+    """A row a group, then OA and FVO; an interval always holds its own estimate."""
+    lower, upper = np.minimum(limits[0], estimate), np.maximum(limits[1], estimate)
+    table = pd.DataFrame(
+        {**others, "estimate": estimate, "lower": lower, "upper": upper},
+        index=[*(outcomes.names[group] for group in outcomes.present), "OA", "FVO"],
+    ).reindex([*outcomes.names, "OA", "FVO"])
+    table.insert(0, "n", [*outcomes.sizes, *[outcomes.sizes.sum()] * 2])
+    return table.rename_axis("group").reset_index()
+
+
+def accuracy_intervals(
+    correct: Array,
+    groups: Array,
+    *,
+    group_names: Sequence[str] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """The accuracy of each group, OA and FVO, each with n and an interval.
+
+    `correct` is true and false: one an example, or seeds by examples for networks trained alike from
+    several seeds and run on the same images. The estimates are averages over the seeds, and FVO is the
+    highest minus the lowest of them. Any yes or no about an example can stand in its place, such as
+    `flipped`.
+
+    The intervals hold for other images of the same groups and, when there are several seeds, for other
+    seeds too. Group sizes are kept as they are. For one network a group's interval is Jeffreys' for a
+    binomial share; with endless images it would be Student's t over the seeds. Between the two, what is
+    noise of image and seed together is counted for both, which makes intervals a little wide rather than
+    narrow. The interval of FVO is built for a maximum minus a minimum: it reaches 0 when noise may have
+    made the gap, and in simulations covers at least as often as it says.
+
+    With one seed nothing is known about other seeds: say so beside the numbers. With two or three the
+    intervals become very wide, rightly: train five or more. When a small group's interval is too wide
+    to say anything, more resamples will not help, more images will.
+
+    >>> correct = [True] * 90 + [False] * 10 + [True] * 14 + [False] * 6
+    >>> accuracy_intervals(correct, ["many"] * 100 + ["few"] * 20).round(2)
+      group    n  estimate  lower  upper
+    0   few   20      0.70   0.50   0.87
+    1  many  100      0.90   0.84   0.95
+    2    OA  120      0.87   0.80   0.92
+    3   FVO  120      0.20   0.00   0.42
+    """
+    tail = _tail(level)
+    outcomes = _outcomes([correct], groups, group_names)
+    accuracies = outcomes.by_seed()[0].mean(axis=0)
+    draws = _draw(outcomes, resamples, seed)[:, 0]
+    limits = np.quantile(_measures(draws, outcomes.shares), [tail, 1 - tail], axis=0)
+    limits[:, -1] = _widest_gap(accuracies, draws, tail)
+    return _records(outcomes, _measures(accuracies, outcomes.shares), limits)
+
+
+def compare(
+    before: Array,
+    after: Array,
+    groups: Array,
+    *,
+    group_names: Sequence[str] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """What a treatment changed: after minus before, for each group, OA and FVO, in pairs.
+
+    `before` and `after` are true and false for the same examples and, if there are several, the same
+    seeds in the same order, as for `accuracy_intervals`. Images and seeds are drawn together for both, so
+    what the two networks have in common cancels: these intervals are narrower than the difference of two
+    separate ones.
+
+    The change of FVO is a difference of maxima, with a bias that the draws show but do not cure: its
+    interval reaches equally far to both sides, by the longer side of the draws. When it holds 0, say that
+    the data do not decide, not that nothing changed.
+
+    >>> before = [True] * 90 + [False] * 10 + [True] * 14 + [False] * 6
+    >>> after = [True] * 88 + [False] * 12 + [True] * 4 + [False] * 16
+    >>> compare(before, after, ["many"] * 100 + ["few"] * 20).round(2)
+      group    n  before  after  estimate  lower  upper
+    0   few   20    0.70   0.20     -0.50  -0.70  -0.26
+    1  many  100    0.90   0.88     -0.02  -0.06   0.00
+    2    OA  120    0.87   0.77     -0.10  -0.14  -0.05
+    3   FVO  120    0.20   0.68      0.48   0.23   0.73
+    """
+    tail = _tail(level)
+    outcomes = _outcomes([before, after], groups, group_names)
+    first, second = _measures(outcomes.by_seed().mean(axis=1), outcomes.shares)
+    drawn = _measures(_draw(outcomes, resamples, seed), outcomes.shares)
+    change = second - first
+    limits = np.quantile(drawn[:, 1] - drawn[:, 0], [tail, 1 - tail], axis=0)
+    reach = np.abs(limits[:, -1] - change[-1]).max()
+    limits[:, -1] = np.clip([change[-1] - reach, change[-1] + reach], -1, 1)
+    return _records(outcomes, change, limits, before=first, after=second)
+
+
+def mean_intervals(
+    values: Array,
+    groups: Array,
+    *,
+    group_names: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """The mean of any measure of examples for each group, with n and Student's t interval.
+
+    `values` holds one number an example, or seeds by examples for networks trained alike and run on the
+    same images: a column of `example_metrics`, say. For a paired comparison of two treatments pass the
+    difference, after minus before. As in `accuracy_intervals` the interval covers other images and, with
+    several seeds, other seeds; degrees of freedom are Welch and Satterthwaite's. A group of one has no
+    interval. When few examples carry most of a mean (a loss that explodes), the
+    interval is not to be trusted: look at a median, or at margins.
+
+    >>> mean_intervals([0.1, 0.3, 0.2, 0.9], ["a", "a", "a", "b"]).round(2)
+      group  n  estimate  lower  upper
+    0     a  3       0.2  -0.05   0.45
+    1     b  1       0.9    NaN    NaN
+    """
+    codes, names = _codes(groups, group_names, "group")
+    table = np.atleast_2d(_array(values)).astype(np.float64)
+    if table.ndim != 2 or table.shape[1] != len(codes) or not np.isfinite(table).all():
+        raise BadInput(
+            f"Values of shape {table.shape} for {len(codes)} groups; expected finite numbers, "
+            "one an example, or seeds by examples."
+        )
+    seeds = len(table)
+    images = pd.Series(table.mean(axis=0)).groupby(codes)
+    of_images = images.var() / images.size()
+    of_seeds = pd.DataFrame(table.T).groupby(codes).mean().var(axis=1) / seeds if seeds > 1 else 0 * of_images
+    variance = of_images + of_seeds
+    freedom = variance**2 / (of_images**2 / (images.size() - 1) + of_seeds**2 / max(seeds - 1, 1))
+    reach = (np.sqrt(variance) * stats.t.ppf(1 - _tail(level), freedom)).mask(variance == 0, 0.0)
+    mean = images.mean()
+    records = pd.DataFrame({"estimate": mean, "lower": mean - reach, "upper": mean + reach})
+    return _named(records, codes, names)
+
+
+def fairness_violation_under_equality(
+    sizes: Sequence[int], accuracy: float | Array, *, resamples: int = 2000, seed: int = 0
+) -> NDArray[np.float64]:
+    """The FVOs that noise alone would give if all groups had the same accuracy: one a resample.
+
+    `sizes` are the groups' numbers of examples. `accuracy` is what they share: a fraction for one
+    network; for several seeds on the same images an array with, for each image, the share of seeds that
+    got it right (`correct.mean(axis=0)`), because seeds tend to fail on the same images, so that ten
+    seeds are not ten times the images. Assumed: each group's images are drawn independently from one and
+    the same pool, and the seeds are those at hand.
+
+    Its quantiles say how large an FVO needs no explanation; the share of draws at least as large as an
+    observed FVO is a p-value for "all groups are served alike".
+
+    >>> chance = fairness_violation_under_equality([2015, 905, 687, 795, 338], 0.8)
+    >>> round(float(np.median(chance)), 2), round(float(np.quantile(chance, 0.95)), 2)
+    (0.03, 0.06)
+    """
+    counts = np.asarray(sizes)
+    pool = np.atleast_1d(_array(accuracy)).astype(np.float64)
+    if (
+        counts.ndim != 1
+        or not np.issubdtype(counts.dtype, np.integer)
+        or not (counts > 0).any()
+        or (counts < 0).any()
+    ):
+        raise BadInput(f"sizes is {sizes}; expected a number of examples for each group, not all of them 0.")
+    if pool.ndim != 1 or not ((pool >= 0) & (pool <= 1)).all():
+        raise BadInput(
+            "accuracy is not a fraction or a row of fractions between 0 and 1; divide percents by 100."
+        )
+    if pool.size == 1:
+        rates, chances = np.array([0.0, 1.0]), np.array([1 - pool[0], pool[0]])
+    else:
+        rates, weights = np.unique(pool, return_counts=True)
+        chances = weights / weights.sum()
+    counts = counts[counts > 0]
+    drawn = np.random.default_rng(seed).multinomial(counts, chances, size=(resamples, len(counts)))
+    return np.ptp(drawn @ rates / counts, axis=1)
+
+
+# -- populations of models ----------------------------------------------------------------------------
+
+
+def _changes(changes: pd.DataFrame) -> pd.DataFrame:
+    table = pd.DataFrame(changes)
+    if len(table) < 2 or table.shape[1] == 0:
+        raise BadInput(
+            f"The changes have shape {table.shape}; expected two models or more by one measure or more."
+        )
+    if not np.isfinite(table.to_numpy(dtype=np.float64)).all():
+        raise BadInput(
+            "The changes hold numbers that are NaN or infinite; expected after - before of the same models "
+            "and measures, which pandas lines up by name: compare the two indexes, then drop what is missing."
+        )
+    return table
+
+
+def _holm(p_values: pd.Series) -> pd.Series:
+    ordered = p_values.sort_values()
+    return (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1).reindex(p_values.index)
+
+
+def paired_test(
+    changes: pd.DataFrame, *, families: Sequence[str] | None = None, level: float = 0.95
+) -> pd.DataFrame:
+    """Student's paired t-test for each measure over a population of models, with Holm's correction.
+
+    `changes` is after minus before: a row a model, a column a measure. A row of the result holds, for one
+    measure, the number of models, the mean change with its interval, the statistic, p and p_holm: what
+    remains of p when every measure of the same family was tested beside it. `families` names a family for
+    each column; without it all columns are one family. The interval is that of one test, not corrected.
+
+    The test takes the models to be independent draws; networks that share their training data are less
+    than that, so treat a p near the threshold with suspicion. When nothing changed in any model p is 1,
+    and when every model changed by exactly the same amount p is 0.
+
+    >>> changes = pd.DataFrame({"gap": [0.02, 0.04, 0.03], "accuracy": [-0.01, 0.02, -0.03]})
+    >>> paired_test(changes).round(3)
+        measure  n  estimate  lower  upper  statistic      p  p_holm
+    0       gap  3     0.030  0.005  0.055      5.196  0.035   0.070
+    1  accuracy  3    -0.007 -0.069  0.056     -0.459  0.691   0.691
+    """
+    table = _changes(changes)
+    count, columns = table.shape
+    if families is not None and len(families) != columns:
+        raise BadInput(f"{len(families)} families for {columns} measures; expected one family a column.")
+    mean, error = table.mean(), table.sem()
+    statistic = (mean / error).where(mean != 0, 0.0)
+    reach = error * stats.t.ppf(1 - _tail(level), count - 1)
+    p = pd.Series(2 * stats.t.sf(statistic.abs(), count - 1))
+    return pd.DataFrame(
+        {
+            "measure": table.columns,
+            "n": count,
+            "estimate": mean.to_numpy(),
+            "lower": (mean - reach).to_numpy(),
+            "upper": (mean + reach).to_numpy(),
+            "statistic": statistic.to_numpy(),
+            "p": p,
+            "p_holm": p.groupby([0] * columns if families is None else list(families)).transform(_holm),
+        }
+    )
+
+
+def sign_consistency(changes: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+    """Whether a population of models changes in one direction: a row a measure.
+
+    `changes` is after minus before: a row a model, a column a measure. `rises` and `falls` count the
+    models that changed either way. `estimate` is the share of those that rose, with Clopper and Pearson's
+    interval, `consistency` the share of the more frequent direction, and `p` that of the sign test. Few
+    models agree often by chance: with five of five, p is still 0.06. When no model changed, the shares
+    are NaN and p is 1.
+
+    >>> changes = pd.DataFrame({"gap": [1, 2, 1, 3, 2, -1], "accuracy": [1, -1, 1, -1, 0, 0]})
+    >>> sign_consistency(changes).round(2)
+        measure  n  rises  falls  estimate  lower  upper  consistency     p
+    0       gap  6      5      1      0.83   0.36   1.00         0.83  0.22
+    1  accuracy  6      2      2      0.50   0.07   0.93         0.50  1.00
+    """
+    table = _changes(changes)
+    rises, falls = (table > 0).sum().to_numpy(), (table < 0).sum().to_numpy()
+    changed = rises + falls
+    tail = _tail(level)
+    with np.errstate(invalid="ignore"):  # no model changed: 0 / 0 is the NaN it should be
+        share = rises / changed
+    return pd.DataFrame(
+        {
+            "measure": table.columns,
+            "n": len(table),
+            "rises": rises,
+            "falls": falls,
+            "estimate": share,
+            "lower": np.where(rises > 0, stats.beta.ppf(tail, rises, falls + 1), share),
+            "upper": np.where(falls > 0, stats.beta.ppf(1 - tail, rises + 1, falls), share),
+            "consistency": np.maximum(share, 1 - share),
+            "p": np.minimum(1, 2 * stats.binom.cdf(np.minimum(rises, falls), changed, 0.5)),
+        }
+    )
+
+
+# -- retrieval ----------------------------------------------------------------------------------------
+
+
+def _top_shares(
+    ranked: Array, desired: str | Mapping[str, float], group_names: Sequence[str] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The groups' shares of the first 1, 2, 3 ... of the ranking, and the shares they ought to have."""
+    codes, names = _codes(ranked, group_names, "group")
+    counts = (codes[:, None] == np.arange(len(names))).cumsum(axis=0)
+    shares = counts / np.arange(1, len(codes) + 1)[:, None]
+    if desired == "data":
+        present = counts[-1] > 0
+        return shares[:, present], shares[-1, present]
+    if desired == "equal":
+        return shares, np.full(len(names), 1 / len(names))
+    if not isinstance(desired, Mapping) or set(desired) != set(names):
+        raise BadInput(f'desired is {desired!r}; expected "data", "equal" or a share for each of {names}.')
+    wanted = np.array([desired[name] for name in names], dtype=np.float64)
+    if not (wanted > 0).all() or not np.isclose(wanted.sum(), 1):
+        raise BadInput(f"desired is {desired!r}; expected shares above 0 that sum to 1.")
+    return shares, wanted
+
+
+def _skews(
+    ranked: Array, k: int, desired: str | Mapping[str, float], group_names: Sequence[str] | None
+) -> NDArray[np.float64]:
+    shares, wanted = _top_shares(ranked, desired, group_names)
+    if not 1 <= k <= len(shares):
+        raise BadInput(
+            f"k is {k}; expected a whole number from 1 to {len(shares)}, the length of the ranking."
+        )
+    with np.errstate(divide="ignore"):  # a group missing from the top has a skew of minus infinity
+        return np.log(shares[k - 1] / wanted)
+
+
+def max_skew(
+    ranked: Array,
+    k: int,
+    *,
+    desired: str | Mapping[str, float] = "data",
+    group_names: Sequence[str] | None = None,
+) -> float:
+    """How far the most favoured group is over its due in the top k: ln(share in the top k / desired share).
+
+    `ranked` is the group of every retrieved example, best first. `desired` is `"data"` (the shares of the
+    whole ranking), `"equal"` (one over the number of groups) or a share for each name. 0 is fair, and
+    ln 2 is twice the due.
+
+    >>> round(max_skew(["a", "a", "a", "b", "b", "b"], 4), 4)  # ln(3/4 over 1/2)
+    0.4055
+    """
+    return float(_skews(ranked, k, desired, group_names).max())
+
+
+def min_skew(
+    ranked: Array,
+    k: int,
+    *,
+    desired: str | Mapping[str, float] = "data",
+    group_names: Sequence[str] | None = None,
+) -> float:
+    """How far the least favoured group is under its due in the top k; arguments as for `max_skew`.
+
+    Minus infinity says that a group is missing from the top k altogether. When that happens often, take a
+    larger k or report `ndkl`, which stays finite.
+
+    >>> round(min_skew(["a", "a", "a", "b", "b", "b"], 4), 4)  # ln(1/4 over 1/2)
+    -0.6931
+    """
+    return float(_skews(ranked, k, desired, group_names).min())
+
+
+def ndkl(
+    ranked: Array,
+    *,
+    desired: str | Mapping[str, float] = "data",
+    group_names: Sequence[str] | None = None,
+) -> float:
+    """Normalised discounted KL divergence: how far all tops of a ranking are from the desired shares.
+
+    The mean over i of KL(shares of the first i || desired), in nats, weighted by 1 / log2(i + 1), so that
+    the first places count most. Arguments as for `max_skew`. It is 0 for no ranking in practice, since
+    the first place goes to one group: compare rankings of the same length with one another.
+
+    >>> round(ndkl(["a", "b"]), 4)  # (ln 2 / log2(2) + 0 / log2(3)) / (1 + 1 / log2(3))
+    0.425
+    """
+    shares, wanted = _top_shares(ranked, desired, group_names)
+    discounts = 1 / np.log2(np.arange(2, len(shares) + 2))
+    return float(np.average(special.rel_entr(shares, wanted).sum(axis=1), weights=discounts))

@@ -1,0 +1,221 @@
+"""Keep what was expensive to make, under a name that says everything that decided it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import filelock
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fairq_utils.errors import BadInput
+
+
+def default_root() -> Path:
+    """Where the store is: the folder FAIRQ_STORE names, else the user's cache folder.
+
+    >>> default_root().is_absolute()
+    True
+    """
+    if chosen := os.environ.get("FAIRQ_STORE"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "fairq"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "fairq"
+
+
+@dataclass(frozen=True)
+class Item:
+    """What the store keeps: named tensors, and a little JSON about them."""
+
+    tensors: dict[str, Tensor]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, whatever it is called and wherever it lies.
+
+        >>> import torch
+        >>> Item({"x": torch.zeros(2)}).digest == Item({"x": torch.zeros(2)}).digest
+        True
+        >>> Item({"x": torch.zeros(2)}).digest == Item({"x": torch.zeros(1, 2)}).digest
+        False
+        """
+        digest = hashlib.sha256(canonical(self.info).encode())
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+class Store:
+    """A folder of items, each under a digest of its identity.
+
+    `get_or_make` is all that is needed: what is there is read, what is missing is made. The identity is
+    plain JSON and holds everything that decides the content: settings, seeds, code, versions. A file is
+    written beside its place and renamed into it, so a kill at any moment leaves the old state or the new
+    one. A file that does not hold what was once written is set aside and made again.
+
+    >>> import tempfile, torch
+    >>> store = Store(Path(tempfile.mkdtemp()))
+    >>> make = lambda: print("making") or Item({"x": torch.arange(3)})
+    >>> store.get_or_make("numbers", {"name": "three"}, make).tensors["x"]
+    making
+    tensor([0, 1, 2])
+    >>> store.get_or_make("numbers", {"name": "three"}, make).tensors["x"]
+    tensor([0, 1, 2])
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or default_root()
+
+    def path(self, kind: str, identity: dict[str, Any]) -> Path:
+        """The file of the item with this identity, whether it exists or not."""
+        digest = hashlib.sha256(canonical(identity).encode()).hexdigest()
+        return self.root / kind / f"{identity['name']}-{digest[:16]}.safetensors"
+
+    def get_or_make(self, kind: str, identity: dict[str, Any], make: Callable[[], Item]) -> Item:
+        """Read the item, or make it, keep it and return it; of two processes at once, one makes it."""
+        path = self.path(kind, identity)
+        if item := self._read(path, identity):
+            return item
+        with self._alone(path):
+            if item := self._read(path, identity):
+                return item
+            item = make()
+            self._write(path, identity, item)
+            return item
+
+    def _read(self, path: Path, identity: dict[str, Any]) -> Item | None:
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                item = Item({name: file.get_tensor(name) for name in file.keys()}, json.loads(header["info"]))  # noqa: SIM118
+            intact = header["digest"] == item.digest and json.loads(header["identity"]) == identity
+        except (safetensors.SafetensorError, KeyError, ValueError, OSError):
+            intact = False
+        if intact:
+            return item
+        aside = path.with_suffix(f".damaged-{time.time_ns()}")
+        with saying_what_cannot_be_written(self.root):
+            path.rename(aside)
+        warnings.warn(f"{path} was damaged: it is set aside as {aside.name} and made again.", stacklevel=3)
+        return None
+
+    def _write(self, path: Path, identity: dict[str, Any], item: Item) -> None:
+        header = {"identity": canonical(identity), "info": canonical(item.info), "digest": item.digest}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in item.tensors.items()}
+        for leftover in path.parent.glob(f".{path.name}.*"):  # of a process killed while it wrote
+            leftover.unlink(missing_ok=True)
+        write_atomically(path, safetensors.torch.save(tensors, metadata=header))
+
+    @contextmanager
+    def _alone(self, path: Path) -> Iterator[None]:
+        lock = self.root / "locks" / f"{path.name}.lock"
+        with saying_what_cannot_be_written(self.root):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            # The operating system frees the lock of a process that dies, however it dies.
+            held = filelock.FileLock(lock).acquire()
+        with held:
+            yield
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that whoever reads it, at any moment, finds the old content or the new one whole.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "folder" / "file"
+    >>> write_atomically(path, b"content")
+    >>> path.read_bytes(), len(list(path.parent.iterdir()))
+    (b'content', 1)
+    """
+    with saying_what_cannot_be_written(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+
+@contextmanager
+def saying_what_cannot_be_written(folder: Path) -> Iterator[None]:
+    """Turn the operating system's refusal into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"{folder} cannot be written ({error.strerror}); expected a folder with space that you may "
+            "write to: set FAIRQ_STORE to one."
+        ) from error
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling for one value.
+
+    >>> canonical({"b": (1, 2), "a": None})
+    '{"a":null,"b":[1,2]}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+@cache
+def code_digest(module: str) -> str:
+    """Digest of a module's source and of every module of its package that it imports, directly or not.
+
+    An item made by that code carries it in its identity, so that no edit can leave a stale item behind.
+
+    >>> code_digest("fairq_utils.store") == code_digest("fairq_utils.errors")
+    False
+    """
+    package = module.split(".")[0]
+    sources: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        spec = importlib.util.find_spec(name)
+        if name in sources or spec is None or spec.origin is None:
+            continue
+        sources[name] = Path(spec.origin).read_bytes()
+        for node in ast.walk(ast.parse(sources[name])):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names if alias.name.split(".")[0] == package]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
+                submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+                waiting += [str(node.module), *(name for name in submodules if _is_module(name))]
+    return hashlib.sha256(canonical({n: s.decode() for n, s in sources.items()}).encode()).hexdigest()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed version of each package: another version may compute another number.
+
+    >>> versions("torch").keys()
+    dict_keys(['torch'])
+    """
+    return {package: importlib.metadata.version(package) for package in packages}
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
