@@ -54,7 +54,10 @@ _parameters_option = click.option(
 @_parameters_option
 @click.option("--help-parameters", is_flag=True, help="List the chapter's parameters and stop.")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Folder for what comes out.  [default: under _build/runs]"
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for what comes out.  [default: under _build/runs]",
 )
 def run(chapter: str, given: tuple[str, ...], help_parameters: bool, out: Path | None) -> None:
     """Run CHAPTER (a number, a slug or a path) and leave its notebook and an HTML page.
@@ -83,7 +86,9 @@ def run(chapter: str, given: tuple[str, ...], help_parameters: bool, out: Path |
 
 @main.command()
 @_parameters_option
-@click.option("--profile", default="laptop", show_default=True, help="laptop, full, or a file of the same form.")
+@click.option(
+    "--profile", default="laptop", show_default=True, help="laptop, full, or a file of the same form."
+)
 def book(given: tuple[str, ...], profile: str) -> None:
     """Run the chapters that changed and build the book.
 
@@ -97,7 +102,9 @@ def book(given: tuple[str, ...], profile: str) -> None:
     values = chapters.load_profile(profile, root)
     known = {name for chapter in chapters.chapters(root) for name in chapter.parameters}
     if unknown := sorted(parsed.keys() - known):
-        raise BadInput(f"No chapter has a parameter {unknown[0]!r}; expected one of: {', '.join(sorted(known))}.")
+        raise BadInput(
+            f"No chapter has a parameter {unknown[0]!r}; expected one of: {', '.join(sorted(known))}."
+        )
     for chapter in chapters.chapters(root):
         own = {name: value for name, value in parsed.items() if name in chapter.parameters}
         values[chapter.slug] = values.get(chapter.slug, {}) | chapter.check(own)
@@ -149,7 +156,9 @@ def sync(check: bool) -> None:
 
 
 @main.command()
-@click.option("--port", default=8000, show_default=True, help="Port on this machine; nothing outside it is answered.")
+@click.option(
+    "--port", default=8000, show_default=True, help="Port on this machine; nothing outside it is answered."
+)
 def serve(port: int) -> None:
     """Serve the built book to this machine's browser and open it."""
     from fairq_utils import chapters
@@ -161,7 +170,9 @@ def serve(port: int) -> None:
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
     except OSError as error:
-        raise BadInput(f"port is {port} ({error.strerror}); expected a free one: fairq serve --port 8001.") from None
+        raise BadInput(
+            f"port is {port} ({error.strerror}); expected a free one: fairq serve --port 8001."
+        ) from None
     with server:
         address = f"http://127.0.0.1:{port}"
         click.echo(f"The book is at {address}; stop with Ctrl-C.")

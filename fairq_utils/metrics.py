@@ -37,6 +37,15 @@ def _array(values: Array) -> NDArray[Any]:
     return np.asarray(values)
 
 
+def _one_network(logits: Array) -> NDArray[np.float64]:
+    scores = _logits(logits)
+    if scores.ndim != 2:
+        raise BadInput(
+            f"The logits have shape {scores.shape}; expected examples by classes: pass one seed at a time."
+        )
+    return scores
+
+
 def _logits(logits: Array) -> NDArray[np.float64]:
     array = _array(logits).astype(np.float64, copy=False)
     if array.ndim < 2 or array.shape[-1] < 2 or array.shape[-2] == 0:
@@ -77,11 +86,11 @@ def _codes(values: Array, names: Sequence[str] | None, what: str) -> tuple[NDArr
     return codes.astype(np.intp), known
 
 
-def _named(table: pd.DataFrame, codes: NDArray[np.intp], names: list[str]) -> pd.DataFrame:
-    """A table by group code, with every group's name and n in front; empty groups are NaN."""
+def _named(table: pd.DataFrame, names: Sequence[str], sizes: NDArray[Any]) -> pd.DataFrame:
+    """A table by place in the names, with every name and n in front; what is missing becomes NaN."""
     table = table.reindex(range(len(names)))
     table.insert(0, "group", names)
-    table.insert(1, "n", np.bincount(codes, minlength=len(names)))
+    table.insert(1, "n", sizes)
     return table
 
 
@@ -113,10 +122,6 @@ class _Outcomes:
     codes: NDArray[np.intp]
     names: list[str]
     sizes: NDArray[np.intp]
-
-    @property
-    def seeds(self) -> int:
-        return self.correct.shape[1]
 
     @property
     def present(self) -> NDArray[np.intp]:
@@ -260,8 +265,8 @@ def collapse(logits: Array) -> Collapse:
     >>> collapse([[2.0, 1.0, 0.0], [3.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 2.0, 0.0]])
     Collapse(share=0.5, effective_classes=2.0)
     """
-    scores = _logits(logits)
-    counts = np.bincount(scores.argmax(axis=-1).ravel(), minlength=scores.shape[-1])
+    scores = _one_network(logits)
+    counts = np.bincount(scores.argmax(axis=-1), minlength=scores.shape[-1])
     shares = counts / counts.sum()
     return Collapse(float(shares.max()), float(np.exp(special.entr(shares).sum())))
 
@@ -287,11 +292,7 @@ def example_metrics(
     0     True  0.13            1.00        0.88     0.37     2.0
     1    False  1.31            0.25        0.73     0.58    -1.0
     """
-    scores = _logits(logits)
-    if scores.ndim != 2:
-        raise BadInput(
-            f"The logits have shape {scores.shape}; expected examples by classes: pass one seed at a time."
-        )
+    scores = _one_network(logits)
     truth = _labels(labels, class_names, *scores.shape)
     rows = np.arange(len(scores))
     log_probabilities = special.log_softmax(scores, axis=-1)
@@ -342,7 +343,7 @@ def group_metrics(
     """
     if bins < 1:
         raise BadInput(f"bins is {bins}; expected 1 or more, such as 15.")
-    scores = _logits(logits)
+    scores = _one_network(logits)
     examples = example_metrics(scores, labels, class_names=class_names)
     codes, names = _codes(groups, group_names, "group")
     if len(codes) != len(scores):
@@ -357,7 +358,7 @@ def group_metrics(
 
     by_group = examples.rename(columns={"correct": "accuracy"}).groupby(codes)
     table = by_group.mean().assign(calibration_error=gaps.groupby(level=0).sum() / by_group.size())
-    return _named(table, codes, names)
+    return _named(table, names, np.bincount(codes, minlength=len(names)))
 
 
 # -- intervals ----------------------------------------------------------------------------------------
@@ -367,9 +368,9 @@ def _draw(outcomes: _Outcomes, resamples: int, seed: int) -> NDArray[np.float64]
     """Draws of the true accuracies: resamples x treatments x groups that have examples.
 
     Images: the Bayesian bootstrap within each group. Images that the same number of seeds got right
-    weigh alike, so their weights are drawn as one sum, exactly: cells of images, not images. One invented
-    image, spread evenly over always right and always wrong, keeps a group that is all right, or of one,
-    from looking certain; for one network this is Jeffreys' interval.
+    weigh alike, so their weights are drawn as one sum, exactly: cells of images, not images. Half an
+    invented image of each plain kind (right throughout, wrong throughout, gained, lost) keeps a group
+    that is all right, or of one, from looking certain; for one network this is Jeffreys' interval.
 
     Seeds: normal deviations of the seeds' accuracies, scaled so that each is Student's t about its mean.
     Resampling three or five seeds would understate their spread. The same deviation serves all groups and
@@ -382,7 +383,7 @@ def _draw(outcomes: _Outcomes, resamples: int, seed: int) -> NDArray[np.float64]
     shape = (seeds + 1,) * treatments
     cells = np.ravel_multi_index(tuple(outcomes.correct.sum(axis=1)), shape)
     values = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=-1) / seeds
-    invented = np.isin(values, (0, 1)).all(axis=-1) / 2**treatments
+    invented = np.isin(values, (0, 1)).all(axis=-1) / 2
 
     draws = np.empty((resamples, treatments, len(outcomes.present)))
     for place, group in enumerate(outcomes.present):
@@ -444,12 +445,12 @@ def _records(
 ) -> pd.DataFrame:
     """A row a group, then OA and FVO; an interval always holds its own estimate."""
     lower, upper = np.minimum(limits[0], estimate), np.maximum(limits[1], estimate)
+    groups, total = len(outcomes.names), outcomes.sizes.sum()
     table = pd.DataFrame(
         {**others, "estimate": estimate, "lower": lower, "upper": upper},
-        index=[*(outcomes.names[group] for group in outcomes.present), "OA", "FVO"],
-    ).reindex([*outcomes.names, "OA", "FVO"])
-    table.insert(0, "n", [*outcomes.sizes, *[outcomes.sizes.sum()] * 2])
-    return table.rename_axis("group").reset_index()
+        index=[*outcomes.present, groups, groups + 1],
+    )
+    return _named(table, [*outcomes.names, "OA", "FVO"], np.append(outcomes.sizes, [total, total]))
 
 
 def accuracy_intervals(
@@ -514,17 +515,19 @@ def compare(
     separate ones.
 
     The change of FVO is a difference of maxima, with a bias that the draws show but do not cure: its
-    interval reaches equally far to both sides, by the longer side of the draws. When it holds 0, say that
-    the data do not decide, not that nothing changed.
+    interval reaches equally far to both sides, by the longer side of the draws. In simulations intervals
+    of 95 % held the truth in 93 % of cases or more; the exception is a gap that opens between groups that
+    were equal and small (70 examples), where it was 90 %. When an interval holds 0, say that the data do
+    not decide, not that nothing changed.
 
     >>> before = [True] * 90 + [False] * 10 + [True] * 14 + [False] * 6
     >>> after = [True] * 88 + [False] * 12 + [True] * 4 + [False] * 16
     >>> compare(before, after, ["many"] * 100 + ["few"] * 20).round(2)
       group    n  before  after  estimate  lower  upper
-    0   few   20    0.70   0.20     -0.50  -0.70  -0.26
-    1  many  100    0.90   0.88     -0.02  -0.06   0.00
+    0   few   20    0.70   0.20     -0.50  -0.67  -0.22
+    1  many  100    0.90   0.88     -0.02  -0.06   0.01
     2    OA  120    0.87   0.77     -0.10  -0.14  -0.05
-    3   FVO  120    0.20   0.68      0.48   0.23   0.73
+    3   FVO  120    0.20   0.68      0.48   0.20   0.76
     """
     tail = _tail(level)
     outcomes = _outcomes([before, after], groups, group_names)
@@ -550,8 +553,8 @@ def mean_intervals(
     same images: a column of `example_metrics`, say. For a paired comparison of two treatments pass the
     difference, after minus before. As in `accuracy_intervals` the interval covers other images and, with
     several seeds, other seeds; degrees of freedom are Welch and Satterthwaite's. A group of one has no
-    interval. When few examples carry most of a mean (a loss that explodes), the
-    interval is not to be trusted: look at a median, or at margins.
+    interval. When few examples carry most of a mean (a loss that explodes), the interval is not to be
+    trusted: look at a median, or at margins.
 
     >>> mean_intervals([0.1, 0.3, 0.2, 0.9], ["a", "a", "a", "b"]).round(2)
       group  n  estimate  lower  upper
@@ -567,14 +570,14 @@ def mean_intervals(
         )
     seeds = len(table)
     images = pd.Series(table.mean(axis=0)).groupby(codes)
-    of_images = images.var() / images.size()
+    mean, size = images.mean(), images.size()
+    of_images = images.var() / size
     of_seeds = pd.DataFrame(table.T).groupby(codes).mean().var(axis=1) / seeds if seeds > 1 else 0 * of_images
     variance = of_images + of_seeds
-    freedom = variance**2 / (of_images**2 / (images.size() - 1) + of_seeds**2 / max(seeds - 1, 1))
+    freedom = variance**2 / (of_images**2 / (size - 1) + of_seeds**2 / max(seeds - 1, 1))
     reach = (np.sqrt(variance) * stats.t.ppf(1 - _tail(level), freedom)).mask(variance == 0, 0.0)
-    mean = images.mean()
     records = pd.DataFrame({"estimate": mean, "lower": mean - reach, "upper": mean + reach})
-    return _named(records, codes, names)
+    return _named(records, names, np.bincount(codes, minlength=len(names)))
 
 
 def fairness_violation_under_equality(
@@ -586,7 +589,8 @@ def fairness_violation_under_equality(
     network; for several seeds on the same images an array with, for each image, the share of seeds that
     got it right (`correct.mean(axis=0)`), because seeds tend to fail on the same images, so that ten
     seeds are not ten times the images. Assumed: each group's images are drawn independently from one and
-    the same pool, and the seeds are those at hand.
+    the same pool. Noise of images is all there is here; that a seed may by luck serve one group worse is
+    left out, and makes real gaps larger when seeds are few.
 
     Its quantiles say how large an FVO needs no explanation; the share of draws at least as large as an
     observed FVO is a p-value for "all groups are served alike".
@@ -596,24 +600,17 @@ def fairness_violation_under_equality(
     (0.03, 0.06)
     """
     counts = np.asarray(sizes)
-    pool = np.atleast_1d(_array(accuracy)).astype(np.float64)
-    if (
-        counts.ndim != 1
-        or not np.issubdtype(counts.dtype, np.integer)
-        or not (counts > 0).any()
-        or (counts < 0).any()
-    ):
+    if not np.issubdtype(counts.dtype, np.integer) or counts.min() < 0 or counts.max() == 0:
         raise BadInput(f"sizes is {sizes}; expected a number of examples for each group, not all of them 0.")
-    if pool.ndim != 1 or not ((pool >= 0) & (pool <= 1)).all():
-        raise BadInput(
-            "accuracy is not a fraction or a row of fractions between 0 and 1; divide percents by 100."
-        )
-    if pool.size == 1:
-        rates, chances = np.array([0.0, 1.0]), np.array([1 - pool[0], pool[0]])
+    counts = counts[counts > 0]
+    pool = _array(accuracy).astype(np.float64)
+    if pool.ndim > 1 or not ((pool >= 0) & (pool <= 1)).all():
+        raise BadInput(f"accuracy is {accuracy}; expected a fraction, or one an image, between 0 and 1.")
+    if pool.ndim == 0:
+        rates, chances = np.array([0, 1]), np.array([1 - pool, pool])
     else:
         rates, weights = np.unique(pool, return_counts=True)
         chances = weights / weights.sum()
-    counts = counts[counts > 0]
     drawn = np.random.default_rng(seed).multinomial(counts, chances, size=(resamples, len(counts)))
     return np.ptp(drawn @ rates / counts, axis=1)
 
@@ -622,12 +619,12 @@ def fairness_violation_under_equality(
 
 
 def _changes(changes: pd.DataFrame) -> pd.DataFrame:
-    table = pd.DataFrame(changes)
+    table = pd.DataFrame(changes).astype(float)
     if len(table) < 2 or table.shape[1] == 0:
         raise BadInput(
             f"The changes have shape {table.shape}; expected two models or more by one measure or more."
         )
-    if not np.isfinite(table.to_numpy(dtype=np.float64)).all():
+    if not np.isfinite(table.to_numpy()).all():
         raise BadInput(
             "The changes hold numbers that are NaN or infinite; expected after - before of the same models "
             "and measures, which pandas lines up by name: compare the two indexes, then drop what is missing."

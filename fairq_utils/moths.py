@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,8 +130,11 @@ def draw_moths(settings: MothSettings) -> Moths:
         for group, count in enumerate(_head_counts(total, settings.sizes)):
             # Streams of its own for each split and group, so that no setting reaches another's moths.
             streams = np.random.SeedSequence(settings.seed, spawn_key=(split, group)).spawn(4)
-            traits = _traits(group, count, settings.difficulty[group], *streams[:2])
-            images += [_paint(batch, settings.image_size) for batch in _batches(traits, settings.image_size, streams[2])]
+            traits = _traits(
+                group, count, settings.difficulty[group], normals=streams[0], uniforms=streams[1]
+            )
+            for batch in _batches(traits, settings.image_size, streams[2]):
+                images.append(_paint(batch, settings.image_size))
             noise = np.random.default_rng(streams[3]).random((count, 2))
             wrong = (noise[:, 0] < settings.label_noise[group]) & (split == 0)
             other = 1 + (noise[:, 1] * (len(GROUPS) - 1)).astype(int)
@@ -162,7 +166,7 @@ _FORM = {
     "tornus_x": (0.030, 0.68, 0.54, 0.64, 0.66),
     "tornus_y": (0.030, -0.08, 0.00, -0.06, -0.12),
     "termen_bow": (0.020, 0.05, -0.05, 0.10, 0.05),
-    "rounding": (0.020, 0.12, 0.10, 0.18, 0.15),
+    "rounding": (0.020, 0.12, 0.13, 0.18, 0.15),
     "hind_x": (0.030, 0.66, 0.60, 0.66, 0.64),
     "hind_y": (0.030, 0.56, 0.52, 0.50, 0.64),
     "hind_bow": (0.020, 0.13, 0.12, 0.15, 0.15),
@@ -203,73 +207,284 @@ _Array = NDArray[np.float32]
 
 
 def _traits(
-    group: int, count: int, difficulty: float, normals: np.random.SeedSequence, uniforms: np.random.SeedSequence
+    group: int,
+    count: int,
+    difficulty: float,
+    *,
+    normals: np.random.SeedSequence,
+    uniforms: np.random.SeedSequence,
 ) -> dict[str, NDArray[np.floating]]:
-    """One value (or colour, or pair) for each moth: `count` along the first axis, then what it is."""
+    """What decides the look of each moth but its noise: numbers (count), or pairs and colours (count x 2 or 3)."""
     # A row for each moth, so that the first moths of a group stay themselves when more are drawn.
-    normal = iter(np.random.default_rng(normals).standard_normal((count, 70)).clip(-2.5, 2.5).T)
+    normal = iter(np.random.default_rng(normals).standard_normal((count, 71)).clip(-2.5, 2.5).T)
     uniform = iter(np.random.default_rng(uniforms).random((count, 6)).T)
 
     def around(centre: float, spread: float) -> NDArray[np.float64]:
         return centre + spread * next(normal)
 
-    spread, kinds = np.split(np.array(list(_FORM.values())), [1], axis=1)
-    colours = np.array(list(_COLOURS.values())).transpose(0, 2, 1)
-
-    shape = next(uniform)
-    if group < 4:
-        form = colour = np.full(count, group)
-        stranger = (group + 1 + (3 * next(uniform)).astype(int)) % 4
+    # -- its kind, and the stranger whose traits it shares
+    pick = (4 * next(uniform)).astype(int)
+    side = next(uniform)
+    if GROUPS[group] == "Others":
+        form, colour = pick, _MORPH_COLOURS[pick]
+        stranger = np.where(side < 0.5, form, colour)
     else:
-        form = (4 * shape).astype(int)
-        colour = _MORPH_COLOURS[form]
-        stranger = np.where(next(uniform) < 0.5, form, colour)
-    share = np.minimum(np.abs(around(0, _STRANGER[group] * difficulty)), 1)
+        form = colour = np.full(count, group)
+        stranger = (group + 1 + (3 * side).astype(int)) % 4
+    share = np.abs(around(0, _STRANGER[group] * difficulty)).clip(0, 1)
 
+    # -- form
+    spread, kinds = np.split(np.array(list(_FORM.values())), [1], axis=1)
     values = kinds[:, form] + share * (kinds[:, stranger] - kinds[:, form])
-    values += difficulty * spread * np.stack([next(normal) for _ in kinds])
-    # However great the difficulty, what is drawn remains a moth.
-    lowest, highest = kinds.min(1, keepdims=True), kinds.max(1, keepdims=True)
-    floor = np.where(lowest > 0, 0.001, -np.inf)
-    values = values.clip(np.maximum(lowest - 3 * spread, floor), highest + 3 * spread)
+    values += difficulty * spread * [next(normal) for _ in _FORM]
+    # However great the variety, what is drawn remains a moth: within reach of the kinds, no width below 0.
+    least, most = kinds.min(axis=1, keepdims=True), kinds.max(axis=1, keepdims=True)
+    floor = np.where(least > 0, 0.001, -np.inf)
+    values = values.clip(np.maximum(least - 3 * spread, floor), most + 3 * spread)
 
-    # Most of the variety in colour is common to the whole moth, so that its colours stay in harmony.
-    common = np.stack([next(normal) for _ in range(3)])
-    own = np.stack([next(normal) for _ in range(len(colours) * 3)]).reshape(len(colours), 3, count)
-    tints = colours[:, :, colour] + share * (colours[:, :, stranger] - colours[:, :, colour])
-    tints += difficulty * np.array(_COLOUR_SPREAD)[:, None] * (0.8 * common + 0.6 * own)
+    # -- colours: most of the variety is common to all colours of a moth, which keeps them in harmony
+    common = np.stack([next(normal) for _ in range(3)], axis=1)
+    tints = {}
+    for name, kinds in zip(_COLOURS, np.array(list(_COLOURS.values())), strict=True):
+        own = np.stack([next(normal) for _ in range(3)], axis=1)
+        tint = kinds[colour] + share[:, None] * (kinds[stranger] - kinds[colour])
+        tints[name] = _screen(tint + difficulty * np.array(_COLOUR_SPREAD) * (0.8 * common + 0.6 * own))
 
-    tilt, leaf_turn, bites = around(0, 0.22), 2 * np.pi * next(uniform), 2 * np.pi * np.stack([next(uniform), next(uniform)], 1)
+    # -- pose, light, wear and ground: alike in all groups
+    tilt, turn = around(0, 0.22), 2 * np.pi * next(uniform)
+    nicks = 2 * np.pi * np.stack([next(uniform), next(uniform)], axis=1)
     ground = (3 * next(uniform)).astype(int)
-    warmth = around(0, 0.02)
-    scalars = dict(zip(_FORM, values, strict=True)) | {
-        "cos": np.cos(tilt),
-        "sin": np.sin(tilt),
-        "x": around(0, 0.04),
-        "y": around(0, 0.04),
-        "scale": around(1.03, 0.06),
-        "yaw": around(0, 0.03),
-        "exposure": around(1, 0.05),
-        "light_x": around(0, 0.05),
-        "light_y": around(0.04, 0.04),
-        "blur": 0.010 + np.abs(around(0, 0.012)),
-        "noise": 0.008 + np.abs(around(0, 0.006)),
-        "fresh": 1 - np.abs(around(0, 0.25)),
-        "leaf_cos": np.cos(leaf_turn),
-        "leaf_sin": np.sin(leaf_turn),
-        "leaf_shift": around(0, 0.3),
-        "paper": ground == 0,
-        "bark": ground == 1,
-        "leaf": ground == 2,
-    }
-    pairs = {
-        "nick_x": 0.76 * np.cos(bites),
-        "nick_y": 0.50 * np.sin(bites),
-        "nick": 0.07 * np.stack([next(normal), next(normal)], 1).clip(0),
-    }
-    triples = {name: _screen(tint.T) for name, tint in zip(_COLOURS, tints, strict=True)} | {
-        "ground": _screen(_GROUNDS[ground] + np.stack([around(0, 0.03), around(0, 0.005), around(0, 0.008)], 1)),
-        "cast": 1 + warmth[:, None] * [1, 0, -1],
-    }
-    several = {name: value[:, :, None, None] for name, value in (pairs | triples).items()}
-    return {name: value[:, None, None] for name, value in scalars.items()} | several
+    shade = np.stack([around(0, 0.03), around(0, 0.005), around(0, 0.008)], axis=1)
+    return (
+        dict(zip(_FORM, values, strict=True))
+        | tints
+        | {
+            "cos": np.cos(tilt),
+            "sin": np.sin(tilt),
+            "x": around(0, 0.04),
+            "y": around(0, 0.04),
+            "scale": around(1.03, 0.06),
+            "yaw": around(0, 0.03),
+            "exposure": around(1, 0.05),
+            "light_x": around(0, 0.05),
+            "light_y": around(0.04, 0.04),
+            "cast": 1 + around(0, 0.02)[:, None] * [1, 0, -1],
+            "blur": 0.010 + np.abs(around(0, 0.012)),
+            "noise": 0.008 + np.abs(around(0, 0.006)),
+            "fresh": 1 - np.abs(around(0, 0.25)),
+            "nick_x": 0.88 * np.cos(nicks),
+            "nick_y": 0.60 * np.sin(nicks),
+            "nick": 0.07 * np.stack([next(normal), next(normal)], axis=1).clip(0),
+            "ground": _screen(_GROUNDS[ground] + shade),
+            "paper": ground == 0,
+            "bark": ground == 1,
+            "leaf": ground == 2,
+            "leaf_cos": np.cos(turn),
+            "leaf_sin": np.sin(turn),
+            "leaf_shift": around(0, 0.3),
+        }
+    )
+
+
+def _screen(oklab: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Oklab colours (n x 3) as red, green and blue from 0 to 1 (sRGB)."""
+    to_cones = [[1, 1, 1], [0.39633778, -0.10556135, -0.08948418], [0.21580376, -0.06385417, -1.29148555]]
+    to_light = [
+        [4.07674166, -1.26843800, -0.00419609],
+        [-3.30771159, 2.60975740, -0.70341861],
+        [0.23096993, -0.34131940, 1.70761470],
+    ]
+    light = ((oklab @ to_cones) ** 3 @ to_light).clip(0, 1)
+    return np.where(light < 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def _batches(
+    traits: dict[str, NDArray[np.floating]], size: int, stream: np.random.SeedSequence
+) -> Iterator[SimpleNamespace]:
+    """The traits of as many moths at a time as stay in a processor's cache, with their fields of noise."""
+    random = np.random.default_rng(stream)
+    step = max(1, 2**16 // size**2)
+    for start in range(0, len(traits["x"]), step):
+        batch = {
+            name: values[start : start + step, ..., None, None].astype(np.float32)
+            for name, values in traits.items()
+        }
+        lengths = [prod(shape) for shape in _LATTICES.values()]
+        noise = random.standard_normal((len(batch["x"]), sum(lengths)), dtype=np.float32)
+        fields = np.split(noise, np.cumsum(lengths)[:-1], axis=1)
+        for (name, shape), field in zip(_LATTICES.items(), fields, strict=True):
+            batch[name] = _stretch(field.reshape(-1, *shape), size)
+        yield SimpleNamespace(**batch)
+
+
+# From here on only operations that IEEE 754 rounds exactly (+, -, *, /, sqrt, comparisons), one at a time
+# and in float32: the same bits on every processor, which sin, exp or a matrix product do not promise.
+# Shapes: numbers are n x 1 x 1, colours n x 3 x 1 x 1, fields n x H x W. A distance is positive outside.
+
+
+def _paint(m: SimpleNamespace, size: int) -> NDArray[np.uint8]:
+    """The pictures (n x 3 x size x size) of the moths with traits and noise `m`."""
+    right = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
+    up = -right[:, None]
+    soft = np.sqrt(m.blur * m.blur + (2 / size) ** 2)
+    mottle, blotch = m.mottle[:, 0], m.blotch[:, 0]
+
+    # -- the ground: paper, bark or a leaf
+    along = m.leaf_cos * right + m.leaf_sin * up
+    across = m.leaf_cos * up - m.leaf_sin * right + m.leaf_shift
+    ribs = _line(across, 0.012, soft) + 0.4 * _line(
+        0.2 * _wave(1.5 * along - 1.35 * np.abs(across)), 0.009, soft
+    )
+    rough = m.paper * 0.008 + m.bark * 0.018 + m.leaf * 0.010
+    texture = 0.022 * blotch + rough * mottle + 0.05 * m.bark * m.streak[:, 0] + 0.08 * m.leaf * ribs
+    picture = m.ground + texture[:, None]
+
+    # -- the moth's own coordinates: v upwards along the body, u away from it on both sides
+    x = (m.cos * (right - m.x) + m.sin * (up - m.y)) / m.scale
+    v = (m.cos * (up - m.y) - m.sin * (right - m.x)) / m.scale
+    u = np.abs(x) * (1 + m.yaw * np.sign(x))
+
+    # -- outlines: a wing is a triangle with bent sides and round corners
+    root, apex, tornus = (0.02, 0.05), (m.apex_x, m.apex_y), (m.tornus_x, m.tornus_y)
+    shoulder, heel = (m.hind_x, 0.06), (0.16, -m.hind_y)
+    costa, _ = _edge(u, v, (0.02, 0.16), apex, 0.045)
+    termen, fore_along = _edge(u, v, apex, tornus, m.termen_bow)
+    termen = termen + m.scallop * _wave(7 * fore_along)
+    inner, _ = _edge(u, v, tornus, (0.02, -0.06), 0)
+    fore = _larger(_larger(costa, termen, m.rounding), inner, m.rounding)
+    top, _ = _edge(u, v, (0.02, 0.14), shoulder, 0)
+    rim, hind_along = _edge(u, v, shoulder, heel, m.hind_bow)
+    rim = rim + 1.3 * m.scallop * _wave(7 * hind_along)
+    flank, _ = _edge(u, v, heel, (0, 0), 0.06)
+    hind = _larger(_larger(top, rim, 0.2), flank, 0.2)
+    wings = np.minimum(fore, hind)
+    for k in range(2):  # nicks, on one side only
+        wings = np.maximum(wings, m.nick[:, k] - _length(x - m.nick_x[:, k], v - m.nick_y[:, k]))
+    abdomen = _oval(u, v + 0.20, 0.85 * m.girth, 0.32)
+    thorax = _oval(u, v - 0.10, 1.15 * m.girth, 0.19)
+    head = _oval(u, v - 0.285, 0.6 * m.girth, 0.07)
+    body = -_larger(_larger(-abdomen, -thorax, 0.06), -head, 0.04) - 0.006 * mottle
+    shadow = (0.7 - 10 * np.minimum(wings, body)).clip(0, 1)
+    picture = _over(picture, 0.4 * m.ground, 0.5 * shadow)
+
+    # -- wings: q runs from the root (0) to the outer edge (1) of the wing that is seen
+    seen_fore = _inside(fore, soft)
+    is_fore = fore < 0
+    fore_reach, hind_reach = -_edge(*root, apex, tornus, 0)[0], -_edge(*root, shoulder, heel, 0)[0]
+    q = 1 + np.where(is_fore, termen / fore_reach, rim / hind_reach)
+    thin = soft / np.where(is_fore, fore_reach, hind_reach)
+    bend = m.band_wave * _wave(4 * np.where(is_fore, fore_along, hind_along) + 0.2)
+    inner_band, outer_band = q - m.inner_band - bend, q - m.outer_band - bend
+    bands = _line(outer_band, m.band_width, thin) + is_fore * _line(inner_band, m.band_width, thin)
+    field = is_fore * _inside(-inner_band, thin) * _inside(outer_band, thin)
+    halo = _line(outer_band - 2.3 * m.band_width, m.band_width, thin)
+    halo = halo + is_fore * _line(inner_band + 2.3 * m.band_width, m.band_width, thin)
+    border = (5 * q - 4).clip(0, 1)
+    ink = np.maximum(np.maximum(m.ink_band * bands, 0.55 * m.field * field), m.border * border)
+    beside = u + 0.05
+    veins = m.veins * _line(0.055 * beside * _wave(3.2 * (v - 0.10) / beside), 0.006, soft)
+    a, b = u - 0.52 * m.apex_x, v - 0.10 - 0.38 * m.apex_y
+    kidney = _length(a + 0.5 * b, 0.67 * b) - m.kidney
+    eye = _length(u - 0.54 * m.hind_x, v + 0.36 * m.hind_y) - m.eye
+    seen_eye = (25 * m.eye - 0.7).clip(0, 1) * (1 - seen_fore)
+    fresh = (m.fresh + 0.12 * blotch).clip(0, 1)
+    margin = np.where(is_fore, fore, hind)
+
+    wing = _over(m.hind, m.fore, seen_fore) + 0.02 * m.blotch
+    for colour, alpha in (
+        (m.ink, 0.5 * fresh * veins),
+        (m.ink, 0.35 * m.speckle * (mottle - 0.4).clip(0, 1)),
+        (m.pale, 0.20 * m.speckle * (-mottle - 0.4).clip(0, 1)),
+        (m.pale, fresh * m.pale_band * halo),
+        (m.ink, fresh * ink),
+        (m.ink, 0.8 * fresh * seen_fore * _inside(kidney, soft)),
+        (m.fore, fresh * seen_fore * _inside(kidney + 0.022, soft)),
+        (m.ink, seen_eye * _inside(eye, soft)),
+        (m.accent, seen_eye * _inside(eye + 0.28 * m.eye, soft)),
+        (m.ink, seen_eye * _inside(eye + 0.60 * m.eye, soft)),
+        (m.pale, seen_eye * _inside(eye + 0.84 * m.eye, soft)),
+        (m.ink, 0.6 * _line(margin + 0.042, 0.008, soft)),
+        (m.pale, 0.5 * _inside(-margin - 0.028, soft)),
+    ):
+        wing = _over(wing, colour, alpha)
+    under_fore = (1 - seen_fore) * (1 - 10 * fore).clip(0, 1)
+    wing = wing * (1 - 0.28 * under_fore - 0.22 * (1 - 4.5 * u).clip(0, 1))[:, None]
+    picture = _over(picture, wing, _inside(wings, soft))
+
+    # -- antennae, then the body in its fur
+    height = (v - 0.30).clip(0, 0.34)
+    antenna = 0.8 * (u - 0.03 - 0.5 * height - 1.3 * height * height)
+    ends = _inside(0.295 - v, soft) * _inside(v - 0.62, soft)
+    picture = _over(
+        picture, m.ink, 0.55 * ends * _line(antenna, 31 * m.plume * height * (0.36 - height), soft)
+    )
+    picture = _over(picture, m.ink, 0.9 * ends * _line(antenna, 0.008, soft))
+    fur = _over(m.fur, m.ink, 0.3 * _wave(8 * v).clip(0, 1) * _inside(v + 0.03, soft))
+    fur = _over(fur, m.pale, 0.45 * _line(v - 0.20, 0.03, soft))
+    fur = fur * (1.1 - 0.4 * (u / m.girth).clip(0, 1.2) + 0.06 * mottle)[:, None]
+    picture = _over(picture, fur, _inside(body, soft))
+
+    light = m.exposure + m.light_x * right + m.light_y * up
+    picture = picture * light[:, None] * m.cast + m.noise[:, None] * m.grain
+    return (255 * picture.clip(0, 1) + 0.5).astype(np.uint8)
+
+
+def _over(below: Any, colour: Any, alpha: Any) -> Any:
+    return below + (colour - below) * alpha[:, None]
+
+
+def _inside(distance: Any, soft: Any) -> Any:
+    """How much of a pixel lies inside an outline, which is `soft` wide."""
+    return (0.5 - distance / soft).clip(0, 1)
+
+
+def _line(distance: Any, width: Any, soft: Any) -> Any:
+    """How much of a pixel is covered by a line of half-width `width`: a thin line grows faint, not wide."""
+    away = np.abs(distance)
+    return _inside(away - width, soft) - _inside(away + width, soft)
+
+
+def _length(a: Any, b: Any) -> Any:
+    return np.sqrt(a * a + b * b)
+
+
+def _larger(a: Any, b: Any, rounding: Any) -> Any:
+    """The maximum, with a round transition: of two distances, the corner in which two outlines meet."""
+    near = (rounding - np.abs(a - b)).clip(0)
+    return np.maximum(a, b) + near * near / (4 * rounding)
+
+
+def _wave(phase: Any) -> Any:
+    """A wave of period 1 between -1 and 1, of parabolas."""
+    z = phase - np.floor(phase) - 0.5
+    return -8 * z * (1 - 2 * np.abs(z))
+
+
+def _edge(u: Any, v: Any, start: tuple[Any, Any], end: tuple[Any, Any], bow: Any) -> tuple[Any, Any]:
+    """Distance to the left of the line from start to end, bent outwards by `bow`, and the place along it."""
+    du, dv = end[0] - start[0], end[1] - start[1]
+    length = _length(du, dv)
+    du, dv = du / length, dv / length
+    along = ((u - start[0]) * du + (v - start[1]) * dv) / length
+    return (v - start[1]) * du - (u - start[0]) * dv - 4 * bow * along * (1 - along), along
+
+
+def _oval(u: Any, v: Any, half_width: Any, half_height: Any) -> Any:
+    """About the distance to an ellipse."""
+    a, b = u / half_width, v / half_height
+    ratio = _length(a, b)
+    return ratio * (ratio - 1) / (_length(a / half_width, b / half_height) + 1e-6)
+
+
+def _stretch(lattice: _Array, size: int) -> _Array:
+    """A lattice of values (n x c x rows x columns) smoothly stretched to n x c x size x size."""
+    for axis in (2, 3):
+        cells = lattice.shape[axis]
+        at = ((np.arange(size) + 0.5) / size * cells - 0.5).clip(0, cells - 1)
+        low = np.minimum(at.astype(int), cells - 2)
+        part = (at - low).astype(np.float32)
+        part = part * part * (3 - 2 * part)
+        part = part[:, None] if axis == 2 else part
+        below = lattice.take(low, axis)
+        lattice = below + (lattice.take(low + 1, axis) - below) * part
+    return lattice

@@ -109,7 +109,7 @@ class Store:
             with safetensors.safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
                 item = Item({name: file.get_tensor(name) for name in file.keys()}, json.loads(header["info"]))  # noqa: SIM118
-            intact = header["digest"] == item.digest and json.loads(header["identity"]) == identity
+            intact = header["digest"] == item.digest and header["identity"] == canonical(identity)
         except (safetensors.SafetensorError, KeyError, ValueError, OSError):
             intact = False
         if intact:

@@ -6,14 +6,22 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fairq_utils import data
 from fairq_utils.errors import BadInput
-from fairq_utils.metrics import correct_answers
+from fairq_utils.metrics import (
+    accuracy_intervals,
+    collapse,
+    compare,
+    correct_answers,
+    fairness_violation_under_equality,
+)
 from fairq_utils.quantizers import UniformQuantizer, bake, quantize_model
 from fairq_utils.store import Item, Store, code_digest, versions
 from fairq_utils.training import Recipe, build, default_device, predict, train
@@ -117,6 +125,7 @@ class Prediction:
     logits: Tensor
     labels: Tensor
     groups: Tensor
+    label_names: tuple[str, ...]
     group_names: tuple[str, ...]
 
     @property
@@ -216,6 +225,65 @@ def predictions(
         original = cache(partial(network, study, store=store))  # needed only when a prediction is missing
         found += [_prediction(study, treatment, images, original, store) for treatment in treatments]
     return found
+
+
+def accuracy_table(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
+    """Records: for each treatment the accuracy of each group, OA and FVO, over seeds and images."""
+    return _by_treatment(
+        predictions,
+        lambda own: accuracy_intervals(_correct(own), **_groups(own), level=level),
+    )
+
+
+def change_table(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
+    """Records: what each treatment changed against full precision, in pairs of the same seed and image."""
+    original = [prediction for prediction in predictions if prediction.treatment == FP32]
+    return _by_treatment(
+        [prediction for prediction in predictions if prediction.treatment != FP32],
+        lambda own: compare(_correct(original), _correct(own), **_groups(own), level=level),
+    )
+
+
+def chance_table(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
+    """For each treatment, the FVO that noise alone would give were all groups served alike."""
+
+    def chance(own: list[Prediction]) -> pd.DataFrame:
+        sizes = np.bincount(own[0].groups, minlength=len(own[0].group_names))
+        draws = fairness_violation_under_equality(sizes, _correct(own).mean(axis=0))
+        return pd.DataFrame({"median": [np.median(draws)], "upper": [np.quantile(draws, level)]})
+
+    return _by_treatment(predictions, chance)
+
+
+def collapse_table(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """For each treatment, how far predictions have collapsed onto few classes: the average over the seeds.
+
+    Each seed is measured by itself: five networks that each say one thing, but not the same, have collapsed.
+    """
+
+    def collapsed(own: list[Prediction]) -> pd.DataFrame:
+        return pd.DataFrame([asdict(collapse(prediction.logits)) for prediction in own]).mean().to_frame().T
+
+    return _by_treatment(predictions, collapsed)
+
+
+def _by_treatment(
+    predictions: Sequence[Prediction], measure: Callable[[list[Prediction]], pd.DataFrame]
+) -> pd.DataFrame:
+    tables = []
+    for treatment in dict.fromkeys(prediction.treatment for prediction in predictions):
+        table = measure([prediction for prediction in predictions if prediction.treatment == treatment])
+        table.insert(0, "treatment", treatment.name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _correct(predictions: Sequence[Prediction]) -> NDArray[np.bool_]:
+    return np.stack([prediction.correct for prediction in predictions])
+
+
+def _groups(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    return {"groups": predictions[0].groups, "group_names": predictions[0].group_names}
 
 
 def _network_identity(study: Study, images: data.Dataset) -> dict:
