@@ -23,8 +23,9 @@ import papermill
 import yaml
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
+from traitlets import default
 
-from fairq_utils.errors import BadInput
+from fairq_utils.errors import BadInput, ChapterFailed
 from fairq_utils.store import canonical, code_digest, versions, write_atomically
 
 # What decides the look and the numbers of an executed chapter besides its cells and this package.
@@ -221,8 +222,7 @@ def _run(chapter: Chapter, values: dict[str, Any]) -> nbformat.NotebookNode:
                     log_output=False,
                     stderr_file=sys.stderr,
                     execution_timeout=_CELL_LIMIT_SECONDS,
-                    # Sockets in a folder of our own: kernels started side by side fight over TCP ports.
-                    km=AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel"),
+                    kernel_manager_class=_SocketKernel,
                 )
         except PapermillExecutionError as error:
             if error.ename == BadInput.__name__:
@@ -230,8 +230,17 @@ def _run(chapter: Chapter, values: dict[str, Any]) -> nbformat.NotebookNode:
             raise ChapterFailed(f"{chapter.slug} failed in cell {error.exec_count}:\n{error}") from None
 
 
-class ChapterFailed(Exception):
-    """A cell raised what nobody foresaw; the message holds its traceback."""
+class _SocketKernel(AsyncKernelManager):
+    """A kernel that talks through files of its own: kernels started side by side fight over TCP ports."""
+
+    @default("transport")
+    def _files(self) -> str:
+        return "ipc"
+
+    @default("ip")
+    def _folder(self) -> str:
+        self._own = tempfile.TemporaryDirectory(prefix="fairq-")
+        return f"{self._own.name}/kernel"
 
 
 def _portable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

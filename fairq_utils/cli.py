@@ -18,7 +18,7 @@ import click
 import yaml
 
 from fairq_utils import __version__
-from fairq_utils.errors import BadInput
+from fairq_utils.errors import BadInput, ChapterFailed
 
 
 class _Sentences(click.Group):
@@ -31,6 +31,8 @@ class _Sentences(click.Group):
             sentence = click.ClickException(str(error))
             sentence.exit_code = 2
             raise sentence from None
+        except ChapterFailed as error:
+            raise click.ClickException(str(error)) from None
 
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
@@ -108,7 +110,7 @@ def book(given: tuple[str, ...], profile: str) -> None:
     for chapter in chapters.chapters(root):
         own = {name: value for name, value in parsed.items() if name in chapter.parameters}
         values[chapter.slug] = values.get(chapter.slug, {}) | chapter.check(own)
-    name = "-".join([profile if profile != "laptop" else "", *(_safe(p) for p in given)]).strip("-")
+    name = "-".join([Path(profile).stem if profile != "laptop" else "", *(_safe(p) for p in given)]).strip("-")
     _build(root, root / "_build" / "books" / name if name else root, values)
 
 
@@ -128,7 +130,8 @@ def _build(root: Path, out: Path, values: dict[str, dict[str, Any]]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     unfinished.touch()
-    command = [sys.executable, "-m", "jupyter_book", "build", str(root), "--path-output", str(out)]
+    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command = [*jupyter_book, "build", str(root), "--path-output", str(out)]
     done = subprocess.run(
         [*command, "--warningiserror", "--nitpick", "--keep-going"],
         env=os.environ | {chapters.PARAMETERS_VARIABLE: json.dumps(values)},

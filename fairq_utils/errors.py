@@ -1,4 +1,4 @@
-"""The one exception that speaks to the user rather than to the programmer."""
+"""Exceptions that speak to the user rather than to the programmer."""
 
 
 class BadInput(ValueError):
@@ -16,3 +16,7 @@ class BadInput(ValueError):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback."""
         return [str(self)]
+
+
+class ChapterFailed(Exception):
+    """A cell of a chapter raised what nobody foresaw; the message holds its traceback."""

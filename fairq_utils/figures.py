@@ -95,10 +95,9 @@ def drawn(figure: Figure, *, alt: str, caption: str = "") -> Picture:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Every id that is referred to gets a name of its own, because a page holds several figures.
+    own = "fig" + hashlib.sha256(f"{svg}{alt}".encode()).hexdigest()[:8]
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
-    own = hashlib.sha256(f"{svg}{alt}".encode()).hexdigest()[
-        :8
-    ]  # ids must differ between the figures of a page
     svg = re.sub(r' id="([^"]+)"', lambda m: f' id="{own}-{m[1]}"' if m[1] in used else "", svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\1{own}-", svg)
     width = figure.get_size_inches()[0] * 96
@@ -288,12 +287,11 @@ def _label_ends(axis: Axes, x: float, ends: dict[str, tuple[float, str]], gap: f
     """Names beside the ends of their lines, moved apart where they would overlap."""
     names = sorted(ends, key=lambda name: ends[name][0])
     places = np.array([ends[name][0] for name in names])
-    for _ in range(50):
-        for i in range(1, len(places)):
-            lack = gap - (places[i] - places[i - 1])
-            if lack > 0:
-                places[i - 1 : i + 1] += (-lack / 2, lack / 2)
-        places += max(0, -places[0])
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + gap)
+    places[-1] = min(places[-1], axis.get_ylim()[1])
+    for i in reversed(range(len(places) - 1)):
+        places[i] = min(places[i], places[i + 1] - gap)
     for name, y in zip(names, places, strict=True):
         axis.text(x, y, name, color=ends[name][1], va="center", clip_on=False)
 

@@ -198,8 +198,10 @@ _COLOURS = {
 _COLOUR_SPREAD = (0.035, 0.012, 0.014)
 # A morph has the form of the species at its place, in the colours of the species named here.
 _MORPH_COLOURS = np.array([3, 2, 0, 1])
+_BLEND = 0.6
 _GROUNDS = np.array([(0.92, 0.003, 0.022), (0.71, 0.006, 0.018), (0.80, -0.024, 0.034)])  # paper, bark, leaf
-_STRANGER = (0.25, 0.25, 0.25, 0.25, 0.25)
+# What difficulty 1 means to each group, in its moths' spread: calibrated so that it is equally hard for all.
+_EVEN = (0.62, 0.80, 0.78, 0.78, 0.65)
 # Fields of noise, stretched over the picture whatever its size: channels, rows, columns.
 _LATTICES = {"blotch": (1, 5, 5), "mottle": (1, 40, 40), "streak": (1, 3, 26), "grain": (3, 32, 32)}
 
@@ -231,12 +233,13 @@ def _traits(
     else:
         form = colour = np.full(count, group)
         stranger = (group + 1 + (3 * side).astype(int)) % 4
-    share = np.abs(around(0, _STRANGER[group] * difficulty)).clip(0, 1)
+    variety = difficulty * _EVEN[group]
+    share = np.abs(around(0, 0.25 * variety)).clip(0, 1)
 
     # -- form
     spread, kinds = np.split(np.array(list(_FORM.values())), [1], axis=1)
     values = kinds[:, form] + share * (kinds[:, stranger] - kinds[:, form])
-    values += difficulty * spread * [next(normal) for _ in _FORM]
+    values += variety * spread * [next(normal) for _ in _FORM]
     # However great the variety, what is drawn remains a moth: within reach of the kinds, no width below 0.
     least, most = kinds.min(axis=1, keepdims=True), kinds.max(axis=1, keepdims=True)
     floor = np.where(least > 0, 0.001, -np.inf)
@@ -247,8 +250,9 @@ def _traits(
     tints = {}
     for name, kinds in zip(_COLOURS, np.array(list(_COLOURS.values())), strict=True):
         own = np.stack([next(normal) for _ in range(3)], axis=1)
-        tint = kinds[colour] + share[:, None] * (kinds[stranger] - kinds[colour])
-        tints[name] = _screen(tint + difficulty * np.array(_COLOUR_SPREAD) * (0.8 * common + 0.6 * own))
+        tint = kinds[form] + _BLEND * (kinds[colour] - kinds[form])
+        tint += share[:, None] * (kinds[stranger] - tint)
+        tints[name] = _screen(tint + variety * np.array(_COLOUR_SPREAD) * (0.8 * common + 0.6 * own))
 
     # -- pose, light, wear and ground: alike in all groups
     tilt, turn = around(0, 0.22), 2 * np.pi * next(uniform)

@@ -92,7 +92,9 @@ def _require_finite(tensor: Tensor) -> None:
         raise BadInput(f"the tensor holds {tensor.dtype}; expected floating point: convert it first.")
     # the largest magnitude is NaN or infinite if any entry is, and takes a fifth of the time of torch.isfinite
     if tensor.numel() and not torch.linalg.vector_norm(tensor.detach(), math.inf).isfinite():
-        raise BadInput("the tensor holds NaN or infinity; expected finite numbers: find the step that diverged.")
+        raise BadInput(
+            "the tensor holds NaN or infinity; expected finite numbers: find the step that diverged."
+        )
 
 
 def _require_bits(bits: int, highest: int) -> None:
@@ -199,16 +201,18 @@ class UniformGrid(Grid):
         shape[self.axis] = -1
         return parameter.view(shape)
 
-    def _steps(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """How many steps each entry is from zero, before and after clipping."""
+    def _steps(self, weight: Tensor) -> Tensor:
+        """How many steps each entry is from zero, before it is clipped."""
         # times 1/scale, not over scale: to agree with torch.fake_quantize in the last bit
-        free = (_arithmetic(weight) * self._along(1 / self.scale, weight)).round_()
+        return (_arithmetic(weight) * self._along(1 / self.scale, weight)).round_()
+
+    def _ends(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         zero_point = self._along(self.zero_point, weight)
-        return free, free.clamp(self.lowest - zero_point, self.highest - zero_point)
+        return self.lowest - zero_point, self.highest - zero_point
 
     def codes(self, weight: Tensor) -> Tensor:
         """The code of the grid value that stands for each entry, as int32."""
-        return self._steps(weight)[1].int() + self._along(self.zero_point, weight)
+        return self._steps(weight).clamp_(*self._ends(weight)).int() + self._along(self.zero_point, weight)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """The grid values that the codes stand for."""
@@ -217,8 +221,12 @@ class UniformGrid(Grid):
     def __call__(self, weight: Tensor) -> Tensor:
         """Round to the grid; the gradient passes, or stops where a value is clipped."""
         with torch.no_grad():
-            free, steps = self._steps(weight)
-            inside = free == steps if self.clipped_gradient else None
+            steps, inside = self._steps(weight), None
+            if self.clipped_gradient:
+                free, steps = steps, steps.clamp(*self._ends(weight))
+                inside = free == steps
+            else:
+                steps.clamp_(*self._ends(weight))
             values = steps.mul_(self._along(self.scale, weight)).to(weight.dtype)
         return _StraightThrough.apply(weight, values, inside, None, None)
 
@@ -290,7 +298,10 @@ class UniformQuantizer(Quantizer):
 
     def choose(self, weight: Tensor) -> UniformGrid:
         """The grid for this tensor, without looking whether the tensor is finite."""
-        return self.spaced(*self.span(weight), weight.dtype)
+        grid = self.spaced(*self.span(weight), weight.dtype)
+        if self.symmetric and self.narrow and self.clip in ("absmax", "minmax"):
+            return replace(grid, clipped_gradient=False)  # nothing is clipped: training need not keep a mask
+        return grid
 
     def span(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The lowest and the highest value that the grid has to reach, never on the same side of zero."""
@@ -303,13 +314,11 @@ class UniformQuantizer(Quantizer):
 
     def _ends(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         count = rows.shape[1]
-        if count == 0:
-            return rows.new_zeros(len(rows)), rows.new_zeros(len(rows))
+        if count == 0 or (self.symmetric and self.clip != "percentile"):
+            reach = _absmax(rows)
+            return -reach, reach
         if self.symmetric:
-            if self.clip == "percentile":
-                reach = rows.abs().kthvalue(math.ceil((1 - _CLIPPED_SHARE) * count), dim=1).values
-            else:
-                reach = torch.linalg.vector_norm(rows, math.inf, dim=1)
+            reach = rows.abs().kthvalue(math.ceil((1 - _CLIPPED_SHARE) * count), dim=1).values
             return -reach, reach
         if self.clip == "percentile":
             rank = math.ceil((1 - _CLIPPED_SHARE / 2) * count)
@@ -347,7 +356,9 @@ def _squared_errors(rows: Tensor, grids: UniformGrid) -> Tensor:
     width = grids.highest - grids.lowest + 1
     if width > rows.shape[1]:
         columns = zip(grids.scale.T, grids.zero_point.T, strict=True)
-        one_each = [replace(grids, scale=scale, zero_point=zero_point, axis=0) for scale, zero_point in columns]
+        one_each = [
+            replace(grids, scale=scale, zero_point=zero_point, axis=0) for scale, zero_point in columns
+        ]
         return torch.stack([(grid(rows) - rows).square().sum(1) for grid in one_each], dim=1)
     codes = torch.arange(grids.lowest, grids.highest + 1, device=rows.device)
     ordered = _sorted(rows)
@@ -360,6 +371,395 @@ def _squared_errors(rows: Tensor, grids: UniformGrid) -> Tensor:
         counts, totals = _runs(ordered[own], sums[own], values[..., :-1] + values.diff() / 2)
         errors.append((values.double() * (values * counts - 2 * totals)).sum(-1))
     return torch.cat(errors)
+
+
+@dataclass(frozen=True, eq=False)
+class LookupGrid(Grid):
+    """Values from a table, times a scale; the code is the place in the table."""
+
+    levels: Tensor  # ascending; one table, or a row for each channel
+    scale: Tensor  # one number, or one for each channel or block
+    axis: int | None = None
+    block: int | None = None
+
+    @property
+    def bits(self) -> int:
+        """How many bits a code takes."""
+        return (self.levels.shape[-1] - 1).bit_length()
+
+    @property
+    def nbytes(self) -> int:
+        """Four bytes a scale, or four bytes for each value of a table that is the tensor's own."""
+        return 4 * (self.levels.numel() if self.levels.dim() > 1 else self.scale.numel())
+
+    def _split(self, tensor: Tensor) -> Tensor:
+        """One row for each scale."""
+        return _rows(tensor, self.axis) if self.block is None else _blocks(tensor, self.block)
+
+    def _join(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """The rows put back into the shape that they came from."""
+        if self.axis is None:
+            return rows.flatten()[: shape.numel()].view(shape)
+        others = [size for at, size in enumerate(shape) if at != self.axis % len(shape)]
+        return rows.view(shape[self.axis], *others).movedim(0, self.axis)
+
+    def codes(self, weight: Tensor) -> Tensor:
+        """The place in the table of the value nearest to each entry, as int32."""
+        midpoints = self.levels[..., :-1] + self.levels.diff() / 2
+        rows = self._split(_arithmetic(weight)) / self.scale.view(-1, 1)
+        return self._join(torch.searchsorted(midpoints, rows.contiguous(), out_int32=True), weight.shape)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """The values of the table that the codes stand for."""
+        rows = self._split(codes).long()
+        levels = self.levels.expand(len(rows), -1)
+        return self._join(levels.gather(1, rows) * self.scale.view(-1, 1), codes.shape)
+
+
+def _blocks(tensor: Tensor, size: int) -> Tensor:
+    """One row for each block of neighbours in memory, the last filled up with zeros."""
+    return functional.pad(tensor.flatten(), (0, -tensor.numel() % size)).view(-1, size)
+
+
+@dataclass(frozen=True)
+class CodebookQuantizer(Quantizer):
+    """2**bits values of the tensor's own, where k-means puts them: zero is in general not among them.
+
+    Lloyd's algorithm in one dimension, from evenly spaced quantiles until nothing moves. `axis` gives each
+    channel its own codebook; a codebook costs four bytes a value, so one for each channel pays only for long
+    channels.
+
+    >>> CodebookQuantizer(2)(torch.tensor([-3.0, -2.8, -0.1, 0.1, 0.3, 5.0, 9.0]))
+    tensor([-2.9000, -2.9000,  0.1000,  0.1000,  0.1000,  5.0000,  9.0000])
+
+    The gradient passes through everywhere. The result is a local optimum: where it matters, compare the
+    error that `describe` gives with that of a `UniformQuantizer` with `clip="mse"`.
+    """
+
+    bits: int
+    _: KW_ONLY
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_bits(self.bits, 16)
+
+    def with_bits(self, bits: int) -> "CodebookQuantizer":
+        """The same quantizer at another width."""
+        return replace(self, bits=bits)
+
+    def choose(self, weight: Tensor) -> LookupGrid:
+        """The grid for this tensor, without looking whether the tensor is finite."""
+        rows = _rows(_arithmetic(weight), self.axis)
+        shares = (torch.arange(2**self.bits, device=rows.device) + 0.5) / 2**self.bits
+        if rows.shape[1] == 0:
+            levels = rows.new_zeros(len(rows), len(shares))
+        else:
+            ordered = _sorted(rows)
+            sums = _sums(ordered)
+            levels = ordered[:, (shares * rows.shape[1]).long()].contiguous()
+            for _ in range(_LLOYD_STEPS):
+                counts, totals = _runs(ordered, sums, levels[:, :-1] + levels.diff() / 2)
+                moved = torch.where(counts > 0, totals / counts, levels).to(levels.dtype)
+                if torch.equal(moved, levels):
+                    break
+                levels = moved
+        return LookupGrid(levels, levels.new_ones(()), self.axis)
+
+
+_LLOYD_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class PowerOfTwoQuantizer(Quantizer):
+    """Zero and plus or minus powers of two, so that a product is a shift: fine near zero, coarse far out.
+
+    The largest power is the one nearest to the largest magnitude, each next one is half of it, and there
+    are 2**(bits - 1) - 1 of them. `bits` ends at 8, because further powers are below the smallest float.
+
+    >>> PowerOfTwoQuantizer(3)(torch.tensor([0.9, -0.6, 0.2, 0.1, -1.1]))
+    tensor([ 1.0000, -0.5000,  0.2500,  0.0000, -1.0000])
+
+    The gradient passes through everywhere. More bits refine only what is near zero: an error that more bits
+    do not lower sits in the large weights, and wants another quantizer.
+    """
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        _require_bits(self.bits, 8)
+
+    def with_bits(self, bits: int) -> "PowerOfTwoQuantizer":
+        """The same quantizer at another width."""
+        return replace(self, bits=bits)
+
+    def choose(self, weight: Tensor) -> LookupGrid:
+        """The grid for this tensor, without looking whether the tensor is finite."""
+        weight = _arithmetic(weight)
+        powers = 0.5 ** torch.arange(2 ** (self.bits - 1) - 1, dtype=weight.dtype, device=weight.device)
+        levels = torch.cat([-powers, powers.new_zeros(1), powers.flip(0)])
+        info = torch.finfo(weight.dtype)
+        exponent = (
+            (_absmax(weight.reshape(1, -1)).squeeze(0).clamp(info.tiny, info.max / 2) / 0.75).log2().floor()
+        )
+        return LookupGrid(levels, 2**exponent)
+
+
+def _absmax(rows: Tensor) -> Tensor:
+    """The largest magnitude of each row, 0 for rows without entries."""
+    return torch.linalg.vector_norm(rows, math.inf, dim=1) if rows.shape[1] else rows.new_zeros(len(rows))
+
+
+def _normal_float() -> list[float]:
+    """The 16 values of NF4: quantiles of a normal distribution, seven below zero and eight above it."""
+    outermost = (31 / 32 + 29 / 30) / 2
+    below = -torch.special.ndtri(torch.linspace(outermost, 0.5, 8, dtype=torch.float64)[:-1])
+    above = torch.special.ndtri(torch.linspace(0.5, outermost, 9, dtype=torch.float64))
+    return (torch.cat([below, above]) / above[-1]).tolist()
+
+
+_NF4_LEVELS = _normal_float()
+
+
+@dataclass(frozen=True)
+class NF4Quantizer(Quantizer):
+    """The 4-bit NormalFloat of QLoRA: quantiles of a normal distribution, with a scale for each block.
+
+    A block is `block` neighbours in memory, and its largest magnitude is the scale; the last block may be
+    short. Zero is among the values.
+
+    >>> NF4Quantizer(block=4)(torch.tensor([1.0, -0.5, 0.1, 0.0, 200.0, 3.0]))
+    tensor([  1.0000,  -0.5251,   0.0796,   0.0000, 200.0000,   0.0000])
+
+    The gradient passes through everywhere. Where the error is high, a few outliers rule their blocks: take
+    smaller blocks, at four bytes for each.
+    """
+
+    _: KW_ONLY
+    block: int = 64
+    bits: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.block, int) or self.block < 1:
+            raise BadInput(f"block is {self.block!r}; expected a whole number of weights, such as 64.")
+
+    def choose(self, weight: Tensor) -> LookupGrid:
+        """The grid for this tensor, without looking whether the tensor is finite."""
+        blocks = _blocks(_arithmetic(weight), self.block)
+        levels = torch.tensor(_NF4_LEVELS, dtype=blocks.dtype, device=blocks.device)
+        scale = _absmax(blocks).clamp_min(torch.finfo(blocks.dtype).tiny)
+        return LookupGrid(levels, scale, block=self.block)
+
+
+@dataclass(frozen=True, eq=False)
+class FloatGrid(Grid):
+    """The numbers of a floating-point format, times a scale; the code is their bit pattern."""
+
+    scale: Tensor
+    format: torch.dtype
+
+    @property
+    def bits(self) -> int:
+        """How many bits a code takes."""
+        return torch.finfo(self.format).bits
+
+    @property
+    def nbytes(self) -> int:
+        """Four bytes for the scale of an 8-bit format; the others have none."""
+        return 4 if self.bits == 8 else 0
+
+    @property
+    def _pattern(self) -> torch.dtype:
+        return torch.uint8 if self.bits == 8 else torch.int16
+
+    def codes(self, weight: Tensor) -> Tensor:
+        """The bit pattern of the number nearest to each entry, as int32."""
+        largest = torch.finfo(self.format).max
+        scaled = (_arithmetic(weight) / self.scale).clamp_(-largest, largest)
+        return scaled.to(self.format).view(self._pattern).int()
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """The numbers that the bit patterns stand for."""
+        return codes.to(self._pattern).view(self.format).to(self.scale.dtype) * self.scale
+
+
+_FORMATS = {
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.float8_e4m3fn,
+    "fp8-e5m2": torch.float8_e5m2,
+}
+
+
+@dataclass(frozen=True)
+class FloatQuantizer(Quantizer):
+    """A narrower floating-point format: `fp16`, `bf16`, `fp8` (four bits of exponent) or `fp8-e5m2` (five).
+
+    The 8-bit formats have a scale that puts the largest magnitude on their largest number, as hardware does.
+    The 16-bit formats have none; what is beyond their largest number becomes that number.
+
+    >>> FloatQuantizer("bf16")(torch.tensor([1.001, 3.14159]))
+    tensor([1.0000, 3.1406])
+    >>> FloatQuantizer("fp8")(torch.tensor([448.0, 100.0, 0.3]))
+    tensor([448.0000,  96.0000,   0.3125])
+
+    The gradient passes through everywhere.
+    """
+
+    format: str
+
+    def __post_init__(self) -> None:
+        if self.format not in _FORMATS:
+            raise BadInput(f"format is {self.format!r}; choose one of {', '.join(_FORMATS)}.")
+
+    @property
+    def bits(self) -> int:
+        """The width of the format."""
+        return torch.finfo(_FORMATS[self.format]).bits
+
+    def choose(self, weight: Tensor) -> FloatGrid:
+        """The grid for this tensor, without looking whether the tensor is finite."""
+        weight, info = _arithmetic(weight), torch.finfo(_FORMATS[self.format])
+        scale = weight.new_ones(())
+        if self.bits == 8:
+            scale = (_absmax(weight.reshape(1, -1)).squeeze(0) / info.max).clamp_min(
+                torch.finfo(weight.dtype).tiny
+            )
+        return FloatGrid(scale, _FORMATS[self.format])
+
+
+@dataclass(frozen=True, eq=False)
+class _LearnedGrid(UniformGrid):
+    """A uniform grid whose scale receives a gradient."""
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        with torch.no_grad():
+            scale = self._along(self.scale, weight)
+            free = _arithmetic(weight) / scale
+            rounded = free.round()
+            steps = rounded.clamp(self.lowest, self.highest)
+            inside = rounded == steps
+            # so that the scale learns about as fast as the weights, whatever their number
+            balance = (weight.numel() / self.scale.numel() * self.highest) ** -0.5
+            slope = (steps - free * inside) * balance
+            values = (steps * scale).to(weight.dtype)
+        return _StraightThrough.apply(weight, values, inside, self.scale, slope)
+
+
+class LearnedStepQuantizer(Quantizer, nn.Module):
+    """A symmetric uniform quantizer that learns its scale together with the weights (LSQ, Esser et al. 2020).
+
+    `quantize_model` gives each weight its own, fitted to it: a module whose parameter `step` starts at
+    2 mean|w| / sqrt(2**(bits - 1) - 1). Make the optimizer after that, so that it holds the steps too. Before
+    it is fitted, the quantizer uses the starting value for whatever tensor it is given.
+
+    Values that round to a code outside the range are clipped, and no gradient passes to them; the scale
+    receives code - w / scale from the others, and the code from these, over sqrt(n * largest code).
+
+    >>> weight = torch.tensor([0.9, -0.3, 0.1, 0.1], requires_grad=True)
+    >>> fitted = LearnedStepQuantizer(2).fitted(weight)
+    >>> fitted.step
+    Parameter containing:
+    tensor(0.7000, requires_grad=True)
+    >>> fitted(weight).sum().backward()
+    >>> weight.grad, fitted.step.grad
+    (tensor([1., 1., 1., 1.]), tensor(-0.0714))
+
+    A step that runs away wants a smaller learning rate than the weights, in a parameter group of its own.
+    """
+
+    def __init__(self, bits: int, *, axis: int | None = None, narrow: bool = True) -> None:
+        super().__init__()
+        _require_bits(bits, 16)
+        self.bits, self.axis, self.narrow = bits, axis, narrow
+        self.step: nn.Parameter | None = None
+
+    def with_bits(self, bits: int) -> "LearnedStepQuantizer":
+        """The same quantizer at another width, not fitted."""
+        return LearnedStepQuantizer(bits, axis=self.axis, narrow=self.narrow)
+
+    def fitted(self, weight: Tensor) -> "LearnedStepQuantizer":
+        """A quantizer of the weight's own, with a step to learn."""
+        fitted = LearnedStepQuantizer(self.bits, axis=self.axis, narrow=self.narrow)
+        fitted.step = nn.Parameter(self._start(weight))
+        return fitted
+
+    def _start(self, weight: Tensor) -> Tensor:
+        rows = _rows(_arithmetic(weight), self.axis)
+        mean = rows.abs().sum(1) / max(rows.shape[1], 1)
+        start = 2 * mean / math.sqrt(2 ** (self.bits - 1) - 1)
+        return start.squeeze(0) if self.axis is None else start
+
+    def choose(self, weight: Tensor) -> UniformGrid:
+        """The grid for this tensor, without looking whether the tensor is finite."""
+        scale = self._start(weight) if self.step is None else self.step.abs()
+        scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        lowest, highest = int(self.narrow) - 2 ** (self.bits - 1), 2 ** (self.bits - 1) - 1
+        return _LearnedGrid(scale, torch.zeros_like(scale, dtype=torch.int32), lowest, highest, self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class _HalfGrid(Grid):
+    """A grid of which only the zero is used, or only the rest; the other weights stay free."""
+
+    scale: Tensor
+    whole: Grid
+    zero_bin: bool
+    free_bits: int
+
+    @property
+    def bits(self) -> int:
+        return self.free_bits
+
+    @property
+    def nbytes(self) -> int:
+        return 0
+
+    def codes(self, weight: Tensor) -> Tensor:
+        raise BadInput(
+            "one half of an ablation has no codes, because some weights stay free; use its values."
+        )
+
+    dequantize = codes
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        values = self.whole(weight)
+        return torch.where((values == 0) == self.zero_bin, values, weight)
+
+
+@dataclass(frozen=True)
+class _Half(Quantizer):
+    """One half of the ablation that `only_zero_bin` and `all_but_zero_bin` make."""
+
+    quantizer: Quantizer
+    zero_bin: bool
+
+    def with_bits(self, bits: int) -> "_Half":
+        return replace(self, quantizer=self.quantizer.with_bits(bits))
+
+    def choose(self, weight: Tensor) -> _HalfGrid:
+        grid = self.quantizer.choose(weight)
+        return _HalfGrid(grid.scale, grid, self.zero_bin, torch.finfo(weight.dtype).bits)
+
+
+def only_zero_bin(quantizer: Quantizer) -> Quantizer:
+    """Zero what the quantizer would zero, and leave the other weights as they are.
+
+    Together with `all_but_zero_bin` it splits the harm of quantization in two: lost small weights, and
+    rounding. Both can be given to `quantize_model`; `describe` then counts the weights as unpacked.
+
+    >>> only_zero_bin(UniformQuantizer(2))(torch.tensor([1.0, 0.8, -0.3]))
+    tensor([1.0000, 0.8000, 0.0000])
+    """
+    return _Half(quantizer, zero_bin=True)
+
+
+def all_but_zero_bin(quantizer: Quantizer) -> Quantizer:
+    """Round what the quantizer would not zero, and leave the small weights as they are.
+
+    >>> all_but_zero_bin(UniformQuantizer(2))(torch.tensor([1.0, 0.8, -0.3]))
+    tensor([ 1.0000,  1.0000, -0.3000])
+    """
+    return _Half(quantizer, zero_bin=False)
 
 
 class _FakeQuantized(nn.Module):
@@ -494,10 +894,63 @@ def quantize_model(
     return model
 
 
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradient, each weight rounded once, and every module's mode put back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), parametrize.cached():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _quantize_inputs(model: nn.Module, quantizer: UniformQuantizer, batches: Iterable[Tensor]) -> None:
+    """Round what goes into each layer, on a grid for what the batches send into it."""
+    if not isinstance(quantizer, UniformQuantizer) or quantizer.axis is not None:
+        raise BadInput(f"activations got {quantizer}; expected a UniformQuantizer with axis=None.")
+    layers = dict.fromkeys(place.module for place in _places(model))
+    hooks = {}
+    for layer in layers:
+        if not isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+            layer.input_quantizer = _InputQuantizer(quantizer)
+            hooks[layer] = layer.register_forward_pre_hook(_round_inputs, with_kwargs=True)
+    with _evaluating(model):
+        for batch in batches:
+            model(batch)
+    if not any(layer.input_quantizer.seen for layer in hooks):
+        raise BadInput("activations got no batch that reaches a layer; give at least one batch of inputs.")
+    for layer, hook in hooks.items():
+        if layer.input_quantizer.seen:
+            layer.input_quantizer.calibrating = False
+        else:
+            hook.remove()
+            del layer.input_quantizer
+
+
+def _round_inputs(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Round the input of a layer, or the query, key and value of attention; masks and sizes stay."""
+
+    def rounded(value: Any) -> Any:
+        is_signal = isinstance(value, Tensor) and value.is_floating_point()
+        return layer.input_quantizer(value) if is_signal else value
+
+    names = {"input", "query", "key", "value"}
+    named = {name: rounded(value) if name in names else value for name, value in kwargs.items()}
+    return (*map(rounded, args[:3]), *args[3:]), named
+
+
 def bake(model: Model) -> Model:
     """A copy of the model with the rounded weights in place of the free ones, for good.
 
     `describe` and `storage_bytes` go on telling what was baked. Rounding of inputs stays, on its fixed range.
+
+    >>> layer = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[1.4, -0.3]]))
+    >>> bake(quantize_model(layer, UniformQuantizer(4))).weight.data
+    tensor([[ 1.4000, -0.4000]])
     """
     table = describe(model)
     model = copy.deepcopy(model)
@@ -513,46 +966,129 @@ def bake(model: Model) -> Model:
     return model
 
 
-_TABLE = "quantization_table"
+_TABLE = "quantization_table"  # where a baked model keeps what `describe` said of it
 
 
 def describe(model: nn.Module) -> pd.DataFrame:
-    """What was quantized, a row for each weight, and for each layer whose inputs are rounded.
+    """What was quantized: a row for each weight, and one for each layer whose inputs are rounded.
 
     `layer`; `shape`; `bits` of a code; `scale` (the median, where there are several); `zero_share` (the share
     of weights that are exactly zero); `error` (root mean square of the rounding error over that of the
     weights); `bytes` (packed codes with their scales, zero points and tables). A baked model tells what it
-    was baked from.
+    was baked from. An input has no shape, zero share or error of its own.
+
+    >>> layer = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[1.4, -0.3]]))
+    >>> describe(quantize_model(layer, UniformQuantizer(4))).round(3)
+        layer   shape  bits  scale  zero_share  error  bytes
+    0  weight  (1, 2)     4    0.2         0.0   0.07      5
+
+    An error near 1 means that hardly anything is left of the layer.
     """
-    rows = [_describe(place) for place in _weights(model) if place.quantizer is not None]
+    rows = [_describe_weight(place) for place in _weights(model) if place.quantizer is not None]
     if not rows and hasattr(model, _TABLE):
         return getattr(model, _TABLE).copy()
+    for name, module in model.named_modules():
+        if isinstance(module, _InputQuantizer):
+            rows.append(_row(name.removesuffix("_quantizer"), module.grid()))
+    if not rows:
+        raise BadInput("nothing in the model is quantized; describe what quantize_model or bake returned.")
     return pd.DataFrame(rows)
 
 
+def _row(layer: str, grid: Grid, **of_weight: Any) -> dict[str, Any]:
+    row = {"layer": layer, "shape": None, "bits": grid.bits, "scale": float(grid.scale.median())}
+    return row | {"zero_share": math.nan, "error": math.nan, "bytes": grid.nbytes} | of_weight
+
+
 @torch.no_grad()
-def _describe(place: _Place) -> dict[str, Any]:
+def _describe_weight(place: _Place) -> dict[str, Any]:
     assert place.quantizer is not None
-    weight = place.original
-    grid = place.quantizer.grid(weight)
-    values = grid(weight)
-    return {
-        "layer": place.name,
-        "shape": tuple(weight.shape),
-        "bits": grid.bits,
-        "scale": float(grid.scale.median()),
-        "zero_share": float((values == 0).float().mean()),
-        "error": float((values - weight).norm() / weight.norm()),
-        "bytes": math.ceil(weight.numel() * grid.bits / 8) + grid.nbytes,
-    }
+    grid = place.quantizer.grid(place.original)
+    values, weight = _arithmetic(grid(place.original)), _arithmetic(place.original)
+    norm = float(weight.norm())
+    return _row(
+        place.name,
+        grid,
+        shape=tuple(weight.shape),
+        zero_share=_zeros(values) / max(weight.numel(), 1),
+        error=float((values - weight).norm()) / norm if norm else 0.0,
+        bytes=math.ceil(weight.numel() * grid.bits / 8) + grid.nbytes,
+    )
 
 
+def _zeros(values: Tensor) -> int:
+    return values.numel() - int(values.count_nonzero())
+
+
+@torch.no_grad()
 def zero_share(model: nn.Module) -> pd.Series:
-    """The share of weights that are exactly zero, by layer and, as `total`, over all that can be quantized."""
+    """The share of weights that are exactly zero, by layer and, as `total`, over all that can be quantized.
+
+    Works on any model, quantized, baked or neither.
+
+    >>> layer = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[1.4, -0.3]]))
+    >>> zero_share(quantize_model(layer, UniformQuantizer(2)))
+    weight    0.5
+    total     0.5
+    Name: zero_share, dtype: float64
+    """
     weights = _weights(model)
-    with torch.no_grad():
-        zeros = {place.name: int((getattr(place.module, place.tensor) == 0).sum()) for place in weights}
+    zeros = {place.name: _zeros(getattr(place.module, place.tensor)) for place in weights}
     sizes = {place.name: place.original.numel() for place in weights}
-    shares = pd.Series(zeros) / pd.Series(sizes)
-    shares["total"] = sum(zeros.values()) / sum(sizes.values())
-    return shares.rename("zero_share")
+    shares = {name: zeros[name] / max(sizes[name], 1) for name in zeros}
+    shares["total"] = sum(zeros.values()) / max(sum(sizes.values()), 1)
+    return pd.Series(shares, name="zero_share")
+
+
+def storage_bytes(model: nn.Module) -> int:
+    """What the model takes when its codes are packed: quantized weights by `describe`, all else as it is.
+
+    >>> layer = torch.nn.Linear(1000, 10)  # 10,000 weights and 10 biases of four bytes
+    >>> storage_bytes(layer), storage_bytes(quantize_model(layer, UniformQuantizer(4)))
+    (40040, 5044)
+    """
+    try:
+        model = bake(model)
+    except BadInput:
+        return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    table = describe(model)
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    counted = set(table["layer"])
+    rest = sum(
+        t.nbytes for name, t in tensors if name not in counted and ".input_quantizer." not in f".{name}"
+    )
+    return int(table["bytes"].sum()) + rest
+
+
+def reestimate_batchnorm(model: Model, batches: Iterable[Tensor]) -> Model:
+    """A copy of the model whose batch-norm statistics are the averages over the batches.
+
+    Rounded weights shift what reaches a batch norm, so the statistics of the full-precision network no
+    longer fit. Batches count by their size; a batch of a few examples gives poor variances, so make them as
+    large as in training. Everything but the batch norms runs in evaluation mode.
+
+    >>> norm = torch.nn.BatchNorm1d(1)
+    >>> reestimate_batchnorm(norm, [torch.tensor([[1.0], [3.0]])]).running_mean
+    tensor([2.])
+    """
+    model = copy.deepcopy(model)
+    norms = [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    ]
+    momenta = [norm.momentum for norm in norms]
+    seen = 0
+    with _evaluating(model):
+        for norm in norms:
+            norm.train()
+        for batch in batches:
+            seen += len(batch)
+            for norm in norms:
+                norm.momentum = len(batch) / seen  # the running average over all examples so far
+            model(batch)
+    if not seen:
+        raise BadInput("reestimate_batchnorm got no batch; give at least one batch of inputs.")
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model

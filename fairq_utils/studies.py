@@ -318,5 +318,11 @@ def _prediction(
     }
     logits = store.get_or_make("predictions", identity, make).tensors["logits"]
     return Prediction(
-        study, treatment, logits, images.labels[is_test], images.groups[is_test], images.group_names
+        study,
+        treatment,
+        logits,
+        images.labels[is_test],
+        images.groups[is_test],
+        images.label_names,
+        images.group_names,
     )

@@ -1,0 +1,665 @@
+"""The loss around a trained network: gradient, Hessian and what they promise about a small change.
+
+Everything here speaks of one function: the mean loss over the given images, in evaluation mode, as a
+function of the chosen parameters. At a quantized network these are the dequantized weights, taken as
+free parameters: how the loss would change if they could move, not what rounding lets through.
+
+Images go through in batches of `batch_size`, weighted by their length, so the answer does not depend
+on it. Memory does: it grows with the batch, and by one vector of the parameters' size an iteration.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, pairwise
+from typing import Literal, TypedDict, Unpack
+
+import numpy as np
+import torch
+from scipy.linalg import eigh_tridiagonal
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parameters_to_vector, parametrize, vector_to_parameters
+
+from fairq_utils.errors import BadInput
+
+Parameters = Literal["all", "weights"] | Sequence[str]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+_QUANTIZABLE = (_ConvNd, nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention)
+# What some tens of roundings amount to, relative to the Hessian's norm: below it a residual says nothing.
+_ROUNDINGS = 32
+
+
+class Where(TypedDict, total=False):
+    """Options that every function here passes on to `Hessian`, which describes them."""
+
+    parameters: Parameters
+    batch_size: int
+    loss: Loss
+
+
+class NotConverged(BadInput):
+    """The eigenvalue was not reached; `value`, `residual` and `iterations` are where it stopped.
+
+    `value` is no answer: the eigenvalue may lie well beyond it. Allow more `max_iterations` or a larger
+    `tol`; when the residual stays near the rounding of float32, give the model in float64.
+
+    >>> raise NotConverged(value=3.9, residual=0.2, iterations=5, tol=0.001)
+    Traceback (most recent call last):
+        ...
+    fairq_utils.landscape.NotConverged: the residual of the eigenvalue is 0.2 after 5 iterations (value
+    3.9); expected at most 0.0039 (tol=0.001): allow more max_iterations or a larger tol.
+    """
+
+    def __init__(self, *, value: float, residual: float, iterations: int, tol: float):
+        super().__init__(
+            f"the residual of the eigenvalue is {residual:.3g} after {iterations} iterations (value "
+            f"{value:.6g}); expected at most {tol * abs(value):.3g} (tol={tol:g}): allow more "
+            "max_iterations or a larger tol."
+        )
+        self.value, self.residual, self.iterations = value, residual, iterations
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenvalue:
+    """An eigenvalue of the Hessian, with |H v - value v| as `residual` and the unit vector v.
+
+    An eigenvalue lies within `residual` of `value`; `vector` is ordered as `Hessian.names`.
+    """
+
+    value: float
+    residual: float
+    iterations: int
+    vector: Tensor
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An estimate of the Hessian's trace and its standard error, after so many products."""
+
+    value: float
+    standard_error: float
+    products: int
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralDensity:
+    """The Hessian's spectrum as a histogram of unequal bars: `weights` (they sum to 1) at `eigenvalues`."""
+
+    eigenvalues: Tensor
+    weights: Tensor
+
+    def smooth(self, at: Tensor, *, width: float) -> Tensor:
+        """The density at the points `at`, each bar blurred by a Gaussian of standard deviation `width`.
+
+        >>> bars = SpectralDensity(torch.tensor([0.0, 4.0]), torch.tensor([0.75, 0.25]))
+        >>> bars.smooth(torch.tensor([0.0, 4.0]), width=0.5)
+        tensor([0.5984, 0.1995])
+        """
+        distance = (at[:, None] - self.eigenvalues.to(at)) / width
+        return torch.exp(-(distance**2) / 2) @ self.weights.to(at) / (width * math.sqrt(2 * math.pi))
+
+
+@dataclass(frozen=True, eq=False)
+class LossSlice:
+    """The loss at `steps` along one direction, or at `steps` x `steps` along two; step 0 is the network."""
+
+    steps: Tensor
+    losses: Tensor
+
+
+@dataclass(frozen=True)
+class ExcessLossBound:
+    """The excess loss of a changed network, beside the two terms that bound it up to third order.
+
+    `gradient_term` is |gradient| x distance, `curvature_term` half the top eigenvalue x distance squared,
+    both at the original network. `excess` may exceed `bound` when the change is too large for a Taylor
+    expansion: a large `distance` and a wrong bound say just that.
+    """
+
+    excess: float
+    gradient_term: float
+    curvature_term: float
+    distance: float
+
+    @property
+    def bound(self) -> float:
+        """The sum of both terms."""
+        return self.gradient_term + self.curvature_term
+
+
+class Hessian:
+    """The Hessian H of the mean loss, as an operator: `H @ vector`, with `H.gradient()` and `H.loss()`.
+
+    `parameters` is "all", "weights" (of convolutions, linear layers, attention projections and embeddings:
+    what a quantizer rounds) or a sequence of names as in `model.named_parameters()`; vectors are flat, in
+    the order of `H.names`. `loss(outputs, labels)` must be a mean over the examples of its batch. The model
+    is copied, so nothing of the caller's changes; half precision is computed in float32.
+
+    A model whose outputs differ from call to call is refused. Memory too small: lower `batch_size`, at half
+    again the time, since the graph is kept between products only when all images fit in one batch.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> H = Hessian(model, torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1), loss=nn.MSELoss())
+    >>> H @ torch.tensor([1.0, 1.0])
+    tensor([1., 4.])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        parameters: Parameters = "all",
+        batch_size: int = 256,
+        loss: Loss = nn.functional.cross_entropy,
+    ):
+        if len(images) != len(labels) or len(images) == 0:
+            raise BadInput(
+                f"there are {len(images)} images and {len(labels)} labels; expected one label for each "
+                "image, and at least one: give both from the same examples."
+            )
+        if batch_size < 1:
+            raise BadInput(f"batch_size is {batch_size}; expected 1 or more.")
+        self.network = _dequantized_copy(model)
+        self.names = _chosen(self.network, parameters)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name in self.names)
+        self.parameters = [self.network.get_parameter(name) for name in self.names]
+        self.size = sum(p.numel() for p in self.parameters)
+        self._images, self._labels, self._batch_size, self._loss = images, labels, batch_size, loss
+        self._kept: Tensor | None = None
+        probe, _, _ = next(self._batches())
+        _check_and_speed_up(self.network, probe[:8])
+
+    def loss(self) -> float:
+        """The mean loss over all images."""
+        with torch.no_grad():
+            return sum(share * self._batch_loss(x, y).item() for x, y, share in self._batches())
+
+    def gradient(self) -> Tensor:
+        """The gradient of the mean loss."""
+        total = sum((share * gradient.detach() for gradient, share in self._gradients()), self._zeros())
+        return _finite(total, "gradient")
+
+    def __matmul__(self, vector: Tensor) -> Tensor:
+        if vector.shape != (self.size,):
+            raise BadInput(
+                f"the vector has shape {tuple(vector.shape)}; expected ({self.size},), one entry for each "
+                "chosen parameter."
+            )
+        vector = vector.to(self.parameters[0])
+        product = self._zeros()
+        for gradient, share in self._gradients(graph=True):
+            if gradient.requires_grad:  # it does not where the loss is linear in the parameters
+                parts = torch.autograd.grad(
+                    gradient, self.parameters, vector, retain_graph=self._one_batch, materialize_grads=True
+                )
+                product += share * parameters_to_vector(parts)
+        return _finite(product, "product of Hessian and vector")
+
+    @property
+    def _one_batch(self) -> bool:
+        return len(self._images) <= self._batch_size
+
+    def _zeros(self) -> Tensor:
+        return self.parameters[0].new_zeros(self.size)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        like = self.parameters[0]
+        total = len(self._images)
+        for start in range(0, total, self._batch_size):
+            x, y = (t[start : start + self._batch_size].to(like.device) for t in (self._images, self._labels))
+            yield x.to(like.dtype) if x.is_floating_point() else x, y, len(x) / total
+
+    def _batch_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        # The fused attention kernels have no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            return _finite(self._loss(self.network(x), y), "loss")
+
+    def _gradients(self, *, graph: bool = False) -> Iterator[tuple[Tensor, float]]:
+        if self._kept is not None:
+            yield self._kept, 1.0
+            return
+        for x, y, share in self._batches():
+            loss = self._batch_loss(x, y)
+            if not loss.requires_grad:
+                raise BadInput(
+                    "the loss does not depend on the chosen parameters; expected a model that computes with "
+                    "them and with gradients on: look for no_grad, detach or an unused parameter."
+                )
+            parts = torch.autograd.grad(loss, self.parameters, create_graph=graph, materialize_grads=True)
+            gradient = parameters_to_vector(parts)
+            if graph and self._one_batch:
+                self._kept = gradient
+            yield gradient, share
+
+
+def gradient_norm(model: nn.Module, images: Tensor, labels: Tensor, **where: Unpack[Where]) -> float:
+    """The Euclidean norm of the gradient of the mean loss over the images.
+
+    It is the norm of the mean, not the mean of the norms: gradients of single examples may cancel.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> _ = nn.init.ones_(model.weight)
+    >>> gradient_norm(model, torch.tensor([[3.0, 4.0]]), torch.tensor([[6.5]]), loss=nn.MSELoss())
+    5.0
+    """
+    return _norm(Hessian(model, images, labels, **where).gradient())
+
+
+def top_eigenvalue(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    tol: float = 1e-3,
+    max_iterations: int = 100,
+    seed: int = 0,
+    **where: Unpack[Where],
+) -> Eigenvalue:
+    """The largest signed eigenvalue of the Hessian, by Lanczos with full reorthogonalisation.
+
+    A negative eigenvalue of larger magnitude does not count. It has converged when its residual is at most
+    `tol` times the value (or no more than rounding, when the value is next to 0), and raises `NotConverged`
+    otherwise. An iteration costs one product, about two gradients.
+
+    A residual proves that the value is an eigenvalue; that it is the largest rests on the random start, of
+    which every eigenvector has a share. Where two lie close together, another `seed` is a cheap check.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> images, labels = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
+    >>> top = top_eigenvalue(model, images, labels, loss=nn.MSELoss())
+    >>> round(top.value, 4), top.iterations, top.vector.abs().round(decimals=4)
+    (4.0, 2, tensor([0., 1.]))
+    """
+    return _extreme(Hessian(model, images, labels, **where), -1, tol, max_iterations, seed)
+
+
+def smallest_eigenvalue(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    tol: float = 1e-3,
+    max_iterations: int = 100,
+    seed: int = 0,
+    **where: Unpack[Where],
+) -> Eigenvalue:
+    """The smallest signed eigenvalue of the Hessian: below 0, the network is no minimum for these images.
+
+    As `top_eigenvalue`, but it takes more iterations, for at the lower end eigenvalues lie closer together.
+    Where it is tiny beside the largest, a `tol` relative to it is out of reach: the error names how far it
+    came, which is often all one needs to know.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> images, labels = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
+    >>> round(smallest_eigenvalue(model, images, labels, loss=nn.MSELoss()).value, 4)
+    1.0
+    """
+    return _extreme(Hessian(model, images, labels, **where), 0, tol, max_iterations, seed)
+
+
+def trace(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    products: int = 30,
+    seed: int = 0,
+    **where: Unpack[Where],
+) -> Trace:
+    """The trace of the Hessian by Hutch++ (Meyer et al. 2021), with a standard error.
+
+    A third of the products finds the large eigenvalues, a third sums them exactly, and a third samples the
+    rest. The error comes from these last samples: when it is too large, allow more `products`.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> images, labels = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
+    >>> round(trace(model, images, labels, products=6, loss=nn.MSELoss()).value, 4)
+    5.0
+    """
+    third = products // 3
+    if third < 2:
+        raise BadInput(f"products is {products}; expected 6 or more, three thirds of at least two.")
+    hessian = Hessian(model, images, labels, **where)
+    samples = _gaussian_vectors(hessian, seed)
+    sketch = torch.stack([hessian @ next(samples) for _ in range(min(third, hessian.size))], dim=1)
+    basis = torch.linalg.qr(sketch).Q
+    del sketch
+    large = sum(_dot(column, hessian @ column) for column in basis.T)
+    rest = []
+    for _ in range(third):
+        sample = next(samples)
+        sample -= basis @ (basis.T @ sample)
+        rest.append(_dot(sample, hessian @ sample))
+    return Trace(
+        value=large + float(np.mean(rest)),
+        standard_error=float(np.std(rest, ddof=1)) / math.sqrt(third),
+        products=2 * basis.shape[1] + third,
+    )
+
+
+def spectral_density(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    steps: int = 30,
+    probes: int = 3,
+    seed: int = 0,
+    **where: Unpack[Where],
+) -> SpectralDensity:
+    """The distribution of the Hessian's eigenvalues, by stochastic Lanczos quadrature.
+
+    `steps` products from each of `probes` random vectors. The ends of the spectrum are sharp after few
+    steps; too few of them show the bulk as lumps, and too few probes make the lumps' weights noisy.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> images, labels = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
+    >>> density = spectral_density(model, images, labels, probes=1, loss=nn.MSELoss())
+    >>> density.eigenvalues, round(density.weights.sum().item(), 4)
+    (tensor([1.0000, 4.0000], dtype=torch.float64), 1.0)
+    """
+    if steps < 1 or probes < 1:
+        raise BadInput(f"steps is {steps} and probes is {probes}; expected 1 or more of each.")
+    hessian = Hessian(model, images, labels, **where)
+    samples = _gaussian_vectors(hessian, seed)
+    nodes, shares = [], []
+    for _ in range(probes):
+        *_, last = _lanczos(hessian, next(samples), steps)
+        nodes.append(last.values)
+        shares.append(last.vectors[0] ** 2 / probes)
+    values, weights = np.concatenate(nodes), np.concatenate(shares)
+    order = np.argsort(values)
+    return SpectralDensity(torch.from_numpy(values[order]), torch.from_numpy(weights[order]))
+
+
+def loss_slice(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    directions: int = 1,
+    radius: float = 1.0,
+    points: int = 21,
+    seed: int = 0,
+    **where: Unpack[Where],
+) -> LossSlice:
+    """The loss along one or two random directions, each filter scaled to the norm of the weights' filter.
+
+    The scaling (Li et al. 2018) makes a step mean the same in networks whose weights differ in scale:
+    a step of 1 moves every filter by its own norm. Biases and normalisation stay. One seed gives models of
+    the same shapes the same directions. A slice can look smooth where the Hessian is sharp: it is a picture,
+    not a measurement.
+
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> _ = nn.init.constant_(model.weight, 2.0)
+    >>> cut = loss_slice(model, torch.ones(1, 1), torch.zeros(1, 1), points=3, loss=nn.MSELoss())
+    >>> cut.steps, cut.losses.sort().values
+    (tensor([-1., 0., 1.], dtype=torch.float64), tensor([ 0., 4., 16.], dtype=torch.float64))
+    """
+    if directions not in (1, 2):
+        raise BadInput(f"directions is {directions}; expected 1 or 2.")
+    if points < 1:
+        raise BadInput(f"points is {points}; expected 1 or more.")
+    hessian = Hessian(model, images, labels, **where)
+    start = parameters_to_vector(hessian.parameters).detach()
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.stack([_filter_normalised(hessian.parameters, generator) for _ in range(directions)])
+    steps = torch.linspace(-radius, radius, points, dtype=torch.float64)
+    losses = []
+    for position in torch.cartesian_prod(*[steps] * directions).reshape(-1, directions):
+        vector_to_parameters(start + position.to(axes) @ axes, hessian.parameters)
+        losses.append(hessian.loss())
+    return LossSlice(steps, torch.tensor(losses, dtype=torch.float64).reshape([points] * directions))
+
+
+def excess_loss_bound(
+    original: nn.Module,
+    changed: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    tol: float = 1e-3,
+    max_iterations: int = 100,
+    seed: int = 0,
+    **where: Unpack[Where],
+) -> ExcessLossBound:
+    """How much loss a change of weights can cost, to second order, beside what it did cost.
+
+    With g and H at the original network and d the change of the chosen parameters, the excess loss is at
+    most |g| |d| + 1/2 top_eigenvalue(H) |d|^2, up to a term of order |d|^3 (Tran et al. 2022). Call it once
+    for each group. Networks that differ elsewhere (other parameters, re-estimated BatchNorm, quantized
+    activations) are refused, for the bound is silent about such a change.
+
+    >>> original, changed = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    >>> original.weight.data, changed.weight.data = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 1.5]])
+    >>> images, labels = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0], [2.0]])
+    >>> answer = excess_loss_bound(original, changed, images, labels, loss=nn.MSELoss())
+    >>> answer.excess, answer.gradient_term, round(answer.curvature_term, 4), answer.distance
+    (0.5, 0.0, 0.5, 0.5)
+    """
+    before = Hessian(original, images, labels, **where)
+    after = Hessian(changed, images, labels, **where)
+    _refuse_other_changes(before, after)
+    distance = _norm(parameters_to_vector(after.parameters) - parameters_to_vector(before.parameters))
+    top = _extreme(before, -1, tol, max_iterations, seed)
+    return ExcessLossBound(
+        excess=after.loss() - before.loss(),
+        gradient_term=_norm(before.gradient()) * distance,
+        curvature_term=top.value * distance**2 / 2,
+        distance=distance,
+    )
+
+
+# -- the network: a private copy, in evaluation mode, with plain weights ------------------------------
+
+
+def _dequantized_copy(model: nn.Module) -> nn.Module:
+    network = copy.deepcopy(model).eval()
+    for module in network.modules():
+        if parametrize.is_parametrized(module):
+            names = list(module.parametrizations)  # type: ignore[arg-type]  # a ModuleDict here
+            values = {name: getattr(module, name).detach().clone() for name in names}
+            # Not remove_parametrizations: the copy shares its class with the caller's module, and that
+            # function takes the property from the class.
+            plain = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            module.__class__ = plain
+            # The weights go in front, where they were, so that vectors of both networks line up.
+            others = dict(module.named_parameters(recurse=False))
+            for name in others:
+                delattr(module, name)
+            for name, value in (values | others).items():
+                module.register_parameter(name, nn.Parameter(value))
+    first = next(network.parameters(), None)
+    if first is None:
+        raise BadInput("the model has no parameters; expected a network to differentiate.")
+    return network.to(torch.promote_types(first.dtype, torch.float32))
+
+
+def _chosen(network: nn.Module, parameters: Parameters) -> tuple[str, ...]:
+    known = [name for name, p in network.named_parameters() if p.is_floating_point()]
+    if parameters == "all":
+        wanted = set(known)
+    elif parameters == "weights":
+        wanted = {
+            f"{path}.{name}".removeprefix(".")
+            for path, module in network.named_modules()
+            if isinstance(module, _QUANTIZABLE)
+            for name, _ in module.named_parameters(recurse=False)
+            if name.endswith("weight")
+        }
+    else:
+        wanted = {parameters} if isinstance(parameters, str) else set(parameters)
+        if not wanted <= set(known):
+            raise BadInput(
+                f"parameters names {sorted(wanted - set(known))}, which the model lacks; expected 'all', "
+                f"'weights' or names from model.named_parameters(), such as {known[0]!r}."
+            )
+    if not wanted:
+        raise BadInput(f"parameters={parameters!r} chooses none; expected at least one: try 'all'.")
+    return tuple(name for name in known if name in wanted)
+
+
+def _check_and_speed_up(network: nn.Module, probe: Tensor) -> None:
+    """Refuse a model that is random, and fold BatchNorm into convolutions where that changes nothing."""
+    with torch.no_grad(), torch.random.fork_rng([probe.device] if probe.is_cuda else []):
+        state = torch.get_rng_state()
+        outputs, again = network(probe), network(probe)
+        # The state finds what a comparison may miss: a flip with probability 1/2 agrees half the time.
+        drew = not torch.equal(state, torch.get_rng_state())
+        if drew or not _agree(outputs, again):
+            raise BadInput(
+                "the model gives different outputs for the same images in evaluation mode; expected a "
+                "deterministic model: take dropout and random augmentation out of its forward pass."
+            )
+        folded = _fold_batchnorm(network)
+        if not _agree(outputs, network(probe)):
+            for module in folded:
+                del module.forward
+
+
+def _fold_batchnorm(network: nn.Module) -> list[nn.Module]:
+    """Let each convolution do the work of the BatchNorm defined next to it; return both.
+
+    A quarter of the time of a product goes into the second derivative of BatchNorm, which in evaluation
+    mode is a scale and a shift for each channel, so it can be had as part of the weights. That the
+    definitions stand side by side does not prove that the data flows so: the caller checks the outputs.
+    """
+    leaves = [module for module in network.modules() if not list(module.children())]
+    pairs = [
+        (conv, norm)
+        for conv, norm in pairwise(leaves)
+        if isinstance(conv, nn.Conv2d)
+        and isinstance(norm, nn.BatchNorm2d)
+        and norm.affine
+        and norm.track_running_stats
+        and norm.num_features == conv.out_channels
+    ]
+    for conv, norm in pairs:
+        conv.forward = partial(_convolve_and_normalise, conv, norm)  # type: ignore[method-assign]
+        norm.forward = nn.Identity().forward  # type: ignore[method-assign]
+    return list(chain.from_iterable(pairs))
+
+
+def _convolve_and_normalise(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    scale = norm.weight * (norm.get_buffer("running_var") + norm.eps).rsqrt()
+    shift = norm.bias - scale * norm.get_buffer("running_mean")
+    if conv.bias is not None:
+        shift = shift + scale * conv.bias
+    return conv._conv_forward(x, conv.weight * scale[:, None, None, None], shift)
+
+
+def _agree(a: Tensor, b: Tensor) -> bool:
+    slack = math.sqrt(torch.finfo(a.dtype).eps)
+    largest = a.nan_to_num().abs().max().item()
+    return torch.allclose(a, b, rtol=slack, atol=slack * largest, equal_nan=True)
+
+
+def _finite(number: Tensor, what: str) -> Tensor:
+    if not number.isfinite().all():
+        raise BadInput(
+            f"the {what} is not finite; expected finite numbers at these images: look for NaN in the images "
+            "or weights, for overflow, or for a root or logarithm at 0 in the model."
+        )
+    return number
+
+
+def _refuse_other_changes(before: Hessian, after: Hessian) -> None:
+    def tensors(network: nn.Module) -> dict[str, Tensor]:
+        everything = chain(network.named_parameters(), network.named_buffers())
+        return {name: tensor for name, tensor in everything if tensor.is_floating_point()}
+
+    old, new = tensors(before.network), tensors(after.network)
+    kept = (old.keys() & new.keys()) - set(before.names)
+    different = (old.keys() ^ new.keys()) | {name for name in kept if not old[name].equal(new[name])}
+    if different:
+        raise BadInput(
+            f"the networks differ in {', '.join(sorted(different)[:3])}; expected one network with other "
+            "values of the chosen parameters: choose parameters='all', or undo the other change first."
+        )
+
+
+# -- the algorithms ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Krylov:
+    basis: list[Tensor]
+    values: np.ndarray
+    vectors: np.ndarray
+    beta: float
+
+
+def _lanczos(hessian: Hessian, start: Tensor, steps: int) -> Iterator[_Krylov]:
+    """The Ritz values after 1, 2, ... products, until `steps` or until the space is invariant."""
+    basis = [start / _norm(start)]
+    alphas: list[float] = []
+    betas: list[float] = []
+    for _ in range(min(steps, hessian.size)):
+        w = hessian @ basis[-1]
+        alphas.append(_dot(basis[-1], w))
+        for v in basis + basis:  # once is not enough where much of w cancels
+            w.sub_(v, alpha=_dot(v, w))
+        values, vectors = eigh_tridiagonal(alphas, betas)
+        beta = _norm(w) if len(basis) < hessian.size else 0.0
+        yield _Krylov(basis, values, vectors, beta)
+        if beta <= _rounding(hessian, values):
+            return
+        betas.append(beta)
+        basis.append(w / beta)
+
+
+def _extreme(hessian: Hessian, end: Literal[0, -1], tol: float, max_iterations: int, seed: int) -> Eigenvalue:
+    if max_iterations < 1 or not tol > 0:
+        raise BadInput(
+            f"max_iterations is {max_iterations} and tol is {tol}; expected at least 1, and more than 0."
+        )
+    for krylov in _lanczos(hessian, next(_gaussian_vectors(hessian, seed)), max_iterations):
+        value, weights = float(krylov.values[end]), krylov.vectors[:, end]
+        residual = krylov.beta * abs(float(weights[-1]))
+        if residual <= max(tol * abs(value), _rounding(hessian, krylov.values)):
+            vector = sum((float(c) * v for c, v in zip(weights, krylov.basis, strict=True)), hessian._zeros())
+            return Eigenvalue(value, residual, len(krylov.basis), vector / _norm(vector))
+    raise NotConverged(value=value, residual=residual, iterations=len(krylov.basis), tol=tol)
+
+
+def _rounding(hessian: Hessian, values: np.ndarray) -> float:
+    return _ROUNDINGS * torch.finfo(hessian.parameters[0].dtype).eps * float(np.abs(values).max())
+
+
+def _gaussian_vectors(hessian: Hessian, seed: int) -> Iterator[Tensor]:
+    """Random vectors, the same on every device and in every precision."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randn(hessian.size, generator=generator, dtype=torch.float32).to(hessian.parameters[0])
+
+
+def _filter_normalised(parameters: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+    parts = []
+    for p in parameters:
+        part = torch.randn(p.shape, generator=generator, dtype=torch.float32).to(p)
+        if p.dim() < 2:
+            part.zero_()
+        else:
+            filters = tuple(range(1, p.dim()))
+            norms = [torch.linalg.vector_norm(t, dim=filters, keepdim=True) for t in (p.detach(), part)]
+            part *= norms[0] / norms[1]
+        parts.append(part.reshape(-1))
+    return torch.cat(parts)
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    # Not a @ b: over ten million float32 entries BLAS loses the fourth digit, a pairwise sum the seventh.
+    return (a * b).sum().item()
+
+
+def _norm(vector: Tensor) -> float:
+    return torch.linalg.vector_norm(vector, dtype=torch.float64).item()
