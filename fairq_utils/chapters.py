@@ -222,7 +222,8 @@ def _run(chapter: Chapter, values: dict[str, Any]) -> nbformat.NotebookNode:
                     log_output=False,
                     stderr_file=sys.stderr,
                     execution_timeout=_CELL_LIMIT_SECONDS,
-                    kernel_manager_class=_SocketKernel,
+                    kernel_manager_class=_kernel_in(folder),
+                    extra_arguments=["--log-level=50"],  # what goes wrong in a cell arrives as an exception
                 )
         except PapermillExecutionError as error:
             if error.ename == BadInput.__name__:
@@ -230,17 +231,19 @@ def _run(chapter: Chapter, values: dict[str, Any]) -> nbformat.NotebookNode:
             raise ChapterFailed(f"{chapter.slug} failed in cell {error.exec_count}:\n{error}") from None
 
 
-class _SocketKernel(AsyncKernelManager):
-    """A kernel that talks through files of its own: kernels started side by side fight over TCP ports."""
+def _kernel_in(folder: str) -> type[AsyncKernelManager]:
+    """A kernel that talks through files in the folder: started side by side, kernels fight over TCP ports."""
 
-    @default("transport")
-    def _files(self) -> str:
-        return "ipc"
+    class Kernel(AsyncKernelManager):
+        @default("transport")
+        def _files(self) -> str:
+            return "ipc"
 
-    @default("ip")
-    def _folder(self) -> str:
-        self._own = tempfile.TemporaryDirectory(prefix="fairq-")
-        return f"{self._own.name}/kernel"
+        @default("ip")
+        def _folder(self) -> str:
+            return f"{folder}/kernel"
+
+    return Kernel
 
 
 def _portable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

@@ -110,7 +110,9 @@ def book(given: tuple[str, ...], profile: str) -> None:
     for chapter in chapters.chapters(root):
         own = {name: value for name, value in parsed.items() if name in chapter.parameters}
         values[chapter.slug] = values.get(chapter.slug, {}) | chapter.check(own)
-    name = "-".join([Path(profile).stem if profile != "laptop" else "", *(_safe(p) for p in given)]).strip("-")
+    name = "-".join([Path(profile).stem if profile != "laptop" else "", *(_safe(p) for p in given)]).strip(
+        "-"
+    )
     _build(root, root / "_build" / "books" / name if name else root, values)
 
 

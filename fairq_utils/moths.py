@@ -196,9 +196,9 @@ _COLOURS = {
     "fur": ((0.60, 0.010, 0.036), (0.55, 0.060, 0.070), (0.88, -0.008, 0.038), (0.44, 0.040, 0.006)),
 }
 _COLOUR_SPREAD = (0.035, 0.012, 0.014)
-# A morph has the form of the species at its place, in the colours of the species named here.
-_MORPH_COLOURS = np.array([3, 2, 0, 1])
-_BLEND = 0.6
+# A morph has the fore wings and body of the species at its place, and the hind wings of the one named here.
+_MORPH_REARS = np.array([3, 2, 0, 1])
+_REAR = {"hind_x", "hind_y", "hind_bow", "eye", "hind", "accent"}
 _GROUNDS = np.array([(0.92, 0.003, 0.022), (0.71, 0.006, 0.018), (0.80, -0.024, 0.034)])  # paper, bark, leaf
 # What difficulty 1 means to each group, in its moths' spread: calibrated so that it is equally hard for all.
 _EVEN = (0.62, 0.80, 0.78, 0.78, 0.65)
@@ -224,70 +224,64 @@ def _traits(
     def around(centre: float, spread: float) -> NDArray[np.float64]:
         return centre + spread * next(normal)
 
-    # -- its kind, and the stranger whose traits it shares
-    pick = (4 * next(uniform)).astype(int)
-    side = next(uniform)
+    # -- its kind, which for a morph is two species, and the stranger whose traits it shares
+    pick, side = (4 * next(uniform)).astype(int), next(uniform)
     if GROUPS[group] == "Others":
-        form, colour = pick, _MORPH_COLOURS[pick]
-        stranger = np.where(side < 0.5, form, colour)
+        front, rear = pick, _MORPH_REARS[pick]
+        stranger = np.where(side < 0.5, front, rear)
     else:
-        form = colour = np.full(count, group)
+        front = rear = np.full(count, group)
         stranger = (group + 1 + (3 * side).astype(int)) % 4
     variety = difficulty * _EVEN[group]
     share = np.abs(around(0, 0.25 * variety)).clip(0, 1)
 
     # -- form
-    spread, kinds = np.split(np.array(list(_FORM.values())), [1], axis=1)
-    values = kinds[:, form] + share * (kinds[:, stranger] - kinds[:, form])
-    values += variety * spread * [next(normal) for _ in _FORM]
-    # However great the variety, what is drawn remains a moth: within reach of the kinds, no width below 0.
-    least, most = kinds.min(axis=1, keepdims=True), kinds.max(axis=1, keepdims=True)
-    floor = np.where(least > 0, 0.001, -np.inf)
-    values = values.clip(np.maximum(least - 3 * spread, floor), most + 3 * spread)
+    values = {}
+    for name, (spread, *kinds) in _FORM.items():
+        own, strange = np.array(kinds)[[rear if name in _REAR else front, stranger]]
+        value = own + share * (strange - own) + variety * spread * next(normal)
+        # However great the variety, it remains a moth: near to what the species show, no width below 0.
+        least = min(kinds) - 3 * spread
+        values[name] = value.clip(max(least, 0.001) if min(kinds) > 0 else least, max(kinds) + 3 * spread)
 
     # -- colours: most of the variety is common to all colours of a moth, which keeps them in harmony
     common = np.stack([next(normal) for _ in range(3)], axis=1)
-    tints = {}
-    for name, kinds in zip(_COLOURS, np.array(list(_COLOURS.values())), strict=True):
-        own = np.stack([next(normal) for _ in range(3)], axis=1)
-        tint = kinds[form] + _BLEND * (kinds[colour] - kinds[form])
-        tint += share[:, None] * (kinds[stranger] - tint)
-        tints[name] = _screen(tint + variety * np.array(_COLOUR_SPREAD) * (0.8 * common + 0.6 * own))
+    for name, colours in _COLOURS.items():
+        own, strange = np.array(colours)[[rear if name in _REAR else front, stranger]]
+        different = 0.8 * common + 0.6 * np.stack([next(normal) for _ in range(3)], axis=1)
+        tint = own + share[:, None] * (strange - own) + variety * np.array(_COLOUR_SPREAD) * different
+        values[name] = _screen(tint)
 
     # -- pose, light, wear and ground: alike in all groups
     tilt, turn = around(0, 0.22), 2 * np.pi * next(uniform)
     nicks = 2 * np.pi * np.stack([next(uniform), next(uniform)], axis=1)
     ground = (3 * next(uniform)).astype(int)
     shade = np.stack([around(0, 0.03), around(0, 0.005), around(0, 0.008)], axis=1)
-    return (
-        dict(zip(_FORM, values, strict=True))
-        | tints
-        | {
-            "cos": np.cos(tilt),
-            "sin": np.sin(tilt),
-            "x": around(0, 0.04),
-            "y": around(0, 0.04),
-            "scale": around(1.03, 0.06),
-            "yaw": around(0, 0.03),
-            "exposure": around(1, 0.05),
-            "light_x": around(0, 0.05),
-            "light_y": around(0.04, 0.04),
-            "cast": 1 + around(0, 0.02)[:, None] * [1, 0, -1],
-            "blur": 0.010 + np.abs(around(0, 0.012)),
-            "noise": 0.008 + np.abs(around(0, 0.006)),
-            "fresh": 1 - np.abs(around(0, 0.25)),
-            "nick_x": 0.88 * np.cos(nicks),
-            "nick_y": 0.60 * np.sin(nicks),
-            "nick": 0.07 * np.stack([next(normal), next(normal)], axis=1).clip(0),
-            "ground": _screen(_GROUNDS[ground] + shade),
-            "paper": ground == 0,
-            "bark": ground == 1,
-            "leaf": ground == 2,
-            "leaf_cos": np.cos(turn),
-            "leaf_sin": np.sin(turn),
-            "leaf_shift": around(0, 0.3),
-        }
-    )
+    return values | {
+        "cos": np.cos(tilt),
+        "sin": np.sin(tilt),
+        "x": around(0, 0.04),
+        "y": around(0, 0.04),
+        "scale": around(1.03, 0.06),
+        "yaw": around(0, 0.03),
+        "exposure": around(1, 0.05),
+        "light_x": around(0, 0.05),
+        "light_y": around(0.04, 0.04),
+        "cast": 1 + around(0, 0.02)[:, None] * [1, 0, -1],
+        "blur": 0.010 + np.abs(around(0, 0.012)),
+        "noise": 0.008 + np.abs(around(0, 0.006)),
+        "fresh": 1 - np.abs(around(0, 0.25)),
+        "nick_x": 0.88 * np.cos(nicks),
+        "nick_y": 0.60 * np.sin(nicks),
+        "nick": 0.07 * np.stack([next(normal), next(normal)], axis=1).clip(0),
+        "ground": _screen(_GROUNDS[ground] + shade),
+        "paper": ground == 0,
+        "bark": ground == 1,
+        "leaf": ground == 2,
+        "leaf_cos": np.cos(turn),
+        "leaf_sin": np.sin(turn),
+        "leaf_shift": around(0, 0.3),
+    }
 
 
 def _screen(oklab: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -4,8 +4,8 @@ A *quantizer* says how a grid is chosen, a *grid* is what was chosen for one ten
 whole numbers a quantized network would store. Quantizers are called on tensors and return tensors of the
 same shape and dtype. float64 is computed in float64; float32, bfloat16 and float16 in float32.
 
-Every quantizer refuses tensors that hold NaN or infinity. Empty tensors stay empty, tensors of zeros stay
-zeros, and so does what is smaller than half the smallest normal number.
+Every quantizer refuses tensors that hold NaN or infinity. Empty tensors stay empty. Zeros stay zeros, except
+with a codebook, and so does what is too small for a step of the smallest normal number.
 """
 
 import copy
@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ from torch.nn.utils import parametrize
 
 from fairq_utils.errors import BadInput
 
+# ---------------------------------------------------------------- what every quantizer and grid can do
+
 
 class _StraightThrough(torch.autograd.Function):
     """Return `values`; the gradient goes to `weight` where `inside` is true (everywhere if it is None).
@@ -34,11 +36,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        weight: Tensor,
-        values: Tensor,
-        inside: Tensor | None = None,
-        scale: Tensor | None = None,
-        slope: Tensor | None = None,
+        weight: Tensor, values: Tensor, inside: Tensor | None, scale: Tensor | None, slope: Tensor | None
     ) -> Tensor:
         return values
 
@@ -87,21 +85,6 @@ class Grid(ABC):
         return _StraightThrough.apply(weight, values, None, None, None)
 
 
-def _require_finite(tensor: Tensor) -> None:
-    if not tensor.is_floating_point():
-        raise BadInput(f"the tensor holds {tensor.dtype}; expected floating point: convert it first.")
-    # the largest magnitude is NaN or infinite if any entry is, and takes a fifth of the time of torch.isfinite
-    if tensor.numel() and not torch.linalg.vector_norm(tensor.detach(), math.inf).isfinite():
-        raise BadInput(
-            "the tensor holds NaN or infinity; expected finite numbers: find the step that diverged."
-        )
-
-
-def _require_bits(bits: int, highest: int) -> None:
-    if not isinstance(bits, int) or not 2 <= bits <= highest:
-        raise BadInput(f"bits is {bits!r}; expected a whole number from 2 to {highest}.")
-
-
 class Quantizer(ABC):
     """What all quantizers share. A new one says how to `choose` a grid."""
 
@@ -132,16 +115,35 @@ class Quantizer(ABC):
 
     def with_bits(self, bits: int) -> "Quantizer":
         """The same quantizer at another width."""
-        raise BadInput(f"{self} has a width of its own, so first_last={bits} has no meaning; leave it out.")
+        if "bits" not in getattr(self, "__dataclass_fields__", {}):
+            raise BadInput(f"first_last is {bits}, but {self} has one width only; leave first_last out.")
+        return replace(self, bits=bits)  # type: ignore[type-var]
 
-    def fitted(self, weight: Tensor) -> Self:
+    def fitted(self, weight: Tensor) -> "Quantizer":
         """The quantizer that serves this one weight; itself, unless it learns."""
         return self
+
+
+def _require_finite(tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise BadInput(f"the tensor holds {tensor.dtype}; expected floating point: convert it first.")
+    if not _absmax(tensor.detach().reshape(1, -1)).isfinite():
+        raise BadInput(
+            "the tensor holds NaN or infinity; expected finite numbers: find the step that diverged."
+        )
+
+
+def _require_bits(bits: int, highest: int) -> None:
+    if not isinstance(bits, int) or not 2 <= bits <= highest:
+        raise BadInput(f"bits is {bits!r}; expected a whole number from 2 to {highest}.")
 
 
 def _arithmetic(weight: Tensor) -> Tensor:
     """The tensor without gradient, in the precision that grids are computed in."""
     return weight.detach() if weight.dtype == torch.float64 else weight.detach().float()
+
+
+# ---------------------------------------------------------------- rows: a channel, a block or all of a tensor
 
 
 def _rows(tensor: Tensor, axis: int | None) -> Tensor:
@@ -153,11 +155,24 @@ def _rows(tensor: Tensor, axis: int | None) -> Tensor:
     return tensor.movedim(axis, 0).flatten(1) if tensor.dim() > 1 else tensor.unsqueeze(1)
 
 
+def _blocks(tensor: Tensor, size: int) -> Tensor:
+    """One row for each block of neighbours in memory, the last filled up with zeros."""
+    return functional.pad(tensor.flatten(), (0, -tensor.numel() % size)).view(-1, size)
+
+
+def _absmax(rows: Tensor) -> Tensor:
+    """The largest magnitude of each row; 0 for rows without entries, NaN for rows with a NaN."""
+    if rows.shape[1] == 0:
+        return rows.new_zeros(len(rows))
+    # two vectorised passes; the single one of vector_norm(ord=inf) or aminmax takes 20 times as long
+    return torch.maximum(rows.amax(1), -rows.amin(1))
+
+
 def _sorted(rows: Tensor) -> Tensor:
     """Each row in ascending order."""
     if rows.is_cpu:  # NumPy's vectorised sort takes a thirtieth of the time of torch's
         return torch.from_numpy(np.sort(rows.numpy(), axis=1))
-    return rows.sort(dim=1).values
+    return rows.sort(dim=1)[0]
 
 
 def _sums(ordered: Tensor) -> Tensor:
@@ -166,10 +181,13 @@ def _sums(ordered: Tensor) -> Tensor:
 
 
 def _runs(ordered: Tensor, sums: Tensor, boundaries: Tensor) -> tuple[Tensor, Tensor]:
-    """How many entries of each sorted row lie between the boundaries, and their sums: no pass over the rows."""
+    """How many entries of each sorted row lie between the boundaries, and what they sum to."""
     cuts = torch.searchsorted(ordered, boundaries.flatten(1)).view(boundaries.shape)
     cuts = functional.pad(functional.pad(cuts, (1, 0)), (0, 1), value=ordered.shape[1])
     return cuts.diff(), sums.gather(1, cuts.flatten(1)).view(cuts.shape).diff()
+
+
+# ---------------------------------------------------------------- evenly spaced values
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +208,7 @@ class UniformGrid(Grid):
 
     @property
     def nbytes(self) -> int:
-        """Four bytes a scale, and for an affine grid two bytes a zero point."""
+        """Four bytes for each scale, and for each zero point of an affine grid two."""
         return self.scale.numel() * (6 if self.lowest == 0 else 4)
 
     def _along(self, parameter: Tensor, weight: Tensor) -> Tensor:
@@ -202,17 +220,21 @@ class UniformGrid(Grid):
         return parameter.view(shape)
 
     def _steps(self, weight: Tensor) -> Tensor:
-        """How many steps each entry is from zero, before it is clipped."""
+        """How many steps each entry is from zero, neither rounded nor clipped."""
         # times 1/scale, not over scale: to agree with torch.fake_quantize in the last bit
-        return (_arithmetic(weight) * self._along(1 / self.scale, weight)).round_()
+        return _arithmetic(weight) * self._along(1 / self.scale, weight)
 
-    def _ends(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def _ends(self, weight: Tensor) -> tuple[Any, Any]:
+        """The first and the last step of the grid."""
+        if self.lowest < 0:  # the zero point is 0, and plain numbers clip ten times as fast as tensors
+            return self.lowest, self.highest
         zero_point = self._along(self.zero_point, weight)
         return self.lowest - zero_point, self.highest - zero_point
 
     def codes(self, weight: Tensor) -> Tensor:
         """The code of the grid value that stands for each entry, as int32."""
-        return self._steps(weight).clamp_(*self._ends(weight)).int() + self._along(self.zero_point, weight)
+        steps = self._steps(weight).round_().clamp_(*self._ends(weight))
+        return steps.int() + self._along(self.zero_point, weight)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """The grid values that the codes stand for."""
@@ -221,19 +243,23 @@ class UniformGrid(Grid):
     def __call__(self, weight: Tensor) -> Tensor:
         """Round to the grid; the gradient passes, or stops where a value is clipped."""
         with torch.no_grad():
-            steps, inside = self._steps(weight), None
+            steps, inside = self._steps(weight).round_(), None
             if self.clipped_gradient:
                 free, steps = steps, steps.clamp(*self._ends(weight))
                 inside = free == steps
             else:
                 steps.clamp_(*self._ends(weight))
-            values = steps.mul_(self._along(self.scale, weight)).to(weight.dtype)
-        return _StraightThrough.apply(weight, values, inside, None, None)
+            values = steps.mul_(self._along(self.scale, weight)).add_(0.0)  # -0.0 becomes 0.0
+        return _StraightThrough.apply(weight, values.to(weight.dtype), inside, None, None)
 
 
-# One of them is within 4.4 % of the best ratio between 1 and 1/256, and near its minimum the error is flat.
-_CLIP_RATIOS = (2 ** -np.linspace(0, 8, 65)).tolist()
+# How much of the range clip="mse" tries: down to 1/256 in steps of 9 %, then around the best in steps of 0.5 %.
+_CLIP_RATIOS = (2 ** -np.linspace(0, 8, 65), 2 ** np.linspace(-1 / 8, 1 / 8, 33))
 _CLIPPED_SHARE = 0.001  # what clip="percentile" leaves outside the range
+
+
+def _symmetric_codes(bits: int, narrow: bool) -> tuple[int, int]:
+    return int(narrow) - 2 ** (bits - 1), 2 ** (bits - 1) - 1
 
 
 @dataclass(frozen=True)
@@ -251,7 +277,8 @@ class UniformQuantizer(Quantizer):
 
     `clip`: how far the grid reaches. `absmax` and `minmax` take in every value: a symmetric grid reaches the
     largest magnitude, an affine one spans the smallest to the largest value. `percentile` leaves out the
-    0.1 % of values that lie furthest out, `mse` searches the range with the smallest squared error.
+    0.1 % of values that lie furthest out, `mse` searches the range with the smallest squared error. Training
+    chooses the range again at every step.
 
     `axis`: None for one scale, or the axis along which each channel has its own (0: the outputs of a
     convolution or a linear layer).
@@ -292,10 +319,6 @@ class UniformQuantizer(Quantizer):
         _require_finite(weight)
         return self.choose(weight).zero_point
 
-    def with_bits(self, bits: int) -> "UniformQuantizer":
-        """The same quantizer at another width."""
-        return replace(self, bits=bits)
-
     def choose(self, weight: Tensor) -> UniformGrid:
         """The grid for this tensor, without looking whether the tensor is finite."""
         grid = self.spaced(*self.span(weight), weight.dtype)
@@ -313,72 +336,145 @@ class UniformQuantizer(Quantizer):
         return (low.squeeze(0), high.squeeze(0)) if self.axis is None else (low, high)
 
     def _ends(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        count = rows.shape[1]
-        if count == 0 or (self.symmetric and self.clip != "percentile"):
-            reach = _absmax(rows)
+        count, clips = rows.shape[1], self.clip == "percentile"
+        if self.symmetric or count == 0:
+            rank = math.ceil((1 - _CLIPPED_SHARE) * count)
+            reach = rows.abs().kthvalue(rank, dim=1)[0] if clips and count else _absmax(rows)
             return -reach, reach
-        if self.symmetric:
-            reach = rows.abs().kthvalue(math.ceil((1 - _CLIPPED_SHARE) * count), dim=1).values
-            return -reach, reach
-        if self.clip == "percentile":
-            rank = math.ceil((1 - _CLIPPED_SHARE / 2) * count)
-            low, high = rows.kthvalue(count + 1 - rank, dim=1).values, rows.kthvalue(rank, dim=1).values
-        else:
-            low, high = rows.amin(1), rows.amax(1)
+        rank = math.ceil((1 - _CLIPPED_SHARE / 2) * count) if clips else count
+        low = rows.kthvalue(count + 1 - rank, dim=1)[0] if clips else rows.amin(1)
+        high = rows.kthvalue(rank, dim=1)[0] if clips else rows.amax(1)
         return low.clamp_max(0), high.clamp_min(0)
 
     def spaced(self, low: Tensor, high: Tensor, dtype: torch.dtype) -> UniformGrid:
         """The grid that reaches from low to high, for tensors of a dtype."""
         if self.symmetric:
-            lowest, highest = int(self.narrow) - 2 ** (self.bits - 1), 2 ** (self.bits - 1) - 1
+            lowest, highest = _symmetric_codes(self.bits, self.narrow)
             steps = -lowest
             scale = torch.maximum(-low, high) / steps
         else:
             lowest, highest = 0, 2**self.bits - 1
             steps = highest
             scale = high / steps - low / steps
-        # The largest grid value must not overflow, nor 1/scale; four epsilons outlast the rounding of both.
+        # Neither the largest grid value nor 1/scale may overflow; four epsilons outlast the rounding of both.
         info = torch.finfo(scale.dtype)
         scale = scale.clamp(info.tiny, torch.finfo(dtype).max / steps * (1 - 4 * info.eps))
-        zero_point = (-low / scale).round().clamp_max(highest) if lowest == 0 else torch.zeros_like(scale)
+        zero_point = torch.zeros_like(scale) if self.symmetric else (-low / scale).round().clamp_max(highest)
         return UniformGrid(scale, zero_point.int(), lowest, highest, self.axis, self.gradient == "clipped")
 
     def _best_ratio(self, rows: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """The share of the range from low to high that has the smallest squared error, for each row."""
-        ratios = torch.tensor(_CLIP_RATIOS, dtype=rows.dtype, device=rows.device)
-        grids = self.spaced(low[:, None] * ratios, high[:, None] * ratios, rows.dtype)
-        errors = _squared_errors(rows, grids).nan_to_num(nan=math.inf)  # of numbers whose squares overflow
-        return ratios[errors.argmin(1)]
+        best = torch.ones_like(low)[:, None]
+        for factors in _CLIP_RATIOS:
+            ratios = best * torch.from_numpy(factors).to(best)
+            grids = self.spaced(low[:, None] * ratios, high[:, None] * ratios, rows.dtype)
+            errors = _squared_errors(rows, grids).nan_to_num(
+                nan=math.inf
+            )  # of numbers whose squares overflow
+            best = ratios.gather(1, errors.argmin(1, keepdim=True))
+        return best.squeeze(1)
 
 
 def _squared_errors(rows: Tensor, grids: UniformGrid) -> Tensor:
     """The squared error of each row on each of its grids, less what is the same for all of them."""
     width = grids.highest - grids.lowest + 1
-    if width > rows.shape[1]:
+    if width > rows.shape[1]:  # fewer entries than grid values
         columns = zip(grids.scale.T, grids.zero_point.T, strict=True)
-        one_each = [
-            replace(grids, scale=scale, zero_point=zero_point, axis=0) for scale, zero_point in columns
-        ]
+        one_each = [replace(grids, scale=scale, zero_point=zero, axis=0) for scale, zero in columns]
         return torch.stack([(grid(rows) - rows).square().sum(1) for grid in one_each], dim=1)
     codes = torch.arange(grids.lowest, grids.highest + 1, device=rows.device)
     ordered = _sorted(rows)
     sums = _sums(ordered)
-    size = math.ceil(2**20 / (width * grids.scale.shape[1]))  # few rows at a time: they stay in the cache
+    size = math.ceil(2**20 / (width * grids.scale.shape[1]))  # few rows at a time: memory stays small
     errors = []
-    for part in torch.arange(len(rows)).split(size):
-        own = slice(int(part[0]), int(part[-1]) + 1)
+    for start in range(0, len(rows), size):
+        own = slice(start, start + size)
         values = (codes - grids.zero_point[own, :, None]) * grids.scale[own, :, None]
         counts, totals = _runs(ordered[own], sums[own], values[..., :-1] + values.diff() / 2)
         errors.append((values.double() * (values * counts - 2 * totals)).sum(-1))
     return torch.cat(errors)
 
 
+class LearnedStepQuantizer(Quantizer, nn.Module):
+    """A symmetric uniform quantizer that learns its scale together with the weights (LSQ, Esser et al. 2020).
+
+    `quantize_model` gives each weight its own, fitted to it: a module whose parameter `step` starts at
+    2 mean|w| / sqrt(largest code). Make the optimizer after that, so that it holds the steps too. Before it
+    is fitted, the quantizer uses the starting value for whatever tensor it is given.
+
+    No gradient passes to values that are clipped, which are those that round to a code outside the range.
+    The scale receives, over sqrt(n * largest code), the last code from these, and code - w / scale from all
+    others.
+
+    >>> weight = torch.tensor([0.9, -0.3, 0.1, 0.1], requires_grad=True)
+    >>> fitted = LearnedStepQuantizer(2).fitted(weight)
+    >>> fitted.step
+    Parameter containing:
+    tensor(0.7000, requires_grad=True)
+    >>> fitted(weight).sum().backward()
+    >>> weight.grad, fitted.step.grad
+    (tensor([1., 1., 1., 1.]), tensor(-0.0714))
+
+    A step that runs away wants a smaller learning rate than the weights, in a parameter group of its own.
+    """
+
+    def __init__(self, bits: int, *, axis: int | None = None, narrow: bool = True) -> None:
+        super().__init__()
+        _require_bits(bits, 16)
+        self.bits, self.axis, self.narrow = bits, axis, narrow
+        self.step: nn.Parameter | None = None
+
+    def with_bits(self, bits: int) -> "LearnedStepQuantizer":
+        """The same quantizer at another width, not fitted."""
+        return LearnedStepQuantizer(bits, axis=self.axis, narrow=self.narrow)
+
+    def fitted(self, weight: Tensor) -> "LearnedStepQuantizer":
+        """A quantizer of the weight's own, with a step to learn."""
+        fitted = self.with_bits(self.bits)
+        fitted.step = nn.Parameter(self._start(weight))
+        return fitted
+
+    def _start(self, weight: Tensor) -> Tensor:
+        rows = _rows(_arithmetic(weight), self.axis)
+        mean = rows.abs().sum(1) / max(rows.shape[1], 1)
+        start = 2 * mean / math.sqrt(2 ** (self.bits - 1) - 1)
+        return start.squeeze(0) if self.axis is None else start
+
+    def choose(self, weight: Tensor) -> UniformGrid:
+        """The grid for this tensor, without looking whether the tensor is finite."""
+        scale = self._start(weight) if self.step is None else self.step.abs()
+        scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        zero_point = torch.zeros_like(scale, dtype=torch.int32)
+        return _LearnedGrid(scale, zero_point, *_symmetric_codes(self.bits, self.narrow), self.axis)
+
+
+@dataclass(frozen=True, eq=False)
+class _LearnedGrid(UniformGrid):
+    """A uniform grid whose scale receives a gradient."""
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        with torch.no_grad():
+            free = self._steps(weight)
+            rounded = free.round()
+            steps = rounded.clamp(*self._ends(weight))
+            inside = rounded == steps
+            # so that the scale learns about as fast as the weights, whatever their number
+            balance = (max(weight.numel() / self.scale.numel(), 1) * self.highest) ** -0.5
+            slope = (steps - free * inside) * balance
+            scale = self._along(self.scale, weight)
+            values = steps.mul_(scale).add_(0.0).to(weight.dtype)
+        return _StraightThrough.apply(weight, values, inside, self._along(self.scale, weight), slope)
+
+
+# ---------------------------------------------------------------- values from a table
+
+
 @dataclass(frozen=True, eq=False)
 class LookupGrid(Grid):
     """Values from a table, times a scale; the code is the place in the table."""
 
-    levels: Tensor  # ascending; one table, or a row for each channel
-    scale: Tensor  # one number, or one for each channel or block
+    levels: Tensor  # ascending; one table for all, or a row for each channel
+    scale: Tensor  # one number, or one for each block
     axis: int | None = None
     block: int | None = None
 
@@ -389,15 +485,14 @@ class LookupGrid(Grid):
 
     @property
     def nbytes(self) -> int:
-        """Four bytes a scale, or four bytes for each value of a table that is the tensor's own."""
+        """Four bytes for each scale, or for each value of a table that is the tensor's own."""
         return 4 * (self.levels.numel() if self.levels.dim() > 1 else self.scale.numel())
 
     def _split(self, tensor: Tensor) -> Tensor:
-        """One row for each scale."""
         return _rows(tensor, self.axis) if self.block is None else _blocks(tensor, self.block)
 
     def _join(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """The rows put back into the shape that they came from."""
+        """The rows put back into the shape that they were split from."""
         if self.axis is None:
             return rows.flatten()[: shape.numel()].view(shape)
         others = [size for at, size in enumerate(shape) if at != self.axis % len(shape)]
@@ -416,9 +511,7 @@ class LookupGrid(Grid):
         return self._join(levels.gather(1, rows) * self.scale.view(-1, 1), codes.shape)
 
 
-def _blocks(tensor: Tensor, size: int) -> Tensor:
-    """One row for each block of neighbours in memory, the last filled up with zeros."""
-    return functional.pad(tensor.flatten(), (0, -tensor.numel() % size)).view(-1, size)
+_LLOYD_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -426,14 +519,14 @@ class CodebookQuantizer(Quantizer):
     """2**bits values of the tensor's own, where k-means puts them: zero is in general not among them.
 
     Lloyd's algorithm in one dimension, from evenly spaced quantiles until nothing moves. `axis` gives each
-    channel its own codebook; a codebook costs four bytes a value, so one for each channel pays only for long
-    channels.
+    channel its own codebook, which costs four bytes a value and so pays only for long channels.
 
-    >>> CodebookQuantizer(2)(torch.tensor([-3.0, -2.8, -0.1, 0.1, 0.3, 5.0, 9.0]))
-    tensor([-2.9000, -2.9000,  0.1000,  0.1000,  0.1000,  5.0000,  9.0000])
+    >>> CodebookQuantizer(2)(torch.tensor([-3.0, -2.0, 0.1, 0.3, 1.0, 1.2, 4.0]))
+    tensor([-2.5000, -2.5000,  0.2000,  0.2000,  1.1000,  1.1000,  4.0000])
 
-    The gradient passes through everywhere. The result is a local optimum: where it matters, compare the
-    error that `describe` gives with that of a `UniformQuantizer` with `clip="mse"`.
+    The gradient passes through everywhere. The result is a local optimum, in which a few outliers may share
+    one value: where it matters, compare the error that `describe` gives with that of a `UniformQuantizer`
+    with `clip="mse"`. Training runs k-means again at every step.
     """
 
     bits: int
@@ -443,30 +536,23 @@ class CodebookQuantizer(Quantizer):
     def __post_init__(self) -> None:
         _require_bits(self.bits, 16)
 
-    def with_bits(self, bits: int) -> "CodebookQuantizer":
-        """The same quantizer at another width."""
-        return replace(self, bits=bits)
-
     def choose(self, weight: Tensor) -> LookupGrid:
         """The grid for this tensor, without looking whether the tensor is finite."""
         rows = _rows(_arithmetic(weight), self.axis)
-        shares = (torch.arange(2**self.bits, device=rows.device) + 0.5) / 2**self.bits
+        one = rows.new_ones(())
         if rows.shape[1] == 0:
-            levels = rows.new_zeros(len(rows), len(shares))
-        else:
-            ordered = _sorted(rows)
-            sums = _sums(ordered)
-            levels = ordered[:, (shares * rows.shape[1]).long()].contiguous()
-            for _ in range(_LLOYD_STEPS):
-                counts, totals = _runs(ordered, sums, levels[:, :-1] + levels.diff() / 2)
-                moved = torch.where(counts > 0, totals / counts, levels).to(levels.dtype)
-                if torch.equal(moved, levels):
-                    break
-                levels = moved
-        return LookupGrid(levels, levels.new_ones(()), self.axis)
-
-
-_LLOYD_STEPS = 1000
+            return LookupGrid(rows.new_zeros(len(rows), 2**self.bits), one, self.axis)
+        ordered = _sorted(rows)
+        sums = _sums(ordered)
+        quantiles = (torch.arange(2**self.bits, device=rows.device) + 0.5) / 2**self.bits
+        levels = ordered[:, (quantiles * rows.shape[1]).long()]
+        for _ in range(_LLOYD_STEPS):
+            counts, totals = _runs(ordered, sums, levels[:, :-1] + levels.diff() / 2)
+            moved = torch.where(counts > 0, totals / counts, levels).to(levels.dtype)
+            if torch.equal(moved, levels):
+                break
+            levels = moved
+        return LookupGrid(levels, one, self.axis)
 
 
 @dataclass(frozen=True)
@@ -488,25 +574,17 @@ class PowerOfTwoQuantizer(Quantizer):
     def __post_init__(self) -> None:
         _require_bits(self.bits, 8)
 
-    def with_bits(self, bits: int) -> "PowerOfTwoQuantizer":
-        """The same quantizer at another width."""
-        return replace(self, bits=bits)
-
     def choose(self, weight: Tensor) -> LookupGrid:
         """The grid for this tensor, without looking whether the tensor is finite."""
-        weight = _arithmetic(weight)
-        powers = 0.5 ** torch.arange(2 ** (self.bits - 1) - 1, dtype=weight.dtype, device=weight.device)
+        rows = _arithmetic(weight).reshape(1, -1)
+        powers = 0.5 ** torch.arange(2 ** (self.bits - 1) - 1, dtype=rows.dtype, device=rows.device)
         levels = torch.cat([-powers, powers.new_zeros(1), powers.flip(0)])
-        info = torch.finfo(weight.dtype)
-        exponent = (
-            (_absmax(weight.reshape(1, -1)).squeeze(0).clamp(info.tiny, info.max / 2) / 0.75).log2().floor()
+        largest = (
+            _absmax(rows).squeeze(0).clamp(torch.finfo(rows.dtype).tiny, torch.finfo(weight.dtype).max / 2)
         )
-        return LookupGrid(levels, 2**exponent)
-
-
-def _absmax(rows: Tensor) -> Tensor:
-    """The largest magnitude of each row, 0 for rows without entries."""
-    return torch.linalg.vector_norm(rows, math.inf, dim=1) if rows.shape[1] else rows.new_zeros(len(rows))
+        return LookupGrid(
+            levels, 2 ** (largest / 0.75).log2().floor()
+        )  # up to 1.5 x is nearest to x, not to 2 x
 
 
 def _normal_float() -> list[float]:
@@ -527,16 +605,16 @@ class NF4Quantizer(Quantizer):
     A block is `block` neighbours in memory, and its largest magnitude is the scale; the last block may be
     short. Zero is among the values.
 
-    >>> NF4Quantizer(block=4)(torch.tensor([1.0, -0.5, 0.1, 0.0, 200.0, 3.0]))
-    tensor([  1.0000,  -0.5251,   0.0796,   0.0000, 200.0000,   0.0000])
+    >>> NF4Quantizer(block=4)(torch.tensor([1.0, -0.5, 0.1, 0.0, 2.0, 0.3]))
+    tensor([ 1.0000, -0.5251,  0.0796,  0.0000,  2.0000,  0.3219])
 
     The gradient passes through everywhere. Where the error is high, a few outliers rule their blocks: take
     smaller blocks, at four bytes for each.
     """
 
+    bits: ClassVar[int] = 4
     _: KW_ONLY
     block: int = 64
-    bits: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         if not isinstance(self.block, int) or self.block < 1:
@@ -548,6 +626,9 @@ class NF4Quantizer(Quantizer):
         levels = torch.tensor(_NF4_LEVELS, dtype=blocks.dtype, device=blocks.device)
         scale = _absmax(blocks).clamp_min(torch.finfo(blocks.dtype).tiny)
         return LookupGrid(levels, scale, block=self.block)
+
+
+# ---------------------------------------------------------------- narrower floating point
 
 
 @dataclass(frozen=True, eq=False)
@@ -599,10 +680,11 @@ class FloatQuantizer(Quantizer):
 
     >>> FloatQuantizer("bf16")(torch.tensor([1.001, 3.14159]))
     tensor([1.0000, 3.1406])
-    >>> FloatQuantizer("fp8")(torch.tensor([448.0, 100.0, 0.3]))
-    tensor([448.0000,  96.0000,   0.3125])
+    >>> FloatQuantizer("fp8")(torch.tensor([448.0, 100.0, 31.0]))
+    tensor([448.,  96.,  32.])
 
-    The gradient passes through everywhere.
+    The gradient passes through everywhere. Zeros that `fp16` makes of small weights come back with `bf16`,
+    which has the range of float32.
     """
 
     format: str
@@ -618,83 +700,14 @@ class FloatQuantizer(Quantizer):
 
     def choose(self, weight: Tensor) -> FloatGrid:
         """The grid for this tensor, without looking whether the tensor is finite."""
-        weight, info = _arithmetic(weight), torch.finfo(_FORMATS[self.format])
-        scale = weight.new_ones(())
-        if self.bits == 8:
-            scale = (_absmax(weight.reshape(1, -1)).squeeze(0) / info.max).clamp_min(
-                torch.finfo(weight.dtype).tiny
-            )
-        return FloatGrid(scale, _FORMATS[self.format])
+        rows, format = _arithmetic(weight).reshape(1, -1), _FORMATS[self.format]
+        if self.bits == 16:
+            return FloatGrid(rows.new_ones(()), format)
+        scale = _absmax(rows).squeeze(0) / torch.finfo(format).max
+        return FloatGrid(scale.clamp_min(torch.finfo(rows.dtype).tiny), format)
 
 
-@dataclass(frozen=True, eq=False)
-class _LearnedGrid(UniformGrid):
-    """A uniform grid whose scale receives a gradient."""
-
-    def __call__(self, weight: Tensor) -> Tensor:
-        with torch.no_grad():
-            scale = self._along(self.scale, weight)
-            free = _arithmetic(weight) / scale
-            rounded = free.round()
-            steps = rounded.clamp(self.lowest, self.highest)
-            inside = rounded == steps
-            # so that the scale learns about as fast as the weights, whatever their number
-            balance = (weight.numel() / self.scale.numel() * self.highest) ** -0.5
-            slope = (steps - free * inside) * balance
-            values = (steps * scale).to(weight.dtype)
-        return _StraightThrough.apply(weight, values, inside, self.scale, slope)
-
-
-class LearnedStepQuantizer(Quantizer, nn.Module):
-    """A symmetric uniform quantizer that learns its scale together with the weights (LSQ, Esser et al. 2020).
-
-    `quantize_model` gives each weight its own, fitted to it: a module whose parameter `step` starts at
-    2 mean|w| / sqrt(2**(bits - 1) - 1). Make the optimizer after that, so that it holds the steps too. Before
-    it is fitted, the quantizer uses the starting value for whatever tensor it is given.
-
-    Values that round to a code outside the range are clipped, and no gradient passes to them; the scale
-    receives code - w / scale from the others, and the code from these, over sqrt(n * largest code).
-
-    >>> weight = torch.tensor([0.9, -0.3, 0.1, 0.1], requires_grad=True)
-    >>> fitted = LearnedStepQuantizer(2).fitted(weight)
-    >>> fitted.step
-    Parameter containing:
-    tensor(0.7000, requires_grad=True)
-    >>> fitted(weight).sum().backward()
-    >>> weight.grad, fitted.step.grad
-    (tensor([1., 1., 1., 1.]), tensor(-0.0714))
-
-    A step that runs away wants a smaller learning rate than the weights, in a parameter group of its own.
-    """
-
-    def __init__(self, bits: int, *, axis: int | None = None, narrow: bool = True) -> None:
-        super().__init__()
-        _require_bits(bits, 16)
-        self.bits, self.axis, self.narrow = bits, axis, narrow
-        self.step: nn.Parameter | None = None
-
-    def with_bits(self, bits: int) -> "LearnedStepQuantizer":
-        """The same quantizer at another width, not fitted."""
-        return LearnedStepQuantizer(bits, axis=self.axis, narrow=self.narrow)
-
-    def fitted(self, weight: Tensor) -> "LearnedStepQuantizer":
-        """A quantizer of the weight's own, with a step to learn."""
-        fitted = LearnedStepQuantizer(self.bits, axis=self.axis, narrow=self.narrow)
-        fitted.step = nn.Parameter(self._start(weight))
-        return fitted
-
-    def _start(self, weight: Tensor) -> Tensor:
-        rows = _rows(_arithmetic(weight), self.axis)
-        mean = rows.abs().sum(1) / max(rows.shape[1], 1)
-        start = 2 * mean / math.sqrt(2 ** (self.bits - 1) - 1)
-        return start.squeeze(0) if self.axis is None else start
-
-    def choose(self, weight: Tensor) -> UniformGrid:
-        """The grid for this tensor, without looking whether the tensor is finite."""
-        scale = self._start(weight) if self.step is None else self.step.abs()
-        scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
-        lowest, highest = int(self.narrow) - 2 ** (self.bits - 1), 2 ** (self.bits - 1) - 1
-        return _LearnedGrid(scale, torch.zeros_like(scale, dtype=torch.int32), lowest, highest, self.axis)
+# ---------------------------------------------------------------- the two halves of an ablation
 
 
 @dataclass(frozen=True, eq=False)
@@ -715,11 +728,10 @@ class _HalfGrid(Grid):
         return 0
 
     def codes(self, weight: Tensor) -> Tensor:
-        raise BadInput(
-            "one half of an ablation has no codes, because some weights stay free; use its values."
-        )
+        raise BadInput("half of an ablation has no codes, because some weights stay free; use its values.")
 
-    dequantize = codes
+    def dequantize(self, codes: Tensor) -> Tensor:
+        return self.codes(codes)
 
     def __call__(self, weight: Tensor) -> Tensor:
         values = self.whole(weight)
@@ -730,22 +742,22 @@ class _HalfGrid(Grid):
 class _Half(Quantizer):
     """One half of the ablation that `only_zero_bin` and `all_but_zero_bin` make."""
 
-    quantizer: Quantizer
+    whole: Quantizer
     zero_bin: bool
 
     def with_bits(self, bits: int) -> "_Half":
-        return replace(self, quantizer=self.quantizer.with_bits(bits))
+        return replace(self, whole=self.whole.with_bits(bits))
 
     def choose(self, weight: Tensor) -> _HalfGrid:
-        grid = self.quantizer.choose(weight)
+        grid = self.whole.choose(weight)
         return _HalfGrid(grid.scale, grid, self.zero_bin, torch.finfo(weight.dtype).bits)
 
 
 def only_zero_bin(quantizer: Quantizer) -> Quantizer:
     """Zero what the quantizer would zero, and leave the other weights as they are.
 
-    Together with `all_but_zero_bin` it splits the harm of quantization in two: lost small weights, and
-    rounding. Both can be given to `quantize_model`; `describe` then counts the weights as unpacked.
+    Together with `all_but_zero_bin` it splits the harm of quantization in two: small weights lost, and the
+    others rounded. Give either to `quantize_model`; `describe` then counts the weights as unpacked.
 
     >>> only_zero_bin(UniformQuantizer(2))(torch.tensor([1.0, 0.8, -0.3]))
     tensor([1.0000, 0.8000, 0.0000])
@@ -762,6 +774,9 @@ def all_but_zero_bin(quantizer: Quantizer) -> Quantizer:
     return _Half(quantizer, zero_bin=False)
 
 
+# ---------------------------------------------------------------- models
+
+
 class _FakeQuantized(nn.Module):
     """The parametrization that puts a weight on its grid whenever the weight is read."""
 
@@ -774,7 +789,7 @@ class _FakeQuantized(nn.Module):
 
 
 class _InputQuantizer(nn.Module):
-    """A quantizer for the inputs of a layer, whose range is fixed once it has seen the calibration batches."""
+    """What rounds the inputs of a layer, on a range that is fixed once the calibration batches are seen."""
 
     low: Tensor
     high: Tensor
@@ -812,17 +827,20 @@ class _Place(NamedTuple):
         return f"{self.layer}.{self.tensor}".removeprefix(".")
 
     @property
-    def quantizer(self) -> Quantizer | None:
-        if not parametrize.is_parametrized(self.module, self.tensor):
-            return None
-        return self.module.parametrizations[self.tensor][0].quantizer  # type: ignore[index,union-attr,return-value]
+    def is_parametrized(self) -> bool:
+        return parametrize.is_parametrized(self.module, self.tensor)
 
     @property
     def original(self) -> nn.Parameter:
         """The free parameter."""
-        if not parametrize.is_parametrized(self.module, self.tensor):
-            return getattr(self.module, self.tensor)
-        return self.module.parametrizations[self.tensor].original  # type: ignore[index,union-attr,return-value]
+        if self.is_parametrized:
+            return self.module.parametrizations[self.tensor].original  # type: ignore[index,union-attr]
+        return getattr(self.module, self.tensor)
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """What a parametrized weight is rounded with."""
+        return self.module.parametrizations[self.tensor][0].quantizer  # type: ignore[index,union-attr]
 
 
 def _places(model: nn.Module) -> Iterator[_Place]:
@@ -837,8 +855,11 @@ def _places(model: nn.Module) -> Iterator[_Place]:
 
 
 def _weights(model: nn.Module) -> list[_Place]:
-    """Each weight that can be quantized once, tied or not."""
-    return list({id(place.original): place for place in reversed(list(_places(model)))}.values())[::-1]
+    """The first place of each weight that can be quantized."""
+    first: dict[int, _Place] = {}
+    for place in _places(model):
+        first.setdefault(id(place.original), place)
+    return list(first.values())
 
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -878,17 +899,20 @@ def quantize_model(
     places = list(_places(model))
     if not places:
         raise BadInput("the model has no convolution, linear layer, attention or embedding to quantize.")
-    if any(parametrize.is_parametrized(place.module, place.tensor) for place in places):
+    if any(place.is_parametrized for place in places):
         raise BadInput("the model is quantized or parametrized already; bake it, or start from the original.")
     if quantizer is not None:
-        ends = {id(places[0].original), id(places[-1].original)} if first_last is not None else set()
+        outer = quantizer if first_last is None else quantizer.with_bits(first_last)
+        ends = {id(places[0].original), id(places[-1].original)}
+        fitted: dict[int, _FakeQuantized] = {}
         for place in places:
             weight = place.original
-            chosen = quantizer.with_bits(first_last) if first_last and id(weight) in ends else quantizer
             _require_finite(weight)
-            parametrization = _FakeQuantized(chosen.fitted(weight))
-            # unsafe leaves out a trial run, which a search for the best range would double
-            parametrize.register_parametrization(place.module, place.tensor, parametrization, unsafe=True)
+            if id(weight) not in fitted:
+                chosen = outer if id(weight) in ends else quantizer
+                fitted[id(weight)] = _FakeQuantized(chosen.fitted(weight))
+            # unsafe leaves out a trial run, which would double the time of a search for the best range
+            parametrize.register_parametrization(place.module, place.tensor, fitted[id(weight)], unsafe=True)
     if activations is not None:
         _quantize_inputs(model, *activations)
     return model
@@ -911,35 +935,31 @@ def _quantize_inputs(model: nn.Module, quantizer: UniformQuantizer, batches: Ite
     """Round what goes into each layer, on a grid for what the batches send into it."""
     if not isinstance(quantizer, UniformQuantizer) or quantizer.axis is not None:
         raise BadInput(f"activations got {quantizer}; expected a UniformQuantizer with axis=None.")
-    layers = dict.fromkeys(place.module for place in _places(model))
-    hooks = {}
-    for layer in layers:
-        if not isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+    inputs = {}
+    for layer in dict.fromkeys(place.module for place in _places(model)):
+        if not isinstance(layer, nn.Embedding | nn.EmbeddingBag):  # their inputs are whole numbers
             layer.input_quantizer = _InputQuantizer(quantizer)
-            hooks[layer] = layer.register_forward_pre_hook(_round_inputs, with_kwargs=True)
+            hook = layer.register_forward_pre_hook(_round_inputs, with_kwargs=True)
+            inputs[layer] = layer.input_quantizer, hook
     with _evaluating(model):
         for batch in batches:
             model(batch)
-    if not any(layer.input_quantizer.seen for layer in hooks):
+    if not any(rounds.seen for rounds, _ in inputs.values()):
         raise BadInput("activations got no batch that reaches a layer; give at least one batch of inputs.")
-    for layer, hook in hooks.items():
-        if layer.input_quantizer.seen:
-            layer.input_quantizer.calibrating = False
-        else:
+    for layer, (rounds, hook) in inputs.items():
+        rounds.calibrating = False
+        if not rounds.seen:
             hook.remove()
             del layer.input_quantizer
 
 
 def _round_inputs(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """Round the input of a layer, or the query, key and value of attention; masks and sizes stay."""
-
-    def rounded(value: Any) -> Any:
-        is_signal = isinstance(value, Tensor) and value.is_floating_point()
-        return layer.input_quantizer(value) if is_signal else value
-
+    rounds: Any = layer.input_quantizer
     names = {"input", "query", "key", "value"}
-    named = {name: rounded(value) if name in names else value for name, value in kwargs.items()}
-    return (*map(rounded, args[:3]), *args[3:]), named
+    signals = [rounds(value) if isinstance(value, Tensor) else value for value in args[:3]]
+    named = {name: rounds(value) if name in names else value for name, value in kwargs.items()}
+    return (*signals, *args[3:]), named
 
 
 def bake(model: Model) -> Model:
@@ -954,7 +974,7 @@ def bake(model: Model) -> Model:
     """
     table = describe(model)
     model = copy.deepcopy(model)
-    places = [place for place in _places(model) if place.quantizer is not None]
+    places = [place for place in _places(model) if place.is_parametrized]
     with torch.no_grad():
         # all values before any is written: a tied weight must not be rounded twice
         values = [(place.original, getattr(place.module, place.tensor)) for place in places]
@@ -985,36 +1005,37 @@ def describe(model: nn.Module) -> pd.DataFrame:
 
     An error near 1 means that hardly anything is left of the layer.
     """
-    rows = [_describe_weight(place) for place in _weights(model) if place.quantizer is not None]
-    if not rows and hasattr(model, _TABLE):
+    table = _table(model)
+    if table.empty:
+        raise BadInput("nothing in the model is quantized; describe what quantize_model or bake returned.")
+    return table
+
+
+def _table(model: nn.Module) -> pd.DataFrame:
+    if hasattr(model, _TABLE) and not any(place.is_parametrized for place in _places(model)):
         return getattr(model, _TABLE).copy()
+    rows = [_row_of_weight(place) for place in _weights(model) if place.is_parametrized]
     for name, module in model.named_modules():
         if isinstance(module, _InputQuantizer):
             rows.append(_row(name.removesuffix("_quantizer"), module.grid()))
-    if not rows:
-        raise BadInput("nothing in the model is quantized; describe what quantize_model or bake returned.")
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["layer", "shape", "bits", "scale", "zero_share", "error", "bytes"])
 
 
-def _row(layer: str, grid: Grid, **of_weight: Any) -> dict[str, Any]:
-    row = {"layer": layer, "shape": None, "bits": grid.bits, "scale": float(grid.scale.median())}
-    return row | {"zero_share": math.nan, "error": math.nan, "bytes": grid.nbytes} | of_weight
+def _row(layer: str, grid: Grid) -> dict[str, Any]:
+    return {"layer": layer, "bits": grid.bits, "scale": float(grid.scale.median()), "bytes": grid.nbytes}
 
 
 @torch.no_grad()
-def _describe_weight(place: _Place) -> dict[str, Any]:
-    assert place.quantizer is not None
+def _row_of_weight(place: _Place) -> dict[str, Any]:
     grid = place.quantizer.grid(place.original)
     values, weight = _arithmetic(grid(place.original)), _arithmetic(place.original)
     norm = float(weight.norm())
-    return _row(
-        place.name,
-        grid,
-        shape=tuple(weight.shape),
-        zero_share=_zeros(values) / max(weight.numel(), 1),
-        error=float((values - weight).norm()) / norm if norm else 0.0,
-        bytes=math.ceil(weight.numel() * grid.bits / 8) + grid.nbytes,
-    )
+    return _row(place.name, grid) | {
+        "shape": tuple(weight.shape),
+        "zero_share": _zeros(values) / max(values.numel(), 1),
+        "error": float((values - weight).norm()) / norm if norm else 0.0,
+        "bytes": math.ceil(weight.numel() * grid.bits / 8) + grid.nbytes,
+    }
 
 
 def _zeros(values: Tensor) -> int:
@@ -1034,49 +1055,45 @@ def zero_share(model: nn.Module) -> pd.Series:
     total     0.5
     Name: zero_share, dtype: float64
     """
-    weights = _weights(model)
-    zeros = {place.name: _zeros(getattr(place.module, place.tensor)) for place in weights}
-    sizes = {place.name: place.original.numel() for place in weights}
-    shares = {name: zeros[name] / max(sizes[name], 1) for name in zeros}
-    shares["total"] = sum(zeros.values()) / max(sum(sizes.values()), 1)
-    return pd.Series(shares, name="zero_share")
+    values = {place.name: getattr(place.module, place.tensor) for place in _weights(model)}
+    shares = {name: _zeros(value) / max(value.numel(), 1) for name, value in values.items()}
+    total = sum(map(_zeros, values.values())) / max(sum(value.numel() for value in values.values()), 1)
+    return pd.Series(shares | {"total": total}, name="zero_share")
 
 
 def storage_bytes(model: nn.Module) -> int:
-    """What the model takes when its codes are packed: quantized weights by `describe`, all else as it is.
+    """What the model takes with its codes packed: quantized weights as `describe` says, the rest as it is.
 
     >>> layer = torch.nn.Linear(1000, 10)  # 10,000 weights and 10 biases of four bytes
     >>> storage_bytes(layer), storage_bytes(quantize_model(layer, UniformQuantizer(4)))
     (40040, 5044)
     """
-    try:
-        model = bake(model)
-    except BadInput:
-        return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    table = describe(model)
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    counted = set(table["layer"])
-    rest = sum(
-        t.nbytes for name, t in tensors if name not in counted and ".input_quantizer." not in f".{name}"
-    )
-    return int(table["bytes"].sum()) + rest
+    table = _table(model)
+    packed = set(table["layer"])
+    counted: list[Tensor] = [place.original for place in _weights(model) if place.name in packed]
+    for module in model.modules():
+        if isinstance(module, _FakeQuantized | _InputQuantizer):
+            counted += [*module.parameters(), *module.buffers()]
+    unpacked = {id(tensor): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())}
+    for tensor in counted:
+        unpacked.pop(id(tensor), None)
+    return int(table["bytes"].sum()) + sum(unpacked.values())
 
 
 def reestimate_batchnorm(model: Model, batches: Iterable[Tensor]) -> Model:
     """A copy of the model whose batch-norm statistics are the averages over the batches.
 
-    Rounded weights shift what reaches a batch norm, so the statistics of the full-precision network no
-    longer fit. Batches count by their size; a batch of a few examples gives poor variances, so make them as
-    large as in training. Everything but the batch norms runs in evaluation mode.
+    Rounded weights change what reaches a batch norm, so the statistics of the full-precision network no
+    longer fit. Batches count by their size. Small batches give poor variances: make them as large as in
+    training. Everything but the batch norms runs in evaluation mode.
 
     >>> norm = torch.nn.BatchNorm1d(1)
     >>> reestimate_batchnorm(norm, [torch.tensor([[1.0], [3.0]])]).running_mean
     tensor([2.])
     """
     model = copy.deepcopy(model)
-    norms = [
-        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = [module for module in model.modules() if isinstance(module, kind) and module.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     seen = 0
     with _evaluating(model):
@@ -1085,10 +1102,10 @@ def reestimate_batchnorm(model: Model, batches: Iterable[Tensor]) -> Model:
         for batch in batches:
             seen += len(batch)
             for norm in norms:
-                norm.momentum = len(batch) / seen  # the running average over all examples so far
+                norm.momentum = len(batch) / seen  # makes the running average that of all examples so far
             model(batch)
     if not seen:
-        raise BadInput("reestimate_batchnorm got no batch; give at least one batch of inputs.")
+        raise BadInput("batches holds no batch; give at least one batch of inputs.")
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -134,7 +135,7 @@ class Prediction:
         return correct_answers(self.logits, self.labels)
 
 
-def studies(*, seeds: Sequence[int], **settings: object) -> list[Study]:
+def studies(*, seeds: Sequence[int] | str, **settings: object) -> list[Study]:
     """The same study for each training seed.
 
     >>> [study.seed for study in studies(seeds=[0, 1], dataset="moths")]
@@ -142,15 +143,13 @@ def studies(*, seeds: Sequence[int], **settings: object) -> list[Study]:
     >>> studies(seeds=[])
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: seeds is []; expected at least one whole number, such as [0, 1, 2].
+    fairq_utils.errors.BadInput: seeds is []; expected whole numbers, each once, such as [0, 1, 2].
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        wanted = "at least one whole number" if not seeds else "each number once"
-        raise BadInput(f"seeds is {list(seeds)}; expected {wanted}, such as [0, 1, 2].")
-    return [Study(seed=seed, **settings) for seed in seeds]  # type: ignore[arg-type]
+    numbers = _whole_numbers("seeds", seeds, such_as=[0, 1, 2])
+    return [Study(seed=seed, **settings) for seed in numbers]  # type: ignore[arg-type]
 
 
-def treatments(bit_widths: Sequence[int]) -> list[Treatment]:
+def treatments(bit_widths: Sequence[int] | str) -> list[Treatment]:
     """Full precision first, then each bit width from the widest to the narrowest.
 
     >>> [treatment.name for treatment in treatments([4, 8])]
@@ -158,11 +157,21 @@ def treatments(bit_widths: Sequence[int]) -> list[Treatment]:
     >>> treatments([])
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: bit_widths is []; expected at least one, such as [8, 4, 2].
+    fairq_utils.errors.BadInput: bit_widths is []; expected whole numbers, each once, such as [8, 4, 2].
     """
-    if not bit_widths:
-        raise BadInput("bit_widths is []; expected at least one, such as [8, 4, 2].")
-    return [FP32, *sorted({Treatment(bits) for bits in bit_widths}, key=lambda t: -(t.bits or 0))]
+    widths = _whole_numbers("bit_widths", bit_widths, such_as=[8, 4, 2])
+    return [FP32, *(Treatment(bits) for bits in sorted(widths, reverse=True))]
+
+
+def _whole_numbers(name: str, given: Sequence[int] | str, *, such_as: list[int]) -> list[int]:
+    """The numbers, also when they come as text: papermill's `-p seeds "[0, 1]"` hands over a string."""
+    try:
+        numbers = list(ast.literal_eval(given) if isinstance(given, str) else given)
+    except (TypeError, ValueError, SyntaxError):
+        numbers = []
+    if not numbers or any(type(n) is not int for n in numbers) or len(set(numbers)) < len(numbers):
+        raise BadInput(f"{name} is {given!r}; expected whole numbers, each once, such as {such_as}.")
+    return numbers
 
 
 def dataset(study: Study, *, store: Store | None = None) -> data.Dataset:

@@ -89,7 +89,7 @@ figures.group_sizes(images)
 # %%
 predictions = studies.predictions(trained, treatments)
 accuracies = studies.accuracy_table(predictions)
-changes = studies.change_table(predictions, level=1 - 0.05 / len(bit_widths))
+changes = studies.change_table(predictions, level=1 - 0.05 / len(treatments[1:]))
 collapse = studies.collapse_table(predictions)
 
 # %% [markdown]
@@ -123,7 +123,7 @@ figures.confusion([p for p in predictions if p.treatment in (treatments[0], trea
 # ## Verdict
 
 # %% tags=["hide-input"]
-claims.violation_grows(changes, collapse, seeds=len(seeds))
+claims.violation_grows(changes, collapse, seeds=len(trained))
 
 # %% [markdown]
 # **Try it yourself.** Other widths need no new training, only a few seconds:

@@ -1,0 +1,70 @@
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A copy of the project with a store of its own."""
+
+    root: Path
+    store: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "FAIRQ_STORE": str(self.store),
+            "FAIRQ_PROGRESS": "0",
+            "PYTHONPATH": str(self.root),
+        }
+
+    def fairq(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "fairq_utils", *arguments],
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """In a process group of its own, so that a test can kill it with its kernel and its Sphinx."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "fairq_utils", *arguments],
+            cwd=self.root,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def copy_project(target: Path) -> Path:
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "_build", ".*_cache", "__pycache__", "*.egg-info", ".hypothesis"
+    )
+    return Path(shutil.copytree(ROOT, target, ignore=ignored))
+
+
+@pytest.fixture
+def clone(tmp_path) -> Clone:
+    return Clone(copy_project(tmp_path / "clone"), tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Clone:
+    """A clone whose book was built, at the size of tests/profile.yml. Read it only."""
+    folder = tmp_path_factory.mktemp("built")
+    made = Clone(copy_project(folder / "clone"), folder / "store")
+    done = made.fairq("book", "--profile", "tests/profile.yml")
+    assert done.returncode == 0, done.stderr
+    return made

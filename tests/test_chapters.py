@@ -1,0 +1,200 @@
+import json
+import os
+
+import jupytext
+import nbformat
+import pytest
+
+from fairq_utils import chapters
+from fairq_utils.chapters import Chapter, Parameter
+from fairq_utils.errors import BadInput, ChapterFailed
+
+HEADER = """\
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Small
+
+# %% tags=["parameters"]
+widths: list[int] = [8, 4]  # how wide
+name: str = "x"
+rate: float = 0.5
+deep: bool = False
+
+"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A chapter in a book of its own, with the given cells behind its parameters."""
+
+    def write(*cells: str) -> Chapter:
+        (tmp_path / "notebooks").mkdir(exist_ok=True)
+        (tmp_path / "_toc.yml").touch()
+        source = tmp_path / "notebooks" / "01_small.py"
+        source.write_text(HEADER + "\n".join(f"# %%\n{cell}\n" for cell in cells))
+        return Chapter(source)
+
+    return write
+
+
+def test_parameters_are_read_with_type_default_and_help(small):
+    parameters = small().parameters
+    assert parameters["widths"] == Parameter("widths", "list[int]", [8, 4], "how wide")
+    assert [(p.name, p.annotation, p.default) for p in parameters.values()][1:] == [
+        ("name", "str", "x"),
+        ("rate", "float", 0.5),
+        ("deep", "bool", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", [{"widths": []}, {"widths": [3]}, {"name": ""}, {"rate": 1}, {"deep": True}]
+)
+def test_values_of_the_right_type_pass(small, value):
+    assert small().check(value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"widths": 3}, r"widths is 3; expected list\[int\], such as \[8, 4\]"),
+        ({"widths": ["3"]}, r"widths is \['3'\]"),
+        ({"widths": [True]}, r"widths is \[True\]"),
+        ({"widths": None}, "widths is None"),
+        ({"name": 3}, "name is 3; expected str"),
+        ({"rate": "fast"}, "rate is 'fast'; expected float"),
+        ({"rate": True}, "rate is True"),
+        ({"deep": 1}, "deep is 1; expected bool"),
+        ({"width": [3]}, "no parameter 'width'; expected one of: widths, name, rate, deep"),
+    ],
+)
+def test_unknown_names_and_wrong_types_are_refused(small, value, said):
+    with pytest.raises(BadInput, match=said):
+        small().check(value)
+
+
+def outputs(path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(o.get("text", "") for c in cells if c.cell_type == "code" for o in c.outputs)
+
+
+def test_a_chapter_runs_once_for_each_set_of_values(small, tmp_path):
+    ran = tmp_path / "ran"
+    chapter = small(f"open({str(ran)!r}, 'a').write('x')", "print(widths, name)")
+    path = chapters.execute(chapter, {"widths": [3]})
+    assert outputs(path) == "[3] x\n"
+    assert chapters.execute(chapter, {"widths": [3]}) == path
+    assert ran.read_text() == "x"
+    defaults = chapters.execute(chapter, {"name": "x", "widths": [8, 4]})
+    assert outputs(defaults) == "[8, 4] x\n"
+    assert "injected-parameters" not in defaults.read_text()
+    assert chapters.execute(chapter, {}) == defaults
+    assert ran.read_text() == "xx"
+
+
+def test_the_key_follows_cells_values_library_and_versions(small, monkeypatch):
+    chapter = small("print(1)")
+    key = chapter.key({})
+    assert small("print(1)").key({}) == key
+    assert small("print(2)").key({}) != key
+    assert chapter.key({"name": "y"}) != key
+    monkeypatch.setattr(chapters, "library_digest", lambda: "edited")
+    assert chapter.key({}) != key
+    monkeypatch.undo()
+    monkeypatch.setattr(chapters, "versions", lambda *names: dict.fromkeys(names, "9"))
+    assert chapter.key({}) != key
+
+
+def test_what_is_kept_names_no_place_and_no_time(small, tmp_path):
+    chapter = small("import sys; print('bar', file=sys.stderr); print('kept')")
+    kept = chapters.execute(chapter, {"name": "y"}).read_text()
+    assert "kept" in kept
+    assert "bar" not in kept.replace("print('bar'", "")
+    assert str(tmp_path) not in kept
+    assert "start_time" not in kept
+
+
+def test_a_refusal_inside_a_cell_arrives_as_its_sentence(small):
+    chapter = small("from fairq_utils.errors import BadInput", "raise BadInput('name is y; expected x.')")
+    with pytest.raises(BadInput, match=r"^name is y; expected x\.$"):
+        chapters.execute(chapter, {})
+    assert not list((chapter.source.parents[1] / "_build").rglob("*.ipynb"))
+
+
+def test_any_other_failure_keeps_its_traceback(small):
+    with pytest.raises(ChapterFailed, match=r"01_small failed in cell 2:(?s:.*)ZeroDivisionError"):
+        chapters.execute(small("1 / 0"), {})
+
+
+def test_the_half_saved_last_wins_and_outputs_are_dropped(small):
+    chapter = small("print(1)")
+    assert chapters.sync(chapter) == [chapter.notebook]
+    assert chapters.sync(chapter) == []
+
+    edited = nbformat.read(chapter.notebook, as_version=4)
+    edited.cells[-1].source = "print(2)"
+    edited.cells[-1].outputs = [nbformat.v4.new_output("stream", text="2")]
+    nbformat.write(edited, chapter.notebook)
+    later = chapter.source.stat().st_mtime + 10
+    os.utime(chapter.notebook, (later, later))
+    assert chapters.sync(chapter, check=True) == [chapter.source, chapter.notebook]
+    assert "print(1)" in chapter.source.read_text()
+    assert chapters.sync(chapter) == [chapter.source, chapter.notebook]
+    assert "print(2)" in chapter.source.read_text()
+    assert '"output_type"' not in chapter.notebook.read_text()
+
+    chapter.source.write_text(chapter.source.read_text().replace("print(2)", "print(3)"))
+    os.utime(chapter.source, (later + 10, later + 10))
+    chapters.sync(chapter)
+    assert "print(3)" in chapter.notebook.read_text()
+
+
+@pytest.mark.parametrize("chapter", chapters.chapters(), ids=lambda chapter: chapter.slug)
+class TestEveryChapter:
+    def test_is_paired_stripped_and_named_alike(self, chapter):
+        assert chapters.sync(chapter, check=True) == []
+        metadata = json.loads(chapter.notebook.read_text())["metadata"]
+        assert metadata["kernelspec"]["name"] == "python3"
+        assert jupytext.read(chapter.source).metadata["kernelspec"] == metadata["kernelspec"]
+
+    def test_is_thin(self, chapter):
+        for cell in chapter.cells.cells:
+            if cell.cell_type == "code":
+                assert len(cell.source.splitlines()) <= 16
+                assert "def " not in cell.source
+                assert "lambda" not in cell.source
+
+    def test_opens_and_closes_as_every_chapter_does(self, chapter):
+        prose = [cell.source for cell in chapter.cells.cells if cell.cell_type == "markdown"]
+        for opening in ("**Purpose.**", "**The claim.**", "**What this page must not be read as.**"):
+            assert opening in prose[0]
+        assert f"fairq run {chapter.slug[:2]} -p " in prose[-1]
+
+    def test_every_parameter_has_a_word_of_help(self, chapter):
+        assert all(parameter.help for parameter in chapter.parameters.values())
+
+    @pytest.mark.parametrize("profile", ["laptop", "full"])
+    def test_is_in_every_profile(self, chapter, profile):
+        assert chapter.slug in chapters.load_profile(profile)
+
+
+def test_an_unknown_chapter_or_profile_is_refused():
+    with pytest.raises(BadInput, match="chapter is '99'; expected one of: 01_disparity_baseline"):
+        chapters.find("99")
+    with pytest.raises(BadInput, match="profile is 'desktop'; expected one of: full, laptop"):
+        chapters.load_profile("desktop")
