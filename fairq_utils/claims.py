@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -95,7 +96,7 @@ def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
     if judged.empty:
         return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
     word = word_for(judged)
-    said = [f"{row.treatment} {_change(row)}" for row in judged.itertuples()]
+    said = [f"{row['treatment']} {_change(row)}" for row in judged.to_dict("records")]
     reading = {
         "supported": "Somewhere FVO surely rises, and nowhere does it surely fall",
         "contradicted": "Somewhere FVO surely falls, and nowhere does it surely rise",
@@ -115,9 +116,9 @@ def who_pays(accuracies: pd.DataFrame, changes: pd.DataFrame) -> Prose:
     sentences = []
     for treatment, rows in changes.groupby("treatment", sort=False):
         groups = rows[~rows["group"].isin(["OA", "FVO"])]
-        loser = groups.loc[groups["estimate"].idxmin()]
+        loser = min(groups.to_dict("records"), key=_estimate)
         own = accuracies[(accuracies["treatment"] == treatment) & accuracies["group"].isin(groups["group"])]
-        worst = own.loc[own["estimate"].idxmin()]
+        worst = min(own.to_dict("records"), key=_estimate)
         if loser["upper"] < 0:
             lost = f"{loser['group']} loses most ({_change(loser)} points)"
         else:
@@ -147,8 +148,12 @@ def at_the_narrowest(accuracies: pd.DataFrame, collapse: pd.DataFrame, *, classe
     )
 
 
-def _change(row: pd.Series) -> str:
-    return f"{points(row.estimate)} ({points(row.lower)} to {points(row.upper)})"
+def _estimate(record: Mapping[Hashable, Any]) -> float:
+    return record["estimate"]
+
+
+def _change(record: Mapping[Hashable, Any]) -> str:
+    return f"{points(record['estimate'])} ({points(record['lower'])} to {points(record['upper'])})"
 
 
 def _count(number: int, noun: str) -> str:

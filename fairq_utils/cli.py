@@ -21,6 +21,10 @@ from fairq_utils import __version__
 from fairq_utils.errors import BadInput, ChapterFailed
 
 
+class _Refused(click.ClickException):
+    exit_code = 2
+
+
 class _Sentences(click.Group):
     """What the package refuses reaches the terminal as one sentence and exit code 2."""
 
@@ -28,9 +32,7 @@ class _Sentences(click.Group):
         try:
             return super().invoke(ctx)
         except BadInput as error:
-            sentence = click.ClickException(str(error))
-            sentence.exit_code = 2
-            raise sentence from None
+            raise _Refused(str(error)) from None
         except ChapterFailed as error:
             raise click.ClickException(str(error)) from None
 

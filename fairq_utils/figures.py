@@ -34,7 +34,7 @@ _ONE_HUE = LinearSegmentedColormap.from_list("fairq", ["#2f7fc100", "#2f7fc1a0"]
 INK = "#010203"
 FAINT = "#7d828a"
 _WIDTH = 5.2  # inches; shrunk to a phone, the text is still of ten pixels
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.spines.right": False,
@@ -235,8 +235,8 @@ def violation_by_treatment(table: pd.DataFrame, chance: pd.DataFrame, collapse: 
             alt=f"Line chart of FVO in points. {_spoken(table, ['FVO'])} Effective number of classes "
             f"that the networks answer with: {in_use}.",
             caption="Above: FVO with 95 % intervals, over the FVO that equal groups would show by noise "
-            "alone (grey, up to its 95 % quantile). Below: the effective number of classes the networks still "
-            "answer with; near 1, a large FVO means collapse.",
+            "alone (grey, up to its 95 % quantile). Below: the effective number of classes the networks "
+            "still answer with; near 1, a large FVO means collapse.",
         )
 
 
@@ -300,7 +300,7 @@ def _spoken(table: pd.DataFrame, names: Sequence[str]) -> str:
     """The table in words, for those who hear the figure."""
     sentences = []
     for name in names:
-        rows = table[table["group"] == name]
-        values = ", ".join(f"{row.treatment} {100 * row.estimate:.0f}" for row in rows.itertuples())
+        rows = table[table["group"] == name].to_dict("records")
+        values = ", ".join(f"{row['treatment']} {100 * row['estimate']:.0f}" for row in rows)
         sentences.append(f"{name}: {values}.")
     return " ".join(sentences)

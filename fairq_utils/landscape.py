@@ -10,7 +10,7 @@ on it. Memory does: it grows with the batch, and by one vector of the parameters
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -22,7 +22,7 @@ from scipy.linalg import eigh_tridiagonal
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils import parameters_to_vector, parametrize, vector_to_parameters
+from torch.nn.utils import parametrize, vector_to_parameters
 
 from fairq_utils.errors import BadInput
 
@@ -200,7 +200,7 @@ class Hessian:
                 parts = torch.autograd.grad(
                     gradient, self.parameters, vector, retain_graph=self._one_batch, materialize_grads=True
                 )
-                product += share * parameters_to_vector(parts)
+                product += share * _flat(parts)
         return _finite(product, "product of Hessian and vector")
 
     @property
@@ -234,7 +234,7 @@ class Hessian:
                     "them and with gradients on: look for no_grad, detach or an unused parameter."
                 )
             parts = torch.autograd.grad(loss, self.parameters, create_graph=graph, materialize_grads=True)
-            gradient = parameters_to_vector(parts)
+            gradient = _flat(parts)
             if graph and self._one_batch:
                 self._kept = gradient
             yield gradient, share
@@ -409,7 +409,7 @@ def loss_slice(
     if points < 1:
         raise BadInput(f"points is {points}; expected 1 or more.")
     hessian = Hessian(model, images, labels, **where)
-    start = parameters_to_vector(hessian.parameters).detach()
+    start = _flat(hessian.parameters).detach()
     generator = torch.Generator().manual_seed(seed)
     axes = torch.stack([_filter_normalised(hessian.parameters, generator) for _ in range(directions)])
     steps = torch.linspace(-radius, radius, points, dtype=torch.float64)
@@ -448,7 +448,7 @@ def excess_loss_bound(
     before = Hessian(original, images, labels, **where)
     after = Hessian(changed, images, labels, **where)
     _refuse_other_changes(before, after)
-    distance = _norm(parameters_to_vector(after.parameters) - parameters_to_vector(before.parameters))
+    distance = _norm(_flat(after.parameters) - _flat(before.parameters))
     top = _extreme(before, -1, tol, max_iterations, seed)
     return ExcessLossBound(
         excess=after.loss() - before.loss(),
@@ -600,21 +600,22 @@ class _Krylov:
 
 def _lanczos(hessian: Hessian, start: Tensor, steps: int) -> Iterator[_Krylov]:
     """The Ritz values after 1, 2, ... products, until `steps` or until the space is invariant."""
-    basis = [start / _norm(start)]
+    basis: list[Tensor] = []
     alphas: list[float] = []
     betas: list[float] = []
-    for _ in range(min(steps, hessian.size)):
+    w, beta = start, _norm(start)
+    while len(basis) < min(steps, hessian.size):
+        basis.append(w / beta)
         w = hessian @ basis[-1]
         alphas.append(_dot(basis[-1], w))
         for v in basis + basis:  # once is not enough where much of w cancels
             w.sub_(v, alpha=_dot(v, w))
-        values, vectors = eigh_tridiagonal(alphas, betas)
         beta = _norm(w) if len(basis) < hessian.size else 0.0
+        values, vectors = eigh_tridiagonal(alphas, betas)
         yield _Krylov(basis, values, vectors, beta)
         if beta <= _rounding(hessian, values):
             return
         betas.append(beta)
-        basis.append(w / beta)
 
 
 def _extreme(hessian: Hessian, end: Literal[0, -1], tol: float, max_iterations: int, seed: int) -> Eigenvalue:
@@ -654,6 +655,10 @@ def _filter_normalised(parameters: Sequence[Tensor], generator: torch.Generator)
             part *= norms[0] / norms[1]
         parts.append(part.reshape(-1))
     return torch.cat(parts)
+
+
+def _flat(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -115,7 +115,7 @@ class Quantizer(ABC):
 
     def with_bits(self, bits: int) -> "Quantizer":
         """The same quantizer at another width."""
-        if "bits" not in getattr(self, "__dataclass_fields__", {}):
+        if "bits" not in {field.name for field in fields(self)}:  # type: ignore[arg-type]
             raise BadInput(f"first_last is {bits}, but {self} has one width only; leave first_last out.")
         return replace(self, bits=bits)  # type: ignore[type-var]
 
@@ -171,8 +171,12 @@ def _absmax(rows: Tensor) -> Tensor:
 def _sorted(rows: Tensor) -> Tensor:
     """Each row in ascending order."""
     if rows.is_cpu:  # NumPy's vectorised sort takes a thirtieth of the time of torch's
-        return torch.from_numpy(np.sort(rows.numpy(), axis=1))
+        return torch.from_numpy(np.sort(rows.contiguous().numpy(), axis=1))
     return rows.sort(dim=1)[0]
+
+
+def _midpoints(values: Tensor) -> Tensor:
+    return values[..., :-1] / 2 + values[..., 1:] / 2  # each half by itself: the sum may overflow
 
 
 def _sums(ordered: Tensor) -> Tensor:
@@ -253,9 +257,17 @@ class UniformGrid(Grid):
         return _StraightThrough.apply(weight, values.to(weight.dtype), inside, None, None)
 
 
-# How much of the range clip="mse" tries: down to 1/256 in steps of 9 %, then around the best in steps of 0.5 %.
+# What clip="mse" tries: the whole range down to 1/256 of it in steps of 9 %, then 0.5 % around the best.
 _CLIP_RATIOS = (2 ** -np.linspace(0, 8, 65), 2 ** np.linspace(-1 / 8, 1 / 8, 33))
 _CLIPPED_SHARE = 0.001  # what clip="percentile" leaves outside the range
+
+
+def _bounded(scale: Tensor, largest: float, dtype: torch.dtype) -> Tensor:
+    """The scale, so that neither scale * largest overflows in the dtype, nor 1 / scale."""
+    info = torch.finfo(scale.dtype)
+    return scale.clamp(
+        info.tiny, torch.finfo(dtype).max / largest * (1 - 4 * info.eps)
+    )  # eps: for the rounding
 
 
 def _symmetric_codes(bits: int, narrow: bool) -> tuple[int, int]:
@@ -356,9 +368,7 @@ class UniformQuantizer(Quantizer):
             lowest, highest = 0, 2**self.bits - 1
             steps = highest
             scale = high / steps - low / steps
-        # Neither the largest grid value nor 1/scale may overflow; four epsilons outlast the rounding of both.
-        info = torch.finfo(scale.dtype)
-        scale = scale.clamp(info.tiny, torch.finfo(dtype).max / steps * (1 - 4 * info.eps))
+        scale = _bounded(scale, steps, dtype)
         zero_point = torch.zeros_like(scale) if self.symmetric else (-low / scale).round().clamp_max(highest)
         return UniformGrid(scale, zero_point.int(), lowest, highest, self.axis, self.gradient == "clipped")
 
@@ -390,7 +400,7 @@ def _squared_errors(rows: Tensor, grids: UniformGrid) -> Tensor:
     for start in range(0, len(rows), size):
         own = slice(start, start + size)
         values = (codes - grids.zero_point[own, :, None]) * grids.scale[own, :, None]
-        counts, totals = _runs(ordered[own], sums[own], values[..., :-1] + values.diff() / 2)
+        counts, totals = _runs(ordered[own], sums[own], _midpoints(values))
         errors.append((values.double() * (values * counts - 2 * totals)).sum(-1))
     return torch.cat(errors)
 
@@ -436,16 +446,16 @@ class LearnedStepQuantizer(Quantizer, nn.Module):
 
     def _start(self, weight: Tensor) -> Tensor:
         rows = _rows(_arithmetic(weight), self.axis)
-        mean = rows.abs().sum(1) / max(rows.shape[1], 1)
+        mean = (rows.abs() / max(rows.shape[1], 1)).sum(1)
         start = 2 * mean / math.sqrt(2 ** (self.bits - 1) - 1)
         return start.squeeze(0) if self.axis is None else start
 
     def choose(self, weight: Tensor) -> UniformGrid:
         """The grid for this tensor, without looking whether the tensor is finite."""
         scale = self._start(weight) if self.step is None else self.step.abs()
-        scale = scale.clamp_min(torch.finfo(scale.dtype).tiny)
-        zero_point = torch.zeros_like(scale, dtype=torch.int32)
-        return _LearnedGrid(scale, zero_point, *_symmetric_codes(self.bits, self.narrow), self.axis)
+        lowest, highest = _symmetric_codes(self.bits, self.narrow)
+        scale = _bounded(scale, -lowest, weight.dtype)
+        return _LearnedGrid(scale, torch.zeros_like(scale, dtype=torch.int32), lowest, highest, self.axis)
 
 
 @dataclass(frozen=True, eq=False)
@@ -500,9 +510,10 @@ class LookupGrid(Grid):
 
     def codes(self, weight: Tensor) -> Tensor:
         """The place in the table of the value nearest to each entry, as int32."""
-        midpoints = self.levels[..., :-1] + self.levels.diff() / 2
         rows = self._split(_arithmetic(weight)) / self.scale.view(-1, 1)
-        return self._join(torch.searchsorted(midpoints, rows.contiguous(), out_int32=True), weight.shape)
+        return self._join(
+            torch.searchsorted(_midpoints(self.levels), rows.contiguous(), out_int32=True), weight.shape
+        )
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """The values of the table that the codes stand for."""
@@ -547,8 +558,9 @@ class CodebookQuantizer(Quantizer):
         quantiles = (torch.arange(2**self.bits, device=rows.device) + 0.5) / 2**self.bits
         levels = ordered[:, (quantiles * rows.shape[1]).long()]
         for _ in range(_LLOYD_STEPS):
-            counts, totals = _runs(ordered, sums, levels[:, :-1] + levels.diff() / 2)
-            moved = torch.where(counts > 0, totals / counts, levels).to(levels.dtype)
+            counts, totals = _runs(ordered, sums, _midpoints(levels))
+            means = (totals / counts).to(levels.dtype)
+            moved = torch.where(means.isfinite(), means, levels)  # not those of empty runs, nor of overflows
             if torch.equal(moved, levels):
                 break
             levels = moved
@@ -579,12 +591,10 @@ class PowerOfTwoQuantizer(Quantizer):
         rows = _arithmetic(weight).reshape(1, -1)
         powers = 0.5 ** torch.arange(2 ** (self.bits - 1) - 1, dtype=rows.dtype, device=rows.device)
         levels = torch.cat([-powers, powers.new_zeros(1), powers.flip(0)])
-        largest = (
-            _absmax(rows).squeeze(0).clamp(torch.finfo(rows.dtype).tiny, torch.finfo(weight.dtype).max / 2)
-        )
-        return LookupGrid(
-            levels, 2 ** (largest / 0.75).log2().floor()
-        )  # up to 1.5 x is nearest to x, not to 2 x
+        most = torch.finfo(weight.dtype).max / 2
+        mantissa, exponent = _absmax(rows).squeeze(0).clamp(torch.finfo(rows.dtype).tiny, most).frexp()
+        nearest = exponent - (mantissa < 0.75).int()
+        return LookupGrid(levels, torch.ldexp(rows.new_ones(()), nearest))
 
 
 def _normal_float() -> list[float]:
@@ -703,8 +713,8 @@ class FloatQuantizer(Quantizer):
         rows, format = _arithmetic(weight).reshape(1, -1), _FORMATS[self.format]
         if self.bits == 16:
             return FloatGrid(rows.new_ones(()), format)
-        scale = _absmax(rows).squeeze(0) / torch.finfo(format).max
-        return FloatGrid(scale.clamp_min(torch.finfo(rows.dtype).tiny), format)
+        largest = torch.finfo(format).max
+        return FloatGrid(_bounded(_absmax(rows).squeeze(0) / largest, largest, weight.dtype), format)
 
 
 # ---------------------------------------------------------------- the two halves of an ablation
@@ -978,6 +988,10 @@ def bake(model: Model) -> Model:
     with torch.no_grad():
         # all values before any is written: a tied weight must not be rounded twice
         values = [(place.original, getattr(place.module, place.tensor)) for place in places]
+        for module in {place.module for place in places}:
+            # copies of a parametrized module share its class, from which the removal deletes the attribute
+            kind = type(module)
+            module.__class__ = type(kind.__name__, kind.__bases__, dict(kind.__dict__))
         for place in places:
             parametrize.remove_parametrizations(place.module, place.tensor, leave_parametrized=False)
         for weight, value in values:

@@ -194,7 +194,7 @@ def dataset(study: Study, *, store: Store | None = None) -> data.Dataset:
         "versions": versions("torch", "numpy"),
     }
     item = store.get_or_make("datasets", identity, make)
-    return data.Dataset(**item.tensors, **{name: tuple(item.info[name]) for name in names})
+    return data.Dataset(**item.tensors, **{name: tuple(item.info[name]) for name in names})  # type: ignore[arg-type]
 
 
 def network(study: Study, *, store: Store | None = None) -> nn.Module:
@@ -257,7 +257,7 @@ def chance_table(predictions: Sequence[Prediction], *, level: float = 0.95) -> p
     """For each treatment, the FVO that noise alone would give were all groups served alike."""
 
     def chance(own: list[Prediction]) -> pd.DataFrame:
-        sizes = np.bincount(own[0].groups, minlength=len(own[0].group_names))
+        sizes = np.bincount(own[0].groups, minlength=len(own[0].group_names)).tolist()
         draws = fairness_violation_under_equality(sizes, _correct(own).mean(axis=0))
         return pd.DataFrame({"median": [np.median(draws)], "upper": [np.quantile(draws, level)]})
 

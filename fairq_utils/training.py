@@ -143,7 +143,7 @@ def train(
                     f"{description}: the loss became {loss.item()}; expected a finite number, "
                     f"so lower learning_rate (now {recipe.learning_rate})."
                 )
-    network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.contiguous_format)
     return network.eval().to("cpu")
 
 
