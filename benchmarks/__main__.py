@@ -8,7 +8,7 @@ from pathlib import Path
 rooms = sorted(path.stem for path in Path(__file__).parent.glob("bench_*.py"))
 wanted = [room for room in rooms if not sys.argv[1:] or room.removeprefix("bench_") in sys.argv[1:]]
 missed = 0
-print(f"{'case':<66} {'measured':>12} {'limit':>9}  against")
+print(f"{'case':<80} {'measured':>12} {'limit':>9}  against")
 for room in wanted:
     for row in importlib.import_module(f"benchmarks.{room}").cases():
         limit = row["limit"]
@@ -16,7 +16,7 @@ for room in wanted:
         missed += over
         measured = "" if math.isnan(row["measured"]) else f"{row['measured']:.4g} {row['unit']}"
         print(
-            f"{row['case']:<66} {measured:>12} {'' if limit is None else limit:>9}  "
+            f"{row['case']:<80} {measured:>12} {'' if limit is None else limit:>9}  "
             f"{row['peer']}{'; ' if row['note'] else ''}{row['note']}{'  MISSED' if over else ''}",
             flush=True,
         )

@@ -1,5 +1,6 @@
 """Quantization-aware training against plain training and brevitas, and the search for the best range."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -66,10 +67,8 @@ def cases() -> Iterator[dict]:
     torch.manual_seed(0)
     model = resnet18(num_classes=5)
     steps = [_training_step(quantize_model(model, UniformQuantizer(4))), _training_step(model)]
-    try:
+    with contextlib.suppress(ImportError):
         steps.append(_training_step(_with_brevitas(resnet18(num_classes=5))))
-    except ImportError:
-        pass
     ours, plain, *brevitas = _interleaved(steps, rounds=7)
     case = "training step of ResNet18, batch 128, 64x64, int4 weights"
     yield {

@@ -94,6 +94,8 @@ def drawn(figure: Figure, *, alt: str, caption: str = "") -> Picture:
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    # Verdana is as wide as DejaVu Sans, by which the text was laid out, and most readers have it.
+    svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Every id that is referred to gets a name of its own, because a page holds several figures.
     own = "fig" + hashlib.sha256(f"{svg}{alt}".encode()).hexdigest()[:8]

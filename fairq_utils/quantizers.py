@@ -265,9 +265,8 @@ _CLIPPED_SHARE = 0.001  # what clip="percentile" leaves outside the range
 def _bounded(scale: Tensor, largest: float, dtype: torch.dtype) -> Tensor:
     """The scale, so that neither scale * largest overflows in the dtype, nor 1 / scale."""
     info = torch.finfo(scale.dtype)
-    return scale.clamp(
-        info.tiny, torch.finfo(dtype).max / largest * (1 - 4 * info.eps)
-    )  # eps: for the rounding
+    room_for_rounding = 1 - 4 * info.eps
+    return scale.clamp(info.tiny, torch.finfo(dtype).max / largest * room_for_rounding)
 
 
 def _symmetric_codes(bits: int, narrow: bool) -> tuple[int, int]:
@@ -378,10 +377,7 @@ class UniformQuantizer(Quantizer):
         for factors in _CLIP_RATIOS:
             ratios = best * torch.from_numpy(factors).to(best)
             grids = self.spaced(low[:, None] * ratios, high[:, None] * ratios, rows.dtype)
-            errors = _squared_errors(rows, grids).nan_to_num(
-                nan=math.inf
-            )  # of numbers whose squares overflow
-            best = ratios.gather(1, errors.argmin(1, keepdim=True))
+            best = ratios.gather(1, _squared_errors(rows, grids).argmin(1, keepdim=True))
         return best.squeeze(1)
 
 
@@ -391,7 +387,8 @@ def _squared_errors(rows: Tensor, grids: UniformGrid) -> Tensor:
     if width > rows.shape[1]:  # fewer entries than grid values
         columns = zip(grids.scale.T, grids.zero_point.T, strict=True)
         one_each = [replace(grids, scale=scale, zero_point=zero, axis=0) for scale, zero in columns]
-        return torch.stack([(grid(rows) - rows).square().sum(1) for grid in one_each], dim=1)
+        errors = [(grid(rows) - rows).double().square().sum(1) for grid in one_each]
+        return torch.stack(errors, dim=1)
     codes = torch.arange(grids.lowest, grids.highest + 1, device=rows.device)
     ordered = _sorted(rows)
     sums = _sums(ordered)
@@ -401,8 +398,8 @@ def _squared_errors(rows: Tensor, grids: UniformGrid) -> Tensor:
         own = slice(start, start + size)
         values = (codes - grids.zero_point[own, :, None]) * grids.scale[own, :, None]
         counts, totals = _runs(ordered[own], sums[own], _midpoints(values))
-        errors.append((values.double() * (values * counts - 2 * totals)).sum(-1))
-    return torch.cat(errors)
+        errors.append((values.double() * (values.double() * counts - 2 * totals)).sum(-1))
+    return torch.cat(errors).nan_to_num(nan=math.inf)  # numbers whose squares overflow
 
 
 class LearnedStepQuantizer(Quantizer, nn.Module):

@@ -37,7 +37,9 @@ def shown_numbers(clone: Clone) -> str:
 
 def test_the_pages_are_those_of_the_table_of_contents(built):
     own = {"genindex", "search", "index"}  # made by Sphinx itself
-    pages = {str(path.relative_to(pages_of(built)).with_suffix("")) for path in pages_of(built).rglob("*.html")}
+    pages = {
+        str(path.relative_to(pages_of(built)).with_suffix("")) for path in pages_of(built).rglob("*.html")
+    }
     assert {page for page in pages if not page.startswith("_static")} - own == listed()
     assert (pages_of(built) / "index.html").exists()
 

@@ -1,0 +1,144 @@
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fairq_utils import figures
+from fairq_utils.data import Dataset
+from fairq_utils.studies import FP32, Prediction, Study, Treatment
+
+GROUPS = ("many", "some", "few")
+LIGHT, DARK = "#ffffff", "#14181e"  # the page in its two modes
+
+
+def luminance(colour: str) -> float:
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("colour", [*figures.PALETTE, figures.FAINT])
+@pytest.mark.parametrize("page", [LIGHT, DARK])
+def test_every_colour_stands_out_from_the_page_in_light_and_in_dark(colour, page):
+    brighter, darker = sorted((luminance(colour), luminance(page)), reverse=True)
+    assert (brighter + 0.05) / (darker + 0.05) >= 3  # WCAG 2.2, 1.4.11
+
+
+def test_no_two_groups_share_a_colour_or_a_mark():
+    assert len(set(figures.PALETTE)) == len(figures.PALETTE) == len(set(figures.MARKERS))
+
+
+def table(*treatments: str) -> pd.DataFrame:
+    rows = [
+        (treatment, group, 100, share - drop, share - drop - 0.03, share - drop + 0.03)
+        for drop, treatment in zip((0.0, 0.05, 0.4), treatments, strict=False)
+        for group, share in zip((*GROUPS, "OA", "FVO"), (0.9, 0.7, 0.5, 0.8, 0.4), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["treatment", "group", "n", "estimate", "lower", "upper"])
+
+
+def images() -> Dataset:
+    random = torch.Generator().manual_seed(0)
+    groups = torch.tensor([0, 0, 0, 1, 1, 2] * 2)
+    return Dataset(
+        torch.randint(0, 256, (12, 3, 16, 16), generator=random, dtype=torch.uint8),
+        groups,
+        groups,
+        torch.arange(12) < 6,
+        GROUPS,
+        GROUPS,
+    )
+
+
+def prediction(treatment: Treatment, answer: int) -> Prediction:
+    logits = torch.zeros(6, 3)
+    logits[:, answer] = 1
+    groups = torch.tensor([0, 0, 0, 1, 1, 2])
+    return Prediction(Study(), treatment, logits, groups, groups, GROUPS, GROUPS)
+
+
+DRAWINGS = {
+    "group_sizes": lambda: figures.group_sizes(images()),
+    "accuracy_by_treatment": lambda: figures.accuracy_by_treatment(table("fp32", "int4", "int2")),
+    "one treatment": lambda: figures.accuracy_by_treatment(table("fp32")),
+    "violation_by_treatment": lambda: figures.violation_by_treatment(
+        table("fp32", "int4"),
+        pd.DataFrame({"treatment": ["fp32", "int4"], "median": 0.02, "upper": 0.05}),
+        pd.DataFrame({"treatment": ["fp32", "int4"], "share": 0.5, "effective_classes": [2.8, 1.1]}),
+    ),
+    "confusion": lambda: figures.confusion([prediction(FP32, 0), prediction(Treatment(2), 2)]),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS.keys())
+def test_a_drawing_is_sound_reproducible_and_in_the_pages_ink(draw):
+    picture = draw()
+    again = draw()
+    assert picture.body == again.body
+    tree = ET.fromstring(picture.body)
+    assert tree.get("role") == "img"
+    assert tree.get("aria-label") == picture.alt
+    assert figures.INK not in picture.body
+    assert "currentColor" in picture.body
+    defined = re.findall(r' id="([^"]+)"', picture.body)
+    assert len(set(defined)) == len(defined)
+    assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', picture.body)) <= set(defined)
+    assert f"<figcaption>{picture.caption}</figcaption>" in picture._repr_html_()
+    assert picture.alt in repr(picture)
+
+
+def written(picture: figures.Picture) -> list[str]:
+    return [
+        element.text.strip()
+        for element in ET.fromstring(picture.body).iter("{http://www.w3.org/2000/svg}text")
+    ]
+
+
+def test_what_a_screen_reader_hears_are_the_numbers():
+    heard = DRAWINGS["accuracy_by_treatment"]().alt
+    assert "many: fp32 90, int4 85, int2 50." in heard
+    assert "OA: fp32 80, int4 75, int2 40." in heard
+    assert "int2 for few (100 %)" not in heard
+    assert "many for few (100 %)" in DRAWINGS["confusion"]().alt
+    assert "few 1 and 1" in DRAWINGS["group_sizes"]().alt
+    assert "int4 1.1" in DRAWINGS["violation_by_treatment"]().alt
+
+
+def test_lines_are_labelled_by_name_and_labels_stay_apart():
+    crowded = table("fp32", "int4")
+    crowded.loc[crowded["group"].isin(GROUPS), ["estimate", "lower", "upper"]] = 0.0
+    picture = figures.accuracy_by_treatment(crowded)
+    assert {*GROUPS, "OA", "fp32", "int4"} <= set(written(picture))
+    places = [
+        float(element.get("y"))
+        for element in ET.fromstring(picture.body).iter("{http://www.w3.org/2000/svg}text")
+        if element.text.strip() in GROUPS
+    ]
+    assert min(np.diff(sorted(places))) >= 9  # points: the height of a line of text
+
+
+def test_shares_of_the_confusion_matrix_add_up_over_seeds():
+    mixed = figures.confusion([prediction(FP32, 0), prediction(FP32, 2)])
+    assert written(mixed).count("50") == 6
+    assert written(mixed).count("0") == 3
+
+
+def test_a_contact_sheet_names_each_row_and_shows_images_of_that_group_only():
+    sheet = figures.contact_sheet(images(), columns=2)
+    for name in GROUPS:
+        assert f"<span>{name}</span>" in sheet.body
+    assert sheet.body.count("data:image/png;base64,") == len(GROUPS)
+    assert "2 images of many" in sheet.body
+    assert "1 images of few" in sheet.body
+
+
+def test_names_from_data_stay_text():
+    hostile = images()
+    hostile = Dataset(
+        *(getattr(hostile, n) for n in ("images", "labels", "groups", "is_train")), GROUPS, ("<b>", "b", "c")
+    )
+    assert "<b>" not in figures.contact_sheet(hostile).body
+    assert "<b>" not in figures.group_sizes(hostile).body
