@@ -608,8 +608,11 @@ def _lanczos(hessian: Hessian, start: Tensor, steps: int) -> Iterator[_Krylov]:
         basis.append(w / beta)
         w = hessian @ basis[-1]
         alphas.append(_dot(basis[-1], w))
-        for v in basis + basis:  # once is not enough where much of w cancels
-            w.sub_(v, alpha=_dot(v, w))
+        # First what theory says is there, known exactly, then against all vectors what rounding left.
+        for v, coefficient in zip(basis[-2:], [*betas[-1:], alphas[-1]], strict=True):
+            w.sub_(v, alpha=coefficient)
+        for v in basis:
+            w.sub_(v, alpha=torch.dot(v, w).item())
         beta = _norm(w) if len(basis) < hessian.size else 0.0
         values, vectors = eigh_tridiagonal(alphas, betas)
         yield _Krylov(basis, values, vectors, beta)
@@ -662,8 +665,9 @@ def _flat(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
-    # Not a @ b: over ten million float32 entries BLAS loses the fourth digit, a pairwise sum the seventh.
-    return (a * b).sum().item()
+    # In pieces, for over ten million float32 entries BLAS loses the fourth digit of a @ b.
+    size = 2**16
+    return sum(torch.stack([x @ y for x, y in zip(a.split(size), b.split(size), strict=True)]).tolist())
 
 
 def _norm(vector: Tensor) -> float:

