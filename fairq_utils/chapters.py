@@ -274,6 +274,9 @@ def _environment(**values: str) -> Iterator[None]:
 def as_page(executed: Path) -> str:
     """The executed notebook as one HTML page that needs no other file."""
     notebook = nbformat.reads(executed.read_text(), as_version=4)
+    for cell in notebook.cells:
+        # The book's bibliography resolves citations; here the names in the sentence have to do.
+        cell.source = re.sub(r" ?\{cite\}`[^`]+`", "", cell.source)
     page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
     return page
 

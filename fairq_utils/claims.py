@@ -11,6 +11,12 @@ import pandas as pd
 
 Word = Literal["supported", "mixed", "contradicted", "undecided"]
 
+_COLOURS: dict[Word, str] = {
+    "supported": "#1f9a6c",
+    "mixed": "#c4720e",
+    "contradicted": "#d0457b",
+    "undecided": "#7d828a",
+}
 # Fewer classes in use than this, and a network hardly tells groups apart: its FVO is that of its favourite.
 _CLASSES_OF_A_STANDING_NETWORK = 2.0
 
@@ -24,9 +30,13 @@ class Verdict:
     because: str
 
     def _repr_html_(self) -> str:
+        colour = _COLOURS[self.word]
+        # Styled in place, because a live notebook and a page of its own have no style sheet of ours.
         return (
-            f'<aside class="fairq-verdict fairq-{self.word}"><p><strong>{self.word.capitalize()}.</strong> '
-            f"<em>{html.escape(self.claim)}</em></p><p>{html.escape(self.because)}</p></aside>"
+            f'<aside style="border-left:0.3rem solid {colour};border-radius:4px;padding:0.75rem 1rem 0.1rem;'
+            f'margin:1rem 0;background:color-mix(in srgb,{colour} 10%,transparent)">'
+            f"<p><strong>{self.word.capitalize()}.</strong> <em>{html.escape(self.claim)}</em></p>"
+            f"<p>{html.escape(self.because)}</p></aside>"
         )
 
     def __repr__(self) -> str:

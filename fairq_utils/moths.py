@@ -201,7 +201,7 @@ _MORPH_REARS = np.array([3, 2, 0, 1])
 _REAR = {"hind_x", "hind_y", "hind_bow", "eye", "hind", "accent"}
 _GROUNDS = np.array([(0.92, 0.003, 0.022), (0.71, 0.006, 0.018), (0.80, -0.024, 0.034)])  # paper, bark, leaf
 # What difficulty 1 means to each group, in its moths' spread: calibrated so that it is equally hard for all.
-_EVEN = (1.08, 1.42, 1.22, 1.27, 1.40)
+_EVEN = (1.12, 1.50, 1.30, 1.33, 1.35)
 # Fields of noise, stretched over the picture whatever its size: channels, rows, columns.
 _LATTICES = {"blotch": (1, 5, 5), "mottle": (1, 40, 40), "streak": (1, 3, 26), "grain": (3, 32, 32)}
 
@@ -232,8 +232,8 @@ def _traits(
     else:
         front = rear = np.full(count, group)
         stranger = (group + 1 + (3 * side).astype(int)) % 4
-    variety = difficulty * _EVEN[group]
-    share = np.abs(around(0, 0.25 * variety)).clip(0, 1)
+    share = np.abs(around(0, 0.25 * _EVEN[group] * difficulty)).clip(0, 1)
+    variety = (_EVEN[group] * difficulty) ** 0.5
 
     # -- form
     values = {}

@@ -1,3 +1,6 @@
+import re
+import typing
+
 import pandas as pd
 import pytest
 
@@ -30,7 +33,7 @@ RISE, FALL, UNSURE = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.1, -0.05, 0.25)
 def test_the_word_is_the_datas(violation, word):
     verdict = claims.violation_grows(changes(**violation), in_use(int8=4.0, int4=4.0), seeds=3)
     assert verdict.word == word
-    assert f"fairq-{word}" in verdict._repr_html_()
+    assert f"<strong>{word.capitalize()}.</strong>" in verdict._repr_html_()
     assert repr(verdict).startswith(word.capitalize())
     assert "+10.0 (+5.0 to +15.0)" in verdict.because or word in ("contradicted", "undecided")
 
@@ -45,6 +48,11 @@ def test_a_collapsed_network_decides_nothing_and_is_named():
     nothing_stands = claims.violation_grows(changes(int2=RISE), in_use(int2=1.2), seeds=1)
     assert nothing_stands.word == "undecided"
     assert "no width to judge" in nothing_stands.because
+
+
+def test_each_word_has_a_colour_of_its_own():
+    colours = {claims.Verdict("c", word, "b")._repr_html_() for word in typing.get_args(claims.Word)}
+    assert len({re.search(r"solid (#\w+)", shown)[1] for shown in colours}) == 4
 
 
 def accuracies(**worst: float) -> pd.DataFrame:

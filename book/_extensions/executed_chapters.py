@@ -17,7 +17,8 @@ def parameters():
     return json.loads(given) if given else chapters.load_profile("laptop")
 
 
-def executed_paths(app):
+def executed_paths():
+    """Where each chapter's page finds what it shows; a change of anything that decides it is another path."""
     values = parameters()
     return {
         f"notebooks/{chapter.slug}": chapters.executed_path(chapter, values.get(chapter.slug, {}))
@@ -26,19 +27,22 @@ def executed_paths(app):
 
 
 def changed_chapters(app, env, added, changed, removed):
-    paths = {docname: str(path) for docname, path in executed_paths(app).items()}
+    """Tell Sphinx which chapters to read again, although their sources may be as they were."""
+    paths = {docname: str(path) for docname, path in executed_paths().items()}
     before = getattr(env, "executed_chapters", {})
     env.executed_chapters = paths
     return [docname for docname, path in paths.items() if before.get(docname) != path]
 
 
 def show_executed(app, docname, source):
-    if docname in executed_paths(app):
+    """Put the executed notebook in the place of the stripped one."""
+    if docname in executed_paths():
         chapter = chapters.find(docname)
         source[0] = chapters.execute(chapter, parameters().get(chapter.slug, {})).read_text()
 
 
 def setup(app):
+    """Called by Sphinx."""
     app.connect("env-get-outdated", changed_chapters)
     app.connect("source-read", show_executed)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
