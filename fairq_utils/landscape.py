@@ -12,7 +12,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from itertools import chain, pairwise
 from typing import Literal, TypedDict, Unpack
 
@@ -173,19 +173,18 @@ class Hessian:
         self.parameters = [self.network.get_parameter(name) for name in self.names]
         self.size = sum(p.numel() for p in self.parameters)
         self._images, self._labels, self._batch_size, self._loss = images, labels, batch_size, loss
+        self._one_batch = len(images) <= batch_size
         self._kept: Tensor | None = None
-        probe, _, _ = next(self._batches())
-        _check_and_speed_up(self.network, probe[:8])
+        _check_and_speed_up(self.network, _like(images[:8], self.parameters[0]))
 
     def loss(self) -> float:
         """The mean loss over all images."""
         with torch.no_grad():
-            return sum(share * self._batch_loss(x, y).item() for x, y, share in self._batches())
+            return sum(loss.item() for loss in self._losses())
 
     def gradient(self) -> Tensor:
         """The gradient of the mean loss."""
-        total = sum((share * gradient.detach() for gradient, share in self._gradients()), self._zeros())
-        return _finite(total, "gradient")
+        return _finite(reduce(torch.add, (gradient.detach() for gradient in self._gradients())), "gradient")
 
     def __matmul__(self, vector: Tensor) -> Tensor:
         if vector.shape != (self.size,):
@@ -194,50 +193,45 @@ class Hessian:
                 "chosen parameter."
             )
         vector = vector.to(self.parameters[0])
-        product = self._zeros()
-        for gradient, share in self._gradients(graph=True):
-            if gradient.requires_grad:  # it does not where the loss is linear in the parameters
-                parts = torch.autograd.grad(
-                    gradient, self.parameters, vector, retain_graph=self._one_batch, materialize_grads=True
-                )
-                product += share * _flat(parts)
-        return _finite(product, "product of Hessian and vector")
+        products = (self._differentiate(gradient, vector) for gradient in self._gradients())
+        return _finite(reduce(torch.add, products), "product of Hessian and vector")
 
-    @property
-    def _one_batch(self) -> bool:
-        return len(self._images) <= self._batch_size
-
-    def _zeros(self) -> Tensor:
-        return self.parameters[0].new_zeros(self.size)
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+    def _losses(self) -> Iterator[Tensor]:
+        """What each batch adds to the mean loss."""
         like = self.parameters[0]
         total = len(self._images)
         for start in range(0, total, self._batch_size):
             x, y = (t[start : start + self._batch_size].to(like.device) for t in (self._images, self._labels))
-            yield x.to(like.dtype) if x.is_floating_point() else x, y, len(x) / total
+            # The fused attention kernels have no second derivative.
+            with sdpa_kernel(SDPBackend.MATH):
+                loss = self._loss(self.network(_like(x, like)), y)
+            yield _finite(loss, "loss") * (len(x) / total)
 
-    def _batch_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        # The fused attention kernels have no second derivative.
-        with sdpa_kernel(SDPBackend.MATH):
-            return _finite(self._loss(self.network(x), y), "loss")
-
-    def _gradients(self, *, graph: bool = False) -> Iterator[tuple[Tensor, float]]:
+    def _gradients(self) -> Iterator[Tensor]:
+        """What each batch adds to the gradient, ready to be differentiated again."""
         if self._kept is not None:
-            yield self._kept, 1.0
+            yield self._kept
             return
-        for x, y, share in self._batches():
-            loss = self._batch_loss(x, y)
+        for loss in self._losses():
             if not loss.requires_grad:
                 raise BadInput(
                     "the loss does not depend on the chosen parameters; expected a model that computes with "
                     "them and with gradients on: look for no_grad, detach or an unused parameter."
                 )
-            parts = torch.autograd.grad(loss, self.parameters, create_graph=graph, materialize_grads=True)
+            parts = torch.autograd.grad(loss, self.parameters, create_graph=True, materialize_grads=True)
             gradient = _flat(parts)
-            if graph and self._one_batch:
+            if self._one_batch:
                 self._kept = gradient
-            yield gradient, share
+            yield gradient
+
+    def _differentiate(self, gradient: Tensor, vector: Tensor) -> Tensor:
+        if not gradient.requires_grad:  # the loss is linear in the parameters
+            return torch.zeros_like(vector)
+        return _flat(
+            torch.autograd.grad(
+                gradient, self.parameters, vector, retain_graph=self._one_batch, materialize_grads=True
+            )
+        )
 
 
 def gradient_norm(model: nn.Module, images: Tensor, labels: Tensor, **where: Unpack[Where]) -> float:
@@ -564,7 +558,7 @@ def _agree(a: Tensor, b: Tensor) -> bool:
 
 
 def _finite(number: Tensor, what: str) -> Tensor:
-    if not number.isfinite().all():
+    if not number.sum().isfinite():
         raise BadInput(
             f"the {what} is not finite; expected finite numbers at these images: look for NaN in the images "
             "or weights, for overflow, or for a root or logarithm at 0 in the model."
@@ -605,7 +599,7 @@ def _lanczos(hessian: Hessian, start: Tensor, steps: int) -> Iterator[_Krylov]:
     betas: list[float] = []
     w, beta = start, _norm(start)
     while len(basis) < min(steps, hessian.size):
-        basis.append(w / beta)
+        basis.append(w.div_(beta))
         w = hessian @ basis[-1]
         alphas.append(_dot(basis[-1], w))
         # First what theory says is there, known exactly, then against all vectors what rounding left.
@@ -626,12 +620,19 @@ def _extreme(hessian: Hessian, end: Literal[0, -1], tol: float, max_iterations: 
         raise BadInput(
             f"max_iterations is {max_iterations} and tol is {tol}; expected at least 1, and more than 0."
         )
-    for krylov in _lanczos(hessian, next(_gaussian_vectors(hessian, seed)), max_iterations):
+    start = next(_gaussian_vectors(hessian, seed))
+    if end == -1:
+        # The gradient leans towards the top: it saves an iteration or two. Its share is kept so small that
+        # an eigenvector orthogonal to it still stands out above the tolerance.
+        start += min(100.0, 0.1 / tol) * nn.functional.normalize(hessian.gradient(), dim=0)
+    for krylov in _lanczos(hessian, start, max_iterations):
         value, weights = float(krylov.values[end]), krylov.vectors[:, end]
         residual = krylov.beta * abs(float(weights[-1]))
         if residual <= max(tol * abs(value), _rounding(hessian, krylov.values)):
-            vector = sum((float(c) * v for c, v in zip(weights, krylov.basis, strict=True)), hessian._zeros())
-            return Eigenvalue(value, residual, len(krylov.basis), vector / _norm(vector))
+            vector = torch.zeros_like(start)
+            for weight, v in zip(weights, krylov.basis, strict=True):
+                vector.add_(v, alpha=weight)
+            return Eigenvalue(value, residual, len(krylov.basis), vector)
     raise NotConverged(value=value, residual=residual, iterations=len(krylov.basis), tol=tol)
 
 
@@ -660,6 +661,11 @@ def _filter_normalised(parameters: Sequence[Tensor], generator: torch.Generator)
     return torch.cat(parts)
 
 
+def _like(images: Tensor, parameter: Tensor) -> Tensor:
+    """The images where the parameter is and, unless they are token numbers, in its precision."""
+    return images.to(parameter) if images.is_floating_point() else images.to(parameter.device)
+
+
 def _flat(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
@@ -671,4 +677,4 @@ def _dot(a: Tensor, b: Tensor) -> float:
 
 
 def _norm(vector: Tensor) -> float:
-    return torch.linalg.vector_norm(vector, dtype=torch.float64).item()
+    return math.sqrt(_dot(vector, vector))

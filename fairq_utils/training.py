@@ -36,7 +36,7 @@ class Recipe:
 
     epochs: int = 8
     batch_size: int = 128
-    learning_rate: float = 0.1
+    learning_rate: float = 0.03
     momentum: float = 0.9
     weight_decay: float = 5e-4
     flip: bool = True  # mirror half of the images
