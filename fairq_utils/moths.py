@@ -204,7 +204,8 @@ _COLOUR_SPREAD = (0.035, 0.012, 0.014)
 # The i-th morph has the hind wings (these traits) of the species named i-th, and all else of species i.
 _HIND_TRAITS = {"hind_x", "hind_y", "hind_bow", "eye", "hind", "accent"}
 _HIND_SPECIES = np.array([1, 2, 3, 0])
-# Calibrated on full-precision networks: difficulty 1 times this is equally hard for every group.
+# What difficulty 1 means to each group: with equal sizes, ResNet18s of three seeds in full precision are
+# right on 84 to 86 of 100 moths of each (and with the default settings on 93, 84, 80, 81 and 39).
 _EVEN = (1.00, 1.48, 1.66, 1.44, 2.05)
 _GROUNDS = np.array([(0.92, 0.003, 0.022), (0.71, 0.006, 0.018), (0.80, -0.024, 0.034)])  # paper, bark, leaf
 # Fields of noise, stretched over the picture whatever its size: channels, rows, columns.
@@ -346,9 +347,8 @@ def _paint(m: SimpleNamespace, size: int) -> NDArray[np.uint8]:
     # -- the ground: paper, bark or a leaf
     along = m.leaf_cos * right + m.leaf_sin * up
     across = m.leaf_cos * up - m.leaf_sin * right + m.leaf_shift
-    ribs = _line(across, 0.012, soft) + 0.4 * _line(
-        0.2 * _wave(1.5 * along - 1.35 * np.abs(across)), 0.009, soft
-    )
+    side_ribs = 0.2 * _wave(1.5 * along - 1.35 * np.abs(across))
+    ribs = _line(across, 0.012, soft) + 0.4 * _line(side_ribs, 0.009, soft)
     rough = m.paper * 0.008 + m.bark * 0.018 + m.leaf * 0.010
     texture = 0.022 * blotch + rough * mottle + 0.05 * m.bark * m.streak[:, 0] + 0.08 * m.leaf * ribs
     picture = m.ground + texture[:, None]
@@ -429,9 +429,8 @@ def _paint(m: SimpleNamespace, size: int) -> NDArray[np.uint8]:
     height = (v - 0.30).clip(0, 0.34)
     antenna = 0.8 * (u - 0.03 - 0.5 * height - 1.3 * height * height)
     ends = _inside(0.295 - v, soft) * _inside(v - 0.62, soft)
-    picture = _over(
-        picture, m.ink, 0.55 * ends * _line(antenna, 31 * m.plume * height * (0.36 - height), soft)
-    )
+    plume = 31 * m.plume * height * (0.36 - height)
+    picture = _over(picture, m.ink, 0.55 * ends * _line(antenna, plume, soft))
     picture = _over(picture, m.ink, 0.9 * ends * _line(antenna, 0.008, soft))
     fur = _over(m.fur, m.ink, 0.3 * _wave(8 * v).clip(0, 1) * _inside(v + 0.03, soft))
     fur = _over(fur, m.pale, 0.45 * _line(v - 0.20, 0.03, soft))

@@ -4,15 +4,14 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from threadpoolctl import threadpool_limits
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from fairq_utils.errors import BadInput
 from fairq_utils.moths import DIFFICULTY, SHARES, Moths, MothSettings, draw_moths
@@ -34,12 +33,19 @@ def of_group(moths: Moths, group: int, *, train: bool = True) -> Tensor:
     return moths.images[(moths.groups == group) & (moths.is_train == train)]
 
 
+def pooled(images: Tensor, cell: int) -> np.ndarray:
+    count, channels, side, _ = images.shape
+    cells = images.numpy().reshape(count, channels, side // cell, cell, side // cell, cell)
+    return cells.mean(axis=(3, 5))
+
+
 def lda_accuracy(**knobs: object) -> np.ndarray:
     """Test accuracy of each group for a linear classifier of 8 x 8 colours: someone else's plain judge."""
     moths = draw_moths(MothSettings(train=1500, test=1500, sizes=EQUAL, **knobs))
-    inputs = adaptive_avg_pool2d(moths.images.float(), 8).flatten(1).numpy()
+    inputs = pooled(moths.images, 4).reshape(len(moths.images), -1)
     train, groups = moths.is_train.numpy(), moths.groups.numpy()
-    judge = LinearDiscriminantAnalysis().fit(inputs[train], groups[train])
+    with threadpool_limits(1):  # for so small a problem, threads on a shared machine wait rather than work
+        judge = LinearDiscriminantAnalysis().fit(inputs[train], groups[train])
     right = judge.predict(inputs[~train]) == groups[~train]
     return np.array([right[groups[~train] == group].mean() for group in range(5)])
 
@@ -147,22 +153,16 @@ def test_without_difficulty_a_linear_judge_is_nearly_always_right() -> None:
 
 
 def test_a_moth_is_the_same_moth_at_every_size(sample: Moths) -> None:
-    small, large = sample.images.float(), adaptive_avg_pool2d(changed(image_size=96).images.float(), 32)
+    small, large = pooled(sample.images, 1), pooled(changed(image_size=96).images, 3)
     # Edges are a pixel wide, so they differ a little; the next moth differs by far more.
-    assert (small - large).abs().mean() < 6
-    assert (small - large.roll(1, 0)).abs().mean() > 30
+    assert np.abs(small - large).mean() < 6
+    assert np.abs(small - np.roll(large, 1, axis=0)).mean() > 30
 
 
 def test_extreme_settings_draw_without_a_warning() -> None:
     for size in (16, 200):
         moths = changed(train=20, image_size=size, difficulty=(10,) * 5, sizes=EQUAL)
         assert moths.images.float().std() > 20
-
-
-def test_the_default_set_is_drawn_within_ten_seconds_of_one_core() -> None:
-    start = time.process_time()
-    draw_moths(MothSettings())
-    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(
