@@ -130,7 +130,7 @@ def who_pays(accuracies: pd.DataFrame, changes: pd.DataFrame) -> Prose:
         own = accuracies[(accuracies["treatment"] == treatment) & accuracies["group"].isin(groups["group"])]
         worst = min(own.to_dict("records"), key=_estimate)
         if loser["upper"] < 0:
-            lost = f"{loser['group']} loses most ({_change(loser)} points)"
+            lost = f"{loser['group']} loses most, {_change(loser)} points"
         else:
             lost = "no group surely loses"
         sentences.append(

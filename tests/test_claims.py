@@ -65,7 +65,7 @@ def accuracies(**worst: float) -> pd.DataFrame:
 
 def test_who_pays_names_a_loser_only_when_one_surely_loses():
     said = claims.who_pays(accuracies(int4=0.2), changes(int4=RISE)).text
-    assert "**int4**: few loses most (−30.0 (−40.0 to −20.0) points)" in said
+    assert "**int4**: few loses most, −30.0 (−40.0 to −20.0) points" in said
     assert "few is served worst, at 20.0 % (10.0 to 30.0)" in said
     unsure = changes(int4=RISE)
     unsure.loc[unsure["group"] == "few", "upper"] = 0.1
