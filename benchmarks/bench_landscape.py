@@ -1,4 +1,4 @@
-"""The top eigenvalue of one group, timed against PyHessian and against what its gradients alone would take."""
+"""The top eigenvalue of one group, against PyHessian and against what its gradients alone would take."""
 
 import copy
 import warnings
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from fairq_utils.landscape import Hessian, top_eigenvalue
+from fairq_utils.landscape import top_eigenvalue
 
 ROUNDS = 3
 
