@@ -107,9 +107,9 @@ class Store:
             return None
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                item = Item({name: file.get_tensor(name) for name in file.keys()}, json.loads(header["info"]))  # noqa: SIM118
-            intact = header["digest"] == item.digest and header["identity"] == canonical(identity)
+                header = json.loads((file.metadata() or {})["fairq"])
+                item = Item({name: file.get_tensor(name) for name in file.keys()}, header["info"])  # noqa: SIM118
+            intact = header["digest"] == item.digest and canonical(header["identity"]) == canonical(identity)
         except (safetensors.SafetensorError, KeyError, ValueError, OSError):
             intact = False
         if intact:
@@ -121,7 +121,8 @@ class Store:
         return None
 
     def _write(self, path: Path, identity: dict[str, Any], item: Item) -> None:
-        header = {"identity": canonical(identity), "info": canonical(item.info), "digest": item.digest}
+        # One entry, because safetensors writes several in any order: equal items should be equal files.
+        header = {"fairq": canonical({"identity": identity, "info": item.info, "digest": item.digest})}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in item.tensors.items()}
         for leftover in path.parent.glob(f".{path.name}.*"):  # of a process killed while it wrote
             leftover.unlink(missing_ok=True)

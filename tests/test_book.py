@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 import signal
@@ -137,11 +138,12 @@ def test_a_damaged_network_is_named_and_trained_again(clone):
     assert clone.fairq("run", "01", *small, "-p", "bit_widths=[4]").returncode == 0
     (network,) = clone.store.glob("networks/*.safetensors")
     whole = network.read_bytes()
+    digest = hashlib.sha256(whole).hexdigest()
     network.write_bytes(whole[:-1000])
     done = clone.fairq("run", "01", *small, "-p", "bit_widths=[5]")
     assert done.returncode == 0, done.stderr
     assert f"{network.name} was damaged: it is set aside" in done.stderr
-    assert network.read_bytes() == whole
+    assert hashlib.sha256(network.read_bytes()).hexdigest() == digest
 
 
 def test_a_failing_chapter_fails_the_book(clone):

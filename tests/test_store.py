@@ -33,6 +33,15 @@ def test_what_is_there_is_read_and_equals_what_was_made(tmp_path):
     assert read.info == {"names": ["a", "b"]}
 
 
+def test_equal_items_are_equal_files(tmp_path):
+    files = []
+    for name in ("one", "other", "third"):
+        store = Store(tmp_path / name)
+        store.get_or_make("things", IDENTITY, item)
+        files.append(store.path("things", IDENTITY).read_bytes())
+    assert len(set(files)) == 1
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"nested": {"pair": (2, 1)}}, {"more": None}])
 def test_another_identity_is_another_item(tmp_path, change):
     store = Store(tmp_path)
