@@ -1,4 +1,4 @@
-"""The `fairq` command: run chapters, build the book."""
+"""The `fairq` command: bring data in, make networks, run chapters, build the book."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import click
 import yaml
 
 from fairq_utils import __version__
-from fairq_utils.errors import BadInput, ChapterFailed
+from fairq_utils.errors import BadInput, ChapterFailed, JobsFailed
 
 
 class _Refused(click.ClickException):
@@ -33,14 +34,16 @@ class _Sentences(click.Group):
             return super().invoke(ctx)
         except BadInput as error:
             raise _Refused(str(error)) from None
-        except ChapterFailed as error:
+        except (ChapterFailed, JobsFailed) as error:
             raise click.ClickException(str(error)) from None
 
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fairq")
 def main() -> None:
-    """Who pays when a neural network is quantized? Run the chapters of the book, and build it."""
+    """Who pays when a neural network is quantized? Bring data in, make networks,
+    run the chapters of the book, and build it.
+    """
 
 
 _parameters_option = click.option(
@@ -91,9 +94,15 @@ def run(chapter: str, given: tuple[str, ...], help_parameters: bool, out: Path |
 @main.command()
 @_parameters_option
 @click.option(
+    "--workers",
+    default=os.cpu_count() or 1,
+    show_default="all cores",
+    help="Processes that make networks beside each other.",
+)
+@click.option(
     "--profile", default="laptop", show_default=True, help="laptop, full, or a file of the same form."
 )
-def book(given: tuple[str, ...], profile: str) -> None:
+def book(given: tuple[str, ...], profile: str, workers: int) -> None:
     """Run the chapters that changed and build the book.
 
     With -p or another profile a second book is built beside the first. A parameter is given to every
@@ -101,6 +110,7 @@ def book(given: tuple[str, ...], profile: str) -> None:
     """
     from fairq_utils import chapters
 
+    os.environ.setdefault("FAIRQ_WORKERS", str(workers))  # for the kernels, in which the chapters run
     root = chapters.book_root()
     parsed = _parse(given)
     values = chapters.load_profile(profile, root)
@@ -188,6 +198,220 @@ def serve(port: int) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo("stopped")
+
+
+# ---------------------------------------------------------------- data and networks
+
+# As in fairq_utils.data, which takes a second to import.
+_DATA_NAMES = (
+    "moths",
+    "moths-by-size",
+    "moths-by-difficulty",
+    "moths-equal",
+    "utkface",
+    "fairface",
+    "celeba",
+    "folder",
+)
+
+
+def _study_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which studies, for every command that asks for some."""
+    options = [
+        click.option(
+            "--dataset", default="moths", show_default=True, help=f"One of {', '.join(_DATA_NAMES)}."
+        ),
+        click.option(
+            "--root", multiple=True, metavar="PATH", help="Where your copy of the data lies. May be repeated."
+        ),
+        click.option("--label", default="", help="What is predicted.  [default: the data set's own]"),
+        click.option("--group", default="", help="Whom to compare.  [default: the data set's own]"),
+        click.option("--image-size", default=32, show_default=True, help="Pixels along a side."),
+        click.option(
+            "--train-images", default=0, help="At most so many to learn from.  [default: all; 6000 moths]"
+        ),
+        click.option(
+            "--test-images", default=0, help="At most so many to test on.  [default: all; 6000 moths]"
+        ),
+        click.option("--arch", default="resnet18", show_default=True, help="The network's architecture."),
+        click.option("--weights", default="", help="imagenet: begin with these, from a file you have."),
+        click.option("--epochs", default=0, help="Passes over the training images.  [default: the recipe's]"),
+        click.option(
+            "--seeds", default="0-4", show_default=True, help="One network from each: 0-4 or 0,2,5."
+        ),
+        click.option("--bits", default="8,6,5,4,3,2", show_default=True, help="Widths from 2 to 16."),
+        click.option(
+            "--treatments",
+            default="ptq",
+            show_default=True,
+            help="For each width ptq, qat, fairqat, mse-channel, ...; or whole names such as nf4.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _asked(
+    root: tuple[str, ...], seeds: str, bits: str, treatments: str, **settings: Any
+) -> tuple[list[Any], list[Any]]:
+    """The studies and treatments that the options name."""
+    from fairq_utils.studies import studies
+
+    asked = studies(seeds=_numbers("seeds", seeds), root=os.pathsep.join(root), **settings)
+    return asked, _treatments(_numbers("bits", bits), treatments)
+
+
+def _treatments(widths: list[int], names: str) -> list[Any]:
+    from fairq_utils.treatments import FP32, Treatment
+
+    found = [FP32]
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if name == "ptq":
+            found += [Treatment(width) for width in widths]
+        elif name.split("-")[0] in Treatment.words():
+            found += [Treatment.parse(f"int{width}-{name}") for width in widths]
+        else:
+            found.append(Treatment.parse(name))
+    return list(dict.fromkeys(found))
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match:
+            raise BadInput(f"{name} is {text!r}; expected whole numbers, such as 0-4 or 8,6,4.")
+        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return numbers
+
+
+@main.command()
+@click.argument("name", type=click.Choice(_DATA_NAMES))
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--label", help="What is predicted: race, gender or age; an attribute of CelebA.")
+@click.option("--group", help="Whom to compare, likewise.")
+@click.option("--image-size", default=32, show_default=True, help="Pixels along a side.")
+@click.option("--train-images", type=int, help="At most so many to learn from.  [default: all; 6000 moths]")
+@click.option("--test-images", type=int, help="At most so many to test on.  [default: all; 6000 moths]")
+@click.option(
+    "--split-seed", default=0, show_default=True, help="Decides the split where the data have none."
+)
+@click.option("--keep-conflicting", is_flag=True, help="Keep copies of one image whose labels disagree.")
+def data(name: str, paths: tuple[str, ...], **settings: Any) -> None:
+    """Look at the data you have: what was found, what is left out and why, and who is in it.
+
+    PATH is a folder, a .zip or a .tar.gz as it was downloaded, or several of them. The images are decoded
+    into the store; nothing else is written, and your files stay as they are.
+    """
+    from fairq_utils.data import DataSettings, describe
+    from fairq_utils.studies import dataset
+
+    root = os.pathsep.join(paths) or None
+    click.echo(describe(dataset(DataSettings(name=name, root=root, **settings))))
+
+
+@main.command()
+@_study_options
+@click.option("--workers", default=0, metavar="N", help="Make them in N processes of this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="Make them on the Dask cluster at that address.")
+def sweep(workers: int, scheduler: str | None, **options: Any) -> None:
+    """Make every network and prediction that is missing, here or on a cluster.
+
+    What exists is left as it is, so a sweep that was stopped goes on where it was. Without --workers and
+    --scheduler it runs in this process, on one core.
+    """
+    from fairq_utils import jobs
+    from fairq_utils.store import Store
+    from fairq_utils.studies import predictions
+
+    asked, treatments = _asked(**options)
+    store = Store()
+    with jobs.cluster(workers=workers, scheduler=scheduler) as client:
+        found = predictions(asked, treatments, store=store, client=client)
+    made = ", ".join(f"{count} {kind}" for kind, count in sorted(store.written.items())) or "nothing"
+    click.echo(f"{len(found)} predictions of {len(asked)} networks are in {store.root}; made now: {made}")
+
+
+@main.command()
+@_study_options
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the tables.")
+@click.option("--format", default="csv", show_default=True, help="csv or parquet.")
+def export(out: Path, format: str, **options: Any) -> None:
+    """Write tidy tables of what the store holds, and a record of where the numbers come from.
+
+    Nothing is computed: what is missing is made by `fairq sweep` with the same options.
+    """
+    from fairq_utils import results
+    from fairq_utils.studies import stored_predictions
+
+    asked, treatments = _asked(**options)
+    for path in results.export(stored_predictions(asked, treatments), out, format=format):
+        click.echo(_shown(path))
+
+
+@main.command()
+def treatments() -> None:
+    """List what the name of a treatment can be made of."""
+    from fairq_utils.treatments import vocabulary
+
+    for part, rows in vocabulary().groupby("part", sort=False):
+        click.echo(f"{part}s")
+        for word, meaning in zip(rows["word"], rows["meaning"], strict=True):
+            click.echo(f"  {word:<12}{meaning}")
+
+
+@main.command()
+def status() -> None:
+    """Say what the store holds, and its size. FAIRQ_STORE names its folder."""
+    from fairq_utils.store import Store
+
+    store = Store()
+    rows: dict[tuple[str, str], list[int]] = {}
+    for entry, state in _entries(store):
+        rows.setdefault((entry.kind, state), []).append(entry.nbytes)
+    click.echo(f"{store.root}")
+    for (kind, state), sizes in sorted(rows.items()):
+        click.echo(f"  {kind:<12} {state:<10} {len(sizes):>7,}  {_size(sum(sizes)):>10}")
+    total = [size for sizes in rows.values() for size in sizes]
+    click.echo(f"  {'all':<12} {'':<10} {len(total):>7,}  {_size(sum(total)):>10}")
+    if any(state != "current" for _, state in rows):
+        click.echo("What is not current was made by other code or is damaged; `fairq prune` removes it.")
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+def prune(dry_run: bool) -> None:
+    """Remove from the store what this code can no longer ask for, and what is damaged.
+
+    Another checkout of other code that uses the same store would have to make its own again.
+    """
+    from fairq_utils.store import Store
+
+    store = Store()
+    stale = [entry for entry, state in _entries(store) if state != "current"]
+    for entry in stale if not dry_run else []:
+        store.remove(entry)
+    size = _size(sum(entry.nbytes for entry in stale))
+    click.echo(f"{len(stale)} files, {size}: {'would be removed' if dry_run else 'removed'}")
+
+
+def _entries(store: Any) -> Iterator[tuple[Any, str]]:
+    from fairq_utils.studies import is_current
+
+    for entry in store.entries():
+        if entry.identity is None:
+            yield entry, "damaged"
+        else:
+            yield entry, "current" if is_current(entry.identity) else "outdated"
+
+
+def _size(nbytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if nbytes < 1000 or unit == "GB":
+            break
+        nbytes /= 1000
+    return f"{nbytes:,.0f} {unit}" if unit == "bytes" else f"{nbytes:,.1f} {unit}"
 
 
 @main.command()

@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -22,7 +22,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fairq_utils.data import Dataset
+from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.studies import Prediction
 
 # At least 3 : 1 against white and against the dark page, so that one figure serves both.
@@ -112,8 +112,15 @@ def drawn(figure: Figure, *, alt: str, caption: str = "") -> Picture:
     return Picture(svg, alt, caption)
 
 
-def contact_sheet(images: Dataset, *, columns: int = 10) -> Picture:
-    """The first training images of each group, a row a group, the name in front."""
+def contact_sheet(settings: DataSettings, *, columns: int = 10) -> Picture:
+    """The first training images of each group, larger than the network sees them; never photographs."""
+    if not settings.is_drawn:
+        text = "No photograph is shown: the people on them were not asked."
+        return Picture(f"<p>{text}</p>", text)
+    return _sheet(replace(settings, image_size=96, train_images=300, test_images=100).load(), columns)
+
+
+def _sheet(images: Dataset, columns: int) -> Picture:
     sheets = []
     for group, name in enumerate(images.group_names):
         chosen = images.images[images.is_train & (images.groups == group)][:columns]

@@ -11,8 +11,9 @@ import os
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,21 @@ class Item:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A file of the store. Without an identity it is damaged, or was left by a process that was killed."""
+
+    path: Path
+    kind: str
+    nbytes: int
+    identity: dict[str, Any] | None
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        return json.loads((file.metadata() or {})["fairq"])
+
+
 class Store:
     """A folder of items, each under a digest of its identity.
 
@@ -84,6 +100,7 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or default_root()
+        self.written: Counter[str] = Counter()  # of each kind, by this object
 
     def path(self, kind: str, identity: dict[str, Any]) -> Path:
         """The file of the item with this identity, whether it exists or not."""
@@ -92,22 +109,69 @@ class Store:
 
     def get_or_make(self, kind: str, identity: dict[str, Any], make: Callable[[], Item]) -> Item:
         """Read the item, or make it, keep it and return it; of two processes at once, one makes it."""
-        path = self.path(kind, identity)
-        if item := self._read(path, identity):
+        if item := self.find(kind, identity):
             return item
-        with self._alone(path):
-            if item := self._read(path, identity):
+        with self.lock(kind, identity):
+            if item := self.find(kind, identity):
                 return item
             item = make()
-            self._write(path, identity, item)
+            self.keep(kind, identity, item)
             return item
+
+    def find(self, kind: str, identity: dict[str, Any]) -> Item | None:
+        """The item, if it is here and whole; one that is not whole is set aside."""
+        return self._read(self.path(kind, identity), identity)
+
+    def keep(self, kind: str, identity: dict[str, Any], item: Item) -> None:
+        """Write the item, whole or not at all. Hold its lock meanwhile."""
+        self._write(self.path(kind, identity), identity, item)
+
+    @contextmanager
+    def lock(self, kind: str, identity: dict[str, Any]) -> Iterator[None]:
+        """Wait until no other process makes the item, and keep others from it."""
+        lock = self._locked(kind, identity, timeout=-1)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def try_lock(self, kind: str, identity: dict[str, Any]) -> filelock.BaseFileLock | None:
+        """The lock, held and to be released; None if another process holds it."""
+        try:
+            return self._locked(kind, identity, timeout=0)
+        except filelock.Timeout:
+            return None
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything that lies in the store, kind by kind; contents are not read."""
+        for path in sorted(self.root.glob("*/*")):
+            if path.parent.name == "locks":
+                continue
+            identity = None
+            if path.suffix == ".safetensors" and not path.name.startswith("."):
+                with suppress(safetensors.SafetensorError, KeyError, ValueError, OSError):
+                    identity = _header(path)["identity"]
+            yield Entry(path, path.parent.name, path.stat().st_size, identity)
+
+    def remove(self, entry: Entry) -> None:
+        """Delete a file of the store, unless some process holds its lock, to write it perhaps."""
+        lock = filelock.FileLock(self._lock_path(entry.path))
+        with (
+            saying_what_cannot_be_written(self.root),
+            suppress(filelock.Timeout),
+            lock.acquire(blocking=False),
+        ):
+            entry.path.unlink(missing_ok=True)
+
+    def _lock_path(self, path: Path) -> Path:
+        return self.root / "locks" / f"{path.name}.lock"
 
     def _read(self, path: Path, identity: dict[str, Any]) -> Item | None:
         if not path.exists():
             return None
         try:
+            header = _header(path)
             with safetensors.safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})["fairq"])
                 item = Item({name: file.get_tensor(name) for name in file.keys()}, header["info"])  # noqa: SIM118
             intact = header["digest"] == item.digest and canonical(header["identity"]) == canonical(identity)
         except (safetensors.SafetensorError, KeyError, ValueError, OSError):
@@ -127,16 +191,15 @@ class Store:
         for leftover in path.parent.glob(f".{path.name}.*"):  # of a process killed while it wrote
             leftover.unlink(missing_ok=True)
         write_atomically(path, safetensors.torch.save(tensors, metadata=header))
+        self.written[path.parent.name] += 1
 
-    @contextmanager
-    def _alone(self, path: Path) -> Iterator[None]:
-        lock = self.root / "locks" / f"{path.name}.lock"
+    def _locked(self, kind: str, identity: dict[str, Any], *, timeout: float) -> filelock.BaseFileLock:
+        lock = filelock.FileLock(self._lock_path(self.path(kind, identity)))
         with saying_what_cannot_be_written(self.root):
-            lock.parent.mkdir(parents=True, exist_ok=True)
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
             # The operating system frees the lock of a process that dies, however it dies.
-            held = filelock.FileLock(lock).acquire()
-        with held:
-            yield
+            lock.acquire(timeout=timeout)
+        return lock
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -163,6 +226,8 @@ def saying_what_cannot_be_written(folder: Path) -> Iterator[None]:
     """Turn the operating system's refusal into one sentence."""
     try:
         yield
+    except filelock.Timeout:  # an OSError, but none of the operating system's
+        raise
     except OSError as error:
         raise BadInput(
             f"{folder} cannot be written ({error.strerror}); expected a folder with space that you may "
@@ -180,10 +245,11 @@ def canonical(value: Any) -> str:
 
 
 @cache
-def code_digest(module: str) -> str:
+def code_digest(module: str, *, without: tuple[str, ...] = ()) -> str:
     """Digest of a module's source and of every module of its package that it imports, directly or not.
 
     An item made by that code carries it in its identity, so that no edit can leave a stale item behind.
+    `without`: modules to leave out, and what only they import, because their work enters otherwise.
 
     >>> code_digest("fairq_utils.store") == code_digest("fairq_utils.errors")
     False
@@ -194,7 +260,7 @@ def code_digest(module: str) -> str:
     while waiting:
         name = waiting.pop()
         spec = importlib.util.find_spec(name)
-        if name in sources or spec is None or spec.origin is None:
+        if name in sources or name in without or spec is None or spec.origin is None:
             continue
         sources[name] = Path(spec.origin).read_bytes()
         for node in ast.walk(ast.parse(sources[name])):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cache, partial
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fairq_utils import data
+from fairq_utils import jobs
+from fairq_utils.architectures import build, weights_digest
+from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
+from fairq_utils.fairqat import FairQAT
 from fairq_utils.metrics import (
     accuracy_intervals,
     collapse,
@@ -23,14 +26,23 @@ from fairq_utils.metrics import (
     correct_answers,
     fairness_violation_under_equality,
 )
-from fairq_utils.quantizers import UniformQuantizer, bake, quantize_model
 from fairq_utils.store import Item, Store, code_digest, versions
-from fairq_utils.training import Recipe, build, default_device, predict, train
+from fairq_utils.training import Recipe, default_device, predict, train
+from fairq_utils.treatments import FP32, Treatment
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+# The images enter an identity by their fingerprint, whatever code read them.
+_TREATING = code_digest("fairq_utils.treatments", without=("fairq_utils.data",))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """Everything that decides one full-precision network.
+
+    `weights`: where training begins: None at random ones, "imagenet" at those of a file that you have.
 
     >>> Study(seed=3).name
     'moths-resnet18-32px-seed3'
@@ -40,81 +52,22 @@ class Study:
     fairq_utils.errors.BadInput: seed is -1; expected a whole number of at least 0.
     """
 
-    dataset: str = "moths"
+    dataset: DataSettings = field(default_factory=DataSettings)
     arch: str = "resnet18"
-    image_size: int = 32
-    train_images: int = 6000
-    test_images: int = 6000
+    weights: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or self.seed < 0:
+        if type(self.seed) is not int or self.seed < 0:
             raise BadInput(f"seed is {self.seed!r}; expected a whole number of at least 0.")
-        build(self.arch, classes=2)  # refuses an unknown architecture
-        self.data_settings  # noqa: B018 - refuses settings that no data set can have
+        # Refuses an architecture that is unknown or does not take such images.
+        build(self.arch, classes=2, image_size=self.dataset.image_size)
 
     @property
     def name(self) -> str:
         """Short enough for a file name; the settings it leaves out are in the digest beside it."""
-        return f"{self.dataset}-{self.arch}-{self.image_size}px-seed{self.seed}"
-
-    @property
-    def data_settings(self) -> data.MothSettings:
-        """What decides the images: the same for every seed of training."""
-        return data.settings(
-            self.dataset,
-            image_size=self.image_size,
-            train_images=self.train_images,
-            test_images=self.test_images,
-        )
-
-
-@dataclass(frozen=True)
-class Treatment:
-    """What is done to a network: nothing (`fp32`), or its weights rounded to `bits` bits (`int4`).
-
-    Weights are rounded after training, symmetrically, one scale for each tensor, from the largest
-    magnitude. The name parses back:
-
-    >>> Treatment(4).name, Treatment.parse("int4") == Treatment(4), Treatment.parse("fp32").bits
-    ('int4', True, None)
-    >>> Treatment(1)
-    Traceback (most recent call last):
-        ...
-    fairq_utils.errors.BadInput: bits is 1; expected a whole number from 2 to 16.
-    """
-
-    bits: int | None = None
-
-    def __post_init__(self) -> None:
-        self.quantizer  # noqa: B018 - refuses a width that it cannot quantize to
-
-    @property
-    def quantizer(self) -> UniformQuantizer | None:
-        """What rounds the weights; nothing does at full precision."""
-        return None if self.bits is None else UniformQuantizer(self.bits)
-
-    @property
-    def name(self) -> str:
-        """As it stands in tables and figures."""
-        return "fp32" if self.bits is None else f"int{self.bits}"
-
-    @classmethod
-    def parse(cls, name: str) -> Treatment:
-        """The treatment of that name."""
-        if match := re.fullmatch(r"fp32|int(\d+)", name):
-            return cls(int(match[1]) if match[1] else None)
-        raise BadInput(
-            f"treatment is {name!r}; expected fp32, or int and a width from 2 to 16, such as int4."
-        )
-
-    def apply(self, network: nn.Module) -> nn.Module:
-        """The treated network; the given one stays as it is."""
-        return bake(quantize_model(network, self.quantizer)) if self.quantizer else network
-
-
-FP32 = Treatment()
+        return f"{self.dataset.name}-{self.arch}-{self.dataset.image_size}px-seed{self.seed}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +81,8 @@ class Prediction:
     groups: Tensor
     label_names: tuple[str, ...]
     group_names: tuple[str, ...]
+    fingerprint: str = ""  # of the images
+    device: str = ""  # that ran the network
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -135,8 +90,25 @@ class Prediction:
         return correct_answers(self.logits, self.labels)
 
 
-def studies(*, seeds: Sequence[int] | str, **settings: object) -> list[Study]:
-    """The same study for each training seed.
+def studies(
+    *,
+    seeds: Sequence[int] | str,
+    dataset: str = "moths",
+    root: str = "",
+    label: str = "",
+    group: str = "",
+    image_size: int = 32,
+    train_images: int = 0,
+    test_images: int = 0,
+    arch: str = "resnet18",
+    weights: str = "",
+    recipe: Recipe | None = None,
+    epochs: int = 0,
+) -> list[Study]:
+    """The same study for each training seed, from the plain values that a notebook or a command gives.
+
+    Nothing ("" or 0) stands for the default: the data set's own label and group, all of its images, the recipe's
+    own epochs.
 
     >>> [study.seed for study in studies(seeds=[0, 1], dataset="moths")]
     [0, 1]
@@ -145,22 +117,40 @@ def studies(*, seeds: Sequence[int] | str, **settings: object) -> list[Study]:
         ...
     fairq_utils.errors.BadInput: seeds is []; expected whole numbers, each once, such as [0, 1, 2].
     """
-    numbers = _whole_numbers("seeds", seeds, such_as=[0, 1, 2])
-    return [Study(seed=seed, **settings) for seed in numbers]  # type: ignore[arg-type]
+    settings = DataSettings(
+        name=dataset,
+        root=root or None,
+        image_size=image_size,
+        label=label or None,
+        group=group or None,
+        train_images=train_images or None,
+        test_images=test_images or None,
+    )
+    recipe = recipe or Recipe()
+    recipe = replace(recipe, epochs=epochs) if epochs else recipe
+    return [
+        Study(dataset=settings, arch=arch, weights=weights or None, recipe=recipe, seed=seed)
+        for seed in _whole_numbers("seeds", seeds, such_as=[0, 1, 2])
+    ]
 
 
-def treatments(bit_widths: Sequence[int] | str) -> list[Treatment]:
-    """Full precision first, then each bit width from the widest to the narrowest.
+def treatments(bit_widths: Sequence[int] | str, *options: str) -> list[Treatment]:
+    """Full precision first, then each bit width from the widest to the narrowest, with these options.
 
     >>> [treatment.name for treatment in treatments([4, 8])]
     ['fp32', 'int8', 'int4']
+    >>> [treatment.name for treatment in treatments([4], "mse", "channel")]
+    ['fp32', 'int4-mse-channel']
     >>> treatments([])
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: bit_widths is []; expected whole numbers, each once, such as [8, 4, 2].
     """
     widths = _whole_numbers("bit_widths", bit_widths, such_as=[8, 4, 2])
-    return [FP32, *(Treatment(bits) for bits in sorted(widths, reverse=True))]
+    return [
+        FP32,
+        *(Treatment.parse("-".join([f"int{bits}", *options])) for bits in sorted(widths, reverse=True)),
+    ]
 
 
 def _whole_numbers(name: str, given: Sequence[int] | str, *, such_as: list[int]) -> list[int]:
@@ -174,66 +164,269 @@ def _whole_numbers(name: str, given: Sequence[int] | str, *, such_as: list[int])
     return numbers
 
 
-def dataset(study: Study, *, store: Store | None = None) -> data.Dataset:
-    """The images of a study, drawn once and then read."""
+# ---------------------------------------------------------------- what is asked for
+
+
+def dataset(settings: DataSettings | Study, *, store: Store | None = None) -> Dataset:
+    """The images, drawn or read from your copy once, and from then on from the store."""
     store = store or Store()
-    settings = study.data_settings
+    settings = settings.dataset if isinstance(settings, Study) else settings
     tensors = ("images", "labels", "groups", "is_train")
-    names = ("label_names", "group_names")
+    about = ("label_names", "group_names", "notes")
 
     def make() -> Item:
-        made = data.load(settings)
+        made = settings.load()
         return Item(
-            {name: getattr(made, name) for name in tensors}, {name: getattr(made, name) for name in names}
+            {name: getattr(made, name) for name in tensors}, {name: getattr(made, name) for name in about}
         )
 
     identity = {
-        "name": f"{study.dataset}-{study.image_size}px",
-        "settings": asdict(settings),
+        "name": f"{settings.name}-{settings.image_size}px",
+        "settings": settings.identity(),
         "code": code_digest("fairq_utils.data"),
-        "versions": versions("torch", "numpy"),
+        "versions": versions("torch", "numpy", "pillow"),
     }
     item = store.get_or_make("datasets", identity, make)
-    return data.Dataset(**item.tensors, **{name: tuple(item.info[name]) for name in names})  # type: ignore[arg-type]
+    info = item.info
+    return Dataset(
+        **item.tensors,
+        label_names=tuple(info["label_names"]),
+        group_names=tuple(info["group_names"]),
+        notes=info["notes"],
+    )
+
+
+def predictions(
+    studies: Iterable[Study],
+    treatments: Sequence[Treatment],
+    *,
+    store: Store | None = None,
+    client: Client | None = None,
+) -> list[Prediction]:
+    """What each treated network says of the test images of its study: read, or made when missing.
+
+    With a `client` of a Dask cluster, what is missing is made there.
+    """
+    store = store or Store()
+    asked = [(plan, treatment) for plan in _plans(studies, store) for treatment in treatments]
+    items = jobs.make([plan.prediction(treatment) for plan, treatment in asked], store=store, client=client)
+    return [
+        _as_prediction(plan, treatment, item) for (plan, treatment), item in zip(asked, items, strict=True)
+    ]
+
+
+def stored_predictions(
+    studies: Iterable[Study], treatments: Sequence[Treatment], *, store: Store | None = None
+) -> list[Prediction]:
+    """The same, but nothing is made: what is missing is refused."""
+    store = store or Store()
+    asked = [(plan, treatment) for plan in _plans(studies, store) for treatment in treatments]
+    found = []
+    for plan, treatment in asked:
+        job = plan.prediction(treatment)
+        if item := store.find(job.kind, job.identity):
+            found.append(_as_prediction(plan, treatment, item))
+    if len(found) < len(asked):
+        raise BadInput(
+            f"{len(asked) - len(found)} of {len(asked)} predictions are not in {store.root}; expected all: "
+            "make them first by `fairq sweep` with the same options."
+        )
+    return found
+
+
+def _as_prediction(plan: _Plan, treatment: Treatment, item: Item) -> Prediction:
+    is_test = ~plan.images.is_train
+    return Prediction(
+        plan.study,
+        treatment,
+        item.tensors["logits"],
+        plan.images.labels[is_test],
+        plan.images.groups[is_test],
+        plan.images.label_names,
+        plan.images.group_names,
+        fingerprint=plan.images.fingerprint,
+        device=item.info["device"],
+    )
+
+
+def networks(
+    studies: Iterable[Study],
+    treatments: Sequence[Treatment] = (FP32,),
+    *,
+    store: Store | None = None,
+    client: Client | None = None,
+) -> list[nn.Module]:
+    """The treated networks, study by study, on the CPU and in evaluation mode.
+
+    Those that are trained are read, or made when missing; those that are only rounded are rounded anew.
+    """
+    store = store or Store()
+    asked = [(plan, treatment) for plan in _plans(studies, store) for treatment in treatments]
+    items = jobs.make([plan.network(treatment) for plan, treatment in asked], store=store, client=client)
+    return [
+        _treated(plan.study, treatment, plan.images, item)
+        for (plan, treatment), item in zip(asked, items, strict=True)
+    ]
 
 
 def network(study: Study, *, store: Store | None = None) -> nn.Module:
     """The full-precision network of a study, trained once and then read."""
-    store = store or Store()
-    images = dataset(study, store=store)
+    return networks([study], store=store)[0]
 
-    def make() -> Item:
-        trained = train(
-            study.arch,
-            images.images[images.is_train],
-            images.labels[images.is_train],
-            classes=len(images.label_names),
-            recipe=study.recipe,
-            seed=study.seed,
-            description=f"training {study.name}",
+
+def is_current(identity: dict[str, Any]) -> bool:
+    """Whether this code, with what is installed, could still ask for the item of that identity.
+
+    >>> is_current({"name": "x", "code": "of another version", "versions": {}})
+    False
+    """
+    inner = [value for value in identity.values() if isinstance(value, dict) and "code" in value]
+    installed = identity["versions"] == versions(*identity["versions"]) if "versions" in identity else True
+    return identity["code"] in _current_code() and installed and all(map(is_current, inner))
+
+
+def _current_code() -> set[str]:
+    return {code_digest("fairq_utils.data"), code_digest("fairq_utils.training"), _TREATING}
+
+
+# ---------------------------------------------------------------- how it is made
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """The jobs of one study."""
+
+    study: Study
+    images: Dataset
+
+    @cached_property
+    def original(self) -> jobs.Job:
+        """Train the network in full precision."""
+        study = self.study
+        identity = {
+            "name": study.name,
+            "data": self.images.fingerprint,
+            "arch": study.arch,
+            "weights": weights_digest(study.arch, study.weights),
+            "recipe": asdict(study.recipe),
+            "seed": study.seed,
+            "code": code_digest("fairq_utils.training"),
+            "versions": versions("torch", "torchvision"),
+        }
+        cost = 3 * study.recipe.epochs * self._count_train
+        return jobs.Job(
+            kind="networks",
+            identity=identity,
+            function=partial(_train, study),
+            data=self.images,
+            cost=cost,
         )
-        return Item(trained.state_dict())
 
-    item = store.get_or_make("networks", _network_identity(study, images), make)
-    network = build(study.arch, classes=len(images.label_names))
-    network.load_state_dict(item.tensors)
+    def network(self, treatment: Treatment) -> jobs.Job:
+        """The network whose weights the treatment rounds: the original, or one that was trained further."""
+        if not treatment.trains:
+            return self.original
+        identity = {
+            "name": f"{self.study.name}-{treatment.name}",
+            "network": self.original.identity,
+            "treatment": treatment.name,
+            "code": _TREATING,
+        }
+        return jobs.Job(
+            kind="networks",
+            identity=identity,
+            function=partial(_retrain, self.study, treatment),
+            data=self.images,
+            needs=(self.original,),
+            cost=3 * FairQAT(None).recipe.epochs * self._count_train,
+        )
+
+    def prediction(self, treatment: Treatment) -> jobs.Job:
+        """Run the treated network over the test images."""
+        network = self.network(treatment)
+        identity = {
+            "name": f"{self.study.name}-{treatment.name}",
+            "network": network.identity,
+            "treatment": treatment.name,
+            "code": _TREATING,
+        }
+        return jobs.Job(
+            kind="predictions",
+            identity=identity,
+            function=partial(_predict, self.study, treatment),
+            data=self.images,
+            needs=(network,),
+            cost=len(self.images.is_train) - self._count_train,
+        )
+
+    @cached_property
+    def _count_train(self) -> int:
+        return int(self.images.is_train.sum())
+
+
+def _plans(studies: Iterable[Study], store: Store) -> list[_Plan]:
+    images: dict[DataSettings, Dataset] = {}  # read once, whatever the number of seeds
+    plans = []
+    for study in studies:
+        if study.dataset not in images:
+            images[study.dataset] = dataset(study, store=store)
+        plans.append(_Plan(study, images[study.dataset]))
+    return plans
+
+
+def _train(study: Study, images: Dataset, *, report: Callable[[int], object]) -> Item:
+    trained = train(
+        study.arch,
+        images.images[images.is_train],
+        images.labels[images.is_train],
+        classes=len(images.label_names),
+        recipe=study.recipe,
+        seed=study.seed,
+        weights=study.weights,
+        description=study.name,
+        report=report,
+    )
+    return Item(trained.state_dict(), _where())
+
+
+def _retrain(
+    study: Study, treatment: Treatment, images: Dataset, original: Item, *, report: Callable[[int], object]
+) -> Item:
+    network = _filled(study, images, original)
+    trained = treatment.train(
+        network, images, seed=study.seed, description=f"{study.name} {treatment.name}", report=report
+    )
+    return Item(trained.state_dict(), _where())
+
+
+def _predict(
+    study: Study, treatment: Treatment, images: Dataset, network: Item, *, report: Callable[[int], object]
+) -> Item:
+    treated = _treated(study, treatment, images, network).to(default_device())
+    logits = predict(treated, images.images[~images.is_train])
+    report(len(logits))
+    return Item({"logits": logits}, _where())
+
+
+def _treated(study: Study, treatment: Treatment, images: Dataset, network: Item) -> nn.Module:
+    return treatment.apply(_filled(study, images, network), images)
+
+
+def _filled(study: Study, images: Dataset, item: Item) -> nn.Module:
+    # On no device first: drawing weights that are then overwritten would take longer than reading them.
+    with torch.device("meta"):
+        network = build(study.arch, classes=len(images.label_names), image_size=study.dataset.image_size)
+    network.load_state_dict(item.tensors, assign=True)
     return network.eval()
 
 
-def predictions(
-    studies: Iterable[Study], treatments: Sequence[Treatment], *, store: Store | None = None
-) -> list[Prediction]:
-    """What each treated network says of the test images of its study: read, or made when missing."""
-    store = store or Store()
-    images_of: dict[data.MothSettings, data.Dataset] = {}  # read once, whatever the number of seeds
-    found = []
-    for study in studies:
-        if study.data_settings not in images_of:
-            images_of[study.data_settings] = dataset(study, store=store)
-        images = images_of[study.data_settings]
-        original = cache(partial(network, study, store=store))  # needed only when a prediction is missing
-        found += [_prediction(study, treatment, images, original, store) for treatment in treatments]
-    return found
+def _where() -> dict[str, str]:
+    """On what it was computed: other hardware rounds otherwise."""
+    device = default_device()
+    return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
+
+
+# ---------------------------------------------------------------- tables
 
 
 def accuracy_table(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
@@ -242,6 +435,24 @@ def accuracy_table(predictions: Sequence[Prediction], *, level: float = 0.95) ->
         predictions,
         lambda own: accuracy_intervals(_correct(own), **_groups(own), level=level),
     )
+
+
+def accuracy_by_seed_table(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """Of every single network: how many test images each group has, and how many of them it names right."""
+    tables = []
+    for prediction in predictions:
+        right = np.bincount(
+            prediction.groups, weights=prediction.correct, minlength=len(prediction.group_names)
+        )
+        own = {
+            "treatment": prediction.treatment.name,
+            "seed": prediction.study.seed,
+            "group": names,
+            "n": np.bincount(prediction.groups, minlength=len(names)),
+            "correct": right.astype(int),
+        }
+        tables.append(pd.DataFrame(own))
+    return pd.concat(tables, ignore_index=True)
 
 
 def change_table(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
@@ -293,45 +504,3 @@ def _correct(predictions: Sequence[Prediction]) -> NDArray[np.bool_]:
 
 def _groups(predictions: Sequence[Prediction]) -> dict[str, Any]:
     return {"groups": predictions[0].groups, "group_names": predictions[0].group_names}
-
-
-def _network_identity(study: Study, images: data.Dataset) -> dict:
-    return {
-        "name": study.name,
-        "study": asdict(study),
-        "data": images.fingerprint,
-        "device": default_device().type,
-        "code": code_digest("fairq_utils.training"),
-        "versions": versions("torch", "torchvision"),
-    }
-
-
-def _prediction(
-    study: Study,
-    treatment: Treatment,
-    images: data.Dataset,
-    original: Callable[[], nn.Module],
-    store: Store,
-) -> Prediction:
-    is_test = ~images.is_train
-
-    def make() -> Item:
-        treated = treatment.apply(original()).to(default_device())
-        return Item({"logits": predict(treated, images.images[is_test])})
-
-    identity = {
-        "name": f"{study.name}-{treatment.name}",
-        "network": _network_identity(study, images),
-        "treatment": repr(treatment.quantizer),
-        "code": [code_digest("fairq_utils.quantizers"), code_digest("fairq_utils.training")],
-    }
-    logits = store.get_or_make("predictions", identity, make).tensors["logits"]
-    return Prediction(
-        study,
-        treatment,
-        logits,
-        images.labels[is_test],
-        images.groups[is_test],
-        images.label_names,
-        images.group_names,
-    )

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.std import tqdm
 
+from fairq_utils.architectures import build
 from fairq_utils.errors import BadInput
-
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"resnet18": torchvision.models.resnet18}
+from fairq_utils.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +62,6 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def build(arch: str, *, classes: int) -> nn.Module:
-    """An untrained network of the named architecture.
-
-    >>> build("resnet18", classes=5).fc.out_features
-    5
-    >>> build("resnet19", classes=5)
-    Traceback (most recent call last):
-        ...
-    fairq_utils.errors.BadInput: arch is 'resnet19'; expected one of: resnet18.
-    """
-    if arch not in ARCHITECTURES:
-        raise BadInput(f"arch is {arch!r}; expected one of: {', '.join(ARCHITECTURES)}.")
-    return ARCHITECTURES[arch](num_classes=classes)
-
-
 def train(
     arch: str,
     images: Tensor,
@@ -87,64 +70,126 @@ def train(
     classes: int,
     recipe: Recipe = Recipe(),
     seed: int = 0,
+    weights: str | None = None,
     device: torch.device | None = None,
     description: str = "training",
+    report: Callable[[int], object] | None = None,
 ) -> nn.Module:
-    """Train a network from scratch on uint8 images (N x 3 x H x W); it comes back on the CPU, in eval mode.
+    """Train a network of that architecture on uint8 images (N x 3 x H x W); it comes back in eval mode.
 
-    The seed decides the first weights, the order of the images and how each is moved: two runs on one
-    machine give equal weights. PyTorch's global random state is left as it was.
+    From scratch, unless `weights` names some to begin with. What else is to be known says `fit`.
 
     >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
     >>> network = train("resnet18", images, torch.arange(8) % 2, classes=2, recipe=Recipe(epochs=1))
     >>> predict(network, images).shape
     torch.Size([8, 2])
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(arch, classes=classes, image_size=images.shape[-1], weights=weights)
+    return fit(
+        network,
+        images,
+        labels,
+        recipe=recipe,
+        seed=seed,
+        device=device,
+        description=description,
+        report=report,
+    )
+
+
+def fit(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    recipe: Recipe = Recipe(),
+    seed: int = 0,
+    example_weights: Tensor | None = None,
+    rows: Callable[[torch.Generator], Tensor] | None = None,
+    device: torch.device | None = None,
+    description: str = "training",
+    report: Callable[[int], object] | None = None,
+) -> nn.Module:
+    """Train this very network further; it comes back on the CPU, in eval mode.
+
+    The seed decides the order of the images and how each is moved: two runs on one machine with as many
+    threads give equal weights. PyTorch's global random state is left as it was.
+
+    `example_weights`: how much the loss of each image counts.
+    `rows`: draws the images of one epoch, each as often as it is to be seen; by default each once.
+    `report`: is told after each step how many images passed, a backward pass counting as two; without it
+    a progress bar is drawn.
+
+    >>> images = torch.randint(0, 256, (8, 3, 4, 4), dtype=torch.uint8)
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    >>> fit(network, images, torch.arange(8) % 2, recipe=Recipe(epochs=1)) is network
+    True
+    """
     if len(images) < 2:
         raise BadInput(f"{len(images)} images to train on; expected at least 2.")
     device = device or default_device()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build(arch, classes=classes)
     network = network.to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing from the stub
     images, labels = images.to(device), labels.to(device)
+    if example_weights is not None:
+        example_weights = example_weights.to(device)
 
     # Drawn on the CPU whatever the device, so that every device sees the same images in the same order.
     random = torch.Generator().manual_seed(seed)
+    rows = rows or partial(_each_once, len(images))
     # A short last batch is dropped: of one image, BatchNorm could take no statistics.
-    batch_size = min(recipe.batch_size, len(images))
-    steps = len(images) // batch_size
+    seen = len(rows(torch.Generator().manual_seed(seed)))
+    batch_size = min(recipe.batch_size, seen)
+    steps = seen // batch_size
+    total = recipe.epochs * steps
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        nesterov=True,
+        nesterov=recipe.momentum > 0,
     )
-    total = recipe.epochs * steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle((step + 1) / (total + 1)))
     network.train()
-    with progress(total=total, description=description) as bar:
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        torch.manual_seed(seed)  # of dropout, where the architecture has it
+        if report is None:
+            bar = stack.enter_context(
+                progress(total=3 * batch_size * total, description=description, unit="img")
+            )
+            report = bar.update
         for _ in range(recipe.epochs):
-            order = torch.randperm(len(images), generator=random).to(device)
-            for rows in order.split(batch_size)[:steps]:
-                batch = to_input(augment(images[rows], recipe, random))
+            for batch in rows(random).to(device).split(batch_size)[:steps]:
+                seen_images = to_input(augment(images[batch], recipe, random))
                 with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
-                    logits = network(batch)
-                loss = F.cross_entropy(logits.float(), labels[rows])
+                    logits = network(seen_images)
+                loss = _loss(logits.float(), labels[batch], example_weights, batch)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-                bar.update()
+                report(3 * len(batch))
             if not torch.isfinite(loss):
                 raise BadInput(
                     f"{description}: the loss became {loss.item()}; expected a finite number, "
                     f"so lower learning_rate (now {recipe.learning_rate})."
                 )
-    network = network.to(memory_format=torch.contiguous_format)
+    network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # likewise
     return network.eval().to("cpu")
+
+
+def _each_once(count: int, random: torch.Generator) -> Tensor:
+    return torch.randperm(count, generator=random)
+
+
+def _loss(logits: Tensor, labels: Tensor, weights: Tensor | None, rows: Tensor) -> Tensor:
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return (losses * weights[rows]).sum() / weights[rows].sum()
 
 
 @torch.no_grad()
@@ -217,18 +262,3 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-
-
-def progress(*, total: int, description: str) -> tqdm:
-    """A progress bar that is quiet when nobody watches.
-
-    It is drawn on a terminal and in a notebook. The environment variable FAIRQ_PROGRESS, 0 or 1, overrules.
-
-    >>> with progress(total=2, description="two steps") as bar:
-    ...     _ = bar.update(2)
-    """
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    shown = os.environ.get("FAIRQ_PROGRESS", str(int(watched))) == "1"
-    return tqdm(
-        total=total, desc=description, disable=not shown, leave=False, mininterval=0.5, file=sys.stderr
-    )

@@ -37,28 +37,33 @@
 # Each can be set from outside: `fairq run 01 -p bit_widths='[6, 3]'`, or with papermill.
 
 # %% tags=["parameters"]
-dataset: str = "moths"  # what the images are of
-arch: str = "resnet18"  # the network
+dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
+root: str = ""  # where your copy of it lies; the moths need none
+label: str = ""  # what is predicted; empty for the data set's own
+group: str = ""  # whom to compare; empty for the data set's own
 image_size: int = 32  # pixels along a side
-train_images: int = 6000  # images to learn from, all groups together
-test_images: int = 6000  # images to be tested on, all groups together
-epochs: int = 8  # passes over the training images
+train_images: int = 0  # at most so many to learn from; 0 for all, of moths 6000
+test_images: int = 0  # at most so many to be tested on; 0 for all, of moths 6000
+arch: str = "resnet18"  # the network
+epochs: int = 0  # passes over the training images; 0 for the recipe's own
 bit_widths: list[int] = [8, 6, 5, 4, 3, 2]  # widths from 2 to 16 to round the weights to
 seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, data, figures, studies
-from fairq_utils.training import Recipe
+from fairq_utils import claims, figures, studies
 
 treatments = studies.treatments(bit_widths)
 trained = studies.studies(
     seeds=seeds,
     dataset=dataset,
-    arch=arch,
+    root=root,
+    label=label,
+    group=group,
     image_size=image_size,
     train_images=train_images,
     test_images=test_images,
-    recipe=Recipe(epochs=epochs),
+    arch=arch,
+    epochs=epochs,
 )
 
 # %% [markdown]
@@ -69,7 +74,7 @@ trained = studies.studies(
 # them.
 
 # %% tags=["hide-input"]
-figures.contact_sheet(data.load(data.settings(dataset, image_size=96, train_images=300, test_images=100)))
+figures.contact_sheet(trained[0].dataset)
 
 # %% tags=["hide-input"]
 images = studies.dataset(trained[0])

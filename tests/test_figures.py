@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from fairq_utils import figures
-from fairq_utils.data import Dataset
-from fairq_utils.studies import FP32, Prediction, Study, Treatment
+from fairq_utils.data import Dataset, DataSettings
+from fairq_utils.studies import Prediction, Study
+from fairq_utils.treatments import FP32, Treatment
 
 GROUPS = ("many", "some", "few")
 LIGHT, DARK = "#ffffff", "#14181e"  # the page in its two modes
@@ -126,7 +127,7 @@ def test_shares_of_the_confusion_matrix_add_up_over_seeds():
 
 
 def test_a_contact_sheet_names_each_row_and_shows_images_of_that_group_only():
-    sheet = figures.contact_sheet(images(), columns=2)
+    sheet = figures._sheet(images(), columns=2)
     for name in GROUPS:
         assert f"<span>{name}</span>" in sheet.body
     assert sheet.body.count("data:image/png;base64,") == len(GROUPS)
@@ -134,10 +135,17 @@ def test_a_contact_sheet_names_each_row_and_shows_images_of_that_group_only():
     assert "1 images of few" in sheet.body
 
 
+def test_moths_are_shown_and_photographs_are_not(tmp_path):
+    assert "data:image/png" in figures.contact_sheet(DataSettings()).body
+    for name in ("utkface", "fairface", "celeba", "folder"):  # the path is not even looked at
+        sheet = figures.contact_sheet(DataSettings(name=name, root=str(tmp_path / "nothing")))
+        assert sheet.body == "<p>No photograph is shown: the people on them were not asked.</p>"
+
+
 def test_names_from_data_stay_text():
     hostile = images()
     hostile = Dataset(
         *(getattr(hostile, n) for n in ("images", "labels", "groups", "is_train")), GROUPS, ("<b>", "b", "c")
     )
-    assert "<b>" not in figures.contact_sheet(hostile).body
+    assert "<b>" not in figures._sheet(hostile, columns=2).body
     assert "<b>" not in figures.group_sizes(hostile).body

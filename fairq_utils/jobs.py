@@ -1,0 +1,386 @@
+"""Make what the store lacks: in this process, on the cores of this machine, or on somebody's cluster.
+
+A job is a pure function of its inputs, so where it runs does not matter. It runs with one thread: sums of
+floats depend on how they are divided among threads, and equal jobs should give equal bytes on two cores
+and on sixty-four. Speed comes from running jobs beside each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+import filelock
+import torch
+from tqdm.std import tqdm
+
+from fairq_utils.errors import BadInput, JobsFailed
+from fairq_utils.progress import progress
+from fairq_utils.store import Item, Store, code_digest, versions
+
+if TYPE_CHECKING:  # importing it takes a second, which only those who use a cluster should pay
+    from distributed import Client, Future
+
+WORKERS_VARIABLE = "FAIRQ_WORKERS"
+_WORTH_A_CLUSTER = 200_000  # images; below half a minute of work, starting workers costs more than it saves
+_PATIENCE_SECONDS = 300  # with a cluster that has no workers at all
+_AT_MOST_IN_FLIGHT = 400  # each holds a lock, and the usual limit is 1024 open files
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Job:
+    """One item of the store, and how it is made.
+
+    `function` is called with `data`, then with the item of each job in `needs`, and `report=` to be told
+    how much of `cost` is done. It is to be importable, or a `functools.partial` of what is.
+    `cost` is in images that pass through a network, of which a backward pass counts as two.
+    """
+
+    kind: str
+    identity: dict[str, Any]
+    function: Callable[..., Item]
+    data: Any = None
+    needs: tuple[Job, ...] = ()
+    cost: int = 1
+
+    @property
+    def name(self) -> str:
+        """What it is called where a person reads it."""
+        return str(self.identity["name"])
+
+    @cached_property
+    def code(self) -> dict[str, Any]:
+        """What must be the same wherever the job runs."""
+        function = getattr(self.function, "func", self.function)
+        return {"code": code_digest(function.__module__), "versions": versions("torch", "torchvision")}
+
+
+def make(jobs: Sequence[Job], *, store: Store, client: Client | None = None) -> list[Item]:
+    """The item of each job: read where it exists, made where it does not, in the order of the jobs.
+
+    With a `client` of a Dask cluster the jobs run there; without, in this process, unless the environment
+    variable FAIRQ_WORKERS asks for more processes and there is enough to do. Only this process writes the
+    store. What cannot be made does not keep the rest from being made: `JobsFailed` names it at the end.
+
+    >>> import tempfile, pathlib
+    >>> store = Store(pathlib.Path(tempfile.mkdtemp()))
+    >>> def count(data, report):
+    ...     return Item({"numbers": torch.arange(data)})
+    >>> three = Job(kind="numbers", identity={"name": "three"}, function=count, data=3)
+    >>> make([three], store=store)[0].tensors["numbers"]
+    tensor([0, 1, 2])
+    """
+    found = [store.find(job.kind, job.identity) for job in jobs]
+    wanted = [job for job, item in zip(jobs, found, strict=True) if item is None]
+    todo = _in_order(wanted, store)
+    if todo:
+        made = _make_all(todo, store, client)
+        found = [item or made(job) for job, item in zip(jobs, found, strict=True)]
+    return [item for item in found if item is not None]
+
+
+def _make_all(todo: list[Job], store: Store, client: Client | None) -> Callable[[Job], Item | None]:
+    failures: dict[Job, Exception] = {}
+    workers = 0 if client else _workers_worth_starting(todo)
+    total = sum(job.cost for job in todo)
+    with progress(total=total, description=_count(todo), unit="img") as bar:
+        if client:
+            _on_cluster(todo, store, client, bar, failures)
+        elif workers:
+            with cluster(workers=workers) as own:
+                _on_cluster(todo, store, cast("Client", own), bar, failures)
+        else:
+            _in_this_process(todo, store, bar, failures)
+    if failures:
+        raise JobsFailed({job.name: failures[job] for job in todo if job in failures}, of=len(todo))
+    return lambda job: store.find(job.kind, job.identity)
+
+
+def _in_order(jobs: Iterable[Job], store: Store) -> list[Job]:
+    """The jobs, each once, after those that it needs and that are not in the store."""
+    ordered: dict[Job, None] = {}
+    for job in jobs:
+        missing = [need for need in job.needs if not store.path(need.kind, need.identity).exists()]
+        ordered |= dict.fromkeys([*_in_order(missing, store), job])
+    return list(ordered)
+
+
+def _count(jobs: Iterable[Job]) -> str:
+    return ", ".join(f"{number} {kind}" for kind, number in Counter(job.kind for job in jobs).items())
+
+
+# ---------------------------------------------------------------- here
+
+
+_ALONE = threading.Lock()  # PyTorch's number of threads and its random state belong to the whole process
+
+
+def run(function: Callable[..., Item], *inputs: Any, report: Callable[[int], object]) -> Item:
+    """Call the function as it is called everywhere: with one thread, and nothing else beside it."""
+    with _ALONE:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return function(*inputs, report=report)
+        finally:
+            torch.set_num_threads(threads)
+
+
+class _Failed(Exception):
+    """Raised around an error of a job's own, to tell it from an error of the store."""
+
+
+def _in_this_process(todo: list[Job], store: Store, bar: tqdm, failures: dict[Job, Exception]) -> None:
+    @lru_cache(maxsize=2)  # a network is read once for all its treatments, and no older one is held
+    def item(job: Job) -> Item:
+        def make() -> Item:
+            inputs = [item(need) for need in job.needs]
+            bar.set_postfix_str(job.name)
+            try:
+                return run(job.function, job.data, *inputs, report=bar.update)
+            except Exception as error:
+                raise _Failed from error
+
+        return store.get_or_make(job.kind, job.identity, make)
+
+    done = 0
+    for job in todo:
+        if blocked := [need for need in job.needs if need in failures]:
+            failures[job] = failures[blocked[0]]
+        else:
+            try:
+                item(job)
+            except _Failed as failed:
+                failures[job] = failed.__cause__  # type: ignore[assignment] # it has one
+        done += job.cost
+        bar.update(done - bar.n)
+
+
+# ---------------------------------------------------------------- on a cluster
+
+
+@contextmanager
+def cluster(*, workers: int = 0, scheduler: str | None = None) -> Iterator[Client | None]:
+    """A client of the scheduler at that address, or of so many processes here, or None for neither.
+
+    A cluster of this machine listens on its loopback interface alone, and ends with the block.
+
+    >>> with cluster() as client:
+    ...     print(client)
+    None
+    """
+    if scheduler and workers:
+        raise BadInput(f"scheduler is {scheduler} and workers is {workers}; expected one of the two.")
+    if not scheduler and not workers:
+        yield None
+        return
+    import dask
+    from distributed import Client, LocalCluster
+
+    # The images travel once, as a task of their own that can be run again when its worker dies.
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "100GB"}):
+        if scheduler:
+            try:
+                client = Client(scheduler, timeout="8s", set_as_default=False)
+            except (OSError, ValueError) as error:
+                raise BadInput(
+                    f"scheduler is {scheduler!r}, where nothing answers; expected the address of a running "
+                    "Dask scheduler, such as tcp://127.0.0.1:8786: start one with `dask scheduler`."
+                ) from error
+            with client:
+                if not client.scheduler_info()["workers"]:
+                    raise BadInput(
+                        f"scheduler {scheduler} has no worker; expected at least one: start it with "
+                        f"`dask worker {scheduler} --nthreads 1`."
+                    )
+                yield client
+            return
+        with (
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address="127.0.0.1:0",
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+            ) as local,
+            Client(local, set_as_default=False) as client,
+        ):
+            yield client
+
+
+def _workers_worth_starting(todo: list[Job]) -> int:
+    """How many processes to start here: as many as asked for, unless starting them would take longer."""
+    asked = os.environ.get(WORKERS_VARIABLE, "0")
+    if not asked.isdecimal():
+        raise BadInput(f"{WORKERS_VARIABLE} is {asked!r}; expected a number of processes, such as 4.")
+    beside = sum(not job.needs or all(need not in todo for need in job.needs) for job in todo)
+    worth = sum(job.cost for job in todo) >= _WORTH_A_CLUSTER
+    workers = min(int(asked), beside)
+    return workers if workers > 1 and worth else 0
+
+
+def _on_worker(function: Callable[..., Item], code: dict[str, Any], *inputs: Any) -> Item:
+    """What a worker does: refuse to compute by other code than the caller's, then compute."""
+    own = {
+        "code": code_digest(getattr(function, "func", function).__module__),
+        "versions": versions("torch", "torchvision"),
+    }
+    if own != code:
+        raise BadInput(
+            f"the worker on {os.uname().nodename} runs another fairq_utils or another torch than the caller; "
+            "expected the same: install the same on both, and start the workers again."
+        )
+    return run(function, *inputs, report=lambda done: None)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _on_cluster(
+    todo: list[Job], store: Store, client: Client, bar: tqdm, failures: dict[Job, Exception]
+) -> None:
+    def through(jobs: list[Job]) -> _Sweep:
+        sweep = _Sweep(store, client, bar, failures)
+        sweep.through(jobs)
+        return sweep
+
+    sweep = through(todo)
+    # Dask blames everything that a dying worker had in hand. By itself, each shows who the culprit is.
+    for job in sweep.blamed:
+        if alone := through([job]).blamed:
+            failures[job] = alone[job]
+            bar.update(job.cost)
+    elsewhere = sweep.elsewhere
+    while elsewhere:  # another process is at these: wait for one, then see what is left
+        bar.set_postfix_str(f"another process makes {elsewhere[0].name}")
+        with store.lock(elsewhere[0].kind, elsewhere[0].identity):
+            pass
+        elsewhere = through(elsewhere).elsewhere
+
+
+class _Sweep:
+    """One pass over jobs on a cluster: what can be begun is begun, what comes back is kept."""
+
+    def __init__(self, store: Store, client: Client, bar: tqdm, failures: dict[Job, Exception]) -> None:
+        self.store, self.client, self.bar, self.failures = store, client, bar, failures
+        self.shared: dict[int, Future] = {}  # what many jobs are given travels once
+        self.results: dict[Job, Future] = {}  # of what later jobs need
+        self.running: dict[Future, tuple[Job, filelock.BaseFileLock]] = {}
+        self.done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self.resources = {"GPU": 1} if _announces_gpus(client) else None
+        self.elsewhere: list[Job] = []  # another process is making these
+        self.blamed: dict[Job, Exception] = {}  # these were in the hands of workers that died
+
+    def through(self, jobs: list[Job]) -> None:
+        """Make the jobs; what is not made stands in `elsewhere`, `blamed` or `failures`."""
+        waiting = deque(jobs)
+        later = Counter(need for job in jobs for need in job.needs)
+        in_flight = min(_AT_MOST_IN_FLIGHT, 16 + 4 * sum(self.client.nthreads().values()))
+        try:
+            while waiting or self.running:
+                while waiting and len(self.running) < in_flight:
+                    job = waiting.popleft()
+                    self._begin(job)
+                    for need in job.needs:
+                        later[need] -= 1
+                        if not later[need]:  # Dask keeps it for as long as a task of ours needs it
+                            self.results.pop(need, None)
+                if self.running:
+                    self._keep(self._next(), later)
+        finally:
+            for _, lock in self.running.values():
+                lock.release()
+
+    def _begin(self, job: Job) -> None:
+        if blocked := [need for need in job.needs if need in self.failures]:
+            self.failures[job] = self.failures[blocked[0]]
+            self.bar.update(job.cost)
+        elif blocked := [need for need in job.needs if need in self.blamed]:
+            self.blamed[job] = self.blamed[blocked[0]]
+        elif any(need in self.elsewhere for need in job.needs) or not (
+            lock := self.store.try_lock(job.kind, job.identity)
+        ):
+            self.elsewhere.append(job)
+        elif self.store.path(job.kind, job.identity).exists():
+            lock.release()
+            self.bar.update(job.cost)
+        else:
+            self._submit(job, lock)
+
+    def _submit(self, job: Job, lock: filelock.BaseFileLock) -> None:
+        if id(job.data) not in self.shared:
+            self.shared[id(job.data)] = self.client.submit(_itself, job.data, pure=False)
+        needs = [self.results.get(need) or self.store.find(need.kind, need.identity) for need in job.needs]
+        future = self.client.submit(
+            _on_worker,
+            job.function,
+            job.code,
+            self.shared[id(job.data)],
+            *needs,
+            key=f"{job.name}-{uuid.uuid4()}",
+            resources=self.resources,
+        )
+        self.running[future] = job, lock
+        self.results[job] = future
+        future.add_done_callback(self.done.put)
+
+    def _next(self) -> Future:
+        """The next that ends; when all workers are gone for long, nothing will."""
+        patience = _PATIENCE_SECONDS
+        while True:
+            try:
+                return self.done.get(timeout=10)
+            except queue.Empty:
+                patience = patience - 10 if not self.client.nthreads() else _PATIENCE_SECONDS
+                if patience <= 0:
+                    raise BadInput(
+                        f"the cluster had no worker for {_PATIENCE_SECONDS} seconds; expected some: what was "
+                        "made is in the store, so start workers and this command again."
+                    ) from None
+
+    def _keep(self, future: Future, later: Counter[Job]) -> None:
+        from distributed import KilledWorker
+
+        job, lock = self.running.pop(future)
+        try:
+            item = future.result()
+        except KilledWorker as error:
+            self.blamed[job] = error
+        except Exception as error:
+            _raise_if_the_cluster_is_gone(error, self.client)
+            self.failures[job] = error
+        else:
+            self.store.keep(job.kind, job.identity, item)
+        finally:
+            lock.release()
+        if not later[job]:
+            self.results.pop(job, None)
+        if job not in self.blamed:
+            self.bar.update(job.cost)
+
+
+def _announces_gpus(client: Client) -> bool:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return any("GPU" in worker.get("resources", {}) for worker in workers)
+
+
+def _raise_if_the_cluster_is_gone(error: Exception, client: Client) -> None:
+    from distributed.client import FutureCancelledError
+    from distributed.comm.core import CommClosedError
+
+    if isinstance(error, CommClosedError | FutureCancelledError) or client.status != "running":
+        raise BadInput(
+            "the scheduler went away; what was made is in the store, so start it and this command again."
+        ) from error

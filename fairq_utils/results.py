@@ -1,0 +1,110 @@
+"""Tidy tables that leave the store, each with a record of where its numbers come from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fairq_utils import studies
+from fairq_utils.errors import BadInput
+from fairq_utils.store import code_digest, versions, write_atomically
+from fairq_utils.studies import Prediction
+from fairq_utils.treatments import FP32
+
+FORMATS = ("csv", "parquet")
+
+
+def tables(predictions: Sequence[Prediction]) -> dict[str, pd.DataFrame]:
+    """The tables that chapters draw, by name.
+
+    `accuracy`, `chance` and `collapse` say how each treated network did over all seeds, `change` what
+    differs from full precision (where that is among the predictions), and `accuracy_by_seed` counts the
+    right answers of every single network.
+    """
+    found = {
+        "accuracy": studies.accuracy_table(predictions),
+        "accuracy_by_seed": studies.accuracy_by_seed_table(predictions),
+        "chance": studies.chance_table(predictions),
+        "collapse": studies.collapse_table(predictions),
+    }
+    if {prediction.treatment for prediction in predictions} > {FP32}:
+        found["change"] = studies.change_table(predictions)
+    return found
+
+
+def provenance(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """What decided these predictions, and when, where and by which code the tables were made of them."""
+    study = predictions[0].study
+    parameters = asdict(study)
+    parameters["dataset"].pop("root")  # where it lies on somebody's disk is nobody's business
+    seeds = parameters.pop("seed"), *(prediction.study.seed for prediction in predictions)
+    return {
+        "parameters": parameters,
+        "seeds": sorted(set(seeds)),
+        "treatments": list(dict.fromkeys(prediction.treatment.name for prediction in predictions)),
+        "data_fingerprint": predictions[0].fingerprint,
+        "devices": sorted({prediction.device for prediction in predictions}),
+        "versions": versions("fairq-utils", "torch", "torchvision", "numpy", "pandas", "scipy"),
+        "python": platform.python_version(),
+        "code": code_digest("fairq_utils.studies"),
+        "git_revision": _git_revision(),
+        "hardware": f"{platform.system()} {platform.machine()}, {_processor()}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def export(predictions: Sequence[Prediction], folder: Path, *, format: str = "csv") -> list[Path]:
+    """Write the tables and `provenance.json`, which names each table with its digest, into the folder."""
+    if format not in FORMATS:
+        raise BadInput(f"format is {format!r}; expected one of: {', '.join(FORMATS)}.")
+    if len({prediction.study.dataset for prediction in predictions}) != 1:
+        raise BadInput("predictions of several data sets were given; expected those of one: export each.")
+    written: dict[str, bytes] = {
+        f"{name}.{format}": _as_bytes(table, format) for name, table in tables(predictions).items()
+    }
+    record = provenance(predictions) | {"tables": _digests(written)}
+    written["provenance.json"] = (json.dumps(record, indent=2) + "\n").encode()
+    for name, content in written.items():
+        write_atomically(folder / name, content)
+    return [folder / name for name in written]
+
+
+def _as_bytes(table: pd.DataFrame, format: str) -> bytes:
+    if format == "csv":
+        return table.to_csv(index=False, lineterminator="\n").encode()
+    content = io.BytesIO()
+    table.to_parquet(content, index=False)
+    return content.getvalue()
+
+
+def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+def _git_revision() -> str | None:
+    """The commit that this code is of, with a plus when files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    """Its name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor() or "unknown processor"

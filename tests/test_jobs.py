@@ -1,0 +1,310 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from fairq_utils import jobs, studies
+from fairq_utils.errors import BadInput, JobsFailed
+from fairq_utils.jobs import Job
+from fairq_utils.store import Item, Store
+from fairq_utils.training import Recipe
+from fairq_utils.treatments import FP32, Treatment
+
+ROOT = Path(__file__).parents[1]
+SMALL = {"train_images": 60, "test_images": 60, "recipe": Recipe(epochs=1, batch_size=20)}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with jobs.cluster(workers=2) as client:
+        yield client
+
+
+@pytest.fixture(params=["here", "cluster"])
+def anywhere(request):
+    return request.getfixturevalue("client") if request.param == "cluster" else None
+
+
+# What jobs call. Workers import these from here, so they run there as they do in this process.
+
+
+def draw(data, report):
+    where = {"process": os.getpid(), "threads": torch.get_num_threads()}
+    return Item({"x": torch.full((3,), float(data))}, where)
+
+
+def add(data, *items, report):
+    report(1)
+    return Item({"x": sum(item.tensors["x"] for item in items)}, {"process": os.getpid()})
+
+
+def fail(data, *items, report):
+    raise ZeroDivisionError("nothing to divide by")
+
+
+def refuse(data, *items, report):
+    raise BadInput("width is 1; expected 2.")
+
+
+def die(data, *items, report):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for(path, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.02)
+
+
+def sleep_at_first(data, *items, report, mark):
+    """Of the first who calls it, the process is to be killed meanwhile."""
+    try:
+        mark.open("x").write(str(os.getpid()))
+    except FileExistsError:
+        return Item({"x": torch.zeros(1)})
+    time.sleep(60)
+    raise AssertionError("nobody killed this process")
+
+
+def job(name, function, *needs, data=None, **options):
+    return Job(
+        kind="numbers", identity={"name": name}, function=partial(function, **options), data=data, needs=needs
+    )
+
+
+def test_what_is_needed_is_made_first_and_once(tmp_path, anywhere):
+    store = Store(tmp_path)
+    first = job("first", draw, data=2)
+    wanted = [job(f"sum{n}", add, first, first) for n in range(3)]
+    items = jobs.make(wanted, store=store, client=anywhere)
+    assert [item.tensors["x"].tolist() for item in items] == [[4.0] * 3] * 3
+    assert store.written == {"numbers": 4}
+    again = jobs.make([wanted[1]], store=store, client=anywhere)
+    assert store.written == {"numbers": 4}
+    assert again[0].digest == items[1].digest
+
+
+def test_jobs_run_with_one_thread_and_on_workers_when_there_are_some(tmp_path, anywhere):
+    threads = torch.get_num_threads()
+    (item,) = jobs.make([job("x", draw, data=1)], store=Store(tmp_path), client=anywhere)
+    assert item.info["threads"] == 1
+    assert (item.info["process"] == os.getpid()) is (anywhere is None)
+    assert torch.get_num_threads() == threads
+
+
+def test_what_exists_is_not_made_again_for_the_sake_of_what_needs_it(tmp_path, anywhere):
+    store = Store(tmp_path)
+    first = job("first", draw, data=2)
+    jobs.make([first], store=store)
+    jobs.make([job("second", add, first)], store=store, client=anywhere)
+    # Nobody asks for the first when the second is there.
+    store.path("numbers", first.identity).unlink()
+    jobs.make([job("second", add, first)], store=store, client=anywhere)
+    assert store.written == {"numbers": 2}
+
+
+def test_a_failure_is_named_with_its_reason_and_the_rest_is_made(tmp_path, anywhere):
+    store = Store(tmp_path)
+    bad, refused, good = job("bad", fail), job("refused", refuse), job("good", draw, data=1)
+    wanted = [job("of-bad", add, bad, good), refused, job("of-good", add, good)]
+    with pytest.raises(JobsFailed) as caught:
+        jobs.make(wanted, store=store, client=anywhere)
+    assert str(caught.value).splitlines() == [
+        "3 of 5 could not be made, the rest is in the store.",
+        "  bad: ZeroDivisionError: nothing to divide by (1 more needs it)",
+        "  refused: width is 1; expected 2.",
+    ]
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert store.written == {"numbers": 2}
+    assert store.find("numbers", {"name": "of-good"})
+
+
+def test_the_same_bytes_here_and_on_workers(tmp_path, client):
+    wanted = studies.studies(seeds=[0, 1], **SMALL)
+    treatments = [
+        FP32,
+        Treatment(3),
+        Treatment.parse("nf4"),
+        Treatment.parse("int4-qat"),
+        Treatment.parse("w4a8-bn"),
+    ]
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    studies.predictions(wanted, treatments, store=here)
+    studies.predictions(wanted, treatments, store=there, client=client)
+    files = [path.relative_to(here.root) for path in sorted(here.root.glob("*/*.safetensors"))]
+    assert len(files) == 1 + 2 * (2 + 5)
+    assert [path.relative_to(there.root) for path in sorted(there.root.glob("*/*.safetensors"))] == files
+    for file in files:
+        equal = (here.root / file).read_bytes() == (there.root / file).read_bytes()
+        assert equal, file
+
+
+def test_a_worker_that_is_killed_costs_only_what_it_had_in_hand(tmp_path):
+    store = Store(tmp_path / "store")
+    mark = tmp_path / "mark"
+    first = job("first", draw, data=1)
+    wanted = [job("slow", sleep_at_first, first, mark=mark), *(job(f"sum{n}", add, first) for n in range(4))]
+
+    def kill():
+        wait_for(mark)
+        while not mark.read_text():
+            time.sleep(0.02)
+        os.kill(int(mark.read_text()), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with jobs.cluster(workers=2) as client:
+        items = jobs.make(wanted, store=store, client=client)
+    killer.join()
+    assert len(items) == 5
+    assert store.written == {"numbers": 6}
+
+
+def test_a_job_that_kills_every_worker_is_named(tmp_path):
+    with jobs.cluster(workers=1) as client, pytest.raises(JobsFailed, match="deadly: KilledWorker") as caught:
+        jobs.make([job("deadly", die), job("good", draw, data=1)], store=Store(tmp_path), client=client)
+    assert caught.value.failures.keys() == {"deadly"}
+    assert Store(tmp_path).find("numbers", {"name": "good"})
+
+
+def hold_and_keep(root, identity, until):
+    """What another process does: it takes the lock, takes its time, and keeps the item."""
+    store = Store(root)
+    with store.lock("numbers", identity):
+        print("held", flush=True)
+        wait_for(until)
+        store.keep("numbers", identity, Item({"x": torch.ones(3)}))
+
+
+def test_what_another_process_is_making_is_waited_for_and_not_made_twice(tmp_path, anywhere):
+    store = Store(tmp_path)
+    first = job("first", draw, data=2)
+    until = store.path("numbers", {"name": "unrelated"})
+    program = f"""
+from pathlib import Path
+from tests.test_jobs import hold_and_keep
+hold_and_keep(Path({str(tmp_path)!r}), {first.identity!r}, Path({str(until)!r}))
+"""
+    other = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    items = jobs.make(
+        [job("unrelated", draw, data=5), first, job("sum", add, first)], store=store, client=anywhere
+    )
+    assert other.wait() == 0
+    other.stdout.close()
+    assert items[2].tensors["x"].tolist() == [1.0] * 3
+    assert store.written == {"numbers": 2}
+
+
+def test_two_sweeps_at_once_make_each_network_once(clone):
+    options = [
+        "--train-images",
+        "60",
+        "--test-images",
+        "60",
+        "--epochs",
+        "1",
+        "--bits",
+        "4",
+        "--seeds",
+        "0-2",
+    ]
+    command = [sys.executable, "-m", "fairq_utils", "sweep", *options]
+    sweeps = [
+        subprocess.Popen(
+            [*command, *more], cwd=clone.root, env=clone.environment, stdout=subprocess.PIPE, text=True
+        )
+        for more in ([], ["--workers", "2"])
+    ]
+    said = [sweep.communicate()[0] for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0]
+    made = [int(number) for text in said for number in re.findall(r"(\d+) networks(?!.*networks)", text)]
+    assert sum(made) == 3, said
+
+
+def test_a_caller_that_is_killed_goes_on_with_what_is_missing(clone):
+    options = [
+        "--train-images",
+        "60",
+        "--test-images",
+        "60",
+        "--epochs",
+        "1",
+        "--bits",
+        "4,3",
+        "--seeds",
+        "0-3",
+    ]
+    sweep = clone.start("sweep", *options)
+    networks = clone.store / "networks"
+    while len(list(networks.glob("*.safetensors"))) < 2:
+        assert sweep.poll() is None
+        time.sleep(0.05)
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    before = {path: path.stat().st_mtime_ns for path in clone.store.glob("*/*.safetensors")}
+    done = clone.fairq("sweep", *options)
+    assert done.returncode == 0, done.stderr
+    after = {path: path.stat().st_mtime_ns for path in clone.store.glob("*/*.safetensors")}
+    assert len(after) == 1 + 4 * (1 + 3) > len(before)
+    assert before.items() <= after.items()
+    assert not list(clone.store.glob("*/.*"))
+
+
+def test_a_cluster_of_this_machine_listens_to_this_machine_alone(client):
+    me = psutil.Process()
+    addresses = {
+        connection.laddr.ip
+        for process in (me, *me.children(recursive=True))
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses == {"127.0.0.1"}
+
+
+def test_a_scheduler_that_does_not_answer_is_named(clone):
+    done = clone.fairq("sweep", "--scheduler", "tcp://127.0.0.1:9", "--seeds", "0")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "Error: scheduler is 'tcp://127.0.0.1:9', where nothing answers; expected the address of a running "
+        "Dask scheduler, such as tcp://127.0.0.1:8786: start one with `dask scheduler`.\n"
+    )
+
+
+def test_what_cannot_be_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    with (
+        pytest.raises(BadInput, match="expected one of the two"),
+        jobs.cluster(workers=2, scheduler="tcp://x:1"),
+    ):
+        pass
+    monkeypatch.setenv(jobs.WORKERS_VARIABLE, "many")
+    with pytest.raises(BadInput, match="FAIRQ_WORKERS is 'many'; expected a number"):
+        jobs.make([job("x", draw, data=1)], store=Store(tmp_path))
+
+
+def test_workers_of_other_code_are_refused():
+    with pytest.raises(BadInput, match="runs another fairq_utils or another torch than the caller"):
+        jobs._on_worker(draw, {"code": "other", "versions": {}}, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "cost", "roots", "workers"),
+    [("0", 10**9, 5, 0), ("4", 10**9, 5, 4), ("4", 10**9, 3, 3), ("4", 10**9, 1, 0), ("4", 10, 5, 0)],
+)
+def test_processes_are_started_for_a_notebook_only_when_asked_and_worth_it(
+    monkeypatch, asked, cost, roots, workers
+):
+    monkeypatch.setenv(jobs.WORKERS_VARIABLE, asked)
+    first = [Job(kind="x", identity={"name": str(n)}, function=draw, cost=cost) for n in range(roots)]
+    later = [Job(kind="x", identity={"name": "later"}, function=draw, needs=(need,)) for need in first]
+    assert jobs._workers_worth_starting([*first, *later]) == workers
