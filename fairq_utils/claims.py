@@ -94,8 +94,8 @@ def word_for(changes: pd.DataFrame) -> Word:
 def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
     """Does FVO grow as bits fall? Judged only where the networks still tell classes apart.
 
-    `changes` are the records of `studies.change_table`, with a level that holds for all treatments at
-    once; `collapse` those of `studies.collapse_table`.
+    `changes` are the records of `tables.change`, with a level that holds for all treatments at
+    once; `collapse` those of `tables.collapse`.
     """
     claim = "The gap between the best and the worst served group (FVO) grows as bits fall."
     standing = collapse.loc[collapse["effective_classes"] >= _CLASSES_OF_A_STANDING_NETWORK, "treatment"]

@@ -309,9 +309,9 @@ class _Sweep:
             self.bar.update(job.cost)
         elif blocked := [need for need in job.needs if need in self.blamed]:
             self.blamed[job] = self.blamed[blocked[0]]
-        elif any(need in self.elsewhere for need in job.needs) or not (
-            lock := self.store.try_lock(job.kind, job.identity)
-        ):
+        elif any(need in self.elsewhere for need in job.needs):  # noqa: SIM114 - one line would not fit
+            self.elsewhere.append(job)
+        elif not (lock := self.store.try_lock(job.kind, job.identity)):
             self.elsewhere.append(job)
         elif self.store.path(job.kind, job.identity).exists():
             lock.release()
@@ -360,7 +360,8 @@ class _Sweep:
             self.blamed[job] = error
         except Exception as error:
             _raise_if_the_cluster_is_gone(error, self.client)
-            self.failures[job] = error
+            of_need = [self.failures[need] for need in job.needs if need in self.failures]
+            self.failures[job] = of_need[0] if of_need else error
         else:
             self.store.keep(job.kind, job.identity, item)
         finally:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairq_utils import studies
+from fairq_utils import tables
 from fairq_utils.errors import BadInput
 from fairq_utils.store import code_digest, versions, write_atomically
 from fairq_utils.studies import Prediction
@@ -24,7 +24,7 @@ from fairq_utils.treatments import FP32
 FORMATS = ("csv", "parquet")
 
 
-def tables(predictions: Sequence[Prediction]) -> dict[str, pd.DataFrame]:
+def tidy(predictions: Sequence[Prediction]) -> dict[str, pd.DataFrame]:
     """The tables that chapters draw, by name.
 
     `accuracy`, `chance` and `collapse` say how each treated network did over all seeds, `change` what
@@ -32,13 +32,13 @@ def tables(predictions: Sequence[Prediction]) -> dict[str, pd.DataFrame]:
     right answers of every single network.
     """
     found = {
-        "accuracy": studies.accuracy_table(predictions),
-        "accuracy_by_seed": studies.accuracy_by_seed_table(predictions),
-        "chance": studies.chance_table(predictions),
-        "collapse": studies.collapse_table(predictions),
+        "accuracy": tables.accuracy(predictions),
+        "accuracy_by_seed": tables.accuracy_by_seed(predictions),
+        "chance": tables.chance(predictions),
+        "collapse": tables.collapse(predictions),
     }
     if {prediction.treatment for prediction in predictions} > {FP32}:
-        found["change"] = studies.change_table(predictions)
+        found["change"] = tables.change(predictions)
     return found
 
 
@@ -70,7 +70,7 @@ def export(predictions: Sequence[Prediction], folder: Path, *, format: str = "cs
     if len({prediction.study.dataset for prediction in predictions}) != 1:
         raise BadInput("predictions of several data sets were given; expected those of one: export each.")
     written: dict[str, bytes] = {
-        f"{name}.{format}": _as_bytes(table, format) for name, table in tables(predictions).items()
+        f"{name}.{format}": _as_bytes(table, format) for name, table in tidy(predictions).items()
     }
     record = provenance(predictions) | {"tables": _digests(written)}
     written["provenance.json"] = (json.dumps(record, indent=2) + "\n").encode()

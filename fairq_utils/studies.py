@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -19,13 +18,7 @@ from fairq_utils.architectures import build, weights_digest
 from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
 from fairq_utils.fairqat import FairQAT
-from fairq_utils.metrics import (
-    accuracy_intervals,
-    collapse,
-    compare,
-    correct_answers,
-    fairness_violation_under_equality,
-)
+from fairq_utils.metrics import correct_answers
 from fairq_utils.store import Item, Store, code_digest, versions
 from fairq_utils.training import Recipe, default_device, predict, train
 from fairq_utils.treatments import FP32, Treatment
@@ -107,8 +100,8 @@ def studies(
 ) -> list[Study]:
     """The same study for each training seed, from the plain values that a notebook or a command gives.
 
-    Nothing ("" or 0) stands for the default: the data set's own label and group, all of its images, the recipe's
-    own epochs.
+    Nothing ("" or 0) stands for the default: the data set's own label and group, all of its images, the
+    recipe's own epochs.
 
     >>> [study.seed for study in studies(seeds=[0, 1], dataset="moths")]
     [0, 1]
@@ -424,83 +417,3 @@ def _where() -> dict[str, str]:
     """On what it was computed: other hardware rounds otherwise."""
     device = default_device()
     return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}
-
-
-# ---------------------------------------------------------------- tables
-
-
-def accuracy_table(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
-    """Records: for each treatment the accuracy of each group, OA and FVO, over seeds and images."""
-    return _by_treatment(
-        predictions,
-        lambda own: accuracy_intervals(_correct(own), **_groups(own), level=level),
-    )
-
-
-def accuracy_by_seed_table(predictions: Sequence[Prediction]) -> pd.DataFrame:
-    """Of every single network: how many test images each group has, and how many of them it names right."""
-    tables = []
-    for prediction in predictions:
-        right = np.bincount(
-            prediction.groups, weights=prediction.correct, minlength=len(prediction.group_names)
-        )
-        own = {
-            "treatment": prediction.treatment.name,
-            "seed": prediction.study.seed,
-            "group": names,
-            "n": np.bincount(prediction.groups, minlength=len(names)),
-            "correct": right.astype(int),
-        }
-        tables.append(pd.DataFrame(own))
-    return pd.concat(tables, ignore_index=True)
-
-
-def change_table(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
-    """Records: what each treatment changed against full precision, in pairs of the same seed and image."""
-    original = [prediction for prediction in predictions if prediction.treatment == FP32]
-    return _by_treatment(
-        [prediction for prediction in predictions if prediction.treatment != FP32],
-        lambda own: compare(_correct(original), _correct(own), **_groups(own), level=level),
-    )
-
-
-def chance_table(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
-    """For each treatment, the FVO that noise alone would give were all groups served alike."""
-
-    def chance(own: list[Prediction]) -> pd.DataFrame:
-        sizes = np.bincount(own[0].groups, minlength=len(own[0].group_names)).tolist()
-        draws = fairness_violation_under_equality(sizes, _correct(own).mean(axis=0))
-        return pd.DataFrame({"median": [np.median(draws)], "upper": [np.quantile(draws, level)]})
-
-    return _by_treatment(predictions, chance)
-
-
-def collapse_table(predictions: Sequence[Prediction]) -> pd.DataFrame:
-    """For each treatment, how far predictions have collapsed onto few classes: the average over the seeds.
-
-    Each seed is measured by itself: five networks that each say one thing, but not the same, have collapsed.
-    """
-
-    def collapsed(own: list[Prediction]) -> pd.DataFrame:
-        return pd.DataFrame([asdict(collapse(prediction.logits)) for prediction in own]).mean().to_frame().T
-
-    return _by_treatment(predictions, collapsed)
-
-
-def _by_treatment(
-    predictions: Sequence[Prediction], measure: Callable[[list[Prediction]], pd.DataFrame]
-) -> pd.DataFrame:
-    tables = []
-    for treatment in dict.fromkeys(prediction.treatment for prediction in predictions):
-        table = measure([prediction for prediction in predictions if prediction.treatment == treatment])
-        table.insert(0, "treatment", treatment.name)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
-
-
-def _correct(predictions: Sequence[Prediction]) -> NDArray[np.bool_]:
-    return np.stack([prediction.correct for prediction in predictions])
-
-
-def _groups(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    return {"groups": predictions[0].groups, "group_names": predictions[0].group_names}

@@ -50,7 +50,7 @@ bit_widths: list[int] = [8, 6, 5, 4, 3, 2]  # widths from 2 to 16 to round the w
 seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, figures, studies
+from fairq_utils import claims, figures, studies, tables
 
 treatments = studies.treatments(bit_widths)
 trained = studies.studies(
@@ -93,9 +93,9 @@ figures.group_sizes(images)
 
 # %%
 predictions = studies.predictions(trained, treatments)
-accuracies = studies.accuracy_table(predictions)
-changes = studies.change_table(predictions, level=1 - 0.05 / len(treatments[1:]))
-collapse = studies.collapse_table(predictions)
+accuracies = tables.accuracy(predictions)
+changes = tables.change(predictions, level=1 - 0.05 / len(treatments[1:]))
+collapse = tables.collapse(predictions)
 
 # %% [markdown]
 # ## Accuracy of each group
@@ -113,7 +113,7 @@ claims.who_pays(accuracies, changes)
 # minus a minimum, so noise alone makes it positive. The grey band says by how much.
 
 # %% tags=["hide-input"]
-figures.violation_by_treatment(accuracies, studies.chance_table(predictions), collapse)
+figures.violation_by_treatment(accuracies, tables.chance(predictions), collapse)
 
 # %% [markdown]
 # ## At the narrowest width

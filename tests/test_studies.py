@@ -1,14 +1,11 @@
 import json
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from fairq_utils import studies
 from fairq_utils.errors import BadInput, JobsFailed
 from fairq_utils.store import Store
-from fairq_utils.studies import Prediction, Study
 from fairq_utils.training import Recipe
 from fairq_utils.treatments import FP32, Treatment
 
@@ -180,33 +177,3 @@ def test_what_cannot_be_is_refused_in_one_sentence(call, said):
 def test_numbers_may_come_as_text_because_papermill_hands_them_over_so():
     assert studies.treatments("[3, 6]") == studies.treatments([6, 3])
     assert studies.studies(seeds="[1]") == studies.studies(seeds=[1])
-
-
-def made_up(treatment: Treatment, seed: int, logits: np.ndarray) -> Prediction:
-    labels = torch.tensor([0, 0, 0, 0, 1, 1])
-    return Prediction(
-        Study(seed=seed), treatment, torch.tensor(logits), labels, labels, ("a", "b"), ("many", "few")
-    )
-
-
-def test_tables_pair_seeds_and_keep_each_seeds_own_collapse():
-    right = np.array([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 2)
-    all_a, all_b = np.array([[1.0, 0.0]] * 6), np.array([[0.0, 1.0]] * 6)
-    found = [
-        made_up(FP32, 0, right),
-        made_up(Treatment(2), 0, all_a),
-        made_up(FP32, 1, right),
-        made_up(Treatment(2), 1, all_b),
-    ]
-    accuracy = studies.accuracy_table(found).set_index(["treatment", "group"])["estimate"]
-    assert accuracy["fp32"].to_dict() == {"many": 1.0, "few": 1.0, "OA": 1.0, "FVO": 0.0}
-    assert accuracy["int2"].to_dict() == pytest.approx({"many": 0.5, "few": 0.5, "OA": 0.5, "FVO": 0.0})
-    change = studies.change_table(found).set_index("group")["estimate"]
-    assert change.to_dict() == pytest.approx({"many": -0.5, "few": -0.5, "OA": -0.5, "FVO": 0.0})
-    # Pooled, two networks that each give one answer would look as if they used both classes.
-    collapse = studies.collapse_table(found).set_index("treatment")
-    assert collapse.loc["int2"].to_dict() == {"share": 1.0, "effective_classes": 1.0}
-    chance = studies.chance_table(found).set_index("treatment")
-    assert chance.loc["fp32", "upper"] == 0
-    assert chance.loc["int2", "upper"] >= chance.loc["int2", "median"] >= 0
-    assert isinstance(chance, pd.DataFrame)
