@@ -298,7 +298,8 @@ def _numbers(name: str, text: str) -> list[int]:
     "--split-seed", default=0, show_default=True, help="Decides the split where the data have none."
 )
 @click.option("--keep-conflicting", is_flag=True, help="Keep copies of one image whose labels disagree.")
-def data(name: str, paths: tuple[str, ...], **settings: Any) -> None:
+@click.option("--card", type=click.Path(path_type=Path), help="Write the counts, as JSON, for a data card.")
+def data(name: str, paths: tuple[str, ...], card: Path | None, **settings: Any) -> None:
     """Look at the data you have: what was found, what is left out and why, and who is in it.
 
     PATH is a folder, a .zip or a .tar.gz as it was downloaded, or several of them. The images are decoded
@@ -307,8 +308,15 @@ def data(name: str, paths: tuple[str, ...], **settings: Any) -> None:
     from fairq_utils.data import DataSettings, describe
     from fairq_utils.studies import dataset
 
-    root = os.pathsep.join(paths) or None
-    click.echo(describe(dataset(DataSettings(name=name, root=root, **settings))))
+    asked = DataSettings(name=name, root=os.pathsep.join(paths) or None, **settings)
+    images = dataset(asked)
+    click.echo(describe(images))
+    if card:
+        from fairq_utils import results
+        from fairq_utils.store import write_atomically
+
+        write_atomically(card, (json.dumps(results.card(asked, images), indent=2) + "\n").encode())
+        click.echo(f"card        {_shown(card)}")
 
 
 @main.command()

@@ -100,7 +100,7 @@ class DataSettings:
     >>> DataSettings(name="mooths")
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: name is 'mooths'; expected one of: moths, moths-by-size,
+    fairq_utils.errors.BadInput: dataset is 'mooths'; expected one of: moths, moths-by-size,
     moths-by-difficulty, moths-equal, utkface, fairface, celeba, folder.
     """
 
@@ -116,7 +116,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
-            raise BadInput(f"name is {self.name!r}; expected one of: {', '.join(NAMES)}.")
+            raise BadInput(f"dataset is {self.name!r}; expected one of: {', '.join(NAMES)}.")
         limits = {
             "image_size": (16, 512),
             "train_images": (5, 10**6),

@@ -139,13 +139,18 @@ def _sheet(images: Dataset, columns: int) -> Picture:
 
 def group_sizes(images: Dataset) -> Picture:
     """How many images of each group there are to learn from and to be tested on."""
-    names = list(images.group_names)
-    train, test = (
-        np.bincount(images.groups[part], minlength=len(names)) for part in (images.is_train, ~images.is_train)
-    )
+    return counts(images.counts())
+
+
+def counts(table: pd.DataFrame) -> Picture:
+    """The same, from the records of `Dataset.counts`."""
+    by_split = table.pivot_table(index="group", columns="split", values="n", aggfunc="sum")
+    names = list(dict.fromkeys(table["group"]))
+    train, test = (by_split.loc[names, part].to_numpy() for part in ("train", "test"))
     with canvas(0.4 * len(names) + 0.3) as (figure, axes):
         axis = axes[0, 0]
-        bars = axis.barh(names, train, color=PALETTE[: len(names)], height=0.62)
+        colours = [PALETTE[number % len(PALETTE)] for number in range(len(names))]
+        bars = axis.barh(names, train, color=colours, height=0.62)
         axis.bar_label(
             bars, [f"{a:,} train, {b:,} test" for a, b in zip(train, test, strict=True)], padding=4
         )
@@ -154,10 +159,10 @@ def group_sizes(images: Dataset) -> Picture:
         axis.xaxis.set_visible(False)
         axis.spines["bottom"].set_visible(False)
         axis.tick_params(left=False)
-        counts = "; ".join(f"{n} {a} and {b}" for n, a, b in zip(names, train, test, strict=True))
+        each = "; ".join(f"{n} {a} and {b}" for n, a, b in zip(names, train, test, strict=True))
         return drawn(
             figure,
-            alt=f"Bar chart of the images of each group, train and test: {counts}.",
+            alt=f"Bar chart of the images of each group, train and test: {each}.",
             caption="How many images there are of each group.",
         )
 

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from fairq_utils import tables
+from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
 from fairq_utils.store import code_digest, versions, write_atomically
 from fairq_utils.studies import Prediction
@@ -42,6 +43,24 @@ def tidy(predictions: Sequence[Prediction]) -> dict[str, pd.DataFrame]:
     return found
 
 
+def card(settings: DataSettings, images: Dataset) -> dict[str, Any]:
+    """What the card of a data set shows: counts, what was left out and how much, and where it was counted.
+
+    No file is named, and nothing says where the data lie.
+    """
+    notes = {key: value for key, value in images.notes.items() if key != "skipped"}
+    skipped = [{"reason": s["reason"], "count": s["count"]} for s in images.notes.get("skipped", [])]
+    parameters = asdict(settings)
+    parameters.pop("root")
+    return {
+        "parameters": parameters,
+        "images": len(images.images),
+        "notes": notes | {"skipped": skipped},
+        "counts": images.counts().to_dict("records"),
+        "data_fingerprint": images.fingerprint,
+    } | _made()
+
+
 def provenance(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """What decided these predictions, and when, where and by which code the tables were made of them."""
     study = predictions[0].study
@@ -54,6 +73,12 @@ def provenance(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "treatments": list(dict.fromkeys(prediction.treatment.name for prediction in predictions)),
         "data_fingerprint": predictions[0].fingerprint,
         "devices": sorted({prediction.device for prediction in predictions}),
+    } | _made()
+
+
+def _made() -> dict[str, Any]:
+    """By what, where and when."""
+    return {
         "versions": versions("fairq-utils", "torch", "torchvision", "numpy", "pandas", "scipy"),
         "python": platform.python_version(),
         "code": code_digest("fairq_utils.studies"),

@@ -154,8 +154,10 @@ class Store:
             yield Entry(path, path.parent.name, path.stat().st_size, identity)
 
     def remove(self, entry: Entry) -> None:
-        """Delete a file of the store, unless some process holds its lock, to write it perhaps."""
-        lock = filelock.FileLock(self._lock_path(entry.path))
+        """Delete a file of the store, unless some process is at it."""
+        # A file that is half written is called after the one that it becomes, whose lock the writer holds.
+        stem = entry.path.name.removeprefix(".").split(".safetensors")[0]
+        lock = filelock.FileLock(self._lock_path(entry.path.with_name(f"{stem}.safetensors")))
         with (
             saying_what_cannot_be_written(self.root),
             suppress(filelock.Timeout),

@@ -13,13 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fairq_utils import jobs
+from fairq_utils import jobs, surveys
+from fairq_utils.ablations import Ablation
 from fairq_utils.architectures import build, weights_digest
 from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
 from fairq_utils.fairqat import FairQAT
+from fairq_utils.landscape import SpectralDensity
 from fairq_utils.metrics import correct_answers
 from fairq_utils.store import Item, Store, code_digest, versions
+from fairq_utils.surveys import Survey
 from fairq_utils.training import Recipe, default_device, predict, train
 from fairq_utils.treatments import FP32, Treatment
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 # The images enter an identity by their fingerprint, whatever code read them.
 _TREATING = code_digest("fairq_utils.treatments", without=("fairq_utils.data",))
+_SURVEYING = code_digest("fairq_utils.surveys", without=("fairq_utils.data",))
+_ABLATING = code_digest("fairq_utils.ablations", without=("fairq_utils.data",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,7 @@ class Prediction:
     """Logits, labels and groups of one treated network on the test images."""
 
     study: Study
-    treatment: Treatment
+    treatment: Treatment | Ablation
     logits: Tensor
     labels: Tensor
     groups: Tensor
@@ -81,6 +86,38 @@ class Prediction:
     def correct(self) -> NDArray[np.bool_]:
         """Whether each test image is given its label."""
         return correct_answers(self.logits, self.labels)
+
+    def of_each_group(self, count: int) -> Prediction:
+        """The same on at most so many images of each group: those that `predictions(each=count)` takes."""
+        chosen = _of_each(self.groups, count)
+        some = {name: getattr(self, name)[chosen] for name in ("logits", "labels", "groups")}
+        return replace(self, **some)
+
+
+@dataclass(frozen=True, eq=False)
+class Landscape:
+    """The loss around one treated network, as `surveys` measures it.
+
+    `around` holds what each group has there. `change` leads from the original network to this one, where
+    nothing but weights was rounded, and is None elsewhere; `parts` is known of the original alone.
+    """
+
+    study: Study
+    treatment: Treatment
+    group_names: tuple[str, ...]
+    around: Item
+    change: Item | None = None
+    parts: Item | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """The spectral density at one treated network for one group."""
+
+    study: Study
+    treatment: Treatment
+    group: str
+    density: SpectralDensity
 
 
 def studies(
@@ -165,7 +202,7 @@ def dataset(settings: DataSettings | Study, *, store: Store | None = None) -> Da
     store = store or Store()
     settings = settings.dataset if isinstance(settings, Study) else settings
     tensors = ("images", "labels", "groups", "is_train")
-    about = ("label_names", "group_names", "notes")
+    about = ("label_names", "group_names", "notes", "fingerprint")
 
     def make() -> Item:
         made = settings.load()
@@ -176,35 +213,42 @@ def dataset(settings: DataSettings | Study, *, store: Store | None = None) -> Da
     identity = {
         "name": f"{settings.name}-{settings.image_size}px",
         "settings": settings.identity(),
+        "about": about,
         "code": code_digest("fairq_utils.data"),
         "versions": versions("torch", "numpy", "pillow"),
     }
     item = store.get_or_make("datasets", identity, make)
     info = item.info
-    return Dataset(
+    found = Dataset(
         **item.tensors,
         label_names=tuple(info["label_names"]),
         group_names=tuple(info["group_names"]),
         notes=info["notes"],
     )
+    vars(found)["fingerprint"] = info["fingerprint"]  # the store has just checked the same bytes
+    return found
 
 
 def predictions(
     studies: Iterable[Study],
-    treatments: Sequence[Treatment],
+    treatments: Sequence[Treatment | Ablation],
     *,
+    each: int = 0,
     store: Store | None = None,
     client: Client | None = None,
 ) -> list[Prediction]:
     """What each treated network says of the test images of its study: read, or made when missing.
 
+    `each`: at most so many images of each group, for what is many times repeated; 0 for all.
     With a `client` of a Dask cluster, what is missing is made there.
     """
     store = store or Store()
     asked = [(plan, treatment) for plan in _plans(studies, store) for treatment in treatments]
-    items = jobs.make([plan.prediction(treatment) for plan, treatment in asked], store=store, client=client)
+    wanted = [plan.prediction(treatment, each) for plan, treatment in asked]
+    items = jobs.make(wanted, store=store, client=client)
     return [
-        _as_prediction(plan, treatment, item) for (plan, treatment), item in zip(asked, items, strict=True)
+        _as_prediction(plan, treatment, item, each)
+        for (plan, treatment), item in zip(asked, items, strict=True)
     ]
 
 
@@ -227,14 +271,14 @@ def stored_predictions(
     return found
 
 
-def _as_prediction(plan: _Plan, treatment: Treatment, item: Item) -> Prediction:
-    is_test = ~plan.images.is_train
+def _as_prediction(plan: _Plan, treatment: Treatment | Ablation, item: Item, each: int = 0) -> Prediction:
+    test = _test(plan.images, each)
     return Prediction(
         plan.study,
         treatment,
         item.tensors["logits"],
-        plan.images.labels[is_test],
-        plan.images.groups[is_test],
+        plan.images.labels[test],
+        plan.images.groups[test],
         plan.images.label_names,
         plan.images.group_names,
         fingerprint=plan.images.fingerprint,
@@ -242,9 +286,22 @@ def _as_prediction(plan: _Plan, treatment: Treatment, item: Item) -> Prediction:
     )
 
 
+def _test(images: Dataset, each: int) -> Tensor:
+    """The places of the test images, or of at most so many of each group."""
+    places = (~images.is_train).nonzero()[:, 0]
+    return places[_of_each(images.groups[places], each)] if each else places
+
+
+def _of_each(groups: Tensor, count: int) -> Tensor:
+    # Drawn, because images may lie sorted by label, but the same ones every time.
+    drawn = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
+    chosen = [drawn[groups[drawn] == group][:count] for group in groups.unique()]
+    return torch.cat(chosen).sort()[0]
+
+
 def networks(
     studies: Iterable[Study],
-    treatments: Sequence[Treatment] = (FP32,),
+    treatments: Sequence[Treatment | Ablation] = (FP32,),
     *,
     store: Store | None = None,
     client: Client | None = None,
@@ -259,6 +316,69 @@ def networks(
     return [
         _treated(plan.study, treatment, plan.images, item)
         for (plan, treatment), item in zip(asked, items, strict=True)
+    ]
+
+
+def landscapes(
+    studies: Iterable[Study],
+    treatments: Sequence[Treatment],
+    survey: Survey | None = None,
+    *,
+    store: Store | None = None,
+    client: Client | None = None,
+) -> list[Landscape]:
+    """The loss around each treated network, group by group: read, or measured where missing.
+
+    A network takes about as long as a thousand images to train on for each product of Hessian and vector:
+    ask for few studies, and for fewer images where it is too slow.
+    """
+    store, survey = store or Store(), survey or Survey()
+    asked = [
+        (plan, treatment, look)
+        for plan in _plans(studies, store)
+        for treatment in treatments
+        for look in _looks(treatment)
+    ]
+    wanted = [plan.landscape(treatment, survey, look) for plan, treatment, look in asked]
+    items = jobs.make(wanted, store=store, client=client)
+    found: dict[tuple[_Plan, Treatment], dict[str, Item]] = {}
+    for (plan, treatment, look), item in zip(asked, items, strict=True):
+        found.setdefault((plan, treatment), {})[look] = item
+    return [
+        Landscape(
+            plan.study,
+            treatment,
+            plan.images.group_names,
+            around=looks["around"],
+            change=looks.get("change"),
+            parts=looks.get("parts"),
+        )
+        for (plan, treatment), looks in found.items()
+    ]
+
+
+def spectra(
+    studies: Iterable[Study],
+    treatments: Sequence[Treatment],
+    survey: Survey | None = None,
+    *,
+    store: Store | None = None,
+    client: Client | None = None,
+) -> list[Spectrum]:
+    """The spectral density at each treated network, for the largest and the smallest group."""
+    store, survey = store or Store(), survey or Survey()
+    asked = [(plan, treatment) for plan in _plans(studies, store) for treatment in treatments]
+    wanted = [plan.landscape(treatment, survey, "spectrum") for plan, treatment in asked]
+    items = jobs.make(wanted, store=store, client=client)
+    return [
+        Spectrum(
+            plan.study,
+            treatment,
+            plan.images.group_names[group],
+            SpectralDensity(item.tensors[f"eigenvalues-{group}"], item.tensors[f"weights-{group}"]),
+        )
+        for (plan, treatment), item in zip(asked, items, strict=True)
+        for group in surveys.extremes(plan.images, survey)
     ]
 
 
@@ -279,7 +399,13 @@ def is_current(identity: dict[str, Any]) -> bool:
 
 
 def _current_code() -> set[str]:
-    return {code_digest("fairq_utils.data"), code_digest("fairq_utils.training"), _TREATING}
+    return {
+        code_digest("fairq_utils.data"),
+        code_digest("fairq_utils.training"),
+        _TREATING,
+        _ABLATING,
+        _SURVEYING,
+    }
 
 
 # ---------------------------------------------------------------- how it is made
@@ -315,9 +441,9 @@ class _Plan:
             cost=cost,
         )
 
-    def network(self, treatment: Treatment) -> jobs.Job:
+    def network(self, treatment: Treatment | Ablation) -> jobs.Job:
         """The network whose weights the treatment rounds: the original, or one that was trained further."""
-        if not treatment.trains:
+        if isinstance(treatment, Ablation) or not treatment.trains:
             return self.original
         identity = {
             "name": f"{self.study.name}-{treatment.name}",
@@ -334,22 +460,41 @@ class _Plan:
             cost=3 * FairQAT(None).recipe.epochs * self._count_train,
         )
 
-    def prediction(self, treatment: Treatment) -> jobs.Job:
-        """Run the treated network over the test images."""
+    def prediction(self, treatment: Treatment | Ablation, each: int = 0) -> jobs.Job:
+        """Run the treated network over the test images, or over at most so many of each group."""
         network = self.network(treatment)
         identity = {
             "name": f"{self.study.name}-{treatment.name}",
             "network": network.identity,
             "treatment": treatment.name,
-            "code": _TREATING,
+            "code": _ABLATING if isinstance(treatment, Ablation) else _TREATING,
         }
         return jobs.Job(
             kind="predictions",
-            identity=identity,
-            function=partial(_predict, self.study, treatment),
+            identity=identity | ({"each": each} if each else {}),
+            function=partial(_predict, self.study, treatment, each),
             data=self.images,
             needs=(network,),
-            cost=len(self.images.is_train) - self._count_train,
+            cost=len(_test(self.images, each)),
+        )
+
+    def landscape(self, treatment: Treatment, survey: Survey, look: str) -> jobs.Job:
+        """Look at the loss where the treated network stands: `around`, `parts`, `change` or `spectrum`."""
+        network = self.network(treatment)
+        identity = {
+            "name": f"{self.study.name}-{treatment.name}-{look}",
+            "treated": self.prediction(treatment).identity,
+            "survey": asdict(survey),
+            "look": look,
+            "code": _SURVEYING,
+        }
+        return jobs.Job(
+            kind="landscapes",
+            identity=identity,
+            function=partial(_survey, self.study, treatment, survey, look),
+            data=self.images,
+            needs=(network,),
+            cost=surveys.cost(self.images, survey),
         )
 
     @cached_property
@@ -393,15 +538,52 @@ def _retrain(
 
 
 def _predict(
-    study: Study, treatment: Treatment, images: Dataset, network: Item, *, report: Callable[[int], object]
+    study: Study,
+    treatment: Treatment | Ablation,
+    each: int,
+    images: Dataset,
+    network: Item,
+    *,
+    report: Callable[[int], object],
 ) -> Item:
     treated = _treated(study, treatment, images, network).to(default_device())
-    logits = predict(treated, images.images[~images.is_train])
+    logits = predict(treated, images.images[_test(images, each)])
     report(len(logits))
     return Item({"logits": logits}, _where())
 
 
-def _treated(study: Study, treatment: Treatment, images: Dataset, network: Item) -> nn.Module:
+def _survey(
+    study: Study,
+    treatment: Treatment,
+    survey: Survey,
+    look: str,
+    images: Dataset,
+    network: Item,
+    *,
+    report: Callable[[int], object],
+) -> Item:
+    treated = _treated(study, treatment, images, network)
+    if look == "change":  # only of treatments that round the very network that is given
+        original = _filled(study, images, network)
+        return surveys.measure_change(original, treated, images, survey, report=report)
+    measure = {
+        "around": surveys.measure,
+        "parts": surveys.measure_parts,
+        "spectrum": surveys.measure_spectrum,
+    }[look]
+    return measure(treated, images, survey, report=report)
+
+
+def _looks(treatment: Treatment) -> list[str]:
+    """What there is to be seen of a treated network."""
+    if treatment == FP32:
+        return ["around", "parts"]
+    elsewhere = treatment.trains or treatment.activations is not None or treatment.batchnorm
+    # Both networks lie in one landscape where weights were rounded and nothing else changed.
+    return ["around"] if elsewhere else ["around", "change"]
+
+
+def _treated(study: Study, treatment: Treatment | Ablation, images: Dataset, network: Item) -> nn.Module:
     return treatment.apply(_filled(study, images, network), images)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from scipy import special, stats
+from torch import Tensor, nn
 
 from fairq_utils import metrics
-from fairq_utils.studies import Prediction
-from fairq_utils.treatments import FP32
+from fairq_utils.ablations import Ablation, layers
+from fairq_utils.data import Dataset
+from fairq_utils.studies import Prediction, Study
+from fairq_utils.treatments import FP32, Treatment
 
 
 def accuracy(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
@@ -90,3 +95,457 @@ def _correct(predictions: Sequence[Prediction]) -> NDArray[np.bool_]:
 
 def _groups(predictions: Sequence[Prediction]) -> dict[str, Any]:
     return {"groups": predictions[0].groups, "group_names": predictions[0].group_names}
+
+
+# ---------------------------------------------------------------- chapter 2: logits and the boundary
+
+ALL = "all"  # stands beside the groups for every image there is
+_MEASURES = ["logit_variance", "confidence", "margin", "loss"]
+_NO_VARIANCE = 1e-12  # stands for none where a logarithm is taken
+
+
+def smallest_group(images: Dataset, predictions: Sequence[Prediction]) -> str:
+    """The group with the fewest training images, among those that have test images."""
+    sizes = np.bincount(images.groups[images.is_train], minlength=len(images.group_names))
+    tested = np.unique(predictions[0].groups)
+    return images.group_names[tested[sizes[tested].argmin()]]
+
+
+def answers(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
+    """Records: for each treatment and measure the mean of each group, and of all, over seeds and images.
+
+    The measures are those of `metrics.example_metrics`, and accuracy. When networks have collapsed, few
+    images can carry most of a loss: look at margins instead.
+    """
+    return _by_treatment(
+        predictions,
+        lambda own: pd.concat(
+            [
+                _measured("accuracy", metrics.accuracy_intervals(_correct(own), **_groups(own), level=level)),
+                *(
+                    _measured(measure, _means(own, values, level=level))
+                    for measure, values in _examples(own).items()
+                ),
+            ]
+        ),
+    )
+
+
+def answer_changes(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
+    """Records: how each measure of `answers` changed, in pairs of the same seed and image."""
+    original = _originals(predictions)
+
+    def compared(own: list[Prediction]) -> pd.DataFrame:
+        accuracy = metrics.compare(_correct(original), _correct(own), **_groups(own), level=level)
+        before, after = _examples(original), _examples(own)
+        return pd.concat(
+            [
+                _measured("accuracy", accuracy),
+                *(
+                    _measured(name, _means(own, after[name] - before[name], level=level))
+                    for name in _MEASURES
+                ),
+            ]
+        )
+
+    return _by_treatment(_treated(predictions), compared)
+
+
+def variance_left(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
+    """Records: the logit variance that is left of what it was in full precision, for a typical image.
+
+    Typical is the geometric mean over images and seeds: each image counts by its own change, where the
+    plain mean would be that of the few images with the largest logits.
+    """
+    before = _log_variance(_examples(_originals(predictions)))
+
+    def left(own: list[Prediction]) -> pd.DataFrame:
+        table = _means(own, _log_variance(_examples(own)) - before, level=level)
+        return table.assign(**np.exp(table[["estimate", "lower", "upper"]]))
+
+    return _by_treatment(_treated(predictions), left)
+
+
+def loss_beyond_others(predictions: Sequence[Prediction], group: str, *, level: float = 0.95) -> pd.DataFrame:
+    """Records: by how much more the loss of one group grew than that of all others, in pairs.
+
+    The interval covers other images of that group, other images of the others, and other seeds. With
+    fewer than two images on either side there is nothing to compare, and the numbers are missing.
+    """
+    before = _examples(_originals(predictions))["loss"]
+
+    def beyond(own: list[Prediction]) -> pd.DataFrame:
+        change = _examples(own)["loss"] - before
+        inside = own[0].groups.numpy() == own[0].group_names.index(group)
+        estimate = reach = np.nan
+        if min(inside.sum(), (~inside).sum()) > 1:
+            parts = [change[:, inside], change[:, ~inside]]
+            by_seed = parts[0].mean(axis=1) - parts[1].mean(axis=1)
+            samples = [part.mean(axis=0) for part in parts] + ([by_seed] if len(change) > 1 else [])
+            estimate, reach = by_seed.mean(), _reach_of_sum(samples, level)
+        record = {"group": group, "n": inside.sum(), "estimate": estimate}
+        return pd.DataFrame([record | {"lower": estimate - reach, "upper": estimate + reach}])
+
+    return _by_treatment(_treated(predictions), beyond)
+
+
+def rescaled(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Each network with its logits scaled, by one factor, to the typical variance of its original.
+
+    A variance of nothing stays as it is: no factor brings it back.
+    """
+    return [
+        replace(treated, logits=_scaled(treated.logits, like=original.logits))
+        for treated, original in _pairs(predictions)
+    ]
+
+
+def heated(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """For each treatment the original, at the temperature that gives it the treated network's typical variance.
+
+    It stands under the name of the treatment, to be compared with `predictions` line by line. Where the
+    treatment made the variance larger, the temperature is below 1.
+    """
+    return [
+        replace(treated, logits=_scaled(original.logits, like=treated.logits))
+        for treated, original in _pairs(predictions)
+    ]
+
+
+def loss_explained(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
+    """Records: the loss that the heated original gains, as a share of what the treated network gained.
+
+    Read it only where the treated network surely gained: elsewhere it is a ratio of noise.
+    """
+    before = _examples(_originals(predictions))["loss"]
+    hot = heated(predictions)
+
+    def explained(own: list[Prediction]) -> pd.DataFrame:
+        gained = _examples(own)["loss"] - before
+        by_heat = _examples([p for p in hot if p.treatment == own[0].treatment])["loss"] - before
+        return _ratios(own, by_heat, gained, level=level)
+
+    return _by_treatment(_treated(predictions), explained)
+
+
+def regained(
+    predictions: Sequence[Prediction], repaired: Sequence[Prediction], *, level: float = 0.95
+) -> pd.DataFrame:
+    """Records: of what a treatment changed, the share that new batch norm statistics undo, by measure.
+
+    `repaired` are the same treatments with `-bn`. Read it only where the treatment surely changed
+    something: elsewhere it is a ratio of noise.
+    """
+    before = _examples(_originals(predictions))
+
+    def undone(own: list[Prediction]) -> pd.DataFrame:
+        plain = own[0].treatment.name.removesuffix("-bn")
+        broken = _examples([p for p in predictions if p.treatment.name == plain])
+        mended = _examples(own)
+        return pd.concat(
+            _measured(m, _ratios(own, mended[m] - broken[m], before[m] - broken[m], level=level))
+            for m in before
+        )
+
+    return _by_treatment([p for p in repaired if p.treatment.name.endswith("-bn")], undone)
+
+
+def flips(predictions: Sequence[Prediction], *, parts: int = 10, level: float = 0.95) -> pd.DataFrame:
+    """Records: the share of answers that a treatment flips, by how near the original was to the boundary.
+
+    The test images of each original are cut into equal `parts` by the gap between its two largest logits,
+    nearest to the boundary first; part 0 is all of them. `answers` counts images times seeds, `n`
+    the images of the group. A cell without answers is missing.
+    """
+    originals = _originals(predictions)
+    tops, _ = torch.stack([p.logits.double() for p in originals]).topk(2)
+    nearness = (tops[..., 0] - tops[..., 1]).argsort(stable=True).argsort().numpy()
+    part = nearness * parts // nearness.shape[1] + 1
+
+    def flipped(own: list[Prediction]) -> pd.DataFrame:
+        changed = np.stack([metrics.flipped(a.logits, b.logits) for a, b in zip(originals, own, strict=True)])
+        cells = []
+        for number in range(parts + 1):
+            inside = (part == number) | (number == 0)
+            records = _ratios(own, changed & inside, inside, level=level)
+            counted = np.bincount(own[0].groups, weights=inside.sum(axis=0), minlength=len(records) - 1)
+            records.insert(0, "part", number)
+            records.insert(3, "answers", np.append(counted, counted.sum()).astype(int))
+            cells.append(records)
+        table = pd.concat(cells)
+        # A share of none or all has an interval too: Jeffreys', with each image counted once.
+        several = np.minimum(table["answers"], table["n"])
+        table["upper"] = table["upper"].mask(
+            table["estimate"] == 0, stats.beta.ppf((1 + level) / 2, 0.5, several + 0.5)
+        )
+        table["lower"] = table["lower"].mask(
+            table["estimate"] == 1, stats.beta.ppf((1 - level) / 2, several + 0.5, 0.5)
+        )
+        return table.assign(lower=table["lower"].clip(0, 1), upper=table["upper"].clip(0, 1))
+
+    return _by_treatment(_treated(predictions), flipped)
+
+
+def densities(predictions: Sequence[Prediction], measure: str, *, bins: int = 80) -> pd.DataFrame:
+    """How a measure is spread over the images of each group: a row a bin, over all seeds.
+
+    The bins are the same throughout, and evenly spaced; for logit variance, which spans several powers of
+    ten, its logarithm is. What lies beyond them, half a percent of all answers on either side, stands in
+    the first and the last. `density` is the share of the group's answers in the bin, `below` the share of
+    those below 0, wherever they lie.
+    """
+    found = {p.treatment: p for p in predictions}
+    values = {t: _examples([p for p in predictions if p.treatment == t])[measure] for t in found}
+    if logarithmic := measure == "logit_variance":
+        floor = 1e-4 * np.median(next(iter(values.values())))
+        values = {t: np.log10(own.clip(floor)) for t, own in values.items()}
+    low, high = np.quantile(np.concatenate(list(values.values())), [0.005, 0.995])
+    edges = np.linspace(low, max(high, low + 1e-6), bins + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    tables = []
+    for treatment, prediction in found.items():
+        for code, name in enumerate(prediction.group_names):
+            own = values[treatment][:, prediction.groups.numpy() == code].ravel()
+            if len(own):
+                counts, _ = np.histogram(own.clip(low, high), edges)
+                record = {"measure": measure, "treatment": treatment.name, "group": name, "n": len(own)}
+                place = {"value": 10**centres if logarithmic else centres, "density": counts / len(own)}
+                tables.append(pd.DataFrame(record | place | {"below": (own < 0).mean()}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def arms(**named: Sequence[Prediction]) -> pd.DataFrame:
+    """The records of `answers` for all images together, for several lists of predictions: the arms."""
+    tables = []
+    for name, predictions in named.items():
+        table = answers(predictions)
+        tables.append(table[table["group"] == ALL].assign(arm=name.replace("_", " ")))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _examples(predictions: Sequence[Prediction]) -> dict[str, NDArray[np.float64]]:
+    """Each measure of `metrics.example_metrics`, seeds by images."""
+    found = [
+        metrics.example_metrics(p.logits, p.labels).rename(columns={"correct": "accuracy"})
+        for p in predictions
+    ]
+    return {
+        name: np.stack([table[name] for table in found]).astype(float) for name in ["accuracy", *_MEASURES]
+    }
+
+
+def _means(predictions: Sequence[Prediction], values: NDArray[np.float64], *, level: float) -> pd.DataFrame:
+    """The mean of each group that has images, and of all, with intervals."""
+    every = metrics.mean_intervals(
+        values, np.zeros(values.shape[1], dtype=int), group_names=[ALL], level=level
+    )
+    return pd.concat([metrics.mean_intervals(values, **_groups(predictions), level=level), every])
+
+
+def _ratios(
+    predictions: Sequence[Prediction],
+    above: NDArray[Any],
+    below: NDArray[Any],
+    *,
+    level: float,
+) -> pd.DataFrame:
+    """The sum of the one over the sum of the other, for each group and for all, with intervals.
+
+    Both vary with images and seeds, together. To first order a ratio moves as the mean of the values that
+    are made here does, so that their mean is the ratio and their spread its uncertainty.
+    """
+    groups, names = predictions[0].groups.numpy(), predictions[0].group_names
+    tables = []
+    for codes, known in ((groups, list(names)), (np.zeros_like(groups), [ALL])):
+        values = np.full(np.shape(above), np.nan)
+        for code in range(len(known)):
+            own = codes == code
+            sums = [float(np.sum(part[:, own], dtype=float)) for part in (above, below)]
+            if sums[1] != 0:
+                ratio = sums[0] / sums[1]
+                mean = sums[1] / below[:, own].size
+                values[:, own] = ratio + (above[:, own] - ratio * below[:, own]) / mean
+        defined = np.isfinite(values).all(axis=0)
+        sizes = np.bincount(codes, minlength=len(known))
+        if defined.any():
+            table = metrics.mean_intervals(values[:, defined], codes[defined], group_names=known, level=level)
+        else:
+            table = pd.DataFrame({"group": known, "estimate": np.nan, "lower": np.nan, "upper": np.nan})
+        tables.append(table.assign(n=sizes)[["group", "n", "estimate", "lower", "upper"]])
+    return pd.concat(tables)
+
+
+def _reach_of_sum(samples: Sequence[NDArray[np.float64]], level: float) -> float:
+    """How far the interval reaches of what varies as the means of these samples do, each by itself."""
+    freedom = np.array([len(sample) - 1 for sample in samples])
+    squares = np.array([sample.var() for sample in samples]) / freedom
+    total = squares.sum()
+    if total == 0:
+        return 0.0
+    # Welch and Satterthwaite's degrees of freedom.
+    return float(np.sqrt(total) * stats.t.ppf((1 + level) / 2, 1 / ((squares / total) ** 2 / freedom).sum()))
+
+
+def _measured(measure: str, table: pd.DataFrame) -> pd.DataFrame:
+    table = table[table["group"] != "FVO"].replace({"group": {"OA": ALL}})
+    table.insert(0, "measure", measure)
+    return table[["measure", "group", "n", "estimate", "lower", "upper"]]
+
+
+def _originals(predictions: Sequence[Prediction]) -> list[Prediction]:
+    return [prediction for prediction in predictions if prediction.treatment == FP32]
+
+
+def _treated(predictions: Sequence[Prediction]) -> list[Prediction]:
+    return [prediction for prediction in predictions if prediction.treatment != FP32]
+
+
+def _pairs(predictions: Sequence[Prediction]) -> list[tuple[Prediction, Prediction]]:
+    """Each prediction beside the original of the same study."""
+    originals = {prediction.study: prediction for prediction in _originals(predictions)}
+    return [(prediction, originals[prediction.study]) for prediction in predictions]
+
+
+def _log_variance(examples: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.log(examples["logit_variance"].clip(_NO_VARIANCE))
+
+
+def _scaled(logits: Tensor, *, like: Tensor) -> Tensor:
+    """In double precision, so that no two logits become equal by rounding."""
+    own, wanted = (part.double().var(dim=1, correction=0) for part in (logits, like))
+    if own.max() <= _NO_VARIANCE:
+        return logits.double()
+    spread = wanted.clamp(_NO_VARIANCE).log() - own.clamp(_NO_VARIANCE).log()
+    return logits.double() * (spread.mean() / 2).exp()
+
+
+# ---------------------------------------------------------------- chapter 3: the zero bin
+
+
+def zero_bins(
+    studies: Sequence[Study], networks: Sequence[nn.Module], treatments: Sequence[Treatment]
+) -> pd.DataFrame:
+    """Records: for each network, layer and treatment that rounds, how much falls into the zero bin.
+
+    `networks` are the full-precision ones of the studies. `peak` is the largest magnitude over the root mean
+    square; `zero_share` the share of weights that become zero, `gaussian` what it would be were the layer
+    Gaussian with that peak (for plain int widths only); `error_share` is the share of the squared rounding
+    error that the zero bin makes.
+    """
+    records = []
+    for study, network in zip(studies, networks, strict=True):
+        for layer in layers(network):
+            weight = network.get_parameter(layer).detach()
+            peak = float(weight.abs().max() / weight.square().mean().sqrt().clamp_min(1e-30))
+            for treatment in treatments:
+                if treatment.quantizer is None:
+                    continue
+                rounded = treatment.quantizer(weight)
+                wrong, zero = (rounded - weight).square(), rounded == 0
+                total = float(wrong.sum())
+                records.append(
+                    {
+                        "treatment": treatment.name,
+                        "seed": study.seed,
+                        "layer": layer.removesuffix(".weight"),
+                        "weights": weight.numel(),
+                        "peak": peak,
+                        "zero_share": float(zero.float().mean()),
+                        "gaussian": _gaussian_zero_share(peak, treatment),
+                        "error_share": float(wrong[zero].sum()) / total if total else 0.0,
+                        "error": total,
+                    }
+                )
+    return pd.DataFrame(records)
+
+
+def zero_totals(bins: pd.DataFrame) -> pd.DataFrame:
+    """Of the records of `zero_bins` one for each treatment: over all weights of all networks."""
+    sums = (
+        bins.assign(
+            zeros=bins["zero_share"] * bins["weights"],
+            expected=bins["gaussian"] * bins["weights"],
+            small=bins["error_share"] * bins["error"],
+        )
+        .groupby("treatment", sort=False)[["weights", "zeros", "expected", "small", "error"]]
+        .sum(min_count=1)
+    )
+    totals = {
+        "zero_share": sums["zeros"] / sums["weights"],
+        "gaussian": sums["expected"] / sums["weights"],
+        "error_share": (sums["small"] / sums["error"]).fillna(0.0),
+    }
+    return pd.DataFrame(totals).reset_index()
+
+
+def gaussian_zero_share(peak: float | NDArray[np.float64], bits: int) -> NDArray[np.float64]:
+    """The share of Gaussian weights that an int grid of that width zeroes, their largest being `peak` sigmas.
+
+    >>> gaussian_zero_share(3.0, 4).round(2), gaussian_zero_share(6.0, 4).round(2)
+    (np.float64(0.17), np.float64(0.33))
+    """
+    # Half a step, max|w| / (2**(bits - 1) - 1) / 2, in sigmas.
+    return special.erf(np.asarray(peak) / (2 ** (bits - 1) - 1) / 2 / np.sqrt(2))
+
+
+def _gaussian_zero_share(peak: float, treatment: Treatment) -> float:
+    is_plain = treatment.bits is not None and treatment == Treatment(treatment.bits)
+    return float(gaussian_zero_share(peak, treatment.bits or 2)) if is_plain else np.nan
+
+
+def against(predictions: Sequence[Prediction], reference: Treatment | Ablation) -> list[Prediction]:
+    """The same, with another treatment in the place of full precision: what is paired is paired with it."""
+    kept = [prediction for prediction in predictions if prediction.treatment != FP32]
+    return [replace(p, treatment=FP32) if p.treatment == reference else p for p in kept]
+
+
+def two_groups(predictions: Sequence[Prediction], group: str) -> list[Prediction]:
+    """The same, with all groups but one taken together as "all others"."""
+    code = predictions[0].group_names.index(group)
+    names = (group, "all others")
+    return [replace(p, groups=(p.groups != code).long(), group_names=names) for p in predictions]
+
+
+def zero_bin_parts(
+    predictions: Sequence[Prediction], treatment: Treatment, group: str, *, level: float = 0.95
+) -> pd.DataFrame:
+    """Records: the four parts of "the zero bin empties small weights that this group needs", as loss.
+
+    `harm`: what emptying the zero bin adds to the group's loss. `rest`: by how much more than rounding all
+    other weights adds. `others`: by how much more than it adds to all other groups. `norm`: by how much more
+    than taking as much, in squared length, from weights drawn at random. All in pairs.
+    """
+    zeros = Ablation(treatment, "zeros")
+    rest, norm = Treatment.parse(f"{treatment.name}-nonzeros"), Ablation(treatment, "norm")
+
+    def own_loss(reference: Treatment | Ablation) -> pd.DataFrame:
+        pair = [p for p in predictions if p.treatment in (reference, zeros)]
+        table = answer_changes(against(pair, reference) if reference != FP32 else pair, level=level)
+        return table[(table["measure"] == "loss") & (table["group"] == group)]
+
+    beyond = [p for p in predictions if p.treatment in (FP32, zeros)]
+    parts = {
+        "harm": own_loss(FP32),
+        "rest": own_loss(rest),
+        "others": loss_beyond_others(beyond, group, level=level),
+        "norm": own_loss(norm),
+    }
+    table = pd.concat([own.assign(part=part) for part, own in parts.items()], ignore_index=True)
+    return table[["part", "group", "n", "estimate", "lower", "upper"]]
+
+
+def losses_by_layer(predictions: Sequence[Prediction], group: str, *, level: float = 0.95) -> pd.DataFrame:
+    """Records: what touching one layer alone adds to the loss of a group, and of all others, by kind.
+
+    A third record a layer, `beyond`, says by how much more it adds to the group than to the others.
+    """
+    by_name = {p.treatment.name: p.treatment for p in predictions}
+    both = answer_changes(two_groups(predictions, group), level=level)
+    both = both[(both["measure"] == "loss") & (both["group"] != ALL)]
+    beyond = loss_beyond_others(predictions, group, level=level).assign(group="beyond")
+    table = pd.concat([both, beyond], ignore_index=True)
+    touched = [by_name[name] for name in table["treatment"]]
+    return table.assign(
+        kind=[one.kind for one in touched if isinstance(one, Ablation)],
+        layer=[one.layer.removesuffix(".weight") for one in touched if isinstance(one, Ablation)],
+    )[["kind", "layer", "group", "n", "estimate", "lower", "upper"]]

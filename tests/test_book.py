@@ -21,7 +21,8 @@ def pages_of(clone: Clone) -> Path:
 
 def listed() -> set[str]:
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    return {contents["root"], *(chapter["file"] for chapter in contents["chapters"])}
+    sections = [own for chapter in contents["chapters"] for own in chapter.get("sections", [])]
+    return {contents["root"], *(entry["file"] for entry in [*contents["chapters"], *sections])}
 
 
 def soup(clone: Clone, page: str) -> BeautifulSoup:

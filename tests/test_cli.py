@@ -3,10 +3,12 @@ import subprocess
 import sys
 
 import click
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from fairq_utils import chapters, cli
+from fairq_utils import chapters, cli, data, studies, treatments
+from fairq_utils.store import code_digest
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def no_kernel(monkeypatch):
     [
         (
             ["run", "01", "-p", "bit_width=[3]"],
-            "has no parameter 'bit_width'; expected one of: dataset, arch",
+            "has no parameter 'bit_width'; expected one of: dataset, root",
         ),
         (["run", "01", "-p", "bit_widths=3"], "bit_widths is 3; expected list[int]"),
         (["run", "01", "-p", "bit_widths=['x']"], "bit_widths is ['x']; expected list[int]"),
@@ -142,3 +144,115 @@ def test_serving_needs_a_book_and_answers_this_machine_only(built):
     unbuilt = built.fairq("serve")
     assert unbuilt.returncode == 2
     assert "holds no book; build it first: make book" in unbuilt.stderr
+
+
+SWEEP = ["--train-images", "60", "--test-images", "60", "--epochs", "1", "--seeds", "0,2", "--bits", "3"]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAIRQ_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def said(*arguments, exit_code=0):
+    result = CliRunner().invoke(cli.main, list(arguments))
+    assert result.exit_code == exit_code, result.output
+    return result.output
+
+
+def test_a_sweep_is_made_once_counted_exported_and_pruned(store, tmp_path):
+    made = said("sweep", *SWEEP, "--treatments", "ptq,mse,nf4")
+    assert made.startswith("8 predictions of 2 networks are in ")
+    assert made.endswith("made now: 1 datasets, 2 networks, 8 predictions\n")
+    assert said("sweep", *SWEEP, "--treatments", "ptq,mse,nf4").endswith("made now: nothing\n")
+
+    rows = [line.split() for line in said("status").splitlines()[1:]]
+    assert [row[:3] for row in rows[:3]] == [
+        ["datasets", "current", "1"],
+        ["networks", "current", "2"],
+        ["predictions", "current", "8"],
+    ]
+    on_disk = sum(path.stat().st_size for path in store.glob("*/*.safetensors"))
+    assert float(rows[3][2]) == pytest.approx(on_disk / 1e6, abs=0.05)  # "all 11 89.6 MB"
+
+    said("export", *SWEEP, "--treatments", "ptq,mse,nf4", "--out", str(tmp_path / "out"))
+    accuracy = pd.read_csv(tmp_path / "out" / "accuracy.csv")
+    assert list(accuracy["treatment"].unique()) == ["fp32", "int3", "int3-mse", "nf4"]
+    missing = said("export", *SWEEP, "--treatments", "qat", "--out", str(tmp_path / "no"), exit_code=2)
+    assert "2 of 4 predictions are not in" in missing
+    assert not (tmp_path / "no").exists()
+
+    assert said("prune").startswith("0 files")
+    (store / "networks" / "half.safetensors").write_bytes(b"half")
+    (store / "predictions" / ".x.safetensors.1.part").write_bytes(b"left")
+    assert said("prune", "--dry-run") == "2 files, 8 bytes: would be removed\n"
+    assert "damaged" in said("status")
+    assert said("prune") == "2 files, 8 bytes: removed\n"
+    assert not [path for path in store.glob("*/*") if path.suffix not in (".safetensors", ".lock")]
+    assert not (store / "networks" / "half.safetensors").exists()
+    assert said("sweep", *SWEEP, "--treatments", "ptq").endswith("made now: nothing\n")
+
+
+def test_what_other_code_made_is_pruned_with_what_rests_on_it(store, monkeypatch):
+    said("sweep", *SWEEP)
+    monkeypatch.setattr(
+        studies, "_current_code", lambda: {studies._TREATING, code_digest("fairq_utils.data")}
+    )
+    rows = {tuple(line.split()[:2]) for line in said("status").splitlines()[1:4]}
+    assert rows == {("datasets", "current"), ("networks", "outdated"), ("predictions", "outdated")}
+    assert said("prune").startswith("6 files")
+    assert [path.parent.name for path in store.glob("*/*.safetensors")] == ["datasets"]
+
+
+def test_a_failed_sweep_says_what_failed_and_exits_with_one(store, monkeypatch):
+    def fail(*_args, **_options):
+        raise ZeroDivisionError("nothing to divide by")
+
+    monkeypatch.setattr(studies, "train", fail)
+    output = said("sweep", *SWEEP, exit_code=1)
+    assert output.splitlines() == [
+        "Error: 6 of 6 could not be made, the rest is in the store.",
+        "  moths-resnet18-32px-seed0: ZeroDivisionError: nothing to divide by (2 more need it)",
+        "  moths-resnet18-32px-seed2: ZeroDivisionError: nothing to divide by (2 more need it)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--seeds", "a-b", "seeds is 'a-b'; expected whole numbers, such as 0-4 or 8,6,4"),
+        ("--seeds", "0,0", "seeds is [0, 0]; expected whole numbers, each once"),
+        ("--bits", "1", "bits is 1; expected a whole number from 2 to 16"),
+        ("--treatments", "ptq,magic", "'magic' is not understood"),
+        ("--dataset", "mooths", "dataset is 'mooths'; expected one of: moths"),
+        ("--dataset", "utkface", "root is None; expected the path of your copy of utkface"),
+        ("--arch", "resnet", "arch is 'resnet'; expected one of: resnet18"),
+        ("--image-size", "7", "image_size is 7; expected a whole number"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused_in_one_sentence(store, option, value, message):
+    result = CliRunner().invoke(cli.main, ["sweep", option, value])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not store.exists()
+
+
+def test_data_are_counted_and_kept(store, tmp_path):
+    output = said(
+        "data", "moths", "--train-images", "60", "--test-images", "40", "--card", str(tmp_path / "card")
+    )
+    assert "Alder       26    17   43" in output
+    assert json.loads((tmp_path / "card").read_text())["images"] == 100
+    assert len(list(store.glob("datasets/*.safetensors"))) == 1
+
+
+def test_every_word_of_a_treatment_is_explained():
+    listed = said("treatments")
+    for word, meaning in treatments.vocabulary()[["word", "meaning"]].itertuples(index=False):
+        assert f"  {word:<12}{meaning}" in listed
+
+
+def test_the_names_of_data_sets_are_those_that_can_be_loaded():
+    assert cli._DATA_NAMES == data.NAMES

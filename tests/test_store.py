@@ -197,3 +197,39 @@ def test_the_code_digest_follows_imports_and_nothing_else(tmp_path, monkeypatch)
     assert digest(bottom="value = 3") != before
     assert digest(middle="value = 3") != before
     code_digest.cache_clear()
+
+
+def test_what_is_being_written_is_not_removed(tmp_path):
+    store = Store(tmp_path)
+    identity = {"name": "x"}
+    part = store.path("things", identity).with_name(f".{store.path('things', identity).name}.77.part")
+    part.parent.mkdir()
+    part.write_bytes(b"half")
+    (entry,) = store.entries()
+    assert entry.identity is None
+    lock = store.try_lock("things", identity)
+    store.remove(entry)
+    assert part.exists()
+    lock.release()
+    store.remove(entry)
+    assert not part.exists()
+
+
+def test_a_lock_is_held_by_one(tmp_path):
+    store = Store(tmp_path)
+    with store.lock("things", {"name": "x"}):
+        assert store.try_lock("things", {"name": "x"}) is None
+        assert (other := store.try_lock("things", {"name": "y"}))
+        other.release()
+    assert (lock := store.try_lock("things", {"name": "x"}))
+    lock.release()
+
+
+def test_entries_tell_what_lies_there(tmp_path):
+    store = Store(tmp_path)
+    store.keep("things", {"name": "x"}, Item({"a": torch.zeros(3)}))
+    (tmp_path / "things" / "broken.safetensors").write_bytes(b"not one")
+    whole, broken = sorted(store.entries(), key=lambda entry: entry.identity is None)
+    assert (whole.kind, whole.identity, whole.nbytes) == ("things", {"name": "x"}, whole.path.stat().st_size)
+    assert broken.path.name == "broken.safetensors"
+    assert list(Store(tmp_path / "nothing").entries()) == []

@@ -162,7 +162,7 @@ def test_where_the_data_lie_decides_nothing(store):
         (lambda: studies.studies(seeds=[]), r"seeds is \[\]; expected whole numbers"),
         (lambda: studies.studies(seeds=[1, 1]), r"seeds is \[1, 1\]; expected whole numbers, each once"),
         (lambda: studies.studies(seeds=[-1]), "seed is -1"),
-        (lambda: studies.studies(seeds=[0], dataset="mooths"), "name is 'mooths'; expected one of: moths"),
+        (lambda: studies.studies(seeds=[0], dataset="mooths"), "dataset is 'mooths'; expected one of: moths"),
         (lambda: studies.studies(seeds=[0], arch="resnet"), "arch is 'resnet'; expected one of: resnet18"),
         (lambda: studies.studies(seeds=[0], image_size=3), "image_size is 3"),
         (lambda: studies.studies(seeds=[0], train_images=2), "2"),
