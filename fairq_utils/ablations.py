@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fairq_utils.data import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.quantizers import only_zero_bin, zero_share
-from fairq_utils.treatments import Treatment
+from fairq_utils.treatments import FP32, Treatment
 
 KINDS = {
     "zeros": "the zero bin emptied, all other weights as they are",
@@ -109,10 +110,8 @@ class Ablation:
             weight.numel() - int(self._emptied(weight).count_nonzero()) for weight in weights.values()
         )
         magnitudes = torch.cat([weight.flatten().abs() for weight in weights.values()])
-        # From sorted ones, because a selection by kthvalue takes longer than NumPy's sort.
-        ordered = torch.from_numpy(magnitudes.numpy().copy())
-        ordered.numpy().sort()
-        return ordered[count - 1] if count else magnitudes.new_tensor(-1.0)
+        # NumPy's, because torch.kthvalue takes several times as long.
+        return magnitudes.new_tensor(np.partition(magnitudes, count - 1)[count - 1] if count else -1.0)
 
     def _emptied(self, weight: Tensor) -> Tensor:
         assert self.treatment.quantizer is not None  # refused at construction
@@ -141,6 +140,46 @@ def midrise(weight: Tensor, bits: int) -> Tensor:
         return weight.clone()
     ends = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     return ((weight / step).floor().clamp(*ends) + 0.5) * step
+
+
+def halves(treatment: Treatment) -> list[Treatment | Ablation]:
+    """Only the zero bin emptied, only the rest rounded, and both: the treatment itself.
+
+    >>> [half.name for half in halves(Treatment(3))]
+    ['int3-zeros', 'int3-nonzeros', 'int3']
+    """
+    return [Ablation(treatment, "zeros"), Treatment.parse(f"{treatment.name}-nonzeros"), treatment]
+
+
+def controls(treatment: Treatment) -> list[Ablation]:
+    """As much done to other weights than those of the zero bin, in three senses of "as much".
+
+    >>> [control.name for control in controls(Treatment(3))]
+    ['int3-random', 'int3-norm', 'int3-global']
+    """
+    return [Ablation(treatment, kind) for kind in ("random", "norm", "global")]
+
+
+def other_grids(treatment: Treatment) -> list[Treatment | Ablation]:
+    """Other ways to spend as many bits on a weight, for a plain int treatment; powers of two end at 8 bits.
+
+    >>> [grid.name for grid in other_grids(Treatment(3))]
+    ['int3-midrise', 'codebook3', 'pot3', 'int3-mse', 'int3-channel', 'int3-lsq']
+    """
+    bits = treatment.bits or 0
+    names = [f"codebook{bits}", *([f"pot{bits}"] if bits <= 8 else [])]
+    names += [f"{treatment.name}-{word}" for word in ("mse", "channel", "lsq")]
+    return [Ablation(treatment, "midrise"), *map(Treatment.parse, names)]
+
+
+def by_layer(treatment: Treatment, network: nn.Module) -> list[Treatment | Ablation]:
+    """Full precision, and then, for one layer of the network after the other, its zero bin and two controls.
+
+    >>> [one.name for one in by_layer(Treatment(3), nn.Linear(2, 2))]
+    ['fp32', 'int3-zeros@weight', 'int3-norm@weight', 'int3-random@weight']
+    """
+    kinds = ("zeros", "norm", "random")
+    return [FP32, *(Ablation(treatment, kind, layer) for layer in layers(network) for kind in kinds)]
 
 
 def _seed(name: str) -> int:

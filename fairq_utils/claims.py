@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+
+from fairq_utils.data import Dataset
+from fairq_utils.tables import ALL
 
 Word = Literal["supported", "mixed", "contradicted", "undecided"]
 
@@ -121,10 +125,35 @@ def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
     )
 
 
-def who_pays(accuracies: pd.DataFrame, changes: pd.DataFrame) -> Prose:
+def who_is_there(images: Dataset) -> Prose:
+    """How many groups and labels there are, how unequal they are, and whether the two coincide."""
+    sizes = np.bincount(images.groups[~images.is_train], minlength=len(images.group_names))
+    least, most = int(sizes.argmin()), int(sizes.argmax())
+    names = images.group_names
+    same = images.label_names == names and bool((images.labels == images.groups).all())
+    reading = (
+        "Group and label coincide here, so that the accuracy of a group is the recall of a class, and a "
+        "network that gives one answer to everything shows the largest possible gap without having singled "
+        "anybody out."
+        if same
+        else f"Group and label are two things here; there are {len(images.label_names)} labels."
+    )
+    absent = [name for name, size in zip(names, sizes, strict=True) if not size]
+    missing = f" No test image is of {', '.join(absent)}: nothing is said of them." if absent else ""
+    return Prose(
+        f"There are {len(names)} groups. The largest in the test is **{names[most]}** with {sizes[most]:,} "
+        f"images, the smallest **{names[least]}** with {sizes[least]:,}.{missing} {reading}"
+    )
+
+
+def who_pays(accuracies: pd.DataFrame, changes: pd.DataFrame, collapse: pd.DataFrame) -> Prose:
     """Which group loses most under each treatment, and which is then worst served."""
+    fallen = set(collapse.loc[collapse["effective_classes"] < _CLASSES_OF_A_STANDING_NETWORK, "treatment"])
     sentences = []
     for treatment, rows in changes.groupby("treatment", sort=False):
+        if treatment in fallen:
+            sentences.append(f"- **{treatment}**: the networks have collapsed, and who loses says nothing.")
+            continue
         groups = rows[~rows["group"].isin(["OA", "FVO"])]
         loser = min(groups.to_dict("records"), key=_estimate)
         own = accuracies[(accuracies["treatment"] == treatment) & accuracies["group"].isin(groups["group"])]
@@ -138,6 +167,87 @@ def who_pays(accuracies: pd.DataFrame, changes: pd.DataFrame) -> Prose:
             f"({100 * worst['lower']:.1f} to {100 * worst['upper']:.1f})."
         )
     return Prose("\n".join(sentences))
+
+
+def answers_collapse(collapse: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Do the networks stop to tell classes apart at two or three bits?
+
+    Supported when every seed has at every such width fallen below two classes in use, contradicted when
+    none has, mixed otherwise, undecided when no such width was asked for.
+    """
+    claim = "At two and three bits the logits say nothing any more."
+    narrow = collapse[collapse["treatment"].isin(["int2", "int3"])]
+    if narrow.empty:
+        return Verdict(claim, "undecided", "Neither two nor three bits were asked for.")
+    word: Word = "mixed"
+    if (narrow["most"] < _CLASSES_OF_A_STANDING_NETWORK).all():
+        word = "supported"
+    elif (narrow["fewest"] >= _CLASSES_OF_A_STANDING_NETWORK).all():
+        word = "contradicted"
+    said = "; ".join(
+        f"{row.treatment} {row.effective_classes:.1f} ({row.fewest:.1f} to {row.most:.1f})"
+        for row in narrow.itertuples(index=False)
+    )
+    return Verdict(
+        claim,
+        word,
+        "Effective number of classes that the networks answer with, and its range over "
+        f"{_count(seeds, 'seed')}: {said}. Below two, nearly all answers are one and the same.",
+    )
+
+
+def grid_matters(stored: pd.DataFrame) -> Prose:
+    """What another way to choose the grid does to OA and FVO at the same width."""
+    sentences = []
+    width = stored["treatment"].str.extract(r"^int(\d+)")[0]
+    for bits, rows in stored[width.notna()].groupby(width[width.notna()].astype(int), sort=False):
+        accuracy = rows[rows["group"] == "OA"]
+        best = max(accuracy.to_dict("records"), key=_estimate)
+        plain = accuracy[accuracy["treatment"] == f"int{bits}"].to_dict("records")
+        gap = rows[(rows["group"] == "FVO") & (rows["treatment"] == best["treatment"])].to_dict("records")[0]
+        if plain and best["lower"] > plain[0]["upper"]:
+            sentences.append(
+                f"- At {bits} bits the choice matters: OA is {percent(plain[0]['estimate'])} with one scale "
+                f"a tensor up to its largest weight, and {percent(best['estimate'])} with {best['grid']}, "
+                f"where FVO is {100 * gap['estimate']:.1f} points."
+            )
+        else:
+            sentences.append(f"- At {bits} bits no choice of the grid is surely better than another.")
+    return Prose("\n".join(sentences))
+
+
+def size_or_difficulty(effects: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Which of the two makes quantization unequal? `effects` are those of `tables.size_and_difficulty`.
+
+    Supported when, at some width, small size surely makes Others lose more and difficulty surely does not
+    at any; contradicted the other way round, mixed when both do, undecided when neither does.
+    """
+    claim = "Small groups pay because they are small, not because they are hard."
+    surely = {
+        effect: bool((effects.loc[effects["effect"] == effect, "upper"] < 0).any())
+        for effect in ("size", "difficulty")
+    }
+    words: dict[tuple[bool, bool], Word] = {
+        (True, False): "supported",
+        (False, True): "contradicted",
+        (True, True): "mixed",
+        (False, False): "undecided",
+    }
+    word = words[surely["size"], surely["difficulty"]]
+    reading = {
+        "supported": "Size surely adds to what Others lose, difficulty does not surely",
+        "contradicted": "Difficulty surely adds to what Others lose, size does not surely",
+        "mixed": "Both surely add to what Others lose",
+        "undecided": "Neither surely adds to what Others lose",
+    }[word]
+    rows = effects[effects["effect"].isin(surely)].to_dict("records")
+    said = "; ".join(f"{row['treatment']}, {row['effect']} {_change(row)}" for row in rows)
+    return Verdict(
+        claim,
+        word,
+        f"{reading}. Points that each adds to the change of Others against that of the species, over "
+        f"{_count(seeds, 'seed')}, intervals that hold together with 95 %: {said}.",
+    )
 
 
 def at_the_narrowest(accuracies: pd.DataFrame, collapse: pd.DataFrame, *, classes: int) -> Prose:
@@ -168,3 +278,460 @@ def _change(record: Mapping[Hashable, Any]) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+# ---------------------------------------------------------------- chapter 2: logits and the boundary
+
+_HALF = 0.5  # of a variance or of a loss: what is under it is the smaller part
+
+
+def variance_falls(left: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Does the typical logit variance fall below that of the original? `left` of `tables.variance_left`."""
+    claim = "Rounding the weights lowers the variance of the logits."
+    rows = _every_image(left)
+    word = word_for(pd.DataFrame({"lower": 1 - rows["upper"], "upper": 1 - rows["lower"]}))
+    reading = {
+        "supported": "At some width it surely falls, and at none does it surely rise",
+        "contradicted": "At some width it surely rises, and at none does it surely fall",
+        "mixed": "It surely falls at one width and surely rises at another",
+        "undecided": "No interval leaves out 100 %",
+    }[word]
+    said = [f"{row['treatment']} {_share(row)}" for row in rows.to_dict("records")]
+    return Verdict(
+        claim,
+        word,
+        f"{reading}. Of the typical variance in full precision there is left, over "
+        f"{_count(seeds, 'seed')} and all images, with intervals that hold together: {'; '.join(said)}.",
+    )
+
+
+def towards_the_boundary(changes: pd.DataFrame) -> Prose:
+    """How confidence, margin and loss change over all images; `changes` of `tables.answer_changes`."""
+    sentences = []
+    for treatment, rows in _every_image(changes).groupby("treatment", sort=False):
+        row = rows.set_index("measure").to_dict("index")
+        sentences.append(
+            f"- **{treatment}**: confidence {_moves(row['confidence'])} "
+            f"({_change(row['confidence'])} points), "
+            f"margin {_moves(row['margin'])} ({_signed(row['margin'])}), "
+            f"loss {_moves(row['loss'])} ({_signed(row['loss'])} nats)."
+        )
+    return Prose("\n".join(sentences))
+
+
+def loss_falls_on(
+    beyond: pd.DataFrame, changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
+) -> Verdict:
+    """Does the loss of the smallest group grow more than that of all others?
+
+    `beyond` of `tables.loss_beyond_others`, `changes` of `tables.answer_changes`, both with a level that
+    holds for all treatments at once; `collapse` of `tables.collapse`. Collapsed networks are set apart.
+    """
+    group = beyond["group"].iloc[0]
+    claim = f"The loss of the smallest group, {group}, grows more than that of the others."
+    judged, apart = _standing(beyond, collapse)
+    judged = judged.dropna()
+    if judged.empty:
+        return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+    word = word_for(judged)
+    reading = {
+        "supported": "At some width it surely grows more, and at none does it surely grow less",
+        "contradicted": "At some width it surely grows less, and at none does it surely grow more",
+        "mixed": "It surely grows more at one width and surely less at another",
+        "undecided": "No interval leaves out zero",
+    }[word]
+    said = [f"{row['treatment']} {_signed(row)}" for row in judged.to_dict("records")]
+    last = judged["treatment"].iloc[-1]
+    of_groups = changes[(changes["measure"] == "loss") & (changes["group"] != ALL)].dropna()
+    most = max(of_groups[of_groups["treatment"] == last].to_dict("records"), key=_estimate)
+    surely = "" if most["lower"] > 0 else ", though not surely"
+    return Verdict(
+        claim,
+        word,
+        f"{reading}. Its growth less that of the others, in nats, paired over {_count(seeds, 'seed')}, with "
+        f"intervals that hold together: {'; '.join(said)}. At {last} the loss of {most['group']} grows "
+        f"most, by {_signed(most)}{surely}.{apart}",
+    )
+
+
+def temperature_explains(
+    explained: pd.DataFrame,
+    changes: pd.DataFrame,
+    heated: pd.DataFrame,
+    collapse: pd.DataFrame,
+    *,
+    seeds: int,
+) -> Verdict:
+    """Does the original, heated to the same variance, lose what the quantized network loses?
+
+    Asked of loss where the quantized network surely gained some: more than half of it, or less? And of
+    accuracy where it surely lost some: more than half of that? `explained` of `tables.loss_explained`;
+    `changes` and `heated` of `tables.answer_changes`, the latter of `tables.heated`.
+    """
+    claim = "The fall in variance explains what is lost."
+    shares, apart = _standing(_every_image(explained), collapse)
+    votes: set[str] = set()
+    said = []
+    for share in shares.to_dict("records"):
+        name = share["treatment"]
+        loss, accuracy = _of(changes, name, "loss"), _of(changes, name, "accuracy")
+        if loss["lower"] > 0:
+            votes |= {"for"} if share["lower"] > _HALF else {"against"} if share["upper"] < _HALF else set()
+            said.append(f"{name}: of the loss it added, temperature adds {_share(share)}")
+        if accuracy["upper"] < 0:
+            control = _of(heated, name, "accuracy")
+            votes.add("for" if control["estimate"] < _HALF * accuracy["estimate"] else "against")
+            said.append(
+                f"{name}: accuracy changes by {_change(accuracy)} points, by temperature alone by "
+                f"{points(control['estimate'])}"
+            )
+    word: Word = (
+        "mixed"
+        if len(votes) == 2
+        else "supported"
+        if votes == {"for"}
+        else "contradicted"
+        if votes
+        else "undecided"
+    )
+    reading = {
+        "supported": "The original at that temperature loses most of it",
+        "contradicted": "The original at that temperature loses less than half of it",
+        "mixed": "The original at that temperature loses most of one thing and little of another",
+        "undecided": "Nothing is surely lost that could be explained"
+        if not said
+        else "The intervals hold both more and less than half",
+    }[word]
+    listed = f" {'; '.join(said)}; over {_count(seeds, 'seed')}." if said else ""
+    return Verdict(claim, word, f"{reading}.{listed}{apart}")
+
+
+def variance_stands(left: pd.DataFrame, *, seeds: int) -> Verdict:
+    """The break condition: does the variance stay where weights are hardly or not at all rounded?"""
+    rows = _every_image(left)
+    names = ", ".join(rows["treatment"])
+    claim = f"Where weights are not made coarse ({names}), the variance does not collapse."
+    stands, falls = (rows["lower"] > _HALF).sum(), (rows["upper"] < _HALF).sum()
+    word: Word = (
+        "supported"
+        if stands == len(rows) > 0
+        else "contradicted"
+        if falls == len(rows) > 0
+        else "mixed"
+        if falls
+        else "undecided"
+    )
+    reading = {
+        "supported": "Each surely keeps more than half of it",
+        "contradicted": "Each surely keeps less than half of it",
+        "mixed": "Some surely keep less than half of it, others do not",
+        "undecided": "Not all intervals lie above one half, but none lies below it",
+    }[word]
+    said = [f"{row['treatment']} {_share(row)}" for row in rows.to_dict("records")]
+    return Verdict(
+        claim, word, f"{reading}. Typical variance left, over {_count(seeds, 'seed')}: {'; '.join(said)}."
+    )
+
+
+def what_a_factor_mends(changes: pd.DataFrame, rescaled: pd.DataFrame) -> Prose:
+    """What the quantized networks lose before and after their logits are rescaled: loss and accuracy."""
+    sentences = []
+    for name in changes["treatment"].unique():
+        loss, accuracy = _of(changes, name, "loss"), _of(changes, name, "accuracy")
+        if loss["lower"] > 0 or accuracy["upper"] < 0:
+            mended = _of(rescaled, name, "loss")
+            better = "lower" if mended["estimate"] < loss["estimate"] else "higher"
+            same = "stays" if _of(rescaled, name, "accuracy")["estimate"] == accuracy["estimate"] else "moves"
+            sentences.append(
+                f"- **{name}**: with the original's variance the loss is {better}: {_signed(mended)} nats "
+                f"against full precision, before {_signed(loss)}. Accuracy {same} where it was, at "
+                f"{_change(accuracy)} points."
+            )
+    return Prose(
+        "\n".join(sentences) or "No width surely lost loss or accuracy, so there is nothing to mend."
+    )
+
+
+def what_statistics_mend(regained: pd.DataFrame, changes: pd.DataFrame, repaired: pd.DataFrame) -> Prose:
+    """What new batch norm statistics give back; `repaired` of `tables.answer_changes` of the `-bn` ones."""
+    sentences = []
+    for name in repaired["treatment"].unique():
+        plain = name.removesuffix("-bn")
+        before, after = _of(changes, plain, "accuracy"), _of(repaired, name, "accuracy")
+        share = _of(regained, name, "accuracy")
+        back = f" That is {_share(share)} of it." if before["upper"] < 0 else ""
+        sentences.append(
+            f"- **{plain}**: accuracy {_change(before)} points against full precision, with new statistics "
+            f"{_change(after)}.{back}"
+        )
+    return Prose("\n".join(sentences))
+
+
+def who_flips(flips: pd.DataFrame, *, smallest: str) -> Prose:
+    """How often answers flip near the boundary and far from it; `flips` of `tables.flips`."""
+    parts = flips["part"].max()
+    sentences = []
+    for name, rows in flips.groupby("treatment", sort=False):
+        every = rows[rows["group"] == ALL].set_index("part").to_dict("index")
+        own = rows[(rows["group"] == smallest)].set_index("part").to_dict("index")
+        surely = every[1]["lower"] > every[parts]["upper"]
+        where = "more often near the boundary" if surely else "not surely more often near the boundary"
+        sentences.append(
+            f"- **{name}**: {_share(every[0])} of the answers flip, {where}: {_share(every[1])} of the "
+            f"nearest tenth, {_share(every[parts])} of the farthest. Of {smallest}, {_share(own[0])} flip, "
+            f"and {percent(own[1]['answers'] / own[0]['answers'])} of its images lie in the nearest tenth."
+        )
+    return Prose("\n".join(sentences))
+
+
+def together(claim: str, parts: Sequence[Verdict]) -> Verdict:
+    """A claim that is a chain: it holds if each part does, and is mixed if some hold and some do not.
+
+    A part that is itself mixed makes the whole mixed; undecided parts beside parts that hold leave it open.
+
+    >>> fell, grew = Verdict("It fell.", "supported", ""), Verdict("It grew.", "contradicted", "")
+    >>> together("It fell and it grew.", [fell, grew])
+    Mixed. It fell and it grew. Part by part: It fell: supported. It grew: contradicted.
+    """
+    words = {part.word for part in parts}
+    word: Word
+    if "mixed" in words or words >= {"supported", "contradicted"}:
+        word = "mixed"
+    elif "contradicted" in words:
+        word = "contradicted"
+    else:
+        word = "undecided" if "undecided" in words or not parts else "supported"
+    said = " ".join(f"{part.claim.rstrip('.')}: {part.word}." for part in parts)
+    return Verdict(claim, word, f"Part by part: {said}")
+
+
+def _every_image(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["group"] == ALL]
+
+
+def _of(table: pd.DataFrame, treatment: str, measure: str) -> dict[Hashable, Any]:
+    rows = _every_image(table)
+    return rows[(rows["treatment"] == treatment) & (rows["measure"] == measure)].to_dict("records")[0]
+
+
+def _standing(table: pd.DataFrame, collapse: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows whose networks still tell classes apart, and a sentence that names the others."""
+    standing = set(collapse.loc[collapse["effective_classes"] >= _CLASSES_OF_A_STANDING_NETWORK, "treatment"])
+    fallen = [name for name in table["treatment"].unique() if name not in standing]
+    apart = f" Set apart, because the networks have collapsed: {', '.join(fallen)}." if fallen else ""
+    return table[table["treatment"].isin(standing)], apart
+
+
+def _moves(record: Mapping[Hashable, Any]) -> str:
+    return "falls" if record["upper"] < 0 else "rises" if record["lower"] > 0 else "does not surely change"
+
+
+def _signed(record: Mapping[Hashable, Any]) -> str:
+    """A change in its own unit."""
+    texts = [f"{record[name]:+.3f}".replace("-", "−") for name in ("estimate", "lower", "upper")]
+    return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
+
+
+def _share(record: Mapping[Hashable, Any]) -> str:
+    """A share with its interval, where it has one."""
+    texts = [f"{100 * record[name]:.0f}".replace("-", "−") for name in ("estimate", "lower", "upper")]
+    missing = record["lower"] != record["lower"]
+    return f"{texts[0]} %" if missing else f"{texts[0]} % ({texts[1]} to {texts[2]})"
+
+
+# ---------------------------------------------------------------- chapter 3: the zero bin
+
+_AS_GAUSSIAN = 0.03  # a layer whose zero share is nearer than this to a Gaussian's tells nothing else
+
+
+def zero_bins(bins: pd.DataFrame, totals: pd.DataFrame) -> Prose:
+    """How full the zero bin is, and how much of the rounding error it makes; of `tables.zero_bins`."""
+    sentences = [
+        f"- **{row['treatment']}**: {percent(row['zero_share'])} of all weights become zero, and make "
+        f"{percent(row['error_share'])} of the squared rounding error. "
+        f"Gaussian weights would have {percent(row['gaussian'])} zeros."
+        for row in totals.to_dict("records")
+    ]
+    layers = bins.groupby(["treatment", "layer"], sort=False)[["zero_share", "gaussian"]].mean().reset_index()
+    off = layers["zero_share"] - layers["gaussian"]
+    place = int(off.abs().to_numpy().argmax())
+    worst, largest = layers.iloc[place], float(off.iloc[place])
+    reading = (
+        "The weights might as well be Gaussian: how many become zero is settled by the range and the spread "
+        "of a layer, whatever it has learned."
+        if abs(largest) < _AS_GAUSSIAN
+        else f"That layer has {'more' if largest > 0 else 'fewer'} small weights than a Gaussian has."
+    )
+    return Prose(
+        "\n".join(sentences) + f"\n\nThe layer furthest from the Gaussian curve is {worst['layer']} at "
+        f"{worst['treatment']}, {points(largest)} points. {reading}"
+    )
+
+
+def what_is_taken_apart(treatment: str, group: str, collapse: pd.DataFrame) -> Prose:
+    """Which width the interventions are at, and which group is the smallest; of `tables.collapse`."""
+    used = collapse.set_index("treatment")["effective_classes"]
+    left = (
+        f", under which the networks use {used[treatment]:.1f} classes, before {used['fp32']:.1f}"
+        if treatment in used
+        else ""
+    )
+    return Prose(
+        f"Taken apart is **{treatment}**{left}. The smallest group, by training images, is **{group}**."
+    )
+
+
+def what_is_added(
+    changes: pd.DataFrame, order: Sequence[str], group: str, *, collapse: pd.DataFrame | None = None
+) -> Prose:
+    """What each treatment adds to the loss of the smallest group and of all images, and whom it costs most.
+
+    `changes` of `tables.answer_changes`; with `collapse` of `tables.collapse` also how many classes are left.
+    """
+    sentences = []
+    for name in order:
+        rows = changes[(changes["treatment"] == name) & (changes["measure"] == "loss")].dropna()
+        own, every = (_row(rows, name, "loss", who) for who in (group, ALL))
+        most = max(rows[rows["group"] != ALL].to_dict("records"), key=_estimate)
+        payer = (
+            f"{most['group']} pays most ({_signed(most)})" if most["lower"] > 0 else "no group surely pays"
+        )
+        accuracy = _row(changes, name, "accuracy", group)
+        used = ""
+        if collapse is not None:
+            classes = collapse.set_index("treatment")["effective_classes"]
+            used = f" Classes in use: {classes[name]:.1f}, before {classes['fp32']:.1f}."
+        sentences.append(
+            f"- **{name}**: the loss of {group} {_moves(own)} ({_signed(own)} nats), that of all images "
+            f"{_moves(every)} ({_signed(every)}); {payer}. Accuracy of {group}: {_change(accuracy)} "
+            f"points.{used}"
+        )
+    return Prose("\n".join(sentences))
+
+
+def halves_sum(changes: pd.DataFrame, treatment: str, group: str) -> Prose:
+    """Do the two halves, each by itself, add up to the whole? Words by which half moves the group further."""
+    zeros, rest, whole = (
+        _row(changes, name, "loss", group)["estimate"]
+        for name in (f"{treatment}-zeros", f"{treatment}-nonzeros", treatment)
+    )
+    further = "emptying the zero bin" if abs(zeros) > abs(rest) else "rounding all other weights"
+    ways = "the same way" if zeros * rest > 0 else "opposite ways"
+    return Prose(
+        f"For {group} the two halves go {ways}, and {further} goes further. Their sum is "
+        f"{_plain(zeros + rest)} nats; both done together give {_plain(whole)}."
+    )
+
+
+def held_against(
+    differences: pd.DataFrame, reference: str, group: str, *, notes: Mapping[str, str] | None = None
+) -> Prose:
+    """Each treatment beside a reference, in pairs: is it better or worse for the smallest group, and for all?
+
+    `differences` of `tables.answer_changes`, of what `tables.against` the reference gives. `notes`: a few
+    words beside each name.
+    """
+    notes = notes or {}
+    sentences, better, worse = [], [], []
+    for name in differences["treatment"].unique():
+        own, every = (_row(differences, name, "loss", who) for who in (group, ALL))
+        better += [name] if own["upper"] < 0 else []
+        worse += [name] if own["lower"] > 0 else []
+        note = f" ({notes[name]})" if name in notes else ""
+        sentences.append(
+            f"- **{name}**{note}: {_better(own)} for {group} ({_signed(own)} nats), {_better(every)} for all "
+            f"images ({_signed(every)})."
+        )
+    count = len(sentences)
+    return Prose(
+        "\n".join(sentences)
+        + f"\n\nHeld against {reference}, {len(better)} of {count} are surely better for "
+        f"{group}{_listed(better)} and {len(worse)} surely worse{_listed(worse)}."
+    )
+
+
+def layer_by_layer(table: pd.DataFrame, signs: pd.DataFrame, group: str, *, seeds: int) -> Prose:
+    """In how many layers the group pays more than the rest; of `tables.losses_by_layer` and `layer_signs`."""
+    meaning = {
+        "zeros": "emptying the zero bin",
+        "norm": "taking the same length at random",
+        "random": "zeroing the same number at random",
+    }
+    sentences = []
+    for kind, rows in table[table["group"] == "beyond"].dropna().groupby("kind", sort=False):
+        more, less = (rows["lower"] > 0).sum(), (rows["upper"] < 0).sum()
+        sentences.append(
+            f"- **{meaning[str(kind)]}** costs {group} surely more than the rest in {more} of {len(rows)} "
+            f"layers, surely less in {less}; on average over the layers "
+            f"{_plain(rows['estimate'].mean())} nats more."
+        )
+    by_luck = 0.05 * len(table["layer"].unique())
+    compared = [
+        f"In {row['rises']} of {row['n']} layers it is more with the zero bin than when "
+        f"{'as much length' if row['measure'] == 'norm' else 'as many weights'} of that layer went at random "
+        f"(sign test, p = {row['p']:.2f})."
+        for row in signs.to_dict("records")
+    ]
+    return Prose(
+        "\n".join(sentences) + f"\n\nOf so many intervals about {by_luck:.0f} a line would leave out zero by "
+        f"luck alone; {_count(seeds, 'seed')}. What {group} pays more than the rest: {' '.join(compared)} "
+        "Layers share images and networks, so a p near 0.05 decides nothing."
+    )
+
+
+def small_weights_are_needed(parts: pd.DataFrame, treatment: str, *, seeds: int) -> Verdict:
+    """Does the zero bin empty small weights that the smallest group needs? Judged part by part.
+
+    `parts` of `tables.zero_bin_parts`, with a level that holds for all four at once. Supported if each part
+    holds; mixed if one surely holds and another surely does not.
+    """
+    group = parts["group"].iloc[0]
+    claims = {
+        "harm": f"emptying the zero bin adds to the loss of {group}",
+        "rest": "it adds more than rounding all other weights",
+        "others": "it adds more than it does to all other groups",
+        "norm": "it adds more than taking the same length from weights drawn at random",
+    }
+    answers = {
+        "supported": "yes",
+        "contradicted": "no, surely the opposite",
+        "undecided": "cannot be told",
+    }
+    verdicts, said = [], []
+    for part, claim in claims.items():
+        row = parts[parts["part"] == part].iloc[0]
+        word = word_for(pd.DataFrame([row]))
+        verdicts.append(Verdict(claim, word, ""))
+        number = f" ({_signed(row.to_dict())})" if pd.notna(row["estimate"]) else " (nothing to compare with)"
+        said.append(f"{claim}: {answers[word]}{number}")
+    claim = f"The zero bin empties small weights that the smallest group, {group}, needs."
+    held = sum(verdict.word == "supported" for verdict in verdicts)
+    return Verdict(
+        claim,
+        together(claim, verdicts).word,
+        f"At {treatment}, {held} of the claim's {len(verdicts)} parts surely hold. "
+        f"{_sentence('; '.join(said))}. In nats, "
+        f"paired over {_count(seeds, 'seed')}, with intervals that hold together with 95 %.",
+    )
+
+
+def _row(table: pd.DataFrame, treatment: str, measure: str, group: str) -> dict[Hashable, Any]:
+    own = (table["treatment"] == treatment) & (table["measure"] == measure) & (table["group"] == group)
+    return table[own].to_dict("records")[0]
+
+
+def _better(record: Mapping[Hashable, Any]) -> str:
+    better, worse = record["upper"] < 0, record["lower"] > 0
+    return "surely better" if better else "surely worse" if worse else "no sure difference"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
+
+
+def _plain(nats: float) -> str:
+    return f"{nats:+.2f}".replace("-", "−")
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -7,7 +7,7 @@ import hashlib
 import html
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,10 +20,17 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
+from torch import nn
 
+from fairq_utils.ablations import layers
 from fairq_utils.data import Dataset, DataSettings
+from fairq_utils.errors import BadInput
 from fairq_utils.studies import Prediction
+from fairq_utils.tables import ALL, gaussian_zero_share
+from fairq_utils.treatments import Treatment
 
 # At least 3 : 1 against white and against the dark page, so that one figure serves both.
 PALETTE = ("#2f7fc1", "#c4720e", "#1f9a6c", "#8e6bd1", "#d0457b", "#9c7a3c", "#2a93a8", "#7d828a")
@@ -286,6 +293,69 @@ def confusion(predictions: Sequence[Prediction]) -> Picture:
         )
 
 
+def accuracy_by_size(table: pd.DataFrame) -> Picture:
+    """OA and FVO of each treatment against what its network takes: a line for each way to choose the grid."""
+    grids = [grid for grid in dict.fromkeys(table["grid"]) if grid != "full precision"]
+    looks = {grid: _look(number, grid) for number, grid in enumerate(grids)}
+    with canvas(4.6, rows=2, sharex=True) as (figure, axes):
+        for axis, measure, label in zip(axes[:, 0], ("OA", "FVO"), ("OA, %", "FVO, points"), strict=True):
+            rows = table[table["group"] == measure]
+            for grid, look in looks.items():
+                own = rows[rows["grid"] == grid].sort_values("megabytes")
+                axis.errorbar(own["megabytes"], 100 * own["estimate"], yerr=_reach(own), elinewidth=1, **look)
+            whole = rows[rows["grid"] == "full precision"]
+            axis.axhline(100 * whole["estimate"].iloc[0], color=FAINT, linestyle=":", linewidth=1)
+            axis.set(ylabel=label, ylim=(-2, 102))
+        axes[1, 0].set(xlabel="megabytes, weights packed")
+        _legend(figure, looks)
+        said = [
+            f"{row['treatment']} ({row['grid']}), {row['megabytes']:.2f} MB: {row['group']} "
+            f"{100 * row['estimate']:.1f}"
+            for row in table.to_dict("records")
+        ]
+        return drawn(
+            figure,
+            alt=f"Two line charts, of OA and of FVO against size. {'; '.join(said)}.",
+            caption="OA and FVO against the size of the network, with 95 % intervals. Each line is a way to "
+            "choose the grid, each point on it a width; dotted, full precision.",
+        )
+
+
+def size_and_difficulty(effects: pd.DataFrame) -> Picture:
+    """What Others lose beyond the species on four kinds of moths, and what size and difficulty each add."""
+    names = {
+        "moths-equal": "neither",
+        "moths-by-size": "unequal size",
+        "moths-by-difficulty": "unequal difficulty",
+        "moths": "both",
+        "size": "what size adds",
+        "difficulty": "what difficulty adds",
+    }
+    treatments = list(dict.fromkeys(effects["treatment"]))
+    with canvas(3.1, columns=len(treatments), sharey=True) as (figure, axes):
+        for axis, treatment in zip(axes[0], treatments, strict=True):
+            rows = effects[effects["treatment"] == treatment].set_index("effect").loc[list(names)]
+            place = np.array([0, 1, 2, 3, 4.6, 5.6])
+            colours = [FAINT] * 4 + [INK] * 2
+            for number, (at, colour) in enumerate(zip(place, colours, strict=True)):
+                row = rows.iloc[[number]]
+                axis.errorbar(100 * row["estimate"], [at], xerr=_reach(row), color=colour, marker="o")
+            axis.axvline(0, color=INK, linewidth=0.8)
+            axis.set(title=treatment, yticks=place, yticklabels=list(names.values()), xlabel="points")
+        axes[0, 0].invert_yaxis()
+        said = [
+            f"{row['treatment']}, {names[row['effect']]}: {100 * row['estimate']:+.1f} "
+            f"({100 * row['lower']:+.1f} to {100 * row['upper']:+.1f})"
+            for row in effects.to_dict("records")
+        ]
+        return drawn(
+            figure,
+            alt=f"Dots with intervals: points by which Others lose more than the species. {'; '.join(said)}.",
+            caption="Change of accuracy of Others minus that of the species, in points, with 95 % intervals; "
+            "left of the line, Others lose more. Below, what unequal size and unequal difficulty each add.",
+        )
+
+
 def _reach(rows: pd.DataFrame) -> NDArray[np.float64]:
     """What matplotlib calls yerr, in percent."""
     below, above = rows["estimate"] - rows["lower"], rows["upper"] - rows["estimate"]
@@ -318,3 +388,432 @@ def _spoken(table: pd.DataFrame, names: Sequence[str]) -> str:
         values = ", ".join(f"{row['treatment']} {100 * row['estimate']:.0f}" for row in rows)
         sentences.append(f"{name}: {values}.")
     return " ".join(sentences)
+
+
+# ---------------------------------------------------------------- chapter 2: logits and the boundary
+
+# How a measure is called, by what it is multiplied, and to how many digits it is said.
+_MEASURES = {
+    "logit_variance": ("logit variance", 1, 2),
+    "confidence": ("confidence, %", 100, 0),
+    "margin": ("margin", 1, 2),
+    "loss": ("loss, nats", 1, 2),
+    "accuracy": ("accuracy, %", 100, 0),
+}
+
+
+def measures_by_treatment(
+    table: pd.DataFrame, *, by: str = "group", measures: Sequence[str] = tuple(_MEASURES)
+) -> Picture:
+    """A panel for each measure of `tables.answers` or `tables.arms`, a line for each group or arm."""
+    panels = [name for name in measures if name in set(table["measure"])]
+    order = list(table["treatment"].unique())
+    names = _present(table, by)
+    rows = -(-len(panels) // 2)
+    said = []
+    with canvas(2.1 * rows + 0.5, rows=rows, columns=min(2, len(panels)), sharex=True) as (figure, axes):
+        for axis, measure in zip(axes.flat, panels, strict=False):
+            title, factor, digits = _MEASURES[measure]
+            own = table[table["measure"] == measure]
+            _lines(axis, own, names, by=by, order=order, factor=factor)
+            axis.set_title(title)
+            said += [f"{title}.", _heard(own, names, by=by, factor=factor, digits=digits)]
+        for axis in axes.flat[len(panels) :]:
+            axis.set_visible(False)
+        _narrow_widths(axes, order)
+        _legend(figure, names)
+        return drawn(
+            figure,
+            alt=f"Line charts by treatment. {' '.join(said)}",
+            caption=f"Means of each {by} with 95 % intervals over seeds and images.{_absent(table, by)}",
+        )
+
+
+def variance_left(left: pd.DataFrame) -> Picture:
+    """The typical logit variance of each group under each treatment, as a share of the original's."""
+    order = list(left["treatment"].unique())
+    names = _present(left, "group")
+    with canvas(3.0) as (figure, axes):
+        axis = axes[0, 0]
+        axis.axhline(100, color=FAINT, linestyle=":", linewidth=1)
+        _lines(axis, left, names, by="group", order=order, factor=100, joined=False)
+        low, high = 100 * left["lower"].min(), 100 * left["upper"].max()
+        axis.set(yscale="log", ylabel="variance left, %")
+        axis.set_ylim(max(0.8 * min(low, 50), 1) if low == low else 1, max(1.2 * high, 130))
+        axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_locator(NullLocator())
+        _widths(axis, order)
+        _legend(figure, names)
+        return drawn(
+            figure,
+            alt="Logit variance left, in percent of the original's. "
+            f"{_heard(left, names, by='group', factor=100, digits=0)}",
+            caption="Typical logit variance of each group and of all images, in percent of what it was in "
+            "full precision (dotted), with intervals that hold for all treatments together. The scale is "
+            f"logarithmic.{_absent(left, 'group')}",
+        )
+
+
+def ridges(table: pd.DataFrame) -> Picture:
+    """A panel for each group, in it a curve for each treatment: how the images are spread."""
+    names, order = list(table["group"].unique()), list(table["treatment"].unique())
+    title, _, _ = _MEASURES[table["measure"].iloc[0]]
+    logarithmic = table["measure"].iloc[0] == "logit_variance"
+    signed = table["value"].min() < 0
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    tallest = table["density"].groupby([table["group"], table["treatment"]]).max()
+    said = []
+    with canvas(
+        (0.27 * len(order) + 0.55) * rows + 0.3, rows=rows, columns=columns, sharex=True, sharey=True
+    ) as (figure, axes):
+        for axis, name in zip(axes.flat, names, strict=False):
+            number = table.loc[table["group"] == name, "number"].iloc[0]
+            colour = PALETTE[number % len(PALETTE)]
+            for level, treatment in enumerate(order):
+                own = table[(table["group"] == name) & (table["treatment"] == treatment)]
+                # Each curve to its own height: a collapsed network's is a spike beside which others vanish.
+                height = own["density"] / tallest[(name, treatment)]
+                place, foot = own["value"].to_numpy(), -level
+                axis.fill_between(place, foot, foot + 0.9 * height, color=colour, alpha=0.55, linewidth=0)
+                if signed:
+                    wrong = place < 0
+                    axis.fill_between(
+                        place[wrong], foot, foot + 0.9 * height[wrong], color=INK, alpha=0.55, linewidth=0
+                    )
+            if signed:
+                axis.axvline(0, color=INK, linewidth=1)
+            if logarithmic:
+                axis.set_xscale("log")
+            axis.set_title(name)
+            axis.spines["left"].set_visible(False)
+            axis.tick_params(left=False)
+            axis.set_yticks([-level + 0.2 for level in range(len(order))], order)
+            said.append(f"{name}: {', '.join(_where_it_lies(table, name, t, signed) for t in order)}.")
+        for axis in axes.flat[len(names) :]:
+            axis.set_visible(False)
+        figure.supxlabel(title, fontsize=10.5)
+        told = "share below zero" if signed else "median"
+        return drawn(
+            figure,
+            alt=f"Distributions of {title} for each group and treatment; {told}. {' '.join(said)}",
+            caption=f"How the images of each group are spread over {title}, from all seeds. Each curve is "
+            "drawn to its own height; what lies beyond the edge is heaped at it."
+            + (" Grey, left of the line: wrong answers." if signed else " The scale is logarithmic."),
+        )
+
+
+def flips_by_nearness(table: pd.DataFrame) -> Picture:
+    """How many answers flip in each part of the images, the nearest to the boundary first."""
+    order = list(table["treatment"].unique())
+    cut = table[table["part"] > 0]
+    names = _present(cut, "group")
+    parts = int(table["part"].max())
+    said = []
+    with canvas(1.75 * len(order) + 0.6, rows=len(order), sharex=True, sharey=True) as (figure, axes):
+        for axis, treatment in zip(axes[:, 0], order, strict=True):
+            own = cut[cut["treatment"] == treatment].assign(treatment=lambda rows: rows["part"].astype(str))
+            numbers = [str(part) for part in range(1, parts + 1)]
+            _lines(axis, own, names, by="group", order=numbers, factor=100)
+            axis.set(title=treatment, ylabel="flipped, %", ylim=(-2, 102))
+            axis.set_xticks(range(parts), numbers)
+            said += [f"{treatment}.", _heard(own, names, by="group", factor=100, digits=0)]
+        axes[-1, 0].set_xlabel("tenth of the images, nearest to the boundary first")
+        _legend(figure, names)
+        return drawn(
+            figure,
+            alt="Share of flipped answers in percent by tenth of the images, nearest to the boundary first. "
+            + " ".join(said),
+            caption="Answers that differ from the original's, by how far apart its two largest logits were. "
+            "Intervals of 95 % over seeds and images.",
+        )
+
+
+def _present(table: pd.DataFrame, by: str) -> dict[str, dict[str, Any]]:
+    """The groups or arms of which there is anything to draw, and how each looks.
+
+    A group without images is left out, and the others look as they do elsewhere.
+    """
+    drawable = set(table.dropna(subset="estimate")[by])
+    return {name: _look(n, name) for n, name in enumerate(table[by].unique()) if name in drawable}
+
+
+def _absent(table: pd.DataFrame, by: str) -> str:
+    absent = [name for name in table[by].unique() if name not in _present(table, by)]
+    return f" Not drawn, for want of test images: {', '.join(absent)}." if absent else ""
+
+
+def _look(number: int, name: str) -> dict[str, Any]:
+    if name == ALL:
+        return {"color": INK, "marker": "", "linestyle": "--"}
+    return {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[number % len(MARKERS)]}
+
+
+def _lines(
+    axis: Axes,
+    table: pd.DataFrame,
+    looks: Mapping[str, dict[str, Any]],
+    *,
+    by: str,
+    order: Sequence[str],
+    factor: float,
+    joined: bool = True,
+) -> None:
+    for number, (name, look) in enumerate(looks.items()):
+        rows = table[table[by] == name].set_index("treatment").reindex(list(order))
+        dots = {} if joined else {"linestyle": "none", "marker": look["marker"] or "_"}
+        # Side by side, so that no interval hides another.
+        place = np.arange(len(order)) + (0.6 / max(len(looks), 6)) * (number - (len(looks) - 1) / 2)
+        reach = (rows["estimate"] - rows["lower"], rows["upper"] - rows["estimate"])
+        axis.errorbar(
+            place,
+            factor * rows["estimate"],
+            yerr=factor * np.clip(np.nan_to_num(reach), 0, None),
+            markersize=4,
+            elinewidth=1,
+            linewidth=1.5,
+            **(look | dots),
+        )
+
+
+def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]]) -> None:
+    handles = [Line2D([], [], markersize=5, **look) for look in looks.values()]
+    figure.legend(
+        handles,
+        list(looks),
+        loc="outside upper left",
+        ncols=4,
+        fontsize=9.5,
+        handlelength=1.6,
+        columnspacing=1,
+    )
+
+
+def _narrow_widths(axes: NDArray, order: Sequence[str]) -> None:
+    """Names of treatments below the lowest panel of each column, turned where they would collide."""
+    for axis in axes[-1]:
+        _widths(axis, order)
+        axis.tick_params(axis="x", rotation=90 if len(order) > 4 else 0)
+
+
+def _heard(table: pd.DataFrame, names: Iterable[str], *, by: str, factor: float, digits: int) -> str:
+    sentences = []
+    for name in names:
+        rows = table[table[by] == name].dropna(subset="estimate").to_dict("records")
+        values = ", ".join(f"{row['treatment']} {factor * row['estimate']:.{digits}f}" for row in rows)
+        sentences.append(f"{name}: {values}.")
+    return " ".join(sentences)
+
+
+def _where_it_lies(table: pd.DataFrame, group: str, treatment: str, signed: bool) -> str:
+    own = table[(table["group"] == group) & (table["treatment"] == treatment)]
+    if signed:
+        return f"{treatment} {100 * own['below'].iloc[0]:.0f} %"
+    middle = own["value"].iloc[int(np.searchsorted(own["density"].cumsum(), 0.5))]
+    return f"{treatment} {middle:.1f}"
+
+
+# ---------------------------------------------------------------- chapter 3: the zero bin
+
+
+def zero_shares(bins: pd.DataFrame) -> Picture:
+    """The share of weights that become zero, layer by layer and treatment by treatment."""
+    shares = bins.pivot_table(index="layer", columns="treatment", values="zero_share", sort=False)
+    with canvas(0.19 * len(shares) + 0.7) as (figure, axes):
+        axis = axes[0, 0]
+        axis.imshow(shares, cmap=_ONE_HUE, vmin=0, vmax=1, aspect="auto")
+        for (row, column), share in np.ndenumerate(shares.to_numpy()):
+            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8.5, color=INK)
+        axis.set_xticks(range(shares.shape[1]), list(shares.columns))
+        axis.set_yticks(range(len(shares)), list(shares.index), fontsize=8.5)
+        axis.xaxis.tick_top()
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        said = "; ".join(
+            f"{name} from {100 * own.min():.0f} ({own.idxmin()}) to {100 * own.max():.0f} ({own.idxmax()})"
+            for name, own in shares.items()
+        )
+        return drawn(
+            figure,
+            alt=f"Table of the percentage of weights that become zero, {len(shares)} layers: {said}.",
+            caption="The percentage of each layer's weights (row) that become zero at each width (column), "
+            f"averaged over {bins['seed'].nunique()} networks.",
+        )
+
+
+def zero_share_by_peak(bins: pd.DataFrame) -> Picture:
+    """The zero share of each layer over its largest weight in sigmas, beside what Gaussian weights give."""
+    table = bins.dropna(subset="gaussian")
+    means = table.groupby(["treatment", "layer"], sort=False)[["peak", "zero_share", "gaussian"]].mean()
+    order = list(dict.fromkeys(table["treatment"]))
+    peaks = np.geomspace(table["peak"].min() * 0.9, table["peak"].max() * 1.1, 100)
+    with canvas(3.6) as (figure, axes):
+        axis = axes[0, 0]
+        ends, said = {}, []
+        for number, name in enumerate(order):
+            own, colour = means.loc[name], PALETTE[number % len(PALETTE)]
+            curve = 100 * gaussian_zero_share(peaks, int(name.removeprefix("int")))
+            axis.plot(peaks, curve, color=colour, linewidth=1.2)
+            axis.plot(
+                own["peak"],
+                100 * own["zero_share"],
+                color=colour,
+                linestyle="",
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=4,
+            )
+            ends[name] = (float(curve[-1]), colour)
+            off = 100 * (own["zero_share"] - own["gaussian"]).abs().max()
+            said.append(f"{name} at most {off:.1f} points from its curve")
+        axis.set(xscale="log", ylim=(-3, 103), xlabel="largest weight, in sigmas", ylabel="zero bin, %")
+        axis.xaxis.set_major_locator(FixedLocator([1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100, 200]))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xlim(peaks[0], peaks[-1])
+        _label_ends(axis, peaks[-1] * (peaks[-1] / peaks[0]) ** 0.02, ends, gap=7)
+        return drawn(
+            figure,
+            alt=f"Scatter plot of zero share over the largest weight, from {table['peak'].min():.1f} to "
+            f"{table['peak'].max():.1f} sigmas, with a curve a width for Gaussian weights: "
+            f"{'; '.join(said)}.",
+            caption="One mark a layer and width; the lines are what Gaussian weights with that largest "
+            "weight would give. Marks above a line: more small weights than a Gaussian has.",
+        )
+
+
+def weight_histogram(network: nn.Module, layer: str, treatment: Treatment) -> Picture:
+    """The weights of one layer, the values that they are rounded to, and its zero bin."""
+    known = {name.removesuffix(".weight"): name for name in layers(network)}
+    layer = layer.removesuffix(".weight")
+    if layer not in known:
+        raise BadInput(f"layer is {layer!r}; expected one of: {', '.join(known)}.")
+    quantizer = treatment.quantizer
+    if quantizer is None:
+        raise BadInput(f"treatment is {treatment.name}; expected one that rounds weights, such as int3.")
+    weight = network.get_parameter(known[layer]).detach().flatten()
+    rounded = quantizer(weight)
+    zeroed = weight[rounded == 0].abs()
+    values = rounded.unique().tolist()
+    edge, share = float(zeroed.max()) if len(zeroed) else 0.0, len(zeroed) / len(weight)
+    with canvas(2.9) as (figure, axes):
+        axis = axes[0, 0]
+        axis.hist(weight.numpy(), bins=121, color=PALETTE[0], linewidth=0)
+        axis.axvspan(-edge, edge, color=PALETTE[1], alpha=0.25, linewidth=0)
+        if len(values) <= 2**6:
+            for value in values:
+                axis.axvline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        axis.set(xlabel=f"weight of {layer}", ylabel="how many", yscale="log", ylim=(0.7, None))
+        return drawn(
+            figure,
+            alt=f"Histogram of the {len(weight):,} weights of {layer}, from {weight.min():.3f} to "
+            f"{weight.max():.3f}, with the {len(values)} values of {treatment.name} that are in use. Its "
+            f"zero bin reaches to {edge:.3f} on either side and holds {100 * share:.1f} percent of them.",
+            caption=f"The weights of {layer} in one network; counts on a logarithmic scale. Dashed: the "
+            f"values that {treatment.name} rounds to. Shaded: its zero bin, {100 * share:.1f} % of the "
+            "weights.",
+        )
+
+
+def loss_by_treatment(changes: pd.DataFrame, order: Sequence[str], notes: Sequence[str] = ()) -> Picture:
+    """What each treatment adds to the loss of each group: records of `tables.answer_changes`.
+
+    `notes`: a few words below each name.
+    """
+    table = changes[(changes["measure"] == "loss") & (changes["group"] != "all")].dropna(subset="estimate")
+    names = list(table["group"].unique())
+    reach = table.loc[table["treatment"].isin(order), ["lower", "upper"]].abs().max().max()
+    with canvas(len(order) * (0.11 * len(names) + 0.17) + 1.0) as (figure, axes):
+        axis = axes[0, 0]
+        said = []
+        for number, name in enumerate(names):
+            rows = table[table["group"] == name].set_index("treatment").reindex(order)
+            axis.errorbar(
+                rows["estimate"],
+                np.arange(len(order)) + 0.8 * ((number + 0.5) / len(names) - 0.5),
+                xerr=np.clip([rows["estimate"] - rows["lower"], rows["upper"] - rows["estimate"]], 0, None),
+                color=PALETTE[number % len(PALETTE)],
+                marker=MARKERS[number % len(MARKERS)],
+                linestyle="",
+                markersize=4.5,
+                elinewidth=1,
+                label=name,
+            )
+            values = ", ".join(
+                f"{treatment} {row['estimate']:+.2f} ({row['lower']:+.2f} to {row['upper']:+.2f})"
+                for treatment, row in rows.dropna(subset="estimate").iterrows()
+            )
+            said.append(f"{name}: {values}.")
+        labels = [f"{name}\n{note}" for name, note in zip(order, notes, strict=True)] if notes else order
+        axis.set_yticks(range(len(order)), labels)
+        axis.tick_params(axis="y", length=0)
+        for between in np.arange(len(order) - 1) + 0.5:
+            axis.axhline(between, color=FAINT, linewidth=0.5, alpha=0.5)
+        axis.axvline(0, color=INK, linewidth=0.9)
+        axis.set(xlabel="loss added, nats", ylim=(len(order) - 0.5, -0.5))
+        if reach > 4:  # one exploding loss would press all others into a line
+            axis.set_xscale("symlog", linthresh=1)
+            axis.xaxis.set_major_locator(FixedLocator([-30, -10, -3, -1, 0, 1, 3, 10, 30]))
+            axis.xaxis.set_major_formatter("{x:g}")
+        figure.legend(
+            loc="outside upper center",
+            ncols=min(len(names), 5),
+            fontsize=9,
+            handletextpad=0.1,
+            columnspacing=1,
+        )
+        return drawn(
+            figure,
+            alt=f"Dot plot of the change of loss in nats against full precision. {' '.join(said)}",
+            caption="What each treatment adds to the mean loss of each group, in pairs against full "
+            "precision, with 95 % intervals over images and seeds. Right of the line: worse."
+            + (" Beyond 1 the scale is logarithmic." if reach > 4 else ""),
+        )
+
+
+def loss_by_layer(table: pd.DataFrame) -> Picture:
+    """What touching one layer alone adds to the loss of one group and of the rest: a panel a kind."""
+    titles = {
+        "zeros": "zero bin\nemptied",
+        "norm": "at random,\nsame length",
+        "random": "at random,\nsame number",
+    }
+    order = list(dict.fromkeys(table["layer"]))
+    names = [name for name in dict.fromkeys(table["group"]) if name != "beyond"]
+    with canvas(0.21 * len(order) + 1.1, columns=len(titles), sharey=True) as (figure, axes):
+        said = []
+        for axis, (kind, title) in zip(axes[0], titles.items(), strict=True):
+            for number, name in enumerate(names):
+                own = table[(table["kind"] == kind) & (table["group"] == name)].dropna(subset="estimate")
+                axis.errorbar(
+                    own["estimate"],
+                    [order.index(layer) + 0.3 * (number - 0.5) for layer in own["layer"]],
+                    xerr=[own["estimate"] - own["lower"], own["upper"] - own["estimate"]],
+                    color=(PALETTE[4], PALETTE[0])[number],
+                    marker=MARKERS[number],
+                    linestyle="",
+                    markersize=3.5,
+                    elinewidth=0.9,
+                    label=name if axis is axes[0, 0] else None,
+                )
+                if len(own):
+                    top = own.loc[own["estimate"].idxmax()]
+                    said.append(
+                        f"{title.replace(chr(10), ' ')}, {name}: mean {own['estimate'].mean():+.2f}, "
+                        f"most {top['estimate']:+.2f} in {top['layer']}."
+                    )
+            axis.axvline(0, color=INK, linewidth=0.9)
+            axis.set_title(title, fontsize=9.5)
+            axis.tick_params(axis="x", labelsize=8.5)
+            axis.locator_params(axis="x", nbins=4)
+        axes[0, 0].set_yticks(range(len(order)), order, fontsize=8.5)
+        axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
+        figure.supxlabel("loss added, nats", fontsize=10)
+        figure.legend(loc="outside upper center", ncols=2, fontsize=9.5, handletextpad=0.1)
+        return drawn(
+            figure,
+            alt=f"Dot plot of the loss in nats that touching one layer adds, {len(order)} layers. "
+            f"{' '.join(said)}",
+            caption="What touching one layer alone adds to the mean loss, with 95 % intervals over images "
+            "and seeds. The panels have scales of their own.",
+        )

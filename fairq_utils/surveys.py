@@ -43,11 +43,11 @@ class Survey:
     fairq_utils.errors.BadInput: images_per_group is 0; expected a whole number of at least 1.
     """
 
-    images_per_group: int = 100
+    images_per_group: int = 64
     split: Literal["train", "test"] = "train"
     tol: float = 0.1
     max_iterations: int = 30
-    density_steps: int = 12
+    density_steps: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ def samples(data: Dataset, survey: Survey) -> list[Sample]:
     random = torch.Generator().manual_seed(survey.seed)
     chosen = [own[torch.randperm(len(own), generator=random)[:count]] for own in places]
     return [
-        Sample(group, to_input(data.images[rows]), data.labels[rows])
+        Sample(group, to_input(data.images[rows]).contiguous(), data.labels[rows])
         for group, rows in enumerate(chosen)
         if len(rows)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fairq_utils import metrics
 from fairq_utils.ablations import Ablation, layers
 from fairq_utils.data import Dataset
+from fairq_utils.quantizers import storage_bytes, zero_share
 from fairq_utils.studies import Prediction, Study
 from fairq_utils.treatments import FP32, Treatment
 
@@ -69,13 +70,109 @@ def collapse(predictions: Sequence[Prediction]) -> pd.DataFrame:
     """For each treatment, how far predictions have collapsed onto few classes: the average over the seeds.
 
     Each seed is measured by itself: five networks that each say one thing, but not the same, have collapsed.
+    `fewest` and `most` are the effective classes of the seeds furthest apart.
     """
 
     def collapsed(own: list[Prediction]) -> pd.DataFrame:
-        rows = [asdict(metrics.collapse(prediction.logits)) for prediction in own]
-        return pd.DataFrame(rows).mean().to_frame().T
+        rows = pd.DataFrame([asdict(metrics.collapse(prediction.logits)) for prediction in own])
+        classes = rows["effective_classes"]
+        return rows.mean().to_frame().T.assign(fewest=classes.min(), most=classes.max())
 
     return _by_treatment(predictions, collapsed)
+
+
+def storage(
+    networks: Sequence[nn.Module], treatments: Sequence[Treatment], accuracies: pd.DataFrame
+) -> pd.DataFrame:
+    """Records of OA and FVO for each treatment, with the megabytes that its network takes when packed."""
+    megabytes = {
+        treatment.name: storage_bytes(network) / 1e6
+        for treatment, network in zip(treatments, networks, strict=True)
+    }
+    rows = accuracies[accuracies["group"].isin(["OA", "FVO"]) & accuracies["treatment"].isin(megabytes)]
+    return rows.assign(megabytes=rows["treatment"].map(megabytes), grid=rows["treatment"].map(_grid))
+
+
+def _grid(name: str) -> str:
+    """What the words of a treatment's name say of its grid."""
+    if name == FP32.name:
+        return "full precision"
+    words = name.split("-")[1:]
+    scale = "one scale a channel" if "channel" in words else "one scale a tensor"
+    reach = "least squared error" if "mse" in words else "largest weight"
+    return f"{scale}, {reach}"
+
+
+def size_and_difficulty(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
+    """Records: by how many more points Others lose than the species do, on moths of each kind.
+
+    The predictions are of the four kinds of moths, at full precision and under other treatments, from the
+    same seeds. Beside the four, `size` and `difficulty` say what each of the two adds, on average over the
+    other. Negative: it makes Others lose more. Intervals cover other images and other seeds. Kinds share
+    part of their images, of which the intervals make no use.
+    """
+    rows = []
+    treated = dict.fromkeys(p.treatment for p in predictions if p.treatment != FP32)
+    for treatment in treated:
+        gaps = {kind: _gap_of_others(predictions, kind, treatment) for kind in _KINDS}
+        for kind, gap in gaps.items():
+            rows.append({"treatment": treatment.name, "effect": kind} | _sum_of([(1.0, gap)], level))
+        for effect, place in (("size", 0), ("difficulty", 1)):
+            signed = [((0.5 if _KINDS[kind][place] else -0.5), gap) for kind, gap in gaps.items()]
+            rows.append({"treatment": treatment.name, "effect": effect} | _sum_of(signed, level))
+    return pd.DataFrame(rows)
+
+
+# Whether groups differ in size, and in difficulty.
+_KINDS = {
+    "moths": (True, True),
+    "moths-by-size": (True, False),
+    "moths-by-difficulty": (False, True),
+    "moths-equal": (False, False),
+}
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """An estimate from each seed, and the variance and degrees of freedom that the images give it."""
+
+    by_seed: NDArray[np.float64]
+    of_images: float
+    freedom: float
+    n: int
+
+
+def _gap_of_others(predictions: Sequence[Prediction], kind: str, treatment: Treatment | Ablation) -> _Gap:
+    own = [p for p in predictions if p.study.dataset.name == kind]
+    before = _correct([p for p in own if p.treatment == FP32])
+    change = _correct([p for p in own if p.treatment == treatment]).astype(float) - before
+    groups = own[0].groups.numpy()
+    others = len(own[0].group_names) - 1
+    share = {group: 1.0 if group == others else -1 / others for group in range(others + 1)}
+    by_seed, variances, parts = np.zeros(len(change)), [], []
+    for group, weight in share.items():
+        values = change[:, groups == group]
+        by_seed += weight * values.mean(axis=1)
+        variances.append(weight**2 * values.mean(axis=0).var(ddof=1) / values.shape[1])
+        parts.append(variances[-1] ** 2 / (values.shape[1] - 1))
+    variance = sum(variances)
+    return _Gap(
+        by_seed, variance, variance**2 / sum(parts) if variance else np.inf, int((groups == others).sum())
+    )
+
+
+def _sum_of(signed: Sequence[tuple[float, _Gap]], level: float) -> dict[str, float]:
+    """The weighted sum of gaps, paired by seed, with Student's t interval after Welch and Satterthwaite."""
+    by_seed = np.sum([weight * gap.by_seed for weight, gap in signed], axis=0)
+    images = [weight**2 * gap.of_images for weight, gap in signed]
+    seeds = np.var(by_seed, ddof=1) / len(by_seed) if len(by_seed) > 1 else 0.0
+    variance = sum(images) + seeds
+    parts = sum(own**2 / gap.freedom for own, (_, gap) in zip(images, signed, strict=True))
+    parts += seeds**2 / max(len(by_seed) - 1, 1)
+    reach = stats.t.ppf(0.5 + level / 2, variance**2 / parts) * np.sqrt(variance) if variance else 0.0
+    estimate = float(np.mean(by_seed))
+    n = sum(gap.n for _, gap in signed)
+    return {"n": n, "estimate": estimate, "lower": estimate - reach, "upper": estimate + reach}
 
 
 def _by_treatment(
@@ -117,18 +214,14 @@ def answers(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.Dat
     The measures are those of `metrics.example_metrics`, and accuracy. When networks have collapsed, few
     images can carry most of a loss: look at margins instead.
     """
-    return _by_treatment(
-        predictions,
-        lambda own: pd.concat(
-            [
-                _measured("accuracy", metrics.accuracy_intervals(_correct(own), **_groups(own), level=level)),
-                *(
-                    _measured(measure, _means(own, values, level=level))
-                    for measure, values in _examples(own).items()
-                ),
-            ]
-        ),
-    )
+
+    def measured(own: list[Prediction]) -> pd.DataFrame:
+        accuracy = metrics.accuracy_intervals(_correct(own), **_groups(own), level=level)
+        found = _examples(own)
+        means = [_measured(name, _means(own, found[name], level=level)) for name in _MEASURES]
+        return pd.concat([_measured("accuracy", accuracy), *means])
+
+    return _by_treatment(predictions, measured)
 
 
 def answer_changes(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
@@ -138,15 +231,8 @@ def answer_changes(predictions: Sequence[Prediction], *, level: float = 0.95) ->
     def compared(own: list[Prediction]) -> pd.DataFrame:
         accuracy = metrics.compare(_correct(original), _correct(own), **_groups(own), level=level)
         before, after = _examples(original), _examples(own)
-        return pd.concat(
-            [
-                _measured("accuracy", accuracy),
-                *(
-                    _measured(name, _means(own, after[name] - before[name], level=level))
-                    for name in _MEASURES
-                ),
-            ]
-        )
+        means = [_measured(name, _means(own, after[name] - before[name], level=level)) for name in _MEASURES]
+        return pd.concat([_measured("accuracy", accuracy), *means])
 
     return _by_treatment(_treated(predictions), compared)
 
@@ -161,7 +247,7 @@ def variance_left(predictions: Sequence[Prediction], *, level: float = 0.95) -> 
 
     def left(own: list[Prediction]) -> pd.DataFrame:
         table = _means(own, _log_variance(_examples(own)) - before, level=level)
-        return table.assign(**np.exp(table[["estimate", "lower", "upper"]]))
+        return table.assign(**{name: np.exp(table[name]) for name in ("estimate", "lower", "upper")})
 
     return _by_treatment(_treated(predictions), left)
 
@@ -201,7 +287,7 @@ def rescaled(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 
 def heated(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """For each treatment the original, at the temperature that gives it the treated network's typical variance.
+    """For each treatment the original, at the temperature that gives it the treated one's typical variance.
 
     It stands under the name of the treatment, to be compared with `predictions` line by line. Where the
     treatment made the variance larger, the temperature is below 1.
@@ -310,7 +396,7 @@ def densities(predictions: Sequence[Prediction], measure: str, *, bins: int = 80
                 counts, _ = np.histogram(own.clip(low, high), edges)
                 record = {"measure": measure, "treatment": treatment.name, "group": name, "n": len(own)}
                 place = {"value": 10**centres if logarithmic else centres, "density": counts / len(own)}
-                tables.append(pd.DataFrame(record | place | {"below": (own < 0).mean()}))
+                tables.append(pd.DataFrame(record | place | {"below": (own < 0).mean(), "number": code}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -321,6 +407,17 @@ def arms(**named: Sequence[Prediction]) -> pd.DataFrame:
         table = answers(predictions)
         tables.append(table[table["group"] == ALL].assign(arm=name.replace("_", " ")))
     return pd.concat(tables, ignore_index=True)
+
+
+def repair_arms(predictions: Sequence[Prediction], repaired: Sequence[Prediction]) -> pd.DataFrame:
+    """The records of `arms` for the treatments that `repaired` repairs, beside full precision."""
+    originals = _originals(predictions)
+    plain = {p.treatment.name.removesuffix("-bn") for p in repaired}
+    table = arms(
+        quantized=[*originals, *(p for p in predictions if p.treatment.name in plain)],
+        new_statistics=[*originals, *repaired],
+    )
+    return table.assign(treatment=table["treatment"].str.removesuffix("-bn"))
 
 
 def _examples(predictions: Sequence[Prediction]) -> dict[str, NDArray[np.float64]]:
@@ -452,7 +549,7 @@ def zero_bins(
                         "peak": peak,
                         "zero_share": float(zero.float().mean()),
                         "gaussian": _gaussian_zero_share(peak, treatment),
-                        "error_share": float(wrong[zero].sum()) / total if total else 0.0,
+                        "error_share": float(wrong.mul_(zero).sum()) / total if total else 0.0,
                         "error": total,
                     }
                 )
@@ -500,9 +597,9 @@ def against(predictions: Sequence[Prediction], reference: Treatment | Ablation) 
 
 
 def two_groups(predictions: Sequence[Prediction], group: str) -> list[Prediction]:
-    """The same, with all groups but one taken together as "all others"."""
+    """The same, with all groups but one taken together as "the rest"."""
     code = predictions[0].group_names.index(group)
-    names = (group, "all others")
+    names = (group, "the rest")
     return [replace(p, groups=(p.groups != code).long(), group_names=names) for p in predictions]
 
 
@@ -549,3 +646,42 @@ def losses_by_layer(predictions: Sequence[Prediction], group: str, *, level: flo
         kind=[one.kind for one in touched if isinstance(one, Ablation)],
         layer=[one.layer.removesuffix(".weight") for one in touched if isinstance(one, Ablation)],
     )[["kind", "layer", "group", "n", "estimate", "lower", "upper"]]
+
+
+def emptiest_layer(bins: pd.DataFrame, treatment: Treatment) -> str:
+    """The layer of which the treatment zeroes the largest share, on average over the networks."""
+    own = bins[bins["treatment"] == treatment.name]
+    return str(own.groupby("layer", sort=False)["zero_share"].mean().idxmax())
+
+
+def telling(predictions: Sequence[Prediction], width: int = 0) -> Treatment:
+    """The treatment to take apart: the int of that width, or for 0 the last that leaves networks standing.
+
+    A network stands while it uses at least half as many classes beyond the first as the original does. When
+    none stands it is the first treatment.
+    """
+    if width:
+        return Treatment.parse(f"int{width}")
+    used = collapse(predictions).set_index("treatment")["effective_classes"] - 1
+    rounded = list(dict.fromkeys(p.treatment for p in _treated(predictions)))
+    standing = [t for t in rounded if used[t.name] >= used[FP32.name] / 2]
+    return [t for t in [rounded[0], *standing] if isinstance(t, Treatment)][-1]
+
+
+def layer_signs(table: pd.DataFrame) -> pd.DataFrame:
+    """In how many layers the group pays more with the zero bin than with each control.
+
+    `table` of `losses_by_layer`. Pays means: more than the others do. A sign test over the layers, as
+    `metrics.sign_consistency` describes.
+    """
+    beyond = table[table["group"] == "beyond"].pivot_table(index="layer", columns="kind", values="estimate")
+    controls = beyond.drop(columns="zeros")
+    return metrics.sign_consistency(controls.rsub(beyond["zeros"], axis=0))
+
+
+def zero_notes(treatments: Sequence[Treatment | Ablation], networks: Sequence[nn.Module]) -> dict[str, str]:
+    """In words, which share of its weights each treated network has at zero, by the treatment's name."""
+    return {
+        treatment.name: f"{100 * zero_share(network)['total']:.0f} % zeros"
+        for treatment, network in zip(treatments, networks, strict=True)
+    }

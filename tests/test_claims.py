@@ -3,8 +3,10 @@ import typing
 
 import pandas as pd
 import pytest
+import torch
 
 from fairq_utils import claims
+from fairq_utils.data import Dataset
 
 
 def changes(**violation: tuple[float, float, float]) -> pd.DataFrame:
@@ -15,7 +17,8 @@ def changes(**violation: tuple[float, float, float]) -> pd.DataFrame:
 
 
 def in_use(**classes: float) -> pd.DataFrame:
-    return pd.DataFrame({"treatment": classes.keys(), "share": 0.5, "effective_classes": classes.values()})
+    table = pd.DataFrame({"treatment": classes.keys(), "share": 0.5, "effective_classes": classes.values()})
+    return table.assign(fewest=table["effective_classes"] - 0.1, most=table["effective_classes"] + 0.1)
 
 
 RISE, FALL, UNSURE = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.1, -0.05, 0.25)
@@ -64,12 +67,15 @@ def accuracies(**worst: float) -> pd.DataFrame:
 
 
 def test_who_pays_names_a_loser_only_when_one_surely_loses():
-    said = claims.who_pays(accuracies(int4=0.2), changes(int4=RISE)).text
+    said = claims.who_pays(accuracies(int4=0.2), changes(int4=RISE), in_use(int4=4.0)).text
     assert "**int4**: few loses most, −30.0 (−40.0 to −20.0) points" in said
     assert "few is served worst, at 20.0 % (10.0 to 30.0)" in said
     unsure = changes(int4=RISE)
     unsure.loc[unsure["group"] == "few", "upper"] = 0.1
-    assert "no group surely loses" in claims.who_pays(accuracies(int4=0.2), unsure).text
+    said = claims.who_pays(accuracies(int4=0.2), unsure, in_use(int4=4.0)).text
+    assert "no group surely loses" in said
+    said = claims.who_pays(accuracies(int2=0.2), changes(int2=RISE), in_use(int2=1.1)).text
+    assert said == "- **int2**: the networks have collapsed, and who loses says nothing."
 
 
 def test_the_narrowest_width_is_called_collapse_only_when_it_is():
@@ -80,6 +86,90 @@ def test_the_narrowest_width_is_called_collapse_only_when_it_is():
     standing = claims.at_the_narrowest(table, in_use(int4=4.0, int2=3.0), classes=5).text
     assert "still tell classes apart" in standing
     assert "collapse" not in standing
+
+
+def collapsed(**ranges: tuple[float, float]) -> pd.DataFrame:
+    rows = [(name, 0.5, sum(ends) / 2, *ends) for name, ends in ranges.items()]
+    return pd.DataFrame(rows, columns=["treatment", "share", "effective_classes", "fewest", "most"])
+
+
+@pytest.mark.parametrize(
+    ("table", "word"),
+    [
+        (collapsed(int8=(4, 5), int3=(1.0, 1.5), int2=(1.0, 1.2)), "supported"),
+        (collapsed(int8=(4, 5), int3=(3, 4), int2=(2.5, 3)), "contradicted"),
+        (collapsed(int3=(3, 4), int2=(1.0, 1.2)), "mixed"),
+        (collapsed(int3=(1.2, 2.4)), "mixed"),
+        (collapsed(int8=(1.0, 1.1), int4=(1.0, 1.0)), "undecided"),
+    ],
+)
+def test_collapse_is_judged_at_two_and_three_bits_in_every_seed(table, word):
+    assert claims.answers_collapse(table, seeds=5).word == word
+
+
+def effects(size, difficulty) -> pd.DataFrame:
+    rows = [("int3", "size", *size), ("int3", "difficulty", *difficulty), ("int3", "moths", *FALL)]
+    return pd.DataFrame(rows, columns=["treatment", "effect", "estimate", "lower", "upper"])
+
+
+@pytest.mark.parametrize(
+    ("size", "difficulty", "word"),
+    [
+        (FALL, UNSURE, "supported"),
+        (FALL, RISE, "supported"),
+        (UNSURE, FALL, "contradicted"),
+        (FALL, FALL, "mixed"),
+        (UNSURE, RISE, "undecided"),
+    ],
+)
+def test_size_or_difficulty(size, difficulty, word):
+    verdict = claims.size_or_difficulty(effects(size, difficulty), seeds=3)
+    assert verdict.word == word
+    assert "int3, size" in verdict.because
+    assert "moths" not in verdict.because
+
+
+def stored(best: float) -> pd.DataFrame:
+    rows = [
+        ("fp32", "OA", 0.9, 0.88, 0.92, "full precision"),
+        ("int3", "OA", 0.5, 0.45, 0.55, "one scale a tensor, largest weight"),
+        ("int3", "FVO", 0.4, 0.3, 0.5, "one scale a tensor, largest weight"),
+        ("int3-mse", "OA", best, best - 0.05, best + 0.05, "one scale a tensor, least squared error"),
+        ("int3-mse", "FVO", 0.1, 0.0, 0.2, "one scale a tensor, least squared error"),
+    ]
+    return pd.DataFrame(rows, columns=["treatment", "group", "estimate", "lower", "upper", "grid"])
+
+
+def test_another_grid_is_called_better_only_when_it_surely_is():
+    said = claims.grid_matters(stored(0.8)).text
+    assert "OA is 50.0 % with one scale a tensor" in said
+    assert "80.0 % with one scale a tensor, least squared error, where FVO is 10.0 points" in said
+    assert (
+        claims.grid_matters(stored(0.52)).text
+        == "- At 3 bits no choice of the grid is surely better than another."
+    )
+
+
+def images(groups, labels, names=("a", "b", "c")) -> Dataset:
+    n = len(groups)
+    return Dataset(
+        torch.zeros(n, 3, 2, 2, dtype=torch.uint8),
+        torch.tensor(labels),
+        torch.tensor(groups),
+        torch.zeros(n, dtype=torch.bool),
+        ("a", "b", "c"),
+        names,
+    )
+
+
+def test_who_is_there_says_whether_label_and_group_coincide_and_who_is_missing():
+    same = claims.who_is_there(images([0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 1, 2])).text
+    assert "**a** with 3 images, the smallest **c** with 1." in same
+    assert "Group and label coincide" in same
+    assert "No test image" not in same
+    other = claims.who_is_there(images([0, 0, 1, 1, 1], [0, 1, 2, 0, 1], names=("x", "y", "z"))).text
+    assert "two things here; there are 3 labels" in other
+    assert "No test image is of z: nothing is said of them." in other
 
 
 def test_text_from_data_stays_text():

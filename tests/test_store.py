@@ -219,10 +219,11 @@ def test_a_lock_is_held_by_one(tmp_path):
     store = Store(tmp_path)
     with store.lock("things", {"name": "x"}):
         assert store.try_lock("things", {"name": "x"}) is None
-        assert (other := store.try_lock("things", {"name": "y"}))
-        other.release()
-    assert (lock := store.try_lock("things", {"name": "x"}))
-    lock.release()
+        other = store.try_lock("things", {"name": "y"})
+    again = store.try_lock("things", {"name": "x"})
+    for lock in (other, again):
+        assert lock.is_locked
+        lock.release()
 
 
 def test_entries_tell_what_lies_there(tmp_path):

@@ -1,0 +1,65 @@
+"""Asking a warm store, and sharing a sweep among processes."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from fairq_utils import jobs, studies
+from fairq_utils.store import Item, Store
+from fairq_utils.training import Recipe
+from fairq_utils.treatments import Treatment
+
+
+def warm_question(store: Store, *, seeds: int, widths: int) -> float:
+    """Seconds to read so many predictions of 6,000 images; what they hold does not matter here."""
+    wanted = studies.studies(seeds=list(range(seeds)))
+    treatments = [Treatment(bits) for bits in range(2, 2 + widths)]
+    for plan in studies._plans(wanted, store):
+        for treatment in treatments:
+            job = plan.prediction(treatment)
+            store.keep(job.kind, job.identity, Item({"logits": torch.randn(6000, 5)}, {"device": "cpu"}))
+    start = time.perf_counter()
+    studies.predictions(wanted, treatments, store=Store(store.root))
+    return time.perf_counter() - start
+
+
+def sweep(workers: int) -> float:
+    """Seconds that a sweep over tiny studies takes, from the first job to the last: without the start."""
+    wanted = studies.studies(
+        seeds=list(range(4)), train_images=600, test_images=100, recipe=Recipe(epochs=2, batch_size=50)
+    )
+    with tempfile.TemporaryDirectory() as folder, jobs.cluster(workers=workers) as client:
+        store = Store(Path(folder))
+        studies.dataset(wanted[0], store=store)
+        start = time.perf_counter()
+        studies.predictions(wanted, [Treatment(4)], store=store, client=client)
+        return time.perf_counter() - start
+
+
+def cases() -> Iterator[dict]:
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = warm_question(Store(Path(folder)), seeds=100, widths=10)
+    yield {
+        "case": "a warm question to the store for 1,000 predictions, each",
+        "measured": 1000 * seconds / 1000,
+        "unit": "ms",
+        "limit": 10,
+        "peer": "a stated limit",
+        "note": "",
+    }
+    two, one = sweep(2), sweep(1)
+    yield {
+        "case": "a sweep over 4 tiny studies: 2 workers over 1",
+        "measured": two / one,
+        "unit": "",
+        "limit": 0.75,
+        "peer": "one worker",
+        "note": f"{two:.1f} s against {one:.1f} s; needs 2 idle cores",
+    }
+
+
+if __name__ == "__main__":
+    print(*cases(), sep="\n")

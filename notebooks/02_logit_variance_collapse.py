@@ -1,0 +1,251 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Logit variance collapse
+#
+# **Purpose.** Look at what a network says before it decides: the logits. See how rounding the weights
+# changes them, and find out by intervention how much of the harm that change explains.
+#
+# **The claim.** Bellam and Kim {cite}`bellam2025` say: quantization lowers the variance of the logits, as a
+# high temperature does; the softmax flattens, examples move towards the decision boundary, and the loss
+# grows, most for minorities.
+#
+# **What you will learn.** How to tell a change of scale from a change of direction; why a temperature can
+# raise a loss and cannot cost a single right answer; and whose answers flip.
+#
+# **What this page must not be read as.** A finding about how sure one should be of a group. Logits say how
+# sure a network is, right or wrong, and a group's loss can fall because errors are made with less
+# confidence.
+
+# %% [markdown]
+# ## Parameters
+#
+# Each can be set from outside: `fairq run 02 -p bit_widths='[6, 3]'`, or with papermill.
+
+# %% tags=["parameters"]
+dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
+root: str = ""  # where your copy of it lies; the moths need none
+label: str = ""  # what is predicted; empty for the data set's own
+group: str = ""  # whom to compare; empty for the data set's own
+image_size: int = 32  # pixels along a side
+train_images: int = 0  # at most so many to learn from; 0 for all, of moths 6000
+test_images: int = 0  # at most so many to be tested on; 0 for all, of moths 6000
+arch: str = "resnet18"  # the network
+epochs: int = 0  # passes over the training images; 0 for the recipe's own
+bit_widths: list[int] = [8, 6, 5, 4, 3, 2]  # widths from 2 to 16 to round the weights to
+seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
+controls: list[str] = ["fp16", "bf16", "a8", "a4"]  # treatments that leave weights as fine as they are
+
+# %% tags=["hide-input"]
+from fairq_utils import claims, figures, studies, tables
+from fairq_utils.treatments import Treatment
+
+treatments = studies.treatments(bit_widths)
+trained = studies.studies(
+    seeds=seeds,
+    dataset=dataset,
+    root=root,
+    label=label,
+    group=group,
+    image_size=image_size,
+    train_images=train_images,
+    test_images=test_images,
+    arch=arch,
+    epochs=epochs,
+)
+
+# %% [markdown]
+# ## From logits to loss
+#
+# For one image the network gives a logit $z_k$ for each of $K$ classes. The softmax at temperature $T$ makes
+# probabilities of them,
+#
+# $$p_k = \frac{e^{z_k / T}}{\sum_j e^{z_j / T}}, \qquad T = 1 \text{ unless said otherwise},$$
+#
+# and the loss is $-\log p_y$ for the label $y$. Four numbers describe an answer:
+#
+# - **logit variance** $\frac{1}{K} \sum_k (z_k - \bar z)^2$, over the classes of one image;
+# - **confidence**, the largest $p_k$;
+# - **margin**, the label's logit less the largest other one. At 0 lies the decision boundary, below it the
+#   answer is wrong;
+# - **loss**.
+#
+# A temperature divides all logits by $T$ and their variance by $T^2$. "Logit variance" may also be read as
+# the spread of one logit over many images. The claim is about a single softmax that flattens, so this page
+# takes the variance within an image. An average over images is that of a *typical* image, a geometric mean:
+# in the plain mean a few images with very large logits outweigh the rest.
+
+# %%
+predictions = studies.predictions(trained, treatments)
+smallest = tables.smallest_group(studies.dataset(trained[0]), predictions)
+level = 1 - 0.05 / len(treatments[1:])  # so that the intervals of all widths hold together
+
+# %% [markdown]
+# ## Does the variance fall?
+#
+# Each image is compared with itself in the network of the same seed. Look for intervals that stay below the
+# dotted line.
+
+# %% tags=["hide-input"]
+left = tables.variance_left(predictions, level=level)
+figures.variance_left(left)
+
+# %% [markdown]
+# An average can hide two movements. Here are all images: look whether whole curves move to the left, or only
+# spread.
+
+# %% tags=["hide-input"]
+figures.ridges(tables.densities(predictions, "logit_variance"))
+
+# %% tags=["hide-input"]
+falls = claims.variance_falls(left, seeds=len(trained))
+falls
+
+# %% [markdown]
+# ## Towards the boundary
+#
+# If the softmax flattens, confidence falls, margins shrink towards 0, and loss changes. Look whether the
+# groups move alike.
+
+# %% tags=["hide-input"]
+figures.measures_by_treatment(
+    tables.answers(predictions), measures=("logit_variance", "confidence", "margin", "loss")
+)
+
+# %% [markdown]
+# The boundary itself is the vertical line below. Look for mass that gathers at it (a change of scale) and for
+# mass that crosses it (a change of answer).
+
+# %% tags=["hide-input"]
+figures.ridges(tables.densities(predictions, "margin"))
+
+# %% tags=["hide-input"]
+changes = tables.answer_changes(predictions, level=level)
+claims.towards_the_boundary(changes)
+
+# %% [markdown]
+# ## Whose loss grows?
+#
+# The claim says: most that of minorities. Here the growth of the smallest group's loss is set against that of
+# all others together, image by image and seed by seed. Where networks have collapsed onto one answer, a loss
+# only says how far a group is from that answer; those widths are set apart.
+
+# %% tags=["hide-input"]
+collapse = tables.collapse(predictions)
+beyond = tables.loss_beyond_others(predictions, smallest, level=level)
+grows = claims.loss_falls_on(beyond, changes, collapse, seeds=len(trained))
+grows
+
+# %% [markdown]
+# ## Intervention: the original, heated
+#
+# If lower variance does the harm, then it should do the same harm without any rounding. So each *original* is
+# given the temperature at which its typical variance is that of the quantized network of the same seed,
+#
+# $$T = \exp\Big(\tfrac12\, \overline{\log v - \log \hat v}\Big),$$
+#
+# with $v$ and $\hat v$ the variances of an image before and after, and the mean over the images. Dividing by
+# $T > 0$ keeps the order of the logits, so by arithmetic no answer changes, whatever $T$ is. Loss is another
+# matter. Look how far the two lines part.
+
+# %% tags=["hide-input"]
+hot = tables.heated(predictions)
+figures.measures_by_treatment(tables.arms(quantized=predictions, original_heated=hot), by="arm")
+
+# %% tags=["hide-input"]
+heated = tables.answer_changes(hot, level=level)
+explained = tables.loss_explained(predictions, level=level)
+explains = claims.temperature_explains(explained, changes, heated, collapse, seeds=len(trained))
+explains
+
+# %% [markdown]
+# ## Intervention: the quantized network, rescaled
+#
+# The other way round: each quantized network's logits are multiplied by the one factor that gives them back
+# the typical variance of its original. Does anything but the loss come back? Accuracy cannot, for the same
+# reason. And where answers are wrong, more confidence makes loss worse.
+
+# %% tags=["hide-input"]
+cold = tables.rescaled(predictions)
+figures.measures_by_treatment(tables.arms(quantized=predictions, rescaled=cold), by="arm")
+
+# %% tags=["hide-input"]
+claims.what_a_factor_mends(changes, tables.answer_changes(cold, level=level))
+
+# %% [markdown]
+# ## Intervention: new batch norm statistics
+#
+# Batch norm divides by the standard deviation that activations had while the network was trained. Rounded
+# weights give other activations, and the old statistics scale them wrongly, layer after layer: logits can
+# shrink for this reason alone. So the statistics are taken again from 1000 training images, at the three
+# narrowest widths; no weight changes. Look how much of accuracy returns, which a factor could not touch.
+
+# %% tags=["hide-input"]
+repaired = studies.predictions(trained, studies.treatments(bit_widths, "bn")[1:][-3:])
+figures.measures_by_treatment(tables.repair_arms(predictions, repaired), by="arm")
+
+# %% tags=["hide-input"]
+claims.what_statistics_mend(
+    tables.regained(predictions, repaired, level=level),
+    changes,
+    tables.answer_changes([*predictions, *repaired], level=level),
+)
+
+# %% [markdown]
+# ## The break condition
+#
+# If coarse weights are the cause, then the variance must stand where weights are fine: in half precision, and
+# where only the inputs of layers are rounded. Look whether all marks sit at the dotted line.
+
+# %% tags=["hide-input"]
+controlled = studies.predictions(trained, [treatments[0], *map(Treatment.parse, controls)])
+standing = tables.variance_left(controlled, level=1 - 0.05 / len(controls))
+figures.variance_left(standing)
+
+# %% tags=["hide-input"]
+claims.variance_stands(standing, seeds=len(trained))
+
+# %% [markdown]
+# ## Which answers flip?
+#
+# Images near the boundary need only a small push. The test images of each original are cut into tenths by the
+# gap between its two largest logits. Look whether flips stay in the nearest tenths, or reach images on which
+# the original was sure.
+
+# %% tags=["hide-input"]
+flips = tables.flips(predictions)
+flips = flips[flips["treatment"].isin([treatment.name for treatment in treatments[-3:]])]
+figures.flips_by_nearness(flips)
+
+# %% tags=["hide-input"]
+claims.who_flips(flips, smallest=smallest)
+
+# %% [markdown]
+# ## Verdict
+
+# %% tags=["hide-input"]
+claims.together(
+    "Quantization lowers logit variance, and that is why loss grows, most for minorities.",
+    [falls, grows, explains],
+)
+
+# %% [markdown]
+# **Try it yourself.** Other widths and other controls take a minute:
+#
+# ```sh
+# fairq run 02 -p bit_widths='[5, 4]' -p controls='["fp8", "a3"]'
+# ```

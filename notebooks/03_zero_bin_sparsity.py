@@ -1,0 +1,237 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Zero-bin sparsity
+#
+# **Purpose.** Rounding does two things to weights: small ones become zero, and the others move a little.
+# Do one without the other, and see which of the two costs whom.
+#
+# **The claim.** Bellam and Kim {cite}`bellam2025` say: the zero bin of a uniform grid empties small
+# weights, and these are weights that minorities need.
+#
+# **What you will learn.** How many weights become zero at each width, and why just so many; what emptying
+# the zero bin does by itself; and how to tell "these weights were needed" from "this was a large change".
+#
+# **What this page must not be read as.** A study of pruning, which trains again after it has zeroed
+# weights: nothing is trained again here. And a loss that falls for a group is no repair. When a network leans
+# towards another answer, whoever has that label gains.
+
+# %% [markdown]
+# ## Parameters
+#
+# Each can be set from outside: `fairq run 03 -p width=4`, or with papermill.
+
+# %% tags=["parameters"]
+dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
+root: str = ""  # where your copy of it lies; the moths need none
+label: str = ""  # what is predicted; empty for the data set's own
+group: str = ""  # whom to compare; empty for the data set's own
+image_size: int = 32  # pixels along a side
+train_images: int = 0  # at most so many to learn from; 0 for all, of moths 6000
+test_images: int = 0  # at most so many to be tested on; 0 for all, of moths 6000
+arch: str = "resnet18"  # the network
+epochs: int = 0  # passes over the training images; 0 for the recipe's own
+bit_widths: list[int] = [8, 6, 5, 4, 3, 2]  # widths from 2 to 16 to round the weights to
+seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
+width: int = 0  # the width to take apart; 0 for the narrowest that leaves the networks standing
+layer: str = ""  # the layer whose weights are drawn; empty for the one with the most zeros
+images_each: int = 200  # test images of each group for the interventions
+images_each_layer: int = 75  # test images of each group where one layer at a time is touched
+seeds_by_layer: int = 3  # networks for that, the first ones
+
+# %% tags=["hide-input"]
+from fairq_utils import ablations, claims, figures, studies, tables
+
+treatments = studies.treatments(bit_widths)
+trained = studies.studies(
+    seeds=seeds,
+    dataset=dataset,
+    root=root,
+    label=label,
+    group=group,
+    image_size=image_size,
+    train_images=train_images,
+    test_images=test_images,
+    arch=arch,
+    epochs=epochs,
+)
+
+# %% [markdown]
+# ## How full is the zero bin?
+#
+# A symmetric grid of $b$ bits has the step $s = \max|w| / (2^{b-1} - 1)$, with the maximum taken over a
+# layer. A weight becomes zero if it is nearer to zero than half a step. Were the weights of the layer
+# Gaussian with standard deviation $\sigma$, the share of zeros would be
+#
+# $$P\left(|w| < \tfrac{s}{2}\right)
+#   = \mathrm{erf}\left(\frac{\max|w| / \sigma}{2 \sqrt 2\,(2^{b-1} - 1)}\right),$$
+#
+# so that one number of a layer, its largest weight in sigmas, would say it all.
+
+# %%
+networks = studies.networks(trained)
+bins = tables.zero_bins(trained, networks, treatments)
+
+# %% [markdown]
+# Look down a column for layers that lose more than the others, and along a row for the width at which a
+# layer empties.
+
+# %% tags=["hide-input"]
+figures.zero_shares(bins)
+
+# %% [markdown]
+# Here the same shares stand over the largest weight of the layer. Look for marks that leave their line.
+
+# %% tags=["hide-input"]
+figures.zero_share_by_peak(bins)
+
+# %% tags=["hide-input"]
+claims.zero_bins(bins, tables.zero_totals(bins))
+
+# %% [markdown]
+# ## One width, taken apart
+#
+# From here on one width is looked at. Unless you chose one, it is the narrowest at which the networks still
+# use at least half of the classes that they used before: below it, they have collapsed, and whatever is
+# said of groups is said of the one answer that is left.
+
+# %%
+predictions = studies.predictions(trained, treatments)
+rounded = tables.telling(predictions, width)
+smallest = tables.smallest_group(studies.dataset(trained[0]), predictions)
+claims.what_is_taken_apart(rounded.name, smallest, tables.collapse(predictions))
+
+# %% [markdown]
+# This is a layer with its grid. Look at how much of the hill lies in the shaded bin, and how few weights
+# need the outer values.
+
+# %% tags=["hide-input"]
+shown = layer or tables.emptiest_layer(bins, rounded)
+figures.weight_histogram(networks[0], shown, rounded)
+
+# %% [markdown]
+# ## One half at a time
+#
+# Three interventions on the same networks. *Zeros*: only the zero bin is emptied, all other weights keep
+# their exact values. *Nonzeros*: all other weights are rounded, and the small ones keep theirs. And both,
+# which is plain rounding. Each is compared with full precision in pairs, the same network on the same
+# images, by the loss (cross entropy, in nats). Loss is used because a group that is hardly ever
+# recognised has no accuracy left to lose. Of each group equally many images are taken.
+
+# %%
+originals = [p.of_each_group(images_each) for p in predictions if p.treatment == treatments[0]]
+halves = ablations.halves(rounded)
+controls = ablations.controls(rounded)
+grids = ablations.other_grids(rounded)
+tried = studies.predictions(trained, [*halves, *controls, *grids], each=images_each)
+measured = [*originals, *tried]
+changes = tables.answer_changes(measured)
+
+# %% [markdown]
+# If the zero bin does the harm, the first row lies as far to the right as the last, and the middle row near
+# the line.
+
+# %% tags=["hide-input"]
+names = [treatment.name for treatment in halves]
+figures.loss_by_treatment(changes, names)
+
+# %% tags=["hide-input"]
+claims.what_is_added(changes, names, smallest, collapse=tables.collapse(measured))
+
+# %% tags=["hide-input"]
+claims.halves_sum(changes, rounded.name, smallest)
+
+# %% [markdown]
+# ## Was it because they are small?
+#
+# Emptying the zero bin is a large change: many weights go at once. So as much is done to other weights:
+#
+# - *random*: in each tensor the same number of weights becomes zero, drawn at random. That takes away far
+#   more, because larger weights are among them.
+# - *norm*: weights drawn at random become zero until the change is as long as the zero bin's,
+#   $\lVert\Delta w\rVert^2 = \sum_{\text{zero bin}} w^2$ in each tensor. By number these are few.
+# - *global*: the same number in all, but the smallest of the whole network. Tensor by tensor, the
+#   smallest are the zero bin itself, so that control would be no control.
+#
+# If small weights matter because of what they do, *zeros* costs more than *norm*. If only the size of the
+# change matters, the two cost alike.
+
+# %% tags=["hide-input"]
+names = [halves[0].name, *(control.name for control in controls)]
+figures.loss_by_treatment(changes, names)
+
+# %% tags=["hide-input"]
+beside = [p for p in tried if p.treatment in (halves[0], *controls)]
+differences = tables.answer_changes(tables.against(beside, halves[0]))
+claims.held_against(differences, halves[0].name, smallest)
+
+# %% [markdown]
+# ## Grids that keep small weights alive
+#
+# *midrise* has its values at half steps, $\pm\frac s2, \pm\frac{3s}2, \dots$: no weight becomes zero, and
+# all move about as far as before. *codebook* puts the values where k-means finds the weights, *pot* at
+# powers of two, dense near zero. *mse* narrows the range until the squared error is least, *channel* has
+# a range for each output channel, and *lsq* starts from the step that learned steps start from, without
+# any learning.
+#
+# If empty bins are the harm, the fewer zeros a grid leaves, the further left its row should lie.
+
+# %% tags=["hide-input"]
+notes = tables.zero_notes([rounded, *grids], studies.networks(trained[:1], [rounded, *grids]))
+names = [rounded.name, *(grid.name for grid in grids)]
+figures.loss_by_treatment(changes, names, [notes[name] for name in names])
+
+# %% tags=["hide-input"]
+beside = [p for p in tried if p.treatment in (rounded, *grids)]
+differences = tables.answer_changes(tables.against(beside, rounded))
+claims.held_against(differences, rounded.name, smallest, notes=notes)
+
+# %% [markdown]
+# ## Layer by layer
+#
+# All layers at once may be too much to see anything. So the zero bin of one layer is emptied and all others
+# are left alone, with the same two random controls in that layer. To keep it short this takes fewer images
+# and networks. Look for layers in which the smallest group stands right of the rest: and whether it
+# does so in the first panel only, or in all three.
+
+# %%
+by_layer = studies.predictions(
+    trained[:seeds_by_layer], ablations.by_layer(rounded, networks[0]), each=images_each_layer
+)
+layers = tables.losses_by_layer(by_layer, smallest)
+
+# %% tags=["hide-input"]
+figures.loss_by_layer(layers)
+
+# %% tags=["hide-input"]
+claims.layer_by_layer(layers, tables.layer_signs(layers), smallest, seeds=len(trained[:seeds_by_layer]))
+
+# %% [markdown]
+# ## Verdict
+#
+# The claim has four parts, and needs all of them.
+
+# %% tags=["hide-input"]
+parts = tables.zero_bin_parts(measured, rounded, smallest, level=1 - 0.05 / 4)
+claims.small_weights_are_needed(parts, rounded.name, seeds=len(trained))
+
+# %% [markdown]
+# **Try it yourself.** Take another width apart; no network is trained for it:
+#
+# ```sh
+# fairq run 03 -p width=4
+# ```
