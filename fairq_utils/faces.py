@@ -185,13 +185,15 @@ class _FairFace(Layout):
         skipped.add("an image without a row", *both["file"][both["_merge"] == "right_only"])
         both = both[both["_merge"] == "both"].replace({"age": {"more than 70": "70+"}})
         codes = {name: pd.Index(names[name]).get_indexer(pd.Index(both[name])) for name in names}
-        known = np.ones(len(both), dtype=bool)
         for name in dict.fromkeys((label, group)):
-            unknown = known & (codes[name] < 0)
-            skipped.add(f"the {name} is not one of FairFace's", *both["file"][unknown])
-            known &= ~unknown
+            if (unknown := codes[name] < 0).any():
+                first = both[unknown].iloc[0]
+                raise BadInput(
+                    f"{first['file']!r} has {first[name]!r} for its {name}; expected one of: "
+                    f"{', '.join(names[name])}: correct {str(tables[first['split']])!r}."
+                )
         columns = (both["file"], both["member"], codes[label], codes[group], both["split"])
-        rows = [row for row, is_known in zip(zip(*columns, strict=True), known, strict=True) if is_known]
+        rows = list(zip(*columns, strict=True))
         return _listing(rows, names[label], names[group], len(members), skipped)
 
     def _tables(self, paths: Sequence[Path]) -> dict[str, Path]:

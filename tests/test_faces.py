@@ -161,10 +161,10 @@ def test_rows_without_an_image_and_images_without_a_row_are_named(fairface):
     }
 
 
-def test_a_race_that_fairface_does_not_have_is_named(fairface):
+def test_a_race_that_fairface_does_not_have_is_refused_where_it_matters(fairface):
     write_fairface(fairface, "train/1.jpg,0-2,Male,Martian,TRUE\ntrain/2.jpg,0-2,Male,White,TRUE\n", "")
-    listing = FAIRFACE.read([fairface], label="race", group="race")
-    assert listing.skipped["the race is not one of FairFace's"] == ["train/1.jpg"]
+    sentence = refusal(lambda: FAIRFACE.read([fairface], label="race", group="race"))
+    assert "'train/1.jpg' has 'Martian' for its race; expected one of: White, Black" in sentence
     assert "train/1.jpg" in named(FAIRFACE.read([fairface], label="age", group="gender"))
 
 

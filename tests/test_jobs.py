@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from distributed import Client, LocalCluster
 
 from fairq_utils import jobs, studies
 from fairq_utils.errors import BadInput, JobsFailed
@@ -259,6 +260,41 @@ def test_a_caller_that_is_killed_goes_on_with_what_is_missing(clone):
     assert len(after) == 1 + 4 * (1 + 3) > len(before)
     assert before.items() <= after.items()
     assert not list(clone.store.glob("*/.*"))
+
+
+def test_on_a_cluster_that_stands_each_job_takes_one_of_the_gpus_that_are_announced(tmp_path):
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as standing:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", standing.scheduler_address]
+        command += ["--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        workers = [
+            subprocess.Popen([*command, *more], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+            for more in (["--name", "cores"], ["--name", "gpu", "--resources", "GPU=1"])
+        ]
+        try:
+            with Client(standing) as ours:
+                ours.wait_for_workers(2, timeout=60)
+                known = ours.scheduler_info(n_workers=-1)["workers"]
+                announcing = {address for address, worker in known.items() if worker["resources"]}
+                processes = ours.run(os.getpid)
+            with jobs.cluster(scheduler=standing.scheduler_address) as client:
+                wanted = [job(f"x{n}", draw, data=n) for n in range(6)]
+                items = jobs.make(wanted, store=Store(tmp_path / "store"), client=client)
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+    assert len(announcing) == 1
+    assert {item.info["process"] for item in items} == {processes[address] for address in announcing}
+
+
+def test_a_cluster_without_workers_is_named():
+    with (
+        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as standing,
+        pytest.raises(BadInput, match="has no worker; expected at least one"),
+        jobs.cluster(scheduler=standing.scheduler_address),
+    ):
+        pass
 
 
 def test_a_cluster_of_this_machine_listens_to_this_machine_alone(client):
