@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from fairq_utils.data import Dataset
-from fairq_utils.tables import ALL
+from fairq_utils.studies import Spectrum
+from fairq_utils.tables import ALL, Ends
 
 Word = Literal["supported", "mixed", "contradicted", "undecided"]
 
@@ -283,25 +284,34 @@ def _count(number: int, noun: str) -> str:
 # ---------------------------------------------------------------- chapter 2: logits and the boundary
 
 _HALF = 0.5  # of a variance or of a loss: what is under it is the smaller part
+_NEGLIGIBLE = 0.01  # a change of variance by less than this share is none
 
 
-def variance_falls(left: pd.DataFrame, *, seeds: int) -> Verdict:
-    """Does the typical logit variance fall below that of the original? `left` of `tables.variance_left`."""
+def variance_falls(left: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Does the typical logit variance fall below that of the original?
+
+    `left` of `tables.variance_left`, `collapse` of `tables.collapse`. Collapsed networks count, since what
+    they say has a variance too; but when they alone decide, the sentence says so.
+    """
     claim = "Rounding the weights lowers the variance of the logits."
     rows = _every_image(left)
-    word = word_for(pd.DataFrame({"lower": 1 - rows["upper"], "upper": 1 - rows["lower"]}))
+    falls, rises = rows["upper"] < 1 - _NEGLIGIBLE, rows["lower"] > 1 + _NEGLIGIBLE
+    word = word_for(pd.DataFrame({"lower": falls * 1.0, "upper": rises * -1.0}))
     reading = {
         "supported": "At some width it surely falls, and at none does it surely rise",
         "contradicted": "At some width it surely rises, and at none does it surely fall",
         "mixed": "It surely falls at one width and surely rises at another",
-        "undecided": "No interval leaves out 100 %",
+        "undecided": f"Nowhere does it surely change by more than {percent(_NEGLIGIBLE)}",
     }[word]
+    standing, _ = _standing(rows[falls | rises], collapse)
+    if word != "undecided" and standing.empty:
+        reading += ", and that only where the networks have collapsed onto one answer"
     said = [f"{row['treatment']} {_share(row)}" for row in rows.to_dict("records")]
     return Verdict(
         claim,
         word,
         f"{reading}. Of the typical variance in full precision there is left, over "
-        f"{_count(seeds, 'seed')} and all images, with intervals that hold together: {'; '.join(said)}.",
+        f"{_over(seeds)} and all images, with intervals that hold together: {'; '.join(said)}.",
     )
 
 
@@ -311,10 +321,9 @@ def towards_the_boundary(changes: pd.DataFrame) -> Prose:
     for treatment, rows in _every_image(changes).groupby("treatment", sort=False):
         row = rows.set_index("measure").to_dict("index")
         sentences.append(
-            f"- **{treatment}**: confidence {_moves(row['confidence'])} "
-            f"({_change(row['confidence'])} points), "
-            f"margin {_moves(row['margin'])} ({_signed(row['margin'])}), "
-            f"loss {_moves(row['loss'])} ({_signed(row['loss'])} nats)."
+            f"- **{treatment}**: confidence {_moves(row['confidence'])}, "
+            f"{_change(row['confidence'])} points; margin {_moves(row['margin'])}, {_signed(row['margin'])}; "
+            f"loss {_moves(row['loss'])}, {_signed(row['loss'])} nats."
         )
     return Prose("\n".join(sentences))
 
@@ -348,7 +357,7 @@ def loss_falls_on(
     return Verdict(
         claim,
         word,
-        f"{reading}. Its growth less that of the others, in nats, paired over {_count(seeds, 'seed')}, with "
+        f"{reading}. Its growth less that of the others, in nats, paired over {_over(seeds)}, with "
         f"intervals that hold together: {'; '.join(said)}. At {last} the loss of {most['group']} grows "
         f"most, by {_signed(most)}{surely}.{apart}",
     )
@@ -402,7 +411,7 @@ def temperature_explains(
         if not said
         else "The intervals hold both more and less than half",
     }[word]
-    listed = f" {'; '.join(said)}; over {_count(seeds, 'seed')}." if said else ""
+    listed = f" {'; '.join(said)}; over {_over(seeds)}." if said else ""
     return Verdict(claim, word, f"{reading}.{listed}{apart}")
 
 
@@ -428,41 +437,44 @@ def variance_stands(left: pd.DataFrame, *, seeds: int) -> Verdict:
         "undecided": "Not all intervals lie above one half, but none lies below it",
     }[word]
     said = [f"{row['treatment']} {_share(row)}" for row in rows.to_dict("records")]
-    return Verdict(
-        claim, word, f"{reading}. Typical variance left, over {_count(seeds, 'seed')}: {'; '.join(said)}."
-    )
+    return Verdict(claim, word, f"{reading}. Typical variance left, over {_over(seeds)}: {'; '.join(said)}.")
 
 
-def what_a_factor_mends(changes: pd.DataFrame, rescaled: pd.DataFrame) -> Prose:
-    """What the quantized networks lose before and after their logits are rescaled: loss and accuracy."""
+def what_a_factor_mends(changes: pd.DataFrame, mended: pd.DataFrame) -> Prose:
+    """What rescaling does where something was surely lost.
+
+    `mended` of `tables.answer_changes` of the rescaled networks against the same ones before.
+    """
     sentences = []
     for name in changes["treatment"].unique():
-        loss, accuracy = _of(changes, name, "loss"), _of(changes, name, "accuracy")
-        if loss["lower"] > 0 or accuracy["upper"] < 0:
-            mended = _of(rescaled, name, "loss")
-            better = "lower" if mended["estimate"] < loss["estimate"] else "higher"
-            same = "stays" if _of(rescaled, name, "accuracy")["estimate"] == accuracy["estimate"] else "moves"
+        if _of(changes, name, "loss")["lower"] > 0 or _of(changes, name, "accuracy")["upper"] < 0:
+            loss, accuracy = _of(mended, name, "loss"), _of(mended, name, "accuracy")
+            stays = "stays" if accuracy["estimate"] == 0 else f"moves by {_change(accuracy)} points"
             sentences.append(
-                f"- **{name}**: with the original's variance the loss is {better}: {_signed(mended)} nats "
-                f"against full precision, before {_signed(loss)}. Accuracy {same} where it was, at "
-                f"{_change(accuracy)} points."
+                f"- **{name}**: with the original's variance the loss {_moves(loss)}, {_signed(loss)} nats "
+                f"against the quantized network as it was; accuracy {stays}."
             )
-    return Prose(
-        "\n".join(sentences) or "No width surely lost loss or accuracy, so there is nothing to mend."
-    )
+    return Prose("\n".join(sentences) or "At no width is loss or accuracy surely lost: nothing is to mend.")
 
 
-def what_statistics_mend(regained: pd.DataFrame, changes: pd.DataFrame, repaired: pd.DataFrame) -> Prose:
-    """What new batch norm statistics give back; `repaired` of `tables.answer_changes` of the `-bn` ones."""
+def what_statistics_mend(regained: pd.DataFrame, changes: pd.DataFrame, left: pd.DataFrame) -> Prose:
+    """What new batch norm statistics give back; `changes` and `left` hold treatments with and without."""
     sentences = []
-    for name in repaired["treatment"].unique():
+    for name in regained["treatment"].unique():
         plain = name.removesuffix("-bn")
-        before, after = _of(changes, plain, "accuracy"), _of(repaired, name, "accuracy")
+        before, after = _of(changes, plain, "accuracy"), _of(changes, name, "accuracy")
+        variance = _every_image(left).set_index("treatment").to_dict("index")
         share = _of(regained, name, "accuracy")
-        back = f" That is {_share(share)} of it." if before["upper"] < 0 else ""
+        back = ""
+        if before["upper"] < 0:
+            surely = share["lower"] > 0
+            back = (
+                f" Of what was lost {_share(share)} returns." if surely else " No part of it surely returns."
+            )
         sentences.append(
-            f"- **{plain}**: accuracy {_change(before)} points against full precision, with new statistics "
-            f"{_change(after)}.{back}"
+            f"- **{plain}**: {_share(variance[plain])} of the variance is left, with new statistics "
+            f"{_share(variance[name])}. Accuracy changes by {_change(before)} points against full precision, "
+            f"with new statistics by {_change(after)}.{back}"
         )
     return Prose("\n".join(sentences))
 
@@ -532,15 +544,23 @@ def _signed(record: Mapping[Hashable, Any]) -> str:
     return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
 
 
+def _over(seeds: int) -> str:
+    return _count(seeds, "seed") if seeds > 1 else "1 seed (what others would do is unknown)"
+
+
 def _share(record: Mapping[Hashable, Any]) -> str:
     """A share with its interval, where it has one."""
-    texts = [f"{100 * record[name]:.0f}".replace("-", "−") for name in ("estimate", "lower", "upper")]
+    texts = [
+        "over 1000" if record[name] > 10 else f"{100 * record[name]:.0f}".replace("-", "−")
+        for name in ("estimate", "lower", "upper")
+    ]
     missing = record["lower"] != record["lower"]
     return f"{texts[0]} %" if missing else f"{texts[0]} % ({texts[1]} to {texts[2]})"
 
 
 # ---------------------------------------------------------------- chapter 3: the zero bin
 
+_ONE_ANSWER = 0.95  # a larger share of equal answers, and a network tells nothing apart
 _AS_GAUSSIAN = 0.03  # a layer whose zero share is nearer than this to a Gaussian's tells nothing else
 
 
@@ -590,7 +610,8 @@ def what_is_added(
     """
     sentences = []
     for name in order:
-        rows = changes[(changes["treatment"] == name) & (changes["measure"] == "loss")].dropna()
+        rows = changes[(changes["treatment"] == name) & (changes["measure"] == "loss")]
+        rows = rows.dropna(subset="estimate")
         own, every = (_row(rows, name, "loss", who) for who in (group, ALL))
         most = max(rows[rows["group"] != ALL].to_dict("records"), key=_estimate)
         payer = (
@@ -650,6 +671,20 @@ def held_against(
     )
 
 
+def length_or_smallness(differences: pd.DataFrame, treatment: str, group: str) -> Prose:
+    """Whether the zero bin costs the group more than as long a change elsewhere; of `held_against` too."""
+    control = _row(differences, f"{treatment}-norm", "loss", group)
+    reading = (
+        "more than its length explains: for this group, small weights count"
+        if control["upper"] < 0
+        else "less than a change of that length elsewhere: small weights are the ones to do without"
+        if control["lower"] > 0
+        else "neither surely more nor surely less than a change of that length elsewhere, so that nothing "
+        "says it is their smallness that counts"
+    )
+    return Prose(f"Emptying the zero bin costs {group} {reading}.")
+
+
 def layer_by_layer(table: pd.DataFrame, signs: pd.DataFrame, group: str, *, seeds: int) -> Prose:
     """In how many layers the group pays more than the rest; of `tables.losses_by_layer` and `layer_signs`."""
     meaning = {
@@ -665,6 +700,8 @@ def layer_by_layer(table: pd.DataFrame, signs: pd.DataFrame, group: str, *, seed
             f"layers, surely less in {less}; on average over the layers "
             f"{_plain(rows['estimate'].mean())} nats more."
         )
+    if not sentences:
+        return Prose(f"There are too few images to compare {group} with the rest.")
     by_luck = 0.05 * len(table["layer"].unique())
     compared = [
         f"In {row['rises']} of {row['n']} layers it is more with the zero bin than when "
@@ -679,11 +716,15 @@ def layer_by_layer(table: pd.DataFrame, signs: pd.DataFrame, group: str, *, seed
     )
 
 
-def small_weights_are_needed(parts: pd.DataFrame, treatment: str, *, seeds: int) -> Verdict:
-    """Does the zero bin empty small weights that the smallest group needs? Judged part by part.
+def small_weights_are_needed(
+    parts: pd.DataFrame, changes: pd.DataFrame, collapse: pd.DataFrame, treatment: str, *, seeds: int
+) -> Verdict:
+    """Does the zero bin empty small weights that the smallest group needs? Judged part by part, by the loss.
 
     `parts` of `tables.zero_bin_parts`, with a level that holds for all four at once. Supported if each part
-    holds; mixed if one surely holds and another surely does not.
+    holds; mixed if one surely holds and another surely does not. `changes` of `tables.answer_changes`, for
+    what accuracy says beside it; `collapse` of `tables.collapse`: originals that give one answer to nearly
+    everything have nothing to lose, and decide nothing.
     """
     group = parts["group"].iloc[0]
     claims = {
@@ -705,13 +746,25 @@ def small_weights_are_needed(parts: pd.DataFrame, treatment: str, *, seeds: int)
         number = f" ({_signed(row.to_dict())})" if pd.notna(row["estimate"]) else " (nothing to compare with)"
         said.append(f"{claim}: {answers[word]}{number}")
     claim = f"The zero bin empties small weights that the smallest group, {group}, needs."
+    share = collapse.set_index("treatment")["share"]["fp32"]
+    if share > _ONE_ANSWER:
+        return Verdict(
+            claim,
+            "undecided",
+            f"The networks give one and the same answer to {percent(share)} of the images before anything is "
+            "done to them: train them longer, or on more images.",
+        )
     held = sum(verdict.word == "supported" for verdict in verdicts)
+    emptied = f"{treatment}-zeros"
+    own, every = (_row(changes, emptied, "accuracy", who) for who in (group, ALL))
     return Verdict(
         claim,
         together(claim, verdicts).word,
         f"At {treatment}, {held} of the claim's {len(verdicts)} parts surely hold. "
         f"{_sentence('; '.join(said))}. In nats, "
-        f"paired over {_count(seeds, 'seed')}, with intervals that hold together with 95 %.",
+        f"paired over {_count(seeds, 'seed')}, with intervals that hold together with 95 %. "
+        f"Accuracy under {emptied}, in points: {group} {_change(own)}, all images {_change(every)}."
+        + (" One network says nothing of others: the intervals cover other images only." * (seeds == 1)),
     )
 
 
@@ -735,3 +788,277 @@ def _plain(nats: float) -> str:
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
+
+
+# ---------------------------------------------------------------- chapter 4: the landscape
+
+
+def who_is_compared(ends: Ends, table: pd.DataFrame, split: str) -> Prose:
+    """Between which groups, on how many images of each, and of which split."""
+    count = table["n"].iloc[0]
+    if ends.most == ends.fewest:
+        sizes = f"All have {ends.most:,} training images, so that no group is a minority here"
+    else:
+        sizes = (
+            f"**{ends.largest}** has the most training images, {ends.most:,}, and **{ends.smallest}** the "
+            f"fewest, {ends.fewest:,}"
+        )
+    few = " That is few: read every number below with care." if count < 30 else ""
+    return Prose(f"{sizes}. Everything below is measured on {count} {split} images of each group.{few}")
+
+
+def eigenvalues_reached(table: pd.DataFrame) -> Prose:
+    """How many eigenvalues were asked for and reached, by how many products, with what residual."""
+    lines = ["| network | reached | products | residual |", "|---|---|---|---|"]
+    residual = (table["residual"] / table["eigenvalue"].abs()).where(table["converged"])
+    for treatment, own in table.assign(relative=residual).groupby("treatment", sort=False):
+        largest, most = own["relative"].max(), int(own["iterations"].max())
+        at_most = f"≤ {percent(largest)}" if largest == largest else "none"
+        reached = f"{int(own['converged'].sum())} of {len(own)}"
+        lines.append(f"| {treatment} | {reached} | ≤ {most} | {at_most} |")
+    missed = table[~table["converged"]].to_dict("records")
+    text = "\n".join(lines)
+    if missed:
+        named = [
+            f"{row['treatment']} {row['group']} seed {row['seed']} (residual {row['residual']:.3g} of "
+            f"{row['eigenvalue']:.3g})"
+            for row in missed
+        ]
+        text += f"\n\nNot reached, and left out of all that follows: {'; '.join(named)}."
+    return Prose(text)
+
+
+def larger_for_the_smallest(
+    ratios: pd.DataFrame, measure: str, ends: Ends, collapse: pd.DataFrame, *, seeds: int
+) -> Verdict:
+    """Has the smallest group the larger gradient norm, or top eigenvalue? By `tables.smallest_to_largest`."""
+    name = _AROUND[measure]
+    claim = f"The smallest group has a larger {name} than the largest."
+    if ends.most == ends.fewest:
+        return Verdict(claim, "undecided", "There is no smallest group: all have as many training images.")
+    judged, apart = _standing(ratios[ratios["measure"] == measure], collapse)
+    reading: dict[Word, str] = {
+        "supported": f"Somewhere it surely has, and nowhere has {ends.largest} the larger one for sure",
+        "contradicted": f"Somewhere {ends.largest} surely has the larger one, and nowhere {ends.smallest}",
+        "mixed": "It has at one width, and surely has not at another",
+        "undecided": "No interval leaves out a ratio of one",
+    }
+    said = f"Ratio of {ends.smallest} to {ends.largest}"
+    return _ratio_verdict(claim, judged, reading, said, apart, seeds=seeds)
+
+
+def steep_where_hard(ranks: pd.DataFrame) -> Prose:
+    """Do gradient norm and eigenvalue say more of a group than its loss does? By `tables.with_loss`."""
+    sentences = []
+    for treatment, own in ranks.groupby("treatment", sort=False):
+        groups = int(own["groups"].iloc[0])
+        said = "; ".join(f"{_AROUND[row['measure']]} {_correlation(row)}" for row in own.to_dict("records"))
+        sure = own[(own["lower"] > 0) & (own["groups"] >= _FEWEST_TO_RANK)]
+        alike = [_AROUND[measure] for measure in sure["measure"]]
+        reading = f", surely positive for {' and '.join(alike)}" if alike else ""
+        sentences.append(f"- **{treatment}**, over {_count(groups, 'group')}: {said}{reading}.")
+    return Prose("Rank correlation of the loss of a group with its\n\n" + "\n".join(sentences))
+
+
+def sharpens(ratios: pd.DataFrame, ends: Ends, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Does rounding raise the top eigenvalue of the groups? By `tables.to_full_precision`."""
+    claim = "Quantization raises the top eigenvalue."
+    own = ratios[ratios["measure"] == "eigenvalue"]
+    judged, apart = _standing(own[own["group"] == ALL], collapse)
+    reading: dict[Word, str] = {
+        "supported": "At some width it surely does, and at none does it surely lower it",
+        "contradicted": "At some width it surely lowers it, and at none does it surely raise it",
+        "mixed": "It surely does at one width, and surely lowers it at another",
+        "undecided": "No interval leaves out a ratio of one",
+    }
+    smallest = own[(own["group"] == ends.smallest) & own["treatment"].isin(judged["treatment"])]
+    also = "; ".join(f"{row['treatment']} {_times(row)}" for row in smallest.to_dict("records"))
+    apart = f"{apart} For {ends.smallest} alone: {also}." if also else apart
+    return _ratio_verdict(claim, judged, reading, "Over all groups, ratio to fp32", apart, seeds=seeds)
+
+
+def training_flattens(ratios: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Is the loss flatter after training while quantized than after rounding? By `tables.to_rounded`."""
+    claim = "Training while quantized ends where the loss is flatter than rounding does."
+    own = ratios[(ratios["measure"] == "eigenvalue") & (ratios["group"] == ALL)]
+    judged, apart = _standing(own, collapse)
+    if len(judged):  # the other one of each pair has to stand as well
+        plain = judged["treatment"].str.removesuffix("-qat")
+        both, fallen = _standing(judged.assign(treatment=plain), collapse)
+        judged, apart = judged.loc[both.index], apart or fallen
+    reading: dict[Word, str] = {
+        "supported": "Flatter at some width for sure, and sharper at none",
+        "contradicted": "Sharper at some width for sure, and flatter at none",
+        "mixed": "Flatter at one width for sure, and sharper at another",
+        "undecided": "No interval leaves out a ratio of one",
+    }
+    # Less is more here: a ratio below one supports the claim.
+    return _ratio_verdict(
+        claim,
+        judged,
+        reading,
+        "Top eigenvalue over all groups, ratio to mere rounding",
+        apart,
+        seeds=seeds,
+        lower_is_better=True,
+    )
+
+
+def bound_tells_who_is_hurt(ranks: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Does the bound rank the groups as the excess loss does? By `tables.rank_correlations`."""
+    claim = "The Taylor bound ranks the groups by what rounding costs them."
+    of_bound = ranks[(ranks["forecast"] == "bound") & (ranks["outcome"] == "excess")]
+    judged, apart = _standing(of_bound, collapse)
+    if len(judged) and judged["groups"].max() < _FEWEST_TO_RANK:
+        return Verdict(
+            claim,
+            "undecided",
+            f"A ranking of {_count(int(judged['groups'].max()), 'group')} says nothing: chance alone gets it "
+            f"right half of the time. At least {_FEWEST_TO_RANK} are needed.",
+        )
+    known = judged.dropna(subset="estimate")
+    if known.empty:
+        return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+    word = word_for(known)
+    reading = {
+        "supported": "Somewhere the ranks surely agree, and nowhere are they surely opposed",
+        "contradicted": "Somewhere the ranks are surely opposed, and nowhere do they surely agree",
+        "mixed": "The ranks surely agree at one width and are surely opposed at another",
+        "undecided": "No interval leaves out zero",
+    }[word]
+    said = "; ".join(f"{row['treatment']} {_correlation(row)}" for row in known.to_dict("records"))
+    groups = _count(int(known["groups"].max()), "group")
+    return Verdict(
+        claim,
+        word,
+        f"{reading}. Rank correlation over {groups}, mean of {_count(seeds, 'seed')}: {said}."
+        f"{_of_one_seed(seeds)}{apart}",
+    )
+
+
+def how_tight(bounds: pd.DataFrame, ranks: pd.DataFrame) -> Prose:
+    """How far the bound lies above the excess loss, and how the parabola along the way does instead."""
+    sentences = []
+    for treatment, own in bounds.groupby("treatment", sort=False):
+        broken = int((own["excess"] > own["bound"]).sum())
+        kept = f"it is broken {_count(broken, 'time')}" if broken else "no excess loss is above it"
+        share = (own["curvature_term"] / own["bound"]).median()
+        error = (own["parabola"] - own["excess"]).abs().median()
+        largest = own["excess"].abs().max()
+        others = [
+            (str(row["forecast"]), str(row["outcome"]), row)
+            for row in ranks[ranks["treatment"] == treatment].to_dict("records")
+            if row["estimate"] == row["estimate"] and (row["forecast"], row["outcome"]) != ("bound", "excess")
+        ]
+        ranked = "; ".join(
+            f"{forecast} with {_OUTCOMES[outcome]} {_correlation(row)}" for forecast, outcome, row in others
+        )
+        sentences.append(
+            f"- **{treatment}**: the bound is {own['bound'].median():,.0f} nats in the median, "
+            f"{percent(share)} of it curvature; the largest excess loss is {largest:.2g}, and {kept}. The "
+            f"parabola misses the excess loss by {error:.3f} in the median. Rank correlations: {ranked}."
+        )
+    return Prose("\n".join(sentences))
+
+
+def where_it_costs(parts: pd.DataFrame, ranks: pd.DataFrame) -> Prose:
+    """Which part costs whom most when it alone is rounded, and whether the bound names that part."""
+    sentences = []
+    for (treatment, group), own in parts.groupby(["treatment", "group"], sort=False):
+        means = own.groupby("part", sort=False)[["bound", "excess"]].mean().fillna(0)
+        rank = ranks[(ranks["treatment"] == treatment) & (ranks["group"] == group)].to_dict("records")[0]
+        dearest, named = means["excess"].idxmax(), means["bound"].idxmax()
+        there = "where the bound is largest too" if dearest == named else f"the bound is largest in {named}"
+        sentences.append(
+            f"- **{treatment}, {group}**: rounding {dearest} alone costs most, "
+            f"{means['excess'].max():+.3f} nats; {there}. Rank correlation over "
+            f"{_count(rank['parts'], 'part')}: {_correlation(rank)}."
+        )
+    missed = int((~parts["converged"]).sum())
+    left = f"\n\nLeft out, as not reached: {_count(missed, 'eigenvalue')}." if missed else ""
+    return Prose("\n".join(sentences) + left)
+
+
+def along_the_way(table: pd.DataFrame) -> Prose:
+    """Who gains and who loses loss on the way to the rounded weights."""
+    sentences = []
+    for treatment, own in table.groupby("treatment", sort=False):
+        ends_of = own[own["step"].isin([0.0, 1.0])].groupby(["group", "step"], sort=False)["loss"].mean()
+        said = [
+            f"{group} from {ends_of[group, 0.0]:.2f} to {ends_of[group, 1.0]:.2f}"
+            for group in own["group"].unique()
+        ]
+        sentences.append(f"- **{treatment}**: the mean loss goes for {' and for '.join(said)} nats.")
+    return Prose("\n".join(sentences))
+
+
+def how_far_out(spectra: Sequence[Spectrum]) -> Prose:
+    """How the largest eigenvalue stands out of the bulk, and whether any are below zero."""
+    sentences = []
+    for own in spectra:
+        values = np.sort(own.density.eigenvalues.numpy())
+        below = f"the lowest is {_short(values[0])}" + (", so this is no minimum" if values[0] < 0 else "")
+        sentences.append(
+            f"- **{own.treatment.name}, {own.group}**: the largest is {_short(values[-1])}, the next one "
+            f"found {_short(values[-2])}; {below}."
+            if len(values) > 1
+            else f"- **{own.treatment.name}, {own.group}**: the only one found is {_short(values[0])}."
+        )
+    return Prose("\n".join(sentences))
+
+
+_AROUND = {"gradient_norm": "gradient norm", "eigenvalue": "top eigenvalue"}
+_OUTCOMES = {"excess": "excess loss", "excess_test": "excess loss on the test images"}
+_FEWEST_TO_RANK = 3
+
+
+def _ratio_verdict(
+    claim: str,
+    judged: pd.DataFrame,
+    reading: Mapping[Word, str],
+    said: str,
+    apart: str,
+    *,
+    seeds: int,
+    lower_is_better: bool = False,
+) -> Verdict:
+    known = judged.dropna(subset="estimate")
+    if known.empty:
+        return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+    logs = known[["lower", "upper"]].apply(np.log)
+    if lower_is_better:
+        logs = -logs.rename(columns={"lower": "upper", "upper": "lower"})
+    word = word_for(logs)
+    left_out = int(known["left_out"].sum())
+    without = f" Left out, as not reached or not above 0: {_count(left_out, 'value')}." if left_out else ""
+    numbers = "; ".join(f"{row['treatment']} {_times(row)}" for row in known.to_dict("records"))
+    return Verdict(
+        claim,
+        word,
+        f"{reading[word]}. {said}, paired over {_count(seeds, 'seed')}, intervals that hold together with "
+        f"95 %: {numbers}.{_of_one_seed(seeds)}{without}{apart}",
+    )
+
+
+def _short(value: float) -> str:
+    return (f"{value:,.0f}" if abs(value) >= 10 else f"{value:.2f}").replace("-", "−")
+
+
+def _of_one_seed(seeds: int) -> str:
+    return "" if seeds > 1 else " Of one seed there is no interval, so nothing is decided."
+
+
+def _times(record: Mapping[Hashable, Any]) -> str:
+    """A ratio, with its interval where it has one."""
+    texts = [f"{record[name]:.2f}" for name in ("estimate", "lower", "upper")]
+    return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
+
+
+def _correlation(record: Mapping[Hashable, Any]) -> str:
+    """A mean of correlations; its interval by Student may reach beyond what a correlation can be."""
+    if record["estimate"] != record["estimate"]:
+        return "none to be had"
+    texts = [
+        f"{np.clip(record[name], -1, 1):+.2f}".replace("-", "−") for name in ("estimate", "lower", "upper")
+    ]
+    return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]

@@ -28,7 +28,7 @@ from torch import nn
 from fairq_utils.ablations import layers
 from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
-from fairq_utils.studies import Prediction
+from fairq_utils.studies import Prediction, Spectrum
 from fairq_utils.tables import ALL, gaussian_zero_share
 from fairq_utils.treatments import Treatment
 
@@ -307,7 +307,7 @@ def accuracy_by_size(table: pd.DataFrame) -> Picture:
             axis.axhline(100 * whole["estimate"].iloc[0], color=FAINT, linestyle=":", linewidth=1)
             axis.set(ylabel=label, ylim=(-2, 102))
         axes[1, 0].set(xlabel="megabytes, weights packed")
-        _legend(figure, looks)
+        _legend(figure, looks, columns=2)
         said = [
             f"{row['treatment']} ({row['grid']}), {row['megabytes']:.2f} MB: {row['group']} "
             f"{100 * row['estimate']:.1f}"
@@ -394,7 +394,7 @@ def _spoken(table: pd.DataFrame, names: Sequence[str]) -> str:
 
 # How a measure is called, by what it is multiplied, and to how many digits it is said.
 _MEASURES = {
-    "logit_variance": ("logit variance", 1, 2),
+    "logit_variance": ("typical logit variance", 1, 2),
     "confidence": ("confidence, %", 100, 0),
     "margin": ("margin", 1, 2),
     "loss": ("loss, nats", 1, 2),
@@ -402,8 +402,14 @@ _MEASURES = {
 }
 
 
+_NEXT_TO_NOTHING = 1e-3  # a share; less is drawn here, on a logarithmic scale
+
+
 def measures_by_treatment(
-    table: pd.DataFrame, *, by: str = "group", measures: Sequence[str] = tuple(_MEASURES)
+    table: pd.DataFrame,
+    *,
+    by: str = "group",
+    measures: Sequence[str] = ("logit_variance", "confidence", "loss", "accuracy"),
 ) -> Picture:
     """A panel for each measure of `tables.answers` or `tables.arms`, a line for each group or arm."""
     panels = [name for name in measures if name in set(table["measure"])]
@@ -436,11 +442,11 @@ def variance_left(left: pd.DataFrame) -> Picture:
     with canvas(3.0) as (figure, axes):
         axis = axes[0, 0]
         axis.axhline(100, color=FAINT, linestyle=":", linewidth=1)
-        _lines(axis, left, names, by="group", order=order, factor=100, joined=False)
-        low, high = 100 * left["lower"].min(), 100 * left["upper"].max()
-        axis.set(yscale="log", ylabel="variance left, %")
-        axis.set_ylim(max(0.8 * min(low, 50), 1) if low == low else 1, max(1.2 * high, 130))
-        axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+        seen = left.assign(estimate=left["estimate"].clip(_NEXT_TO_NOTHING))
+        _lines(axis, seen, names, by="group", order=order, factor=100, joined=False)
+        low, high = _window(left)
+        axis.set(yscale="log", ylabel="variance left, %", ylim=(low, high))
+        axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high < 2000 * low else (1,)))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_locator(NullLocator())
         _widths(axis, order)
@@ -455,11 +461,18 @@ def variance_left(left: pd.DataFrame) -> Picture:
         )
 
 
+def _window(left: pd.DataFrame) -> tuple[float, float]:
+    """From where to where the axis goes, in percent: intervals without end may leave it, estimates not."""
+    marks = left["estimate"].clip(_NEXT_TO_NOTHING)
+    low, high = max(left["lower"].min(), marks.min() / 4), min(left["upper"].max(), marks.max() * 4)
+    return 80 * min(low, 0.6), 120 * max(high, 1.1)
+
+
 def ridges(table: pd.DataFrame) -> Picture:
     """A panel for each group, in it a curve for each treatment: how the images are spread."""
     names, order = list(table["group"].unique()), list(table["treatment"].unique())
-    title, _, _ = _MEASURES[table["measure"].iloc[0]]
     logarithmic = table["measure"].iloc[0] == "logit_variance"
+    title = "logit variance" if logarithmic else _MEASURES[table["measure"].iloc[0]][0]
     signed = table["value"].min() < 0
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
@@ -476,12 +489,10 @@ def ridges(table: pd.DataFrame) -> Picture:
                 # Each curve to its own height: a collapsed network's is a spike beside which others vanish.
                 height = own["density"] / tallest[(name, treatment)]
                 place, foot = own["value"].to_numpy(), -level
-                axis.fill_between(place, foot, foot + 0.9 * height, color=colour, alpha=0.55, linewidth=0)
-                if signed:
-                    wrong = place < 0
-                    axis.fill_between(
-                        place[wrong], foot, foot + 0.9 * height[wrong], color=INK, alpha=0.55, linewidth=0
-                    )
+                wrong = place < (0 if signed else place[0])
+                for part, fill in ((wrong, FAINT), (~wrong, colour)):
+                    top = foot + 0.9 * height[part]
+                    axis.fill_between(place[part], foot, top, color=fill, alpha=0.6, linewidth=0)
             if signed:
                 axis.axvline(0, color=INK, linewidth=1)
             if logarithmic:
@@ -493,6 +504,8 @@ def ridges(table: pd.DataFrame) -> Picture:
             said.append(f"{name}: {', '.join(_where_it_lies(table, name, t, signed) for t in order)}.")
         for axis in axes.flat[len(names) :]:
             axis.set_visible(False)
+        for axis in _lowest(axes):
+            axis.tick_params(labelbottom=True)
         figure.supxlabel(title, fontsize=10.5)
         told = "share below zero" if signed else "median"
         return drawn(
@@ -577,13 +590,15 @@ def _lines(
         )
 
 
-def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]]) -> None:
+def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]], columns: int = 4) -> None:
     handles = [Line2D([], [], markersize=5, **look) for look in looks.values()]
+    # About 58 letters fit side by side, of which a line and its space take five.
+    fitting = 58 // (max(map(len, looks)) + 5)
     figure.legend(
         handles,
         list(looks),
         loc="outside upper left",
-        ncols=4,
+        ncols=max(1, min(columns, fitting)),
         fontsize=9.5,
         handlelength=1.6,
         columnspacing=1,
@@ -592,9 +607,14 @@ def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]]) -> None:
 
 def _narrow_widths(axes: NDArray, order: Sequence[str]) -> None:
     """Names of treatments below the lowest panel of each column, turned where they would collide."""
-    for axis in axes[-1]:
+    for axis in _lowest(axes):
         _widths(axis, order)
-        axis.tick_params(axis="x", rotation=90 if len(order) > 4 else 0)
+        axis.tick_params(axis="x", rotation=90 if len(order) > 4 else 0, labelbottom=True)
+
+
+def _lowest(axes: NDArray) -> list[Axes]:
+    """The lowest panel of each column that is shown."""
+    return [[axis for axis in column if axis.get_visible()][-1] for column in axes.T]
 
 
 def _heard(table: pd.DataFrame, names: Iterable[str], *, by: str, factor: float, digits: int) -> str:
@@ -620,13 +640,13 @@ def _where_it_lies(table: pd.DataFrame, group: str, treatment: str, signed: bool
 def zero_shares(bins: pd.DataFrame) -> Picture:
     """The share of weights that become zero, layer by layer and treatment by treatment."""
     shares = bins.pivot_table(index="layer", columns="treatment", values="zero_share", sort=False)
-    with canvas(0.19 * len(shares) + 0.7) as (figure, axes):
+    with canvas(0.22 * len(shares) + 0.7) as (figure, axes):
         axis = axes[0, 0]
         axis.imshow(shares, cmap=_ONE_HUE, vmin=0, vmax=1, aspect="auto")
         for (row, column), share in np.ndenumerate(shares.to_numpy()):
-            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8.5, color=INK)
+            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=9.5, color=INK)
         axis.set_xticks(range(shares.shape[1]), list(shares.columns))
-        axis.set_yticks(range(len(shares)), list(shares.index), fontsize=8.5)
+        axis.set_yticks(range(len(shares)), list(shares.index), fontsize=9.5)
         axis.xaxis.tick_top()
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
@@ -638,7 +658,7 @@ def zero_shares(bins: pd.DataFrame) -> Picture:
             figure,
             alt=f"Table of the percentage of weights that become zero, {len(shares)} layers: {said}.",
             caption="The percentage of each layer's weights (row) that become zero at each width (column), "
-            f"averaged over {bins['seed'].nunique()} networks.",
+            "averaged over the networks.",
         )
 
 
@@ -720,7 +740,7 @@ def loss_by_treatment(changes: pd.DataFrame, order: Sequence[str], notes: Sequen
 
     `notes`: a few words below each name.
     """
-    table = changes[(changes["measure"] == "loss") & (changes["group"] != "all")].dropna(subset="estimate")
+    table = changes[(changes["measure"] == "loss") & (changes["group"] != ALL)].dropna()
     names = list(table["group"].unique())
     reach = table.loc[table["treatment"].isin(order), ["lower", "upper"]].abs().max().max()
     with canvas(len(order) * (0.11 * len(names) + 0.17) + 1.0) as (figure, axes):
@@ -780,7 +800,7 @@ def loss_by_layer(table: pd.DataFrame) -> Picture:
     }
     order = list(dict.fromkeys(table["layer"]))
     names = [name for name in dict.fromkeys(table["group"]) if name != "beyond"]
-    with canvas(0.21 * len(order) + 1.1, columns=len(titles), sharey=True) as (figure, axes):
+    with canvas(0.22 * len(order) + 1.1, columns=len(titles), sharey=True) as (figure, axes):
         said = []
         for axis, (kind, title) in zip(axes[0], titles.items(), strict=True):
             for number, name in enumerate(names):
@@ -804,9 +824,9 @@ def loss_by_layer(table: pd.DataFrame) -> Picture:
                     )
             axis.axvline(0, color=INK, linewidth=0.9)
             axis.set_title(title, fontsize=9.5)
-            axis.tick_params(axis="x", labelsize=8.5)
+            axis.tick_params(axis="x", labelsize=9)
             axis.locator_params(axis="x", nbins=4)
-        axes[0, 0].set_yticks(range(len(order)), order, fontsize=8.5)
+        axes[0, 0].set_yticks(range(len(order)), order, fontsize=9)
         axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
         figure.supxlabel("loss added, nats", fontsize=10)
         figure.legend(loc="outside upper center", ncols=2, fontsize=9.5, handletextpad=0.1)
@@ -817,3 +837,181 @@ def loss_by_layer(table: pd.DataFrame) -> Picture:
             caption="What touching one layer alone adds to the mean loss, with 95 % intervals over images "
             "and seeds. The panels have scales of their own.",
         )
+
+
+# ---------------------------------------------------------------- chapter 4: the landscape
+
+_AROUND = {"gradient_norm": "gradient norm", "eigenvalue": "top eigenvalue"}
+
+
+def around_by_treatment(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
+    """Gradient norm and top eigenvalue of each group under each treatment, from `tables.around`."""
+    order = list(table["treatment"].unique())
+    names = _looks(groups, table.dropna(subset="estimate")["group"])
+    said = []
+    with canvas(3.6, columns=2) as (figure, axes):
+        for axis, (measure, title) in zip(axes[0], _AROUND.items(), strict=True):
+            own = table[table["measure"] == measure]
+            _lines(axis, own, names, by="group", order=order, factor=1, joined=False)
+            _logarithmic(axis, own)
+            axis.set_title(title)
+            said += [f"{title}.", _heard(own, names, by="group", factor=1, digits=1)]
+        _narrow_widths(axes, order)
+        _legend(figure, names)
+        return drawn(
+            figure,
+            alt=f"Dot plots by treatment, geometric means over seeds. {' '.join(said)}",
+            caption="Geometric means over seeds with 95 % intervals. Logarithmic scales.",
+        )
+
+
+def spectra(spectra: Sequence[Spectrum], groups: Sequence[str]) -> Picture:
+    """The spectral density for the largest and the smallest group: a panel a treatment."""
+    panels = list(dict.fromkeys(own.treatment.name for own in spectra))
+    looks = _looks(groups, [own.group for own in spectra])
+    said = []
+    with canvas(3.1, columns=len(panels), sharex=True, sharey=True) as (figure, axes):
+        for axis, name in zip(axes[0], panels, strict=True):
+            for own in [own for own in spectra if own.treatment.name == name]:
+                values, weights = own.density.eigenvalues.numpy(), own.density.weights.numpy()
+                look = {key: looks[own.group][key] for key in ("color", "marker")}
+                axis.plot(values, weights, linestyle="none", markersize=5, alpha=0.9, **look)
+                axis.vlines(values, _LEAST_SHARE, weights, color=look["color"], linewidth=1.2)
+                said.append(
+                    f"{name}, {own.group}: from {values.min():.1f} to {values.max():.1f}, and "
+                    f"{100 * weights[np.abs(values) < values.max() / 100].sum():.4f} % of the directions "
+                    "within a hundredth of the largest of zero."
+                )
+            axis.set(yscale="log", ylim=(_LEAST_SHARE, 3), title=name)
+            axis.set_xscale("symlog", linthresh=1)
+            axis.xaxis.set_major_locator(FixedLocator([-100, -1, 1, 100, 10000]))
+            axis.axvline(0, color=FAINT, linewidth=0.8, linestyle=":")
+        axes[0, 0].set_ylabel("share of the directions")
+        figure.supxlabel("eigenvalue", fontsize=10.5)
+        _legend(figure, looks)
+        return drawn(
+            figure,
+            alt=f"Spectral densities. {' '.join(said)}",
+            caption="Bars at the eigenvalues that Lanczos' method found, as high as the share of directions "
+            "that each stands for. Both scales are logarithmic, below 1 the horizontal one is linear.",
+        )
+
+
+_LEAST_SHARE = 1e-9  # of ten million directions one is 1e-7; a random vector may meet it less
+
+
+def slices(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
+    """The loss from the original to the rounded weights: a panel a treatment, thin lines single seeds."""
+    panels, looks = list(table["treatment"].unique()), _looks(groups, table["group"])
+    said = []
+    with canvas(3.1, columns=len(panels), sharey=True) as (figure, axes):
+        for axis, name in zip(axes[0], panels, strict=True):
+            for group, look in looks.items():
+                own = table[(table["treatment"] == name) & (table["group"] == group)]
+                for _, single in own.groupby("seed"):
+                    axis.plot(single["step"], single["loss"], color=look["color"], linewidth=0.7, alpha=0.6)
+                mean = own.groupby("step")["loss"].mean()
+                axis.plot(mean.index, mean, linewidth=2, markersize=4.5, **look)
+                said.append(f"{name}, {group}: {mean.loc[0.0]:.2f} at fp32, {mean.loc[1.0]:.2f} at {name}.")
+            axis.set_xticks([0, 1], ["fp32", name])
+            axis.grid(axis="x", color=FAINT, linewidth=0.6, linestyle=":")
+        axes[0, 0].set_ylabel("loss, nats")
+        _legend(figure, looks)
+        return drawn(
+            figure,
+            alt=f"Line charts of the mean loss along a straight way. {' '.join(said)}",
+            caption="The loss on the straight line through the original weights and the rounded ones. "
+            "Thin lines are single seeds, thick ones their mean.",
+        )
+
+
+def bound_against_excess(bounds: pd.DataFrame, groups: Sequence[str]) -> Picture:
+    """Excess loss of each group over its forecasts: the bound on the left, the parabola on the right."""
+    panels = list(bounds["treatment"].unique())
+    names = _looks(groups, bounds["group"])
+    said = []
+    with canvas(2.2 * len(panels) + 0.6, rows=len(panels), columns=2, sharex="col", sharey="row") as (
+        figure,
+        axes,
+    ):
+        for (left, right), name in zip(axes, panels, strict=True):
+            own = bounds[bounds["treatment"] == name]
+            for group, look in names.items():
+                rows = own[own["group"] == group]
+                dots = look | {"markersize": 5, "linestyle": "none"}
+                left.plot(rows["bound"], rows["excess"], **dots)
+                right.plot(rows["parabola"], rows["excess"], **dots)
+            right.axline((0, 0), slope=1, color=FAINT, linewidth=1)
+            left.set_xscale("log")
+            left.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            left.xaxis.set_major_formatter(FuncFormatter(_plain_number))
+            left.xaxis.set_minor_locator(NullLocator())
+            for axis in (left, right):
+                axis.axhline(0, color=FAINT, linewidth=0.8, linestyle=":")
+            left.set_ylabel(f"{name}\nexcess loss")
+            said.append(
+                f"{name}: excess from {own['excess'].min():+.2f} to {own['excess'].max():+.2f}, bound from "
+                f"{own['bound'].min():,.0f} to {own['bound'].max():,.0f}, parabola from "
+                f"{own['parabola'].min():+.2f} to {own['parabola'].max():+.2f}."
+            )
+        axes[-1, 0].set_xlabel("bound (logarithmic)")
+        axes[-1, 1].set_xlabel("parabola")
+        _legend(figure, names)
+        return drawn(
+            figure,
+            alt=f"Scatter plots of the excess loss in nats, a point a seed and group. {' '.join(said)}",
+            caption="Excess loss in nats over what the original's landscape forecasts; a point a seed and "
+            "group. On the grey line the forecast is right. A bound that ranks makes a rising cloud.",
+        )
+
+
+def bound_by_part(parts: pd.DataFrame, groups: Sequence[str]) -> Picture:
+    """Bound (above) and excess loss (below) when one part alone is rounded, a column a treatment."""
+    panels, looks = list(parts["treatment"].unique()), _looks(groups, parts["group"])
+    order, said = list(parts["part"].unique()), []
+    with canvas(4.4, rows=2, columns=len(panels), sharex=True, sharey="row") as (figure, axes):
+        for (above, below), name in zip(axes.T, panels, strict=True):
+            for group, look in looks.items():
+                own = parts[(parts["treatment"] == name) & (parts["group"] == group)]
+                for axis, column in ((above, "bound"), (below, "excess")):
+                    mean = own.groupby("part", sort=False)[column].mean().reindex(order)
+                    places = [order.index(part) for part in own["part"]]
+                    axis.plot(places, own[column], ".", color=look["color"], markersize=4, alpha=0.6)
+                    axis.plot(range(len(order)), mean, linewidth=1.4, markersize=5, **look)
+                    spoken = ", ".join(f"{part} {value:,.2f}" for part, value in mean.items())
+                    said.append(f"{name}, {group}, {column}: {spoken}.")
+            above.set(yscale="log", title=name)
+            below.axhline(0, color=FAINT, linewidth=0.8, linestyle=":")
+            below.set_xticks(range(len(order)), order, rotation=90, fontsize=9)
+        axes[0, 0].set_ylabel("bound")
+        axes[1, 0].set_ylabel("excess loss, nats")
+        _legend(figure, looks)
+        return drawn(
+            figure,
+            alt=f"Charts by part of the network, means over seeds. {' '.join(said)}",
+            caption="One part of the network rounded, all others in full precision: the bound above, what it "
+            "cost below. Small dots are single seeds, lines their means.",
+        )
+
+
+def _looks(groups: Sequence[str], shown: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How the groups that are shown look: as they do wherever all groups are."""
+    chosen = set(shown)
+    return {name: _look(number, name) for number, name in enumerate(groups) if name in chosen}
+
+
+def _logarithmic(axis: Axes, table: pd.DataFrame) -> None:
+    """A logarithmic scale whose few ticks are plain numbers; intervals of few seeds may leave it."""
+    shown = table.dropna(subset="estimate")
+    axis.set_yscale("log")
+    if len(shown):
+        least, most = shown["estimate"].min(), shown["estimate"].max()
+        lower, upper = shown["lower"].min(), shown["upper"].max()
+        axis.set_ylim(np.nanmax([least / 5, lower / 1.2]), np.nanmin([most * 5, upper * 1.2]))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(_plain_number))
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
+def _plain_number(value: float, place: object = None) -> str:
+    return f"{value:,.10g}"

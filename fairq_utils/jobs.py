@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # importing it takes a second, which only those who use a clu
     from distributed import Client, Future
 
 WORKERS_VARIABLE = "FAIRQ_WORKERS"
-_WORTH_A_CLUSTER = 200_000  # images; below half a minute of work, starting workers costs more than it saves
+_WORTH_A_CLUSTER = 60_000  # images; below half a minute of work, starting workers costs more than it saves
 _PATIENCE_SECONDS = 300  # with a cluster that has no workers at all
 _AT_MOST_IN_FLIGHT = 400  # each holds a lock, and the usual limit is 1024 open files
 

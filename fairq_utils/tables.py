@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from torch import Tensor, nn
 
-from fairq_utils import metrics
+from fairq_utils import metrics, surveys
 from fairq_utils.ablations import Ablation, layers
 from fairq_utils.data import Dataset
+from fairq_utils.errors import BadInput
 from fairq_utils.quantizers import storage_bytes, zero_share
-from fairq_utils.studies import Prediction, Study
+from fairq_utils.studies import Landscape, Prediction, Study
+from fairq_utils.surveys import Survey
 from fairq_utils.treatments import FP32, Treatment
 
 
@@ -197,7 +199,7 @@ def _groups(predictions: Sequence[Prediction]) -> dict[str, Any]:
 # ---------------------------------------------------------------- chapter 2: logits and the boundary
 
 ALL = "all"  # stands beside the groups for every image there is
-_MEASURES = ["logit_variance", "confidence", "margin", "loss"]
+_MEASURES = ["confidence", "margin", "loss"]
 _NO_VARIANCE = 1e-12  # stands for none where a logarithm is taken
 
 
@@ -211,24 +213,38 @@ def smallest_group(images: Dataset, predictions: Sequence[Prediction]) -> str:
 def answers(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
     """Records: for each treatment and measure the mean of each group, and of all, over seeds and images.
 
-    The measures are those of `metrics.example_metrics`, and accuracy. When networks have collapsed, few
-    images can carry most of a loss: look at margins instead.
+    The measures are accuracy, confidence, margin, loss and logit variance, the last as a geometric mean: that
+    of a typical image, where a plain mean is that of the few images with the largest logits. When few images
+    carry most of a loss, look at margins instead.
     """
 
     def measured(own: list[Prediction]) -> pd.DataFrame:
         accuracy = metrics.accuracy_intervals(_correct(own), **_groups(own), level=level)
         found = _examples(own)
+        variance = _exp(_means(own, _log_variance(found), level=level))
         means = [_measured(name, _means(own, found[name], level=level)) for name in _MEASURES]
-        return pd.concat([_measured("accuracy", accuracy), *means])
+        return pd.concat([_measured("accuracy", accuracy), _measured("logit_variance", variance), *means])
 
     return _by_treatment(predictions, measured)
 
 
-def answer_changes(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
-    """Records: how each measure of `answers` changed, in pairs of the same seed and image."""
-    original = _originals(predictions)
+def answer_changes(
+    predictions: Sequence[Prediction],
+    *,
+    against: Sequence[Prediction] | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Records: how accuracy, confidence, margin and loss changed, in pairs of the same seed and image.
+
+    Against full precision, or against the predictions of the same treatment in `against`.
+    """
 
     def compared(own: list[Prediction]) -> pd.DataFrame:
+        original = (
+            _originals(predictions)
+            if against is None
+            else [p for p in against if p.treatment == own[0].treatment]
+        )
         accuracy = metrics.compare(_correct(original), _correct(own), **_groups(own), level=level)
         before, after = _examples(original), _examples(own)
         means = [_measured(name, _means(own, after[name] - before[name], level=level)) for name in _MEASURES]
@@ -240,14 +256,16 @@ def answer_changes(predictions: Sequence[Prediction], *, level: float = 0.95) ->
 def variance_left(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
     """Records: the logit variance that is left of what it was in full precision, for a typical image.
 
-    Typical is the geometric mean over images and seeds: each image counts by its own change, where the
-    plain mean would be that of the few images with the largest logits.
+    Typical as in `answers`: each image counts by its own change.
     """
+    if not _treated(predictions):
+        raise BadInput(
+            "No treatment beside fp32 was given; expected at least one, such as int4 or a8: name it."
+        )
     before = _log_variance(_examples(_originals(predictions)))
 
     def left(own: list[Prediction]) -> pd.DataFrame:
-        table = _means(own, _log_variance(_examples(own)) - before, level=level)
-        return table.assign(**{name: np.exp(table[name]) for name in ("estimate", "lower", "upper")})
+        return _exp(_means(own, _log_variance(_examples(own)) - before, level=level))
 
     return _by_treatment(_treated(predictions), left)
 
@@ -378,7 +396,7 @@ def densities(predictions: Sequence[Prediction], measure: str, *, bins: int = 80
     The bins are the same throughout, and evenly spaced; for logit variance, which spans several powers of
     ten, its logarithm is. What lies beyond them, half a percent of all answers on either side, stands in
     the first and the last. `density` is the share of the group's answers in the bin, `below` the share of
-    those below 0, wherever they lie.
+    those below 0, wherever they lie; `number` is the group's place among the names.
     """
     found = {p.treatment: p for p in predictions}
     values = {t: _examples([p for p in predictions if p.treatment == t])[measure] for t in found}
@@ -421,13 +439,14 @@ def repair_arms(predictions: Sequence[Prediction], repaired: Sequence[Prediction
 
 
 def _examples(predictions: Sequence[Prediction]) -> dict[str, NDArray[np.float64]]:
-    """Each measure of `metrics.example_metrics`, seeds by images."""
+    """Each measure of single images, seeds by images."""
     found = [
         metrics.example_metrics(p.logits, p.labels).rename(columns={"correct": "accuracy"})
         for p in predictions
     ]
     return {
-        name: np.stack([table[name] for table in found]).astype(float) for name in ["accuracy", *_MEASURES]
+        name: np.stack([table[name] for table in found]).astype(float)
+        for name in ["accuracy", "logit_variance", *_MEASURES]
     }
 
 
@@ -501,6 +520,10 @@ def _pairs(predictions: Sequence[Prediction]) -> list[tuple[Prediction, Predicti
     """Each prediction beside the original of the same study."""
     originals = {prediction.study: prediction for prediction in _originals(predictions)}
     return [(prediction, originals[prediction.study]) for prediction in predictions]
+
+
+def _exp(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{name: np.exp(table[name]) for name in ("estimate", "lower", "upper")})
 
 
 def _log_variance(examples: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -672,9 +695,12 @@ def layer_signs(table: pd.DataFrame) -> pd.DataFrame:
     """In how many layers the group pays more with the zero bin than with each control.
 
     `table` of `losses_by_layer`. Pays means: more than the others do. A sign test over the layers, as
-    `metrics.sign_consistency` describes.
+    `metrics.sign_consistency` describes; nothing where there is no layer to compare in.
     """
-    beyond = table[table["group"] == "beyond"].pivot_table(index="layer", columns="kind", values="estimate")
+    table = table[table["group"] == "beyond"].dropna(subset="estimate")
+    if table["layer"].nunique() < 2:
+        return pd.DataFrame({"measure": [], "n": [], "rises": [], "p": []})
+    beyond = table.pivot_table(index="layer", columns="kind", values="estimate")
     controls = beyond.drop(columns="zeros")
     return metrics.sign_consistency(controls.rsub(beyond["zeros"], axis=0))
 
@@ -685,3 +711,273 @@ def zero_notes(treatments: Sequence[Treatment | Ablation], networks: Sequence[nn
         treatment.name: f"{100 * zero_share(network)['total']:.0f} % zeros"
         for treatment, network in zip(treatments, networks, strict=True)
     }
+
+
+# ---------------------------------------------------------------- chapter 4: the landscape
+
+AROUND = ["gradient_norm", "eigenvalue"]
+_RETRAINED = "-qat"
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The groups with the most and the fewest training images, and how many these are."""
+
+    largest: str
+    smallest: str
+    most: int
+    fewest: int
+
+
+def ends(images: Dataset, survey: Survey) -> Ends:
+    """Between whom chapter 4 compares: of the groups that can be surveyed, the largest and the smallest."""
+    sizes = np.bincount(images.groups[images.is_train], minlength=len(images.group_names))
+    largest, smallest = surveys.extremes(images, survey)
+    names = images.group_names
+    return Ends(names[largest], names[smallest], int(sizes[largest]), int(sizes[smallest]))
+
+
+def landscape(landscapes: Sequence[Landscape]) -> pd.DataFrame:
+    """Of every network and group: n, loss, gradient norm and top eigenvalue, with how it was reached."""
+    tables = []
+    for own in landscapes:
+        measured = {name: column.numpy() for name, column in own.around.tensors.items()}
+        about = {
+            "treatment": own.treatment.name,
+            "seed": own.study.seed,
+            "group": np.array(own.group_names)[measured["group"].astype(int)],
+            "n": own.around.info["n"],
+        }
+        tables.append(pd.DataFrame(measured | about | {"converged": measured["converged"].astype(bool)}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def around(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+    """Records: geometric means over seeds of gradient norm and eigenvalue, by treatment and group."""
+    return _over_seeds(_logarithms(table), ["treatment", "group", "measure"], level)
+
+
+def smallest_to_largest(table: pd.DataFrame, ends: Ends) -> pd.DataFrame:
+    """Records: for each treatment and measure, how many times the largest group's value the smallest has.
+
+    Seeds are paired, and the intervals of a measure hold together with 95 %. Networks that were trained
+    further are left out: the claim is about rounding.
+    """
+    table = table[~table["treatment"].str.endswith(_RETRAINED)]
+    logs = _logarithms(table)
+    keys = ["treatment", "measure", "seed"]
+    smallest, largest = (
+        logs[logs["group"] == name].set_index(keys)["value"] for name in (ends.smallest, ends.largest)
+    )
+    rows = (smallest - largest).reindex(smallest.index).rename("value").reset_index()
+    return _over_seeds(rows, ["treatment", "measure"], 1 - 0.05 / table["treatment"].nunique())
+
+
+def with_loss(table: pd.DataFrame) -> pd.DataFrame:
+    """Records: Spearman's correlation over the groups of each measure and the loss, averaged over seeds."""
+    reached = table.assign(eigenvalue=table["eigenvalue"].where(table["converged"]))
+    rows = [
+        (treatment, measure, seed, len(own), own[measure].corr(own["loss"], method="spearman"))
+        for (treatment, seed), own in reached.groupby(["treatment", "seed"], sort=False)
+        for measure in AROUND
+    ]
+    columns = ["treatment", "measure", "seed", "groups", "value"]
+    keys = ["treatment", "measure", "groups"]
+    return _over_seeds(pd.DataFrame(rows, columns=columns), keys, 0.95, back=np.asarray)
+
+
+def to_full_precision(table: pd.DataFrame) -> pd.DataFrame:
+    """Records: what each treatment multiplies gradient norm and eigenvalue by, for each group and for all.
+
+    `all` is the geometric mean of the groups. Seeds are paired, and for a measure and group the intervals
+    of all treatments hold together with 95 %. Networks that were trained further are left out.
+    """
+    logs = _logarithms(table[~table["treatment"].str.endswith(_RETRAINED)])
+    by_treatment = _by_treatment_name(logs)
+    original = by_treatment.pop(FP32.name)
+    return _ratios_by_group({name: own - original for name, own in by_treatment.items()})
+
+
+def to_rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Records: what training while quantized multiplies both by, against rounding to the same width."""
+    of = _by_treatment_name(_logarithms(table))
+    pairs = {name: name.removesuffix(_RETRAINED) for name in of if name.endswith(_RETRAINED)}
+    return _ratios_by_group({name: of[name] - of[plain] for name, plain in pairs.items() if plain in of})
+
+
+def bounds(landscapes: Sequence[Landscape], predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """Of every rounded network and group: the excess loss and what the original's landscape forecasts.
+
+    `bound` is the sum of `gradient_term` and `curvature_term`; `parabola` is the expansion to second order
+    along the very way from the original to the rounded weights. `excess` is on the images of the survey,
+    `excess_test` on all test images of the group.
+    """
+    table = landscape(landscapes).set_index(["seed", "group"])
+    original = table[table["treatment"] == FP32.name]
+    rows = []
+    for own in landscapes:
+        if own.change is None:
+            continue
+        change = own.change.tensors
+        here = table[(table["treatment"] == own.treatment.name)].loc[own.study.seed]
+        before = original.loc[own.study.seed]
+        distance = change["distance"].item()
+        reached = before["eigenvalue"].where(before["converged"])
+        frame = pd.DataFrame(
+            {
+                "treatment": own.treatment.name,
+                "seed": own.study.seed,
+                "group": here.index,
+                "n": here["n"].to_numpy(),
+                "distance": distance,
+                "excess": (here["loss"] - before["loss"]).to_numpy(),
+                "gradient_term": before["gradient_norm"].to_numpy() * distance,
+                "curvature_term": reached.to_numpy() * distance**2 / 2,
+                "parabola": (change["slope"] + change["bend"]).numpy(),
+            }
+        )
+        rows.append(frame.assign(bound=frame["gradient_term"] + frame["curvature_term"]))
+    return pd.concat(rows, ignore_index=True).merge(_excess_on_test(predictions), how="left")
+
+
+def rank_correlations(bounds: pd.DataFrame) -> pd.DataFrame:
+    """Records: Spearman's correlation over the groups of forecast and excess loss, averaged over seeds.
+
+    `forecast` is bound or parabola, `outcome` excess or excess_test; `groups` says of how many groups.
+    Intervals are those of single correlations, over seeds.
+    """
+    rows = []
+    for forecast in ("bound", "parabola"):
+        for outcome in ("excess", "excess_test"):
+            for (treatment, seed), own in bounds.groupby(["treatment", "seed"], sort=False):
+                known = own[[forecast, outcome]].dropna()
+                value = known[forecast].corr(known[outcome], method="spearman") if len(known) > 1 else np.nan
+                rows.append((treatment, forecast, outcome, seed, len(known), value))
+    columns = ["treatment", "forecast", "outcome", "seed", "groups", "value"]
+    keys = ["treatment", "forecast", "outcome", "groups"]
+    return _over_seeds(pd.DataFrame(rows, columns=columns), keys, 0.95, back=np.asarray)
+
+
+def part_bounds(landscapes: Sequence[Landscape]) -> pd.DataFrame:
+    """The bound and the excess loss when one part of the network alone is rounded.
+
+    For the largest and the smallest group; the gradient and the eigenvalue are those of the part.
+    """
+    originals = {own.study.seed: own.parts for own in landscapes if own.parts is not None}
+    rows = []
+    for own in landscapes:
+        parts = originals.get(own.study.seed)
+        if own.change is None or parts is None:
+            continue
+        of_part, change = parts.tensors, own.change.tensors
+        count = len(parts.info["parts"])
+        distance = change["part_distance"].repeat(len(of_part["group"]) // count)
+        reached = of_part["converged"].bool()
+        eigenvalue = of_part["eigenvalue"].where(reached, torch.nan)
+        bound = of_part["gradient_norm"] * distance + eigenvalue * distance**2 / 2
+        rows.append(
+            pd.DataFrame(
+                {
+                    "treatment": own.treatment.name,
+                    "seed": own.study.seed,
+                    "group": np.array(own.group_names)[of_part["group"].int().numpy()],
+                    "part": np.array(parts.info["parts"])[of_part["part"].int().numpy()],
+                    "converged": reached.numpy(),
+                    "bound": bound.numpy(),
+                    "excess": change["part_excess"].flatten().numpy(),
+                }
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
+def part_rank_correlations(parts: pd.DataFrame) -> pd.DataFrame:
+    """Records: Spearman's correlation over the parts of bound and excess loss, averaged over seeds."""
+    rows = [
+        (*key, len(own), own["bound"].corr(own["excess"], method="spearman"))
+        for key, own in parts.groupby(["treatment", "group", "seed"], sort=False)
+    ]
+    table = pd.DataFrame(rows, columns=["treatment", "group", "seed", "parts", "value"])
+    return _over_seeds(table, ["treatment", "group", "parts"], 0.95, back=np.asarray)
+
+
+def slices(landscapes: Sequence[Landscape]) -> pd.DataFrame:
+    """The loss on the straight way from the original (step 0) to the rounded weights (step 1) and beyond."""
+    rows = []
+    for own in landscapes:
+        if own.change is None:
+            continue
+        change = own.change.tensors
+        for group, losses in zip(change["extremes"].tolist(), change["slices"], strict=True):
+            rows.append(
+                pd.DataFrame(
+                    {
+                        "treatment": own.treatment.name,
+                        "seed": own.study.seed,
+                        "group": own.group_names[group],
+                        "step": change["steps"].numpy(),
+                        "loss": losses.numpy(),
+                    }
+                )
+            )
+    return pd.concat(rows, ignore_index=True)
+
+
+def _logarithms(table: pd.DataFrame) -> pd.DataFrame:
+    """Long: the logarithm of each measure; none where it is not above 0, or was not reached."""
+    reached = table.assign(eigenvalue=table["eigenvalue"].where(table["converged"]))
+    long = reached.melt(["treatment", "seed", "group"], AROUND, var_name="measure")
+    return long.assign(value=np.log(long["value"].where(long["value"] > 0)))
+
+
+def _by_treatment_name(logs: pd.DataFrame) -> dict[str, pd.Series]:
+    keys = ["seed", "group", "measure"]
+    return {str(name): own.set_index(keys)["value"] for name, own in logs.groupby("treatment", sort=False)}
+
+
+def _ratios_by_group(changes: dict[str, pd.Series]) -> pd.DataFrame:
+    """Records of the ratios behind these differences of logarithms, for each group and for all."""
+    rows = []
+    for name, change in changes.items():
+        by_group = change.rename("value").reset_index()
+        every = by_group.groupby(["seed", "measure"], as_index=False)["value"].mean().assign(group=ALL)
+        rows.append(pd.concat([by_group, every]).assign(treatment=name))
+    empty = pd.DataFrame(columns=["seed", "group", "measure", "value", "treatment"])
+    level = 1 - 0.05 / max(len(changes), 1)
+    return _over_seeds(pd.concat(rows) if rows else empty, ["treatment", "group", "measure"], level)
+
+
+def _over_seeds(
+    rows: pd.DataFrame,
+    keys: list[str],
+    level: float,
+    *,
+    back: Callable[[Any], Any] = np.exp,
+) -> pd.DataFrame:
+    """The mean over seeds with Student's interval, and none of one seed; `back` undoes the logarithm."""
+    records = []
+    for key, own in rows.groupby(keys, sort=False):
+        values = own["value"].dropna()
+        record = dict(zip(keys, key, strict=True)) | {"n": len(values), "left_out": len(own) - len(values)}
+        interval = {"estimate": values.mean(), "lower": np.nan, "upper": np.nan}
+        if len(values) > 1:
+            (test,) = metrics.paired_test(values.to_frame(), level=level).to_dict("records")
+            interval = {name: test[name] for name in interval}
+        records.append(record | {name: float(back(value)) for name, value in interval.items()})
+    columns = [*keys, "n", "left_out", "estimate", "lower", "upper"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def _excess_on_test(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    columns = ["treatment", "seed", "group", "excess_test"]
+    losses = {}
+    for own in predictions:
+        examples = metrics.example_metrics(own.logits, own.labels)["loss"]
+        names = pd.Series(np.array(own.group_names)[own.groups.numpy()])
+        losses[own.treatment.name, own.study.seed] = examples.groupby(names).mean()
+    rows = [
+        (treatment, seed, group, value)
+        for (treatment, seed), after in losses.items()
+        for group, value in (after - losses[FP32.name, seed]).items()
+    ]
+    return pd.DataFrame(rows, columns=columns)

@@ -112,7 +112,8 @@ figures.variance_left(left)
 figures.ridges(tables.densities(predictions, "logit_variance"))
 
 # %% tags=["hide-input"]
-falls = claims.variance_falls(left, seeds=len(trained))
+collapse = tables.collapse(predictions)
+falls = claims.variance_falls(left, collapse, seeds=len(trained))
 falls
 
 # %% [markdown]
@@ -145,7 +146,6 @@ claims.towards_the_boundary(changes)
 # only says how far a group is from that answer; those widths are set apart.
 
 # %% tags=["hide-input"]
-collapse = tables.collapse(predictions)
 beyond = tables.loss_beyond_others(predictions, smallest, level=level)
 grows = claims.loss_falls_on(beyond, changes, collapse, seeds=len(trained))
 grows
@@ -184,15 +184,17 @@ cold = tables.rescaled(predictions)
 figures.measures_by_treatment(tables.arms(quantized=predictions, rescaled=cold), by="arm")
 
 # %% tags=["hide-input"]
-claims.what_a_factor_mends(changes, tables.answer_changes(cold, level=level))
+mended = tables.answer_changes(cold, against=predictions, level=level)
+claims.what_a_factor_mends(changes, mended)
 
 # %% [markdown]
 # ## Intervention: new batch norm statistics
 #
 # Batch norm divides by the standard deviation that activations had while the network was trained. Rounded
 # weights give other activations, and the old statistics scale them wrongly, layer after layer: logits can
-# shrink for this reason alone. So the statistics are taken again from 1000 training images, at the three
-# narrowest widths; no weight changes. Look how much of accuracy returns, which a factor could not touch.
+# shrink for this reason alone. So the statistics are taken again from at most 1000 training images, at the
+# three narrowest widths. No weight changes, and in a network without batch norm nothing does. Look how much
+# of accuracy returns, which a factor could not touch.
 
 # %% tags=["hide-input"]
 repaired = studies.predictions(trained, studies.treatments(bit_widths, "bn")[1:][-3:])
@@ -201,8 +203,8 @@ figures.measures_by_treatment(tables.repair_arms(predictions, repaired), by="arm
 # %% tags=["hide-input"]
 claims.what_statistics_mend(
     tables.regained(predictions, repaired, level=level),
-    changes,
     tables.answer_changes([*predictions, *repaired], level=level),
+    tables.variance_left([*predictions, *repaired], level=level),
 )
 
 # %% [markdown]
@@ -213,7 +215,7 @@ claims.what_statistics_mend(
 
 # %% tags=["hide-input"]
 controlled = studies.predictions(trained, [treatments[0], *map(Treatment.parse, controls)])
-standing = tables.variance_left(controlled, level=1 - 0.05 / len(controls))
+standing = tables.variance_left(controlled, level=1 - 0.05 / max(len(controls), 1))
 figures.variance_left(standing)
 
 # %% tags=["hide-input"]

@@ -150,7 +150,8 @@ names = [treatment.name for treatment in halves]
 figures.loss_by_treatment(changes, names)
 
 # %% tags=["hide-input"]
-claims.what_is_added(changes, names, smallest, collapse=tables.collapse(measured))
+collapse = tables.collapse(measured)
+claims.what_is_added(changes, names, smallest, collapse=collapse)
 
 # %% tags=["hide-input"]
 claims.halves_sum(changes, rounded.name, smallest)
@@ -176,8 +177,12 @@ figures.loss_by_treatment(changes, names)
 
 # %% tags=["hide-input"]
 beside = [p for p in tried if p.treatment in (halves[0], *controls)]
-differences = tables.answer_changes(tables.against(beside, halves[0]))
+level = 1 - 0.05 / len(controls)  # so that all intervals hold together
+differences = tables.answer_changes(tables.against(beside, halves[0]), level=level)
 claims.held_against(differences, halves[0].name, smallest)
+
+# %% tags=["hide-input"]
+claims.length_or_smallness(differences, rounded.name, smallest)
 
 # %% [markdown]
 # ## Grids that keep small weights alive
@@ -197,7 +202,8 @@ figures.loss_by_treatment(changes, names, [notes[name] for name in names])
 
 # %% tags=["hide-input"]
 beside = [p for p in tried if p.treatment in (rounded, *grids)]
-differences = tables.answer_changes(tables.against(beside, rounded))
+level = 1 - 0.05 / len(grids)
+differences = tables.answer_changes(tables.against(beside, rounded), level=level)
 claims.held_against(differences, rounded.name, smallest, notes=notes)
 
 # %% [markdown]
@@ -227,7 +233,7 @@ claims.layer_by_layer(layers, tables.layer_signs(layers), smallest, seeds=len(tr
 
 # %% tags=["hide-input"]
 parts = tables.zero_bin_parts(measured, rounded, smallest, level=1 - 0.05 / 4)
-claims.small_weights_are_needed(parts, rounded.name, seeds=len(trained))
+claims.small_weights_are_needed(parts, changes, collapse, rounded.name, seeds=len(trained))
 
 # %% [markdown]
 # **Try it yourself.** Take another width apart; no network is trained for it:

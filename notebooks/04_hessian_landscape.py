@@ -1,0 +1,239 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Hessian landscape
+#
+# **Purpose.** Measure how steep and how curved the loss is for each group, before and after rounding, and
+# see whether that tells who is hurt.
+#
+# **The claim.** Bellam and Kim {cite}`bellam2025` say: minority groups have larger gradient norms and a
+# larger top eigenvalue of the Hessian, quantization sharpens the landscape further, and training while
+# quantized should flatten it again. Tran and others {cite}`tran2022` prove a bound from which it would
+# follow that such groups lose more.
+#
+# **What you will learn.** What gradient norm and curvature of a group are and how well they can be known;
+# how to compare groups of unequal size; and the difference between a bound that is true and one that tells
+# you something.
+#
+# **What this page must not be read as.** A proof of what causes disparity: steepness, curvature and harm
+# may have a common cause, such as images that are hard. And the curvature of a network at one point is not
+# the shape of the valley: it speaks of small steps, and rounding to a few bits is a large one.
+
+# %% [markdown]
+# ## Parameters
+#
+# Each can be set from outside: `fairq run 04 -p images_per_group=100`, or with papermill.
+
+# %% tags=["parameters"]
+dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
+root: str = ""  # where your copy of it lies; the moths need none
+label: str = ""  # what is predicted; empty for the data set's own
+group: str = ""  # whom to compare; empty for the data set's own
+image_size: int = 32  # pixels along a side
+train_images: int = 0  # at most so many to learn from; 0 for all, of moths 6000
+test_images: int = 0  # at most so many to be tested on; 0 for all, of moths 6000
+arch: str = "resnet18"  # the network
+epochs: int = 0  # passes over the training images; 0 for the recipe's own
+bit_widths: list[int] = [4, 3]  # widths from 2 to 16 to round the weights to
+seeds: list[int] = [0, 1, 2]  # one network is trained from each
+images_per_group: int = 64  # images of each group to measure on; of all groups as many
+split: str = "train"  # of which images: train or test
+tol: float = 0.1  # how far from an eigenvalue its estimate may be, as a share of it
+
+# %% tags=["hide-input"]
+from fairq_utils import claims, figures, studies, surveys, tables
+
+treatments = studies.treatments(bit_widths)
+trained = studies.studies(
+    seeds=seeds,
+    dataset=dataset,
+    root=root,
+    label=label,
+    group=group,
+    image_size=image_size,
+    train_images=train_images,
+    test_images=test_images,
+    arch=arch,
+    epochs=epochs,
+)
+
+# %% [markdown]
+# ## Whose loss?
+#
+# Let $J(\theta; D_a)$ be the mean cross entropy of a network with weights $\theta$ on images $D_a$ of group
+# $a$. Three things are measured for each group, all with respect to the weights that quantization rounds:
+#
+# - the gradient norm $\lVert g_a \rVert$ with $g_a = \nabla_\theta J(\theta; D_a)$: how steep the loss is;
+# - the top eigenvalue $\lambda_a$ of the Hessian $H_a = \nabla^2_\theta J(\theta; D_a)$: how fast it bends,
+#   in the direction in which it bends fastest;
+# - at a quantized network, the same at the rounded weights $\hat\theta$, as if they were free to move.
+#
+# The gradient of a mean over few images is longer by chance than over many. So every group is measured on
+# as many images. They are training images unless `split` says otherwise, because the theory speaks of an
+# optimum, and it is the training loss that training brought near one. The network is taken as it is used:
+# batch norm keeps its statistics, and a ReLU bends nothing except where it switches, which no Hessian sees.
+
+# %%
+survey = surveys.Survey(images_per_group=images_per_group, split=split, tol=tol)
+retrained = studies.treatments(bit_widths, "qat")[-1:]
+landscapes = studies.landscapes(trained, [*treatments, *retrained], survey)
+predictions = studies.predictions(trained, [*treatments, *retrained])
+
+# %% tags=["hide-input"]
+images = studies.dataset(trained[0])
+groups = images.group_names
+table = tables.landscape(landscapes)
+collapse = tables.collapse(predictions)
+ends = tables.ends(images, survey)
+claims.who_is_compared(ends, table, split)
+
+# %% [markdown]
+# ## How steep, how curved
+#
+# For each network look first at the order of the groups, then at whether all of them move together.
+
+# %% tags=["hide-input"]
+figures.around_by_treatment(tables.around(table), groups)
+
+# %% [markdown]
+# An eigenvalue is found by iteration (Lanczos), so one has to ask whether it was found. The residual
+# $\lVert H v - \lambda v \rVert$ tells: some eigenvalue lies within that distance of $\lambda$, and mostly
+# much nearer, because the error goes with the square of the residual.
+
+# %% tags=["hide-input"]
+claims.eigenvalues_reached(table)
+
+# %% [markdown]
+# Now the two groups that the claim is about. The networks are paired by their seed, so what they have in
+# common cancels.
+
+# %% tags=["hide-input"]
+ratios = tables.smallest_to_largest(table, ends)
+steeper = claims.larger_for_the_smallest(ratios, "gradient_norm", ends, collapse, seeds=len(trained))
+steeper
+
+# %% tags=["hide-input"]
+sharper = claims.larger_for_the_smallest(ratios, "eigenvalue", ends, collapse, seeds=len(trained))
+sharper
+
+# %% tags=["hide-input"]
+rises = claims.sharpens(tables.to_full_precision(table), ends, collapse, seeds=len(trained))
+rises
+
+# %% [markdown]
+# Is this about the size of a group, or about how hard its images are? A network that is often wrong about a
+# group has a large loss there, and far from its minimum a loss is seldom flat.
+
+# %% tags=["hide-input"]
+claims.steep_where_hard(tables.with_loss(table))
+
+# %% [markdown]
+# ## The whole spectrum
+#
+# The top eigenvalue is one of millions. Here are the others, for the network of the first seed, as far as a
+# few products of Hessian and vector can show them. Look at how few directions lie away from zero, and
+# whether some lie below it: there, the network is no minimum for the group.
+
+# %% tags=["hide-input"]
+spectra = studies.spectra(trained[:1], [treatments[0], treatments[-1]], survey)
+figures.spectra(spectra, groups)
+
+# %% tags=["hide-input"]
+claims.how_far_out(spectra)
+
+# %% [markdown]
+# ## On the way to the rounded weights
+#
+# Rounding moves the weights by $d = \hat\theta - \theta$. Walk that straight line, half a length beyond
+# either end, and look at whether the loss rises as from the bottom of a valley, or whether it was never one.
+
+# %% tags=["hide-input"]
+way = tables.slices(landscapes)
+figures.slices(way, groups)
+
+# %% tags=["hide-input"]
+claims.along_the_way(way)
+
+# %% [markdown]
+# ## Does the bound tell who is hurt?
+#
+# What rounding costs a group is its excess loss $R_a = J(\hat\theta; D_a) - J(\theta; D_a)$. By Taylor's
+# formula, up to a term of third order in $d$,
+#
+# $$R_a \;\approx\; \underbrace{g_a^\top d + \tfrac12\, d^\top H_a\, d}_{\text{the parabola}}
+#   \;\le\; \underbrace{\lVert g_a \rVert \lVert d \rVert
+#   + \tfrac12\, \lambda_a \lVert d \rVert^2}_{\text{the bound}},$$
+#
+# with $g_a$ and $H_a$ at the original network. The bound supposes that $d$ points where the loss is steepest
+# and most curved. The parabola asks where it does point. Look at the horizontal axes, and whether the points
+# rise to the right.
+
+# %% tags=["hide-input"]
+bounds = tables.bounds(landscapes, predictions)
+figures.bound_against_excess(bounds, groups)
+
+# %% tags=["hide-input"]
+ranks = tables.rank_correlations(bounds)
+claims.how_tight(bounds, ranks)
+
+# %% tags=["hide-input"]
+ranked = claims.bound_tells_who_is_hurt(ranks, collapse, seeds=len(trained))
+ranked
+
+# %% [markdown]
+# ## Part by part
+#
+# The same for one part of the network at a time: only its weights are rounded, and $g_a$ and $\lambda_a$ are
+# taken with respect to them alone. Look at whether the lower curves rise where the upper ones do.
+
+# %% tags=["hide-input"]
+parts = tables.part_bounds(landscapes)
+figures.bound_by_part(parts, groups)
+
+# %% tags=["hide-input"]
+claims.where_it_costs(parts, tables.part_rank_correlations(parts))
+
+# %% [markdown]
+# ## Does training while quantized flatten?
+#
+# If sharpness is what rounding does harm by, then training at the rounded weights (QAT) should lead to where
+# the loss is flat. It trains for longer than the original was, which alone may flatten or sharpen.
+
+# %% tags=["hide-input"]
+flattened = claims.training_flattens(tables.to_rounded(table), collapse, seeds=len(trained))
+flattened
+
+# %% [markdown]
+# ## Verdict
+
+# %% tags=["hide-input"]
+claims.together(
+    "Minorities stand where the loss is steeper and more curved; rounding sharpens it and training while "
+    "quantized flattens it; and this tells who is hurt.",
+    [steeper, sharper, rises, flattened, ranked],
+)
+
+# %% [markdown]
+# **Try it yourself.** Is it size or difficulty that makes the loss steep? These moths differ in number only,
+# so the smallest group is as easy as the others. It takes some minutes, for the networks are new:
+#
+# ```sh
+# fairq run 04 -p dataset=moths-by-size
+# ```
+#
+# And where a verdict is undecided, more seeds narrow the intervals:
+# `fairq run 04 -p seeds='[0, 1, 2, 3, 4]'`.

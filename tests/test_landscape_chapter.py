@@ -1,0 +1,391 @@
+"""Tables, figures and verdicts of the chapter on the landscape, where the right answer is known."""
+
+import math
+import re
+import xml.etree.ElementTree as ET
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from fairq_utils import claims, figures, tables
+from fairq_utils.landscape import SpectralDensity
+from fairq_utils.store import Item
+from fairq_utils.studies import Landscape, Prediction, Spectrum, Study
+from fairq_utils.tables import Ends
+from fairq_utils.treatments import FP32, Treatment
+
+GROUPS = ("many", "some", "few")
+ENDS = Ends("many", "few", 100, 10)
+STANDING = {"fp32": 3.0, "int4": 3.0, "int3": 3.0, "int4-qat": 3.0}
+INT4, QAT = Treatment(4), Treatment.parse("int4-qat")
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def collapse(**classes: float) -> pd.DataFrame:
+    in_use = STANDING | classes
+    return pd.DataFrame({"treatment": in_use.keys(), "share": 0.5, "effective_classes": in_use.values()})
+
+
+def landscape(seed: int, treatment: Treatment, *, times: float = 1.0, converged: float = 1.0) -> Landscape:
+    """Eigenvalues of 10, 20 and 40 and gradient norms of 1, 2 and 4, all times the same."""
+    around = {
+        "group": column(0, 1, 2),
+        "loss": column(0.1, 0.2, 0.4) * times,
+        "gradient_norm": column(1, 2, 4) * times,
+        "eigenvalue": column(10, 20, 40) * times,
+        "residual": column(0.5, 0.5, 0.5),
+        "iterations": column(3, 4, 5),
+        "converged": column(1, 1, converged),
+    }
+    change = parts = None
+    named = {"parts": ["front", "middle", "back"]}
+    if treatment == INT4:
+        change = Item(
+            {
+                "group": column(0, 1, 2),
+                "slope": column(0.1, 0.2, 0.3),
+                "bend": column(0.0, 0.1, 0.2),
+                "distance": column(2.0)[0],
+                "extremes": torch.tensor([0, 2]),
+                "steps": column(0.0, 0.5, 1.0),
+                "slices": torch.stack([column(0.1, 0.15, 0.2), column(0.4, 0.5, 0.8)]) * times,
+                "part_distance": column(1, 2, 3),
+                "part_excess": torch.stack([column(0.1, 0.2, 0.3), column(0.3, 0.2, 0.1)]),
+            },
+            named,
+        )
+    if treatment == FP32:
+        parts = Item(
+            {
+                "group": column(0, 0, 0, 2, 2, 2),
+                "part": column(0, 1, 2, 0, 1, 2),
+                "gradient_norm": column(1, 1, 1, 1, 1, 1),
+                "eigenvalue": column(2, 2, 2, 2, 2, 2),
+                "converged": column(1, 1, 1, 1, 1, converged),
+            },
+            named,
+        )
+    return Landscape(Study(seed=seed), treatment, GROUPS, Item(around, {"n": 7}), change, parts)
+
+
+def landscapes(*, rounding: float = 2.0, training: float = 1.0) -> list[Landscape]:
+    return [
+        landscape(seed, treatment, times=times * (1 + 0.01 * seed))
+        for seed in range(3)
+        for treatment, times in ((FP32, 1.0), (INT4, rounding), (QAT, training))
+    ]
+
+
+def predictions() -> list[Prediction]:
+    """Each network is sure of class 0 by its treatment's margin; the group `some` has no test image."""
+    labels = torch.tensor([0, 0, 1, 1])
+    groups = torch.tensor([0, 0, 2, 2])
+    return [
+        Prediction(
+            Study(seed=seed),
+            treatment,
+            torch.tensor([[margin, 0.0]] * 4),
+            labels,
+            groups,
+            ("no", "yes"),
+            GROUPS,
+        )
+        for seed in range(3)
+        for treatment, margin in ((FP32, 1.0), (INT4, 2.0), (QAT, 1.0))
+    ]
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_ratios_are_paired_by_seed_and_exact_where_every_seed_agrees():
+    table = tables.landscape(landscapes())
+    assert list(table["n"].unique()) == [7]
+    ratios = tables.smallest_to_largest(table, ENDS)
+    assert len(ratios) == 4  # two measures at fp32 and int4; what was trained further is left out
+    np.testing.assert_allclose(ratios[["estimate", "lower", "upper"]], 4.0)
+    changes = tables.to_full_precision(table).set_index(["treatment", "group", "measure"])["estimate"]
+    np.testing.assert_allclose(changes["int4"], 2.0)
+    assert "int4-qat" not in changes
+    np.testing.assert_allclose(tables.to_rounded(table)["estimate"], 0.5)
+
+
+def test_intervals_are_students_of_the_logarithms():
+    around = tables.around(tables.landscape(landscapes()))
+    (row,) = around.query("treatment == 'fp32' and group == 'few' and measure == 'eigenvalue'").to_dict(
+        "records"
+    )
+    logs = np.log([40.0, 40.4, 40.8])
+    reach = stats.t.ppf(0.975, 2) * logs.std(ddof=1) / math.sqrt(3)
+    assert row["estimate"] == pytest.approx(stats.gmean([40.0, 40.4, 40.8]))
+    assert row["upper"] == pytest.approx(math.exp(logs.mean() + reach))
+
+
+def test_a_gradient_that_grows_with_the_loss_is_said_to():
+    ranks = tables.with_loss(tables.landscape(landscapes()))
+    assert (ranks["estimate"] == 1).all()
+    assert "**fp32**, over 3 groups: gradient norm +1.00 (+1.00 to +1.00); top eigenvalue +1.00" in str(
+        claims.steep_where_hard(ranks)
+    )
+    assert "surely positive for gradient norm and top eigenvalue" in str(claims.steep_where_hard(ranks))
+    assert "surely" not in str(claims.steep_where_hard(ranks.assign(lower=-0.1)))
+    assert "surely" not in str(claims.steep_where_hard(ranks.assign(groups=2)))
+
+
+def test_what_was_not_reached_is_left_out_and_counted():
+    some = [*landscapes()[3:], landscape(0, FP32, converged=0.0), landscape(0, INT4), landscape(0, QAT)]
+    ratios = tables.smallest_to_largest(tables.landscape(some), ENDS)
+    (row,) = ratios.query("treatment == 'fp32' and measure == 'eigenvalue'").to_dict("records")
+    assert (row["n"], row["left_out"]) == (2, 1)
+    bounds = tables.bounds(some, predictions())
+    assert bounds.query("seed == 0 and group == 'few'")["bound"].isna().all()
+    assert bounds["bound"].notna().sum() == 8
+    assert tables.part_bounds(some)["bound"].isna().sum() == 1
+
+
+def test_one_seed_has_an_estimate_and_no_interval():
+    ratios = tables.smallest_to_largest(tables.landscape(landscapes()[:3]), ENDS)
+    assert ratios["estimate"].notna().all()
+    assert ratios[["lower", "upper"]].isna().all(axis=None)
+
+
+def test_bounds_add_up_and_stand_beside_what_the_change_did_cost():
+    bounds = tables.bounds(landscapes(), predictions())
+    row = bounds.query("seed == 0 and group == 'few'").iloc[0]
+    assert row["bound"] == pytest.approx(4 * 2 + 40 * 2**2 / 2)
+    assert row["parabola"] == pytest.approx(0.5)
+    assert row["excess"] == pytest.approx(0.4)
+    loss = torch.nn.functional.cross_entropy
+    logits, label = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([1])
+    expected = loss(logits[1:], label) - loss(logits[:1], label)
+    assert row["excess_test"] == pytest.approx(expected.item())
+    assert bounds.query("group == 'some'")["excess_test"].isna().all()
+
+
+def test_rank_correlations_agree_with_scipy():
+    random = np.random.default_rng(0)
+    rows = [("int4", seed, f"g{g}") for seed in range(4) for g in range(6)]
+    bounds = pd.DataFrame(rows, columns=["treatment", "seed", "group"])
+    for name in ("bound", "parabola", "excess", "excess_test"):
+        bounds[name] = random.random(len(bounds))
+    ranks = tables.rank_correlations(bounds).set_index(["forecast", "outcome"])
+    single = [stats.spearmanr(own["bound"], own["excess"]).statistic for _, own in bounds.groupby("seed")]
+    own = ranks.loc[("bound", "excess")]
+    interval = stats.t.interval(0.95, 3, np.mean(single), stats.sem(single))
+    np.testing.assert_allclose([own["estimate"], own["lower"], own["upper"]], [np.mean(single), *interval])
+    assert own["groups"] == 6
+
+
+def test_parts_are_ranked_for_each_group():
+    ranks = tables.part_rank_correlations(tables.part_bounds(landscapes()))
+    assert ranks.set_index("group")["estimate"].to_dict() == pytest.approx({"many": 1.0, "few": -1.0})
+
+
+# ---------------------------------------------------------------- figures
+
+SPECTRA = [
+    Spectrum(Study(), FP32, group, SpectralDensity(column(-1.0, 0.0, top), column(1e-6, 0.999, 1e-5)))
+    for group, top in (("many", 20.0), ("few", 50.0))
+]
+DRAWINGS = {
+    "around": lambda: figures.around_by_treatment(tables.around(tables.landscape(landscapes())), GROUPS),
+    "one seed": lambda: figures.around_by_treatment(
+        tables.around(tables.landscape(landscapes()[:3])), GROUPS
+    ),
+    "spectra": lambda: figures.spectra(SPECTRA, GROUPS),
+    "slices": lambda: figures.slices(tables.slices(landscapes()), GROUPS),
+    "bounds": lambda: figures.bound_against_excess(tables.bounds(landscapes(), predictions()), GROUPS),
+    "parts": lambda: figures.bound_by_part(tables.part_bounds(landscapes()), GROUPS),
+}
+
+
+@cache
+def picture(name: str) -> figures.Picture:
+    return DRAWINGS[name]()
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_drawing_is_sound_and_speaks(name):
+    body, alt = picture(name).body, picture(name).alt
+    assert ET.fromstring(body).get("aria-label") == alt
+    assert figures.INK not in body
+    defined = re.findall(r' id="([^"]+)"', body)
+    assert len(set(defined)) == len(defined)
+    assert "nan" not in alt
+
+
+def test_what_a_screen_reader_hears_are_the_numbers():
+    assert "few: fp32 4.0, int4 8.1, int4-qat 4.0" in picture("around").alt
+    assert "fp32, few: from -1.0 to 50.0" in picture("spectra").alt
+    assert "int4, few: 0.81 at fp32, 1.62 at int4" in picture("slices").alt
+    assert "bound from 22 to 90" in picture("bounds").alt
+    assert "few, excess: front 0.30, middle 0.20, back 0.10" in picture("parts").alt
+
+
+def test_a_group_looks_alike_in_every_figure():
+    for name in ("around", "spectra", "slices", "bounds", "parts"):
+        body = picture(name).body
+        assert figures.PALETTE[0] in body
+        assert figures.PALETTE[2] in body
+        assert (figures.PALETTE[1] in body) == (name in ("around", "bounds"))
+
+
+# ---------------------------------------------------------------- verdicts
+
+MORE, LESS, UNSURE = (1.5, 1.2, 1.9), (0.7, 0.6, 0.8), (1.1, 0.8, 1.5)
+CASES = [
+    ({"fp32": MORE, "int4": UNSURE}, "supported"),
+    ({"fp32": LESS, "int4": UNSURE}, "contradicted"),
+    ({"fp32": MORE, "int4": LESS}, "mixed"),
+    ({"fp32": UNSURE, "int4": UNSURE}, "undecided"),
+]
+
+
+def ratios(intervals: dict[str, tuple[float, float, float]], **others: object) -> pd.DataFrame:
+    rows = [
+        {"treatment": name, "n": 3, "left_out": 0}
+        | dict(zip(("estimate", "lower", "upper"), interval, strict=True))
+        for name, interval in intervals.items()
+    ]
+    return pd.DataFrame(rows).assign(**others)
+
+
+@pytest.mark.parametrize(("intervals", "word"), CASES)
+@pytest.mark.parametrize("measure", ["gradient_norm", "eigenvalue"])
+def test_the_word_on_the_smallest_group_is_the_datas(intervals, word, measure):
+    table = ratios(intervals, measure=measure)
+    # The other measure has no say.
+    other = ratios({"fp32": MORE, "int4": LESS}, measure="another")
+    table = pd.concat([table, other])
+    verdict = claims.larger_for_the_smallest(table, measure, ENDS, collapse(), seeds=3)
+    assert verdict.word == word
+    assert "Ratio of few to many, paired over 3 seeds" in verdict.because
+
+
+def test_without_a_smallest_group_or_a_second_seed_nothing_is_decided():
+    equal = Ends("many", "few", 50, 50)
+    table = ratios({"fp32": MORE}, measure="eigenvalue")
+    verdict = claims.larger_for_the_smallest(table, "eigenvalue", equal, collapse(), seeds=3)
+    assert verdict.word == "undecided"
+    assert "no smallest group" in verdict.because
+    alone = ratios({"fp32": (2.0, math.nan, math.nan)}, measure="eigenvalue")
+    verdict = claims.larger_for_the_smallest(alone, "eigenvalue", ENDS, collapse(), seeds=1)
+    assert verdict.word == "undecided"
+    assert "fp32 2.00. Of one seed there is no interval" in verdict.because
+    assert "nan" not in verdict.because
+
+
+def test_the_collapsed_are_set_apart_and_what_was_left_out_is_counted():
+    table = ratios({"fp32": UNSURE, "int4": MORE}, measure="eigenvalue").assign(left_out=1)
+    verdict = claims.larger_for_the_smallest(table, "eigenvalue", ENDS, collapse(int4=1.0), seeds=3)
+    assert verdict.word == "undecided"
+    assert "collapsed: int4" in verdict.because
+    assert "Left out, as not reached or not above 0: 1 value." in verdict.because
+    none = claims.larger_for_the_smallest(table, "eigenvalue", ENDS, collapse(int4=1.0, fp32=1.0), seeds=3)
+    assert none.word == "undecided"
+    assert "no width to judge it at" in none.because
+
+
+@pytest.mark.parametrize(("intervals", "word"), CASES)
+def test_the_word_on_sharpening_is_that_of_all_groups(intervals, word):
+    intervals = {"int4" if name == "fp32" else "int3": interval for name, interval in intervals.items()}
+    every = ratios(intervals, measure="eigenvalue", group="all")
+    few = ratios({"int4": LESS, "int3": MORE}, measure="eigenvalue", group="few")
+    verdict = claims.sharpens(pd.concat([every, few]), ENDS, collapse(), seeds=3)
+    assert verdict.word == word
+    assert "For few alone: int4 0.70 (0.60 to 0.80); int3 1.50 (1.20 to 1.90)." in verdict.because
+
+
+@pytest.mark.parametrize(
+    ("interval", "word"), [(LESS, "supported"), (MORE, "contradicted"), (UNSURE, "undecided")]
+)
+def test_training_flattens_where_the_ratio_is_below_one(interval, word):
+    table = ratios({"int4-qat": interval}, measure="eigenvalue", group="all")
+    verdict = claims.training_flattens(table, collapse(), seeds=3)
+    assert verdict.word == word
+    fallen = claims.training_flattens(table, collapse(int4=1.0), seeds=3)
+    assert fallen.word == "undecided"
+    assert fallen.because.count("Set apart") == 1
+    nothing = claims.training_flattens(
+        tables.to_rounded(tables.landscape([landscape(0, FP32)])), collapse(), seeds=1
+    )
+    assert nothing.word == "undecided"
+
+
+def ranks(intervals: dict[str, tuple[float, float, float]], groups: int = 5) -> pd.DataFrame:
+    bound = ratios(intervals, forecast="bound", outcome="excess", groups=groups)
+    parabola = ratios({"int4": (-0.9, -1.0, -0.8)}, forecast="parabola", outcome="excess", groups=groups)
+    return pd.concat([bound, parabola])
+
+
+AGREE, OPPOSED, NEITHER = (0.8, 0.4, 1.2), (-0.8, -1.2, -0.4), (0.1, -0.9, 1.1)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "word"),
+    [
+        ({"int4": AGREE, "int3": NEITHER}, "supported"),
+        ({"int4": OPPOSED, "int3": NEITHER}, "contradicted"),
+        ({"int4": AGREE, "int3": OPPOSED}, "mixed"),
+        ({"int4": NEITHER}, "undecided"),
+    ],
+)
+def test_the_word_on_the_bound_is_that_of_its_ranks(intervals, word):
+    verdict = claims.bound_tells_who_is_hurt(ranks(intervals), collapse(), seeds=3)
+    assert verdict.word == word
+    assert "over 5 groups, mean of 3 seeds" in verdict.because
+    assert "1.2" not in verdict.because  # no correlation is beyond one
+
+
+def test_two_groups_cannot_be_ranked():
+    verdict = claims.bound_tells_who_is_hurt(ranks({"int4": (1.0, 1.0, 1.0)}, groups=2), collapse(), seeds=3)
+    assert verdict.word == "undecided"
+    assert "A ranking of 2 groups says nothing" in verdict.because
+
+
+# ---------------------------------------------------------------- sentences
+
+
+def test_sentences_hold_the_numbers_of_the_tables():
+    table = tables.landscape(landscapes())
+    assert "**many** has the most training images, 100, and **few** the fewest, 10" in str(
+        claims.who_is_compared(ENDS, table, "train")
+    )
+    assert "measured on 7 train images of each group. That is few" in str(
+        claims.who_is_compared(ENDS, table, "train")
+    )
+    equal = claims.who_is_compared(Ends("many", "few", 50, 50), table.assign(n=64), "test")
+    assert str(equal).endswith("measured on 64 test images of each group.")
+    assert "no group is a minority" in str(equal)
+    assert "| fp32 | 9 of 9 | ≤ 5 | ≤ 5.0 % |" in str(claims.eigenvalues_reached(table))
+    missed = str(claims.eigenvalues_reached(tables.landscape([landscape(0, FP32, converged=0.0)])))
+    assert "fp32 few seed 0 (residual 0.5 of 40)" in missed
+    bounds = tables.bounds(landscapes(), predictions())
+    said = str(claims.how_tight(bounds, tables.rank_correlations(bounds)))
+    assert "the largest excess loss is 0.41, and no excess loss is above it" in said
+    assert "nan" not in said
+    assert "and it is broken 1 time. The parabola" in str(
+        claims.how_tight(bounds.assign(excess=[99.0] + [0.0] * 8), tables.rank_correlations(bounds))
+    )
+    assert "for many from 0.20 to 0.40 and for few from 0.81 to 1.62" in str(
+        claims.along_the_way(tables.slices(landscapes()))
+    )
+    assert "**fp32, few**: the largest is 50, the next one found 0.00; the lowest is −1.00" in str(
+        claims.how_far_out(SPECTRA)
+    )
+
+
+def test_the_dearest_part_is_named_beside_the_one_of_the_largest_bound():
+    parts = tables.part_bounds(landscapes())
+    said = str(claims.where_it_costs(parts, tables.part_rank_correlations(parts)))
+    assert (
+        "**int4, many**: rounding back alone costs most, +0.300 nats; where the bound is largest too" in said
+    )
+    assert "**int4, few**: rounding front alone costs most, +0.300 nats; the bound is largest in back" in said
