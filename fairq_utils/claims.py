@@ -12,7 +12,7 @@ import pandas as pd
 
 from fairq_utils.data import Dataset
 from fairq_utils.studies import Spectrum
-from fairq_utils.tables import ALL, Ends
+from fairq_utils.tables import ALL, Ends, standing_treatments
 
 Word = Literal["supported", "mixed", "contradicted", "undecided"]
 
@@ -22,8 +22,6 @@ _COLOURS: dict[Word, str] = {
     "contradicted": "#d0457b",
     "undecided": "#7d828a",
 }
-# Fewer classes in use than this, and a network hardly tells groups apart: its FVO is that of its favourite.
-_CLASSES_OF_A_STANDING_NETWORK = 2.0
 
 
 @dataclass(frozen=True)
@@ -103,10 +101,10 @@ def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
     once; `collapse` those of `tables.collapse`.
     """
     claim = "The gap between the best and the worst served group (FVO) grows as bits fall."
-    standing = collapse.loc[collapse["effective_classes"] >= _CLASSES_OF_A_STANDING_NETWORK, "treatment"]
+    standing = standing_treatments(collapse)
     violation = changes[changes["group"] == "FVO"]
     judged = violation[violation["treatment"].isin(standing)]
-    fallen = [name for name in violation["treatment"] if name not in set(standing)]
+    fallen = [name for name in violation["treatment"] if name not in standing]
     apart = f" Set apart, because the networks have collapsed: {', '.join(fallen)}." if fallen else ""
     if judged.empty:
         return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
@@ -149,10 +147,11 @@ def who_is_there(images: Dataset) -> Prose:
 
 def who_pays(accuracies: pd.DataFrame, changes: pd.DataFrame, collapse: pd.DataFrame) -> Prose:
     """Which group loses most under each treatment, and which is then worst served."""
-    fallen = set(collapse.loc[collapse["effective_classes"] < _CLASSES_OF_A_STANDING_NETWORK, "treatment"])
+    standing = standing_treatments(collapse)
     sentences = []
-    for treatment, rows in changes.groupby("treatment", sort=False):
-        if treatment in fallen:
+    for treatment in changes["treatment"].unique():
+        rows = changes[changes["treatment"] == treatment]
+        if treatment not in standing:
             sentences.append(f"- **{treatment}**: the networks have collapsed, and who loses says nothing.")
             continue
         groups = rows[~rows["group"].isin(["OA", "FVO"])]
@@ -173,17 +172,17 @@ def who_pays(accuracies: pd.DataFrame, changes: pd.DataFrame, collapse: pd.DataF
 def answers_collapse(collapse: pd.DataFrame, *, seeds: int) -> Verdict:
     """Do the networks stop to tell classes apart at two or three bits?
 
-    Supported when every seed has at every such width fallen below two classes in use, contradicted when
-    none has, mixed otherwise, undecided when no such width was asked for.
+    Supported when every network has collapsed at every such width, contradicted when none has, mixed
+    otherwise, undecided when no such width was asked for.
     """
     claim = "At two and three bits the logits say nothing any more."
     narrow = collapse[collapse["treatment"].isin(["int2", "int3"])]
     if narrow.empty:
         return Verdict(claim, "undecided", "Neither two nor three bits were asked for.")
     word: Word = "mixed"
-    if (narrow["most"] < _CLASSES_OF_A_STANDING_NETWORK).all():
+    if (narrow["standing"] == 0).all():
         word = "supported"
-    elif (narrow["fewest"] >= _CLASSES_OF_A_STANDING_NETWORK).all():
+    elif (narrow["standing"] == 1).all():
         word = "contradicted"
     said = "; ".join(
         f"{row.treatment} {row.effective_classes:.1f} ({row.fewest:.1f} to {row.most:.1f})"
@@ -193,7 +192,8 @@ def answers_collapse(collapse: pd.DataFrame, *, seeds: int) -> Verdict:
         claim,
         word,
         "Effective number of classes that the networks answer with, and its range over "
-        f"{_count(seeds, 'seed')}: {said}. Below two, nearly all answers are one and the same.",
+        f"{_count(seeds, 'seed')}: {said}. A network has collapsed that uses less than half as many classes "
+        "beyond the first as in full precision.",
     )
 
 
@@ -255,7 +255,7 @@ def at_the_narrowest(accuracies: pd.DataFrame, collapse: pd.DataFrame, *, classe
     """What is left of the networks under the last treatment of the table."""
     last = collapse.iloc[-1]
     rows = accuracies[accuracies["treatment"] == last["treatment"]].set_index("group")["estimate"]
-    standing = last["effective_classes"] >= _CLASSES_OF_A_STANDING_NETWORK
+    standing = last["treatment"] in standing_treatments(collapse)
     reading = (
         "They still tell classes apart, so that their FVO is a difference in service."
         if standing
@@ -528,7 +528,7 @@ def _of(table: pd.DataFrame, treatment: str, measure: str) -> dict[Hashable, Any
 
 def _standing(table: pd.DataFrame, collapse: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The rows whose networks still tell classes apart, and a sentence that names the others."""
-    standing = set(collapse.loc[collapse["effective_classes"] >= _CLASSES_OF_A_STANDING_NETWORK, "treatment"])
+    standing = standing_treatments(collapse)
     fallen = [name for name in table["treatment"].unique() if name not in standing]
     apart = f" Set apart, because the networks have collapsed: {', '.join(fallen)}." if fallen else ""
     return table[table["treatment"].isin(standing)], apart

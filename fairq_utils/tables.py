@@ -72,15 +72,35 @@ def collapse(predictions: Sequence[Prediction]) -> pd.DataFrame:
     """For each treatment, how far predictions have collapsed onto few classes: the average over the seeds.
 
     Each seed is measured by itself: five networks that each say one thing, but not the same, have collapsed.
-    `fewest` and `most` are the effective classes of the seeds furthest apart.
+    `fewest` and `most` are the effective classes of the seeds furthest apart. `standing` is the share of
+    seeds that use at least half as many classes beyond the first as full precision does on average (or,
+    without it, as many as there are).
     """
+    whole = [metrics.collapse(p.logits).effective_classes for p in predictions if p.treatment == FP32]
+    beyond_first = (np.mean(whole) if whole else len(predictions[0].label_names)) - 1
 
     def collapsed(own: list[Prediction]) -> pd.DataFrame:
         rows = pd.DataFrame([asdict(metrics.collapse(prediction.logits)) for prediction in own])
         classes = rows["effective_classes"]
-        return rows.mean().to_frame().T.assign(fewest=classes.min(), most=classes.max())
+        return (
+            rows.mean()
+            .to_frame()
+            .T.assign(
+                fewest=classes.min(), most=classes.max(), standing=(classes - 1 >= beyond_first / 2).mean()
+            )
+        )
 
     return _by_treatment(predictions, collapsed)
+
+
+def standing_treatments(collapse: pd.DataFrame) -> set[str]:
+    """The treatments under which most networks still tell classes apart, from the records of `collapse`.
+
+    >>> table = pd.DataFrame({"treatment": ["fp32", "int4", "int2"], "standing": [1.0, 0.8, 0.0]})
+    >>> sorted(standing_treatments(table))
+    ['fp32', 'int4']
+    """
+    return set(collapse.loc[collapse["standing"] > 0.5, "treatment"])
 
 
 def storage(
@@ -680,14 +700,13 @@ def emptiest_layer(bins: pd.DataFrame, treatment: Treatment) -> str:
 def telling(predictions: Sequence[Prediction], width: int = 0) -> Treatment:
     """The treatment to take apart: the int of that width, or for 0 the last that leaves networks standing.
 
-    A network stands while it uses at least half as many classes beyond the first as the original does. When
-    none stands it is the first treatment.
+    When none does it is the first treatment.
     """
     if width:
         return Treatment.parse(f"int{width}")
-    used = collapse(predictions).set_index("treatment")["effective_classes"] - 1
+    names = standing_treatments(collapse(predictions))
     rounded = list(dict.fromkeys(p.treatment for p in _treated(predictions)))
-    standing = [t for t in rounded if used[t.name] >= used[FP32.name] / 2]
+    standing = [treatment for treatment in rounded if treatment.name in names]
     return [t for t in [rounded[0], *standing] if isinstance(t, Treatment)][-1]
 
 

@@ -273,7 +273,8 @@ def moved(treatment: str, **measures: tuple[float, float, float]) -> pd.DataFram
 
 
 def in_use(**classes: float) -> pd.DataFrame:
-    return pd.DataFrame({"treatment": classes.keys(), "share": 0.5, "effective_classes": classes.values()})
+    table = pd.DataFrame({"treatment": classes.keys(), "share": 0.5, "effective_classes": classes.values()})
+    return table.assign(standing=(table["effective_classes"] >= 2).astype(float))
 
 
 LOW, HIGH, EVEN = (0.3, 0.2, 0.4), (1.6, 1.2, 2.0), (0.9, 0.7, 1.1)

@@ -18,7 +18,11 @@ def changes(**violation: tuple[float, float, float]) -> pd.DataFrame:
 
 def in_use(**classes: float) -> pd.DataFrame:
     table = pd.DataFrame({"treatment": classes.keys(), "share": 0.5, "effective_classes": classes.values()})
-    return table.assign(fewest=table["effective_classes"] - 0.1, most=table["effective_classes"] + 0.1)
+    return table.assign(
+        fewest=table["effective_classes"] - 0.1,
+        most=table["effective_classes"] + 0.1,
+        standing=(table["effective_classes"] >= 2).astype(float),
+    )
 
 
 RISE, FALL, UNSURE = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.1, -0.05, 0.25)
@@ -89,8 +93,11 @@ def test_the_narrowest_width_is_called_collapse_only_when_it_is():
 
 
 def collapsed(**ranges: tuple[float, float]) -> pd.DataFrame:
-    rows = [(name, 0.5, sum(ends) / 2, *ends) for name, ends in ranges.items()]
-    return pd.DataFrame(rows, columns=["treatment", "share", "effective_classes", "fewest", "most"])
+    rows = [
+        (name, 0.5, sum(ends) / 2, *ends, sum(end >= 2 for end in ends) / 2) for name, ends in ranges.items()
+    ]
+    columns = ["treatment", "share", "effective_classes", "fewest", "most", "standing"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @pytest.mark.parametrize(

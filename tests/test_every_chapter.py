@@ -16,10 +16,12 @@ SMALLER = {
     "grid_bit_widths": [3],
     "moth_seeds": [0, 1],
     "moth_bit_widths": [3],
+    "moth_train_images": 60,
+    "controls": ["bf16"],
+    "images_each": 10,
+    "images_each_layer": 10,
+    "seeds_by_layer": 2,
     "images_per_group": 6,
-    "landscape_seeds": [0, 1],
-    "layer_images": 60,
-    "layer_seeds": [0, 1],
 }
 
 

@@ -30,7 +30,8 @@ def column(*values: float) -> torch.Tensor:
 
 def collapse(**classes: float) -> pd.DataFrame:
     in_use = STANDING | classes
-    return pd.DataFrame({"treatment": in_use.keys(), "share": 0.5, "effective_classes": in_use.values()})
+    table = pd.DataFrame({"treatment": in_use.keys(), "share": 0.5, "effective_classes": in_use.values()})
+    return table.assign(standing=(table["effective_classes"] >= 2).astype(float))
 
 
 def landscape(seed: int, treatment: Treatment, *, times: float = 1.0, converged: float = 1.0) -> Landscape:

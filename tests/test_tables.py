@@ -35,8 +35,9 @@ def test_tables_pair_seeds_and_keep_each_seeds_own_collapse():
     assert change.to_dict() == pytest.approx({"many": -0.5, "few": -0.5, "OA": -0.5, "FVO": 0.0})
     # Pooled, two networks that each give one answer would look as if they used both classes.
     collapse = tables.collapse(found).set_index("treatment")
-    of_int2 = {"share": 1.0, "effective_classes": 1.0, "fewest": 1.0, "most": 1.0}
+    of_int2 = {"share": 1.0, "effective_classes": 1.0, "fewest": 1.0, "most": 1.0, "standing": 0.0}
     assert collapse.loc["int2"].to_dict() == of_int2
+    assert collapse.loc["fp32", "standing"] == 1.0  # with two labels too
     chance = tables.chance(found).set_index("treatment")
     assert chance.loc["fp32", "upper"] == 0
     assert chance.loc["int2", "upper"] >= chance.loc["int2", "median"] >= 0

@@ -151,7 +151,9 @@ def changes() -> pd.DataFrame:
 
 
 def verdict(parts: pd.DataFrame, *, share: float = 0.4, seeds: int = 3) -> claims.Verdict:
-    collapse = pd.DataFrame({"treatment": ["fp32"], "share": [share], "effective_classes": [3.0]})
+    collapse = pd.DataFrame(
+        {"treatment": ["fp32"], "share": [share], "effective_classes": [3.0], "standing": 1.0}
+    )
     return claims.small_weights_are_needed(parts, changes(), collapse, "int3", seeds=seeds)
 
 
