@@ -12,6 +12,7 @@ import subprocess
 import sys
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,6 @@ def main() -> None:
     # For the kernels that are started from here: memory that is kept makes training a fifth faster.
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
         os.environ.setdefault(name, str(2**31))
-
 
 
 _parameters_option = click.option(
@@ -114,7 +114,6 @@ def book(given: tuple[str, ...], profile: str, workers: int) -> None:
     """
     from fairq_utils import chapters
 
-    os.environ.setdefault("FAIRQ_WORKERS", str(workers))  # for the kernels, in which the chapters run
     root = chapters.book_root()
     parsed = _parse(given)
     values = chapters.load_profile(profile, root)
@@ -129,17 +128,36 @@ def book(given: tuple[str, ...], profile: str, workers: int) -> None:
     name = "-".join([Path(profile).stem if profile != "laptop" else "", *(_safe(p) for p in given)]).strip(
         "-"
     )
-    _build(root, root / "_build" / "books" / name if name else root, values)
+    _build(root, root / "_build" / "books" / name if name else root, values, workers)
 
 
-def _build(root: Path, out: Path, values: dict[str, dict[str, Any]]) -> None:
+@contextmanager
+def _workers_for_kernels(workers: int) -> Iterator[None]:
+    """One set of processes for all chapters, unless the environment names another place to run."""
+    from fairq_utils import jobs
+
+    chosen = jobs.WORKERS_VARIABLE in os.environ or jobs.SCHEDULER_VARIABLE in os.environ
+    with jobs.cluster(workers=0 if chosen or workers < 2 else workers) as client:
+        if client:
+            os.environ[jobs.SCHEDULER_VARIABLE] = client.scheduler_info()["address"]
+        try:
+            yield
+        finally:
+            if client:
+                del os.environ[jobs.SCHEDULER_VARIABLE]
+
+
+def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: int) -> None:
     from fairq_utils import chapters
 
-    for chapter in chapters.chapters(root):
+    every = chapters.chapters(root)
+    for chapter in every:
         chapters.sync(chapter)
-        todo = not chapters.executed_path(chapter, values[chapter.slug]).exists()
-        click.echo(f"{chapter.slug}: {'running' if todo else 'nothing changed'}", err=True)
-        chapters.execute(chapter, values[chapter.slug])
+    missing = [c for c in every if not chapters.executed_path(c, values[c.slug]).exists()]
+    with _workers_for_kernels(workers if missing else 0):
+        for chapter in every:
+            click.echo(f"{chapter.slug}: {'running' if chapter in missing else 'nothing changed'}", err=True)
+            chapters.execute(chapter, values[chapter.slug])
 
     built = out / "_build" / "html"
     unfinished = out / "_build" / ".unfinished"

@@ -14,10 +14,10 @@ import threading
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import filelock
 import torch
@@ -30,8 +30,10 @@ from fairq_utils.store import Item, Store, code_digest, versions
 if TYPE_CHECKING:  # importing it takes a second, which only those who use a cluster should pay
     from distributed import Client, Future
 
-WORKERS_VARIABLE = "FAIRQ_WORKERS"
-_WORTH_A_CLUSTER = 60_000  # images; below half a minute of work, starting workers costs more than it saves
+# Where a notebook's jobs run, which has no command line to say it.
+WORKERS_VARIABLE, SCHEDULER_VARIABLE = "FAIRQ_WORKERS", "FAIRQ_SCHEDULER"
+# Images; with less to do, starting workers or asking a scheduler costs more than it saves.
+_WORTH_STARTING, _WORTH_ASKING = 60_000, 5_000
 _PATIENCE_SECONDS = 300  # with a cluster that has no workers at all
 _AT_MOST_IN_FLIGHT = 400  # each holds a lock, and the usual limit is 1024 open files
 
@@ -68,8 +70,9 @@ def make(jobs: Sequence[Job], *, store: Store, client: Client | None = None) -> 
     """The item of each job: read where it exists, made where it does not, in the order of the jobs.
 
     With a `client` of a Dask cluster the jobs run there; without, in this process, unless the environment
-    variable FAIRQ_WORKERS asks for more processes and there is enough to do. Only this process writes the
-    store. What cannot be made does not keep the rest from being made: `JobsFailed` names it at the end.
+    variable FAIRQ_SCHEDULER or FAIRQ_WORKERS says otherwise and there is enough to do. Only this process
+    writes the store. What cannot be made does not keep the rest from being made: `JobsFailed` names it at
+    the end.
 
     >>> import tempfile, pathlib
     >>> store = Store(pathlib.Path(tempfile.mkdtemp()))
@@ -90,14 +93,13 @@ def make(jobs: Sequence[Job], *, store: Store, client: Client | None = None) -> 
 
 def _make_all(todo: list[Job], store: Store, client: Client | None) -> Callable[[Job], Item | None]:
     failures: dict[Job, Exception] = {}
-    workers = 0 if client else _workers_worth_starting(todo)
     total = sum(job.cost for job in todo)
-    with progress(total=total, description=_count(todo), unit="img") as bar:
-        if client:
-            _on_cluster(todo, store, client, bar, failures)
-        elif workers:
-            with cluster(workers=workers) as own:
-                _on_cluster(todo, store, cast("Client", own), bar, failures)
+    with (
+        nullcontext(client) if client else cluster(**_by_environment(todo)) as chosen,
+        progress(total=total, description=_count(todo), unit="img") as bar,
+    ):
+        if chosen:
+            _on_cluster(todo, store, chosen, bar, failures)
         else:
             _in_this_process(todo, store, bar, failures)
     if failures:
@@ -228,15 +230,17 @@ def cluster(*, workers: int = 0, scheduler: str | None = None) -> Iterator[Clien
             yield client
 
 
-def _workers_worth_starting(todo: list[Job]) -> int:
-    """How many processes to start here: as many as asked for, unless starting them would take longer."""
+def _by_environment(todo: list[Job]) -> dict[str, Any]:
+    """Where the environment wants jobs to run, as options of `cluster`; here if there is little to do."""
+    cost = sum(job.cost for job in todo)
+    if scheduler := os.environ.get(SCHEDULER_VARIABLE):
+        return {"scheduler": scheduler} if cost >= _WORTH_ASKING else {}
     asked = os.environ.get(WORKERS_VARIABLE, "0")
     if not asked.isdecimal():
         raise BadInput(f"{WORKERS_VARIABLE} is {asked!r}; expected a number of processes, such as 4.")
     beside = sum(not job.needs or all(need not in todo for need in job.needs) for job in todo)
-    worth = sum(job.cost for job in todo) >= _WORTH_A_CLUSTER
     workers = min(int(asked), beside)
-    return workers if workers > 1 and worth else 0
+    return {"workers": workers} if workers > 1 and cost >= _WORTH_STARTING else {}
 
 
 def _on_worker(function: Callable[..., Item], code: dict[str, Any], *inputs: Any) -> Item:

@@ -179,7 +179,10 @@ def treatments(bit_widths: Sequence[int] | str, *options: str) -> list[Treatment
     widths = _whole_numbers("bit_widths", bit_widths, such_as=[8, 4, 2])
     return [
         FP32,
-        *(Treatment.parse("-".join([f"int{bits}", *options])) for bits in sorted(widths, reverse=True)),
+        *(
+            Treatment.parse("-".join(filter(None, [f"int{bits}", *options])))
+            for bits in sorted(widths, reverse=True)
+        ),
     ]
 
 

@@ -334,13 +334,24 @@ def test_workers_of_other_code_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("asked", "cost", "roots", "workers"),
-    [("0", 10**9, 5, 0), ("4", 10**9, 5, 4), ("4", 10**9, 3, 3), ("4", 10**9, 1, 0), ("4", 10, 5, 0)],
+    ("asked", "cost", "roots", "chosen"),
+    [
+        ({}, 10**9, 5, {}),
+        ({"FAIRQ_WORKERS": "4"}, 10**9, 5, {"workers": 4}),
+        ({"FAIRQ_WORKERS": "4"}, 10**9, 3, {"workers": 3}),
+        ({"FAIRQ_WORKERS": "4"}, 10**9, 1, {}),
+        ({"FAIRQ_WORKERS": "4"}, 10, 5, {}),
+        ({"FAIRQ_SCHEDULER": "tcp://x:1", "FAIRQ_WORKERS": "4"}, 10**9, 1, {"scheduler": "tcp://x:1"}),
+        ({"FAIRQ_SCHEDULER": "tcp://x:1"}, 10, 5, {}),
+    ],
 )
-def test_processes_are_started_for_a_notebook_only_when_asked_and_worth_it(
-    monkeypatch, asked, cost, roots, workers
+def test_a_notebook_uses_other_processes_only_when_asked_and_worth_it(
+    monkeypatch, asked, cost, roots, chosen
 ):
-    monkeypatch.setenv(jobs.WORKERS_VARIABLE, asked)
+    for name in ("FAIRQ_WORKERS", "FAIRQ_SCHEDULER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
     first = [Job(kind="x", identity={"name": str(n)}, function=draw, cost=cost) for n in range(roots)]
     later = [Job(kind="x", identity={"name": "later"}, function=draw, needs=(need,)) for need in first]
-    assert jobs._workers_worth_starting([*first, *later]) == workers
+    assert jobs._by_environment([*first, *later]) == chosen
