@@ -129,16 +129,17 @@ def size_and_difficulty(predictions: Sequence[Prediction], *, level: float = 0.9
     """Records: by how many more points Others lose than the species do, on moths of each kind.
 
     The predictions are of the four kinds of moths, at full precision and under other treatments, from the
-    same seeds. Beside the four, `size` and `difficulty` say what each of the two adds, on average over the
-    other. Negative: it makes Others lose more. Intervals cover other images and other seeds. Kinds share
-    part of their images, of which the intervals make no use.
+    same seeds. `before` is the accuracy of Others at full precision. Beside the four, `size` and `difficulty`
+    say what each of the two adds, on average over the other. Negative: it makes Others lose more. Intervals
+    cover other images and other seeds. Kinds share part of their images, of which the intervals make no use.
     """
     rows = []
     treated = dict.fromkeys(p.treatment for p in predictions if p.treatment != FP32)
     for treatment in treated:
         gaps = {kind: _gap_of_others(predictions, kind, treatment) for kind in _KINDS}
         for kind, gap in gaps.items():
-            rows.append({"treatment": treatment.name, "effect": kind} | _sum_of([(1.0, gap)], level))
+            named: dict[str, Any] = {"treatment": treatment.name, "effect": kind, "before": gap.before}
+            rows.append(named | _sum_of([(1.0, gap)], level))
         for effect, place in (("size", 0), ("difficulty", 1)):
             signed = [((0.5 if _KINDS[kind][place] else -0.5), gap) for kind, gap in gaps.items()]
             rows.append({"treatment": treatment.name, "effect": effect} | _sum_of(signed, level))
@@ -162,6 +163,7 @@ class _Gap:
     of_images: float
     freedom: float
     n: int
+    before: float  # the accuracy of Others at full precision
 
 
 def _gap_of_others(predictions: Sequence[Prediction], kind: str, treatment: Treatment | Ablation) -> _Gap:
@@ -178,9 +180,9 @@ def _gap_of_others(predictions: Sequence[Prediction], kind: str, treatment: Trea
         variances.append(weight**2 * values.mean(axis=0).var(ddof=1) / values.shape[1])
         parts.append(variances[-1] ** 2 / (values.shape[1] - 1))
     variance = sum(variances)
-    return _Gap(
-        by_seed, variance, variance**2 / sum(parts) if variance else np.inf, int((groups == others).sum())
-    )
+    freedom = variance**2 / sum(parts) if variance else np.inf
+    is_other = groups == others
+    return _Gap(by_seed, variance, freedom, int(is_other.sum()), float(before[:, is_other].mean()))
 
 
 def _sum_of(signed: Sequence[tuple[float, _Gap]], level: float) -> dict[str, float]:

@@ -115,8 +115,13 @@ def test_collapse_is_judged_at_two_and_three_bits_in_every_seed(table, word):
 
 
 def effects(size, difficulty) -> pd.DataFrame:
-    rows = [("int3", "size", *size), ("int3", "difficulty", *difficulty), ("int3", "moths", *FALL)]
-    return pd.DataFrame(rows, columns=["treatment", "effect", "estimate", "lower", "upper"])
+    nothing = float("nan")
+    rows = [
+        ("int3", "size", nothing, *size),
+        ("int3", "difficulty", nothing, *difficulty),
+        ("int3", "moths", 0.25, *FALL),
+    ]
+    return pd.DataFrame(rows, columns=["treatment", "effect", "before", "estimate", "lower", "upper"])
 
 
 @pytest.mark.parametrize(
@@ -133,7 +138,8 @@ def test_size_or_difficulty(size, difficulty, word):
     verdict = claims.size_or_difficulty(effects(size, difficulty), seeds=3)
     assert verdict.word == word
     assert "int3, size" in verdict.because
-    assert "moths" not in verdict.because
+    assert ("less is surely lost with difficulty at int3" in verdict.because) is (difficulty == RISE)
+    assert verdict.because.endswith("Others were right on moths 25.0 %.")
 
 
 def stored(best: float) -> pd.DataFrame:

@@ -365,7 +365,11 @@ def test_sentences_hold_the_numbers_of_the_tables():
     equal = claims.who_is_compared(Ends("many", "few", 50, 50), table.assign(n=64), "test")
     assert str(equal).endswith("measured on 64 test images of each group.")
     assert "no group is a minority" in str(equal)
-    assert "| fp32 | 9 of 9 | ≤ 5 | ≤ 5.0 % |" in str(claims.eigenvalues_reached(table))
+    said = str(claims.eigenvalues_reached(table))
+    assert (
+        "- **fp32**: 9 of 9 eigenvalues reached by at most 5 products, each within 5.0 % of its value."
+        in said
+    )
     missed = str(claims.eigenvalues_reached(tables.landscape([landscape(0, FP32, converged=0.0)])))
     assert "fp32 few seed 0 (residual 0.5 of 40)" in missed
     bounds = tables.bounds(landscapes(), predictions())

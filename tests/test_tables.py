@@ -101,6 +101,7 @@ def test_the_effects_of_size_and_difficulty_are_those_that_were_put_in():
     for kind in KINDS:
         assert effects.loc[kind, "lower"] <= -lost[kind] <= effects.loc[kind, "upper"]
         assert effects.loc[kind, "n"] == 400
+        assert effects.loc[kind, "before"] == 1.0
     # On average over the other: size adds (50 + 10 - 40 - 0) / 2 points, difficulty (50 + 40 - 10 - 0) / 2.
     assert effects.loc["size", "lower"] < -0.1 < effects.loc["size", "upper"] < 0
     assert effects.loc["difficulty", "lower"] < -0.4 < effects.loc["difficulty", "upper"] < 0
