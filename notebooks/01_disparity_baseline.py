@@ -120,7 +120,8 @@ claims.who_pays(accuracies, changes, collapse)
 figures.violation_by_treatment(accuracies, tables.chance(predictions), collapse)
 
 # %% tags=["hide-input"]
-claims.violation_grows(changes, collapse, seeds=len(trained))
+grows = claims.violation_grows(changes, collapse, seeds=len(trained))
+grows
 
 # %% [markdown]
 # ## Disparity or collapse?
@@ -135,7 +136,8 @@ figures.confusion([p for p in predictions if p.treatment in (treatments[0], trea
 claims.at_the_narrowest(accuracies, collapse, classes=len(images.label_names))
 
 # %% tags=["hide-input"]
-claims.answers_collapse(collapse, seeds=len(trained))
+silent = claims.answers_collapse(collapse, seeds=len(trained))
+silent
 
 # %% [markdown]
 # ## Another grid, another story?
@@ -179,6 +181,15 @@ figures.size_and_difficulty(effects)
 
 # %% tags=["hide-input"]
 claims.size_or_difficulty(effects, seeds=len(moth_seeds))
+
+# %% [markdown]
+# ## Verdict
+
+# %% tags=["hide-input"]
+claims.together(
+    "With fewer bits the gap grows, and at two or three bits the logits say nothing any more.",
+    [grows, silent],
+)
 
 # %% [markdown]
 # **Try it yourself.** Other widths need no new training, only a few seconds:
