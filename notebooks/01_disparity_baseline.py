@@ -53,7 +53,6 @@ grids: list[str] = ["mse", "channel", "mse-channel"]  # other ways to choose the
 grid_bit_widths: list[int] = [4, 3, 2]  # widths at which they are compared
 moth_seeds: list[int] = [0, 1, 2]  # for the last section, on moths whatever `dataset` is
 moth_bit_widths: list[int] = [4, 3]  # likewise
-moth_grid: str = "mse-channel"  # likewise; one that leaves networks standing
 moth_train_images: int = 0  # likewise; 0 for 6000
 
 # %% tags=["hide-input"]
@@ -173,7 +172,7 @@ claims.grid_matters(stored)
 kinds = ("moths", "moths-by-size", "moths-by-difficulty", "moths-equal")
 moths = {"seeds": moth_seeds, "train_images": moth_train_images, "test_images": test_images}
 four = [study for kind in kinds for study in studies.studies(dataset=kind, **moths, **recipe)]
-of_kinds = studies.predictions(four, studies.treatments(moth_bit_widths, moth_grid))
+of_kinds = studies.predictions(four, studies.treatments(moth_bit_widths, "mse-channel"))
 effects = tables.size_and_difficulty(of_kinds, level=1 - 0.05 / (2 * len(moth_bit_widths)))
 
 # %% tags=["hide-input"]
