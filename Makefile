@@ -1,5 +1,6 @@
 # `make` lists the targets. Each one makes .venv when it is missing; nothing is done twice.
 PYTHON ?= python3
+PROFILE ?= laptop
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -24,8 +25,8 @@ $(STAMP): requirements.txt pyproject.toml
 peers: $(STAMP) ## add other people's quantizers and Hessians, to test and time ours against
 	$(BIN)/python -m pip install --quiet --requirement requirements-peers.txt
 
-book: $(STAMP) ## run the chapters that changed and build the book
-	$(BIN)/fairq book
+book: $(STAMP) ## run the chapters that changed and build the book; PROFILE=full for more seeds and images
+	$(BIN)/fairq book --profile $(PROFILE)
 
 test: $(STAMP) ## run every test
 	$(BIN)/python -m pytest
