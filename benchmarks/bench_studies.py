@@ -55,7 +55,7 @@ def cases() -> Iterator[dict]:
         "case": "a sweep over 4 tiny studies: 2 workers over 1",
         "measured": two / one,
         "unit": "",
-        "limit": 0.75,
+        "limit": 0.9,
         "peer": "one worker",
         "note": f"{two:.1f} s against {one:.1f} s; needs 2 idle cores",
     }
