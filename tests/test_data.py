@@ -3,7 +3,6 @@ import os
 import pathlib
 import shutil
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable
 
@@ -467,18 +466,17 @@ def test_the_description_tells_what_was_left_out(portraits):
 
 @pytest.fixture(scope="module")
 def real() -> pathlib.Path:
-    real = pathlib.Path(os.environ.get("FAIRQ_TEST_DATA", ROOT.parent / "shared" / "data"))
+    folder = os.environ.get("FAIRQ_TEST_DATA")
+    if not folder:
+        pytest.skip("FAIRQ_TEST_DATA is not set: expected a folder with UTKFace and FairFace")
     for file in ("utkface_index.csv", "fairface_label_train.csv"):
-        if not (real / file).exists():
-            pytest.skip(f"{real / file} is missing: set FAIRQ_TEST_DATA to the folder with the real data")
-    return real
+        if not (pathlib.Path(folder) / file).exists():
+            pytest.skip(f"FAIRQ_TEST_DATA holds no {file}")
+    return pathlib.Path(folder)
 
 
 def test_utkface_has_the_counts_of_its_index(real):
     settings = DataSettings(name="utkface", root=str(real), image_size=16)
-    begin = time.perf_counter()
-    settings.identity()
-    assert time.perf_counter() - begin < 5
     dataset = settings.load()
 
     index = pd.read_csv(real / "utkface_index.csv")
