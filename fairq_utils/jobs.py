@@ -201,7 +201,7 @@ def cluster(*, workers: int = 0, scheduler: str | None = None) -> Iterator[Clien
     with dask.config.set(_DASK):
         if scheduler:
             try:
-                client = Client(scheduler, timeout="5s", set_as_default=False)
+                client = Client(scheduler, timeout="3s", set_as_default=False)
             except (OSError, ValueError) as error:
                 raise BadInput(
                     f"scheduler is {scheduler!r}, where nothing answers; expected the address of a running "
