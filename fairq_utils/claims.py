@@ -101,11 +101,7 @@ def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
     once; `collapse` those of `tables.collapse`.
     """
     claim = "The gap between the best and the worst served group (FVO) grows as bits fall."
-    standing = standing_treatments(collapse)
-    violation = changes[changes["group"] == "FVO"]
-    judged = violation[violation["treatment"].isin(standing)]
-    fallen = [name for name in violation["treatment"] if name not in standing]
-    apart = f" Set apart, because the networks have collapsed: {', '.join(fallen)}." if fallen else ""
+    judged, apart = _standing(changes[changes["group"] == "FVO"], collapse)
     if judged.empty:
         return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
     word = word_for(judged)

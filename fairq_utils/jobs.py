@@ -62,8 +62,12 @@ class Job:
     @cached_property
     def code(self) -> dict[str, Any]:
         """What must be the same wherever the job runs."""
-        function = getattr(self.function, "func", self.function)
-        return {"code": code_digest(function.__module__), "versions": versions("torch", "torchvision")}
+        return _code(self.function)
+
+
+def _code(function: Callable[..., Item]) -> dict[str, Any]:
+    module = getattr(function, "func", function).__module__
+    return {"code": code_digest(module), "versions": versions("torch", "torchvision")}
 
 
 def make(jobs: Sequence[Job], *, store: Store, client: Client | None = None) -> list[Item]:
@@ -245,11 +249,7 @@ def _by_environment(todo: list[Job]) -> dict[str, Any]:
 
 def _on_worker(function: Callable[..., Item], code: dict[str, Any], *inputs: Any) -> Item:
     """What a worker does: refuse to compute by other code than the caller's, then compute."""
-    own = {
-        "code": code_digest(getattr(function, "func", function).__module__),
-        "versions": versions("torch", "torchvision"),
-    }
-    if own != code:
+    if _code(function) != code:
         raise BadInput(
             f"the worker on {os.uname().nodename} runs another fairq_utils or another torch than the caller; "
             "expected the same: install the same on both, and start the workers again."

@@ -16,8 +16,7 @@ def progress(*, total: int, description: str, unit: str = "it") -> tqdm:
     >>> with progress(total=2, description="two steps") as bar:
     ...     _ = bar.update(2)
     """
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    shown = os.environ.get("FAIRQ_PROGRESS", str(int(watched))) == "1"
+    shown = os.environ.get("FAIRQ_PROGRESS", str(int(sys.stderr.isatty() or _in_notebook()))) == "1"
     return tqdm(
         total=total,
         desc=description,
@@ -28,3 +27,9 @@ def progress(*, total: int, description: str, unit: str = "it") -> tqdm:
         mininterval=0.5,
         file=sys.stderr,
     )
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a kernel; having imported the library of kernels does not make it one."""
+    kernels = sys.modules.get("ipykernel.kernelapp")
+    return kernels is not None and kernels.IPKernelApp.initialized()
