@@ -24,7 +24,7 @@ import torch
 from tqdm.std import tqdm
 
 from fairq_utils.errors import BadInput, JobsFailed
-from fairq_utils.progress import progress
+from fairq_utils.progress import Report, progress, reporting
 from fairq_utils.store import Item, Store, code_digest, versions
 
 if TYPE_CHECKING:  # importing it takes a second, which only those who use a cluster should pay
@@ -43,7 +43,8 @@ class Job:
     """One item of the store, and how it is made.
 
     `function` is called with `data`, then with the item of each job in `needs`, and `report=` to be told
-    how much of `cost` is done. It is to be importable, or a `functools.partial` of what is.
+    how much of `cost` is done, and how it stands. It is to be importable, or a `functools.partial` of
+    what is.
     `cost` is in images that pass through a network, of which a backward pass counts as two.
     """
 
@@ -130,7 +131,7 @@ def _count(jobs: Iterable[Job]) -> str:
 _ALONE = threading.Lock()  # PyTorch's number of threads and its random state belong to the whole process
 
 
-def run(function: Callable[..., Item], *inputs: Any, report: Callable[[int], object]) -> Item:
+def run(function: Callable[..., Item], *inputs: Any, report: Report) -> Item:
     """Call the function as it is called everywhere: with one thread, and nothing else beside it."""
     with _ALONE:
         threads = torch.get_num_threads()
@@ -152,7 +153,7 @@ def _in_this_process(todo: list[Job], store: Store, bar: tqdm, failures: dict[Jo
             inputs = [item(need) for need in job.needs]
             bar.set_postfix_str(job.name)
             try:
-                return run(job.function, job.data, *inputs, report=bar.update)
+                return run(job.function, job.data, *inputs, report=reporting(bar, job.name))
             except Exception as error:
                 raise _Failed from error
 
@@ -254,7 +255,7 @@ def _on_worker(function: Callable[..., Item], code: dict[str, Any], *inputs: Any
             f"the worker on {os.uname().nodename} runs another fairq_utils or another torch than the caller; "
             "expected the same: install the same on both, and start the workers again."
         )
-    return run(function, *inputs, report=lambda done: None)
+    return run(function, *inputs, report=lambda done, said="": None)
 
 
 def _itself(value: Any) -> Any:

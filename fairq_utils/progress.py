@@ -4,8 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Protocol
 
 from tqdm.std import tqdm
+
+
+class Report(Protocol):
+    """Is told how much more is done, and now and then how it stands."""
+
+    def __call__(self, done: int, said: str = "") -> object:
+        """`done`: how much more; `said`: a few words on how it stands."""
+
+
+def reporting(bar: tqdm, name: str = "") -> Report:
+    """A report that moves the bar, and shows what is said beside the name.
+
+    >>> with progress(total=2, description="two steps") as bar:
+    ...     reporting(bar)(1, "loss 0.5")
+    """
+
+    def report(done: int, said: str = "") -> None:
+        bar.update(done)
+        if said:
+            bar.set_postfix_str(f"{name} {said}".strip())
+
+    return report
 
 
 def progress(*, total: int, description: str, unit: str = "it") -> tqdm:

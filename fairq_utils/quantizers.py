@@ -1001,16 +1001,16 @@ _BAKED = "quantized_weights"  # where a baked model keeps what `describe` says o
 def describe(model: nn.Module) -> pd.DataFrame:
     """What was quantized: a row for each weight, and one for each layer whose inputs are rounded.
 
-    `layer`; `shape`; `bits` of a code; `scale` (the median, where there are several); `zero_share` (the share
-    of weights that are exactly zero); `error` (root mean square of the rounding error over that of the
+    `layer`; `shape`; `bits` of a code; `lowest` and `highest`, the outermost codes that weights have; `scale`
+    (the median, where there are several); `zero_share` (of weights that are exactly zero); `error` (root mean square of the rounding error over that of the
     weights); `bytes` (packed codes with their scales, zero points and tables). A baked model tells what it
-    was baked from. An input has no shape, zero share or error of its own.
+    was baked from. An input has no shape, codes, zero share or error of its own.
 
     >>> layer = torch.nn.Linear(2, 1, bias=False)
     >>> _ = layer.weight.data.copy_(torch.tensor([[1.4, -0.3]]))
     >>> describe(quantize_model(layer, UniformQuantizer(4))).round(3)
-        layer   shape  bits  scale  zero_share  error  bytes
-    0  weight  (1, 2)     4    0.2         0.0   0.07      5
+        layer   shape  bits  lowest  highest  scale  zero_share  error  bytes
+    0  weight  (1, 2)     4      -2        7    0.2         0.0   0.07      5
 
     An error near 1 means that hardly anything is left of the layer.
     """
@@ -1025,7 +1025,8 @@ def _table(model: nn.Module) -> pd.DataFrame:
     for name, module in model.named_modules():
         if isinstance(module, _InputQuantizer):
             rows.append(_row(name.removesuffix("_quantizer"), module.grid()))
-    return pd.DataFrame(rows, columns=["layer", "shape", "bits", "scale", "zero_share", "error", "bytes"])
+    columns = ["layer", "shape", "bits", "lowest", "highest", "scale", "zero_share", "error", "bytes"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _rows_of_weights(model: nn.Module) -> list[dict[str, Any]]:
@@ -1042,11 +1043,14 @@ def _row_of_weight(place: _Place) -> dict[str, Any]:
     grid = place.quantizer.grid(place.original)
     values, weight = _arithmetic(grid(place.original)), _arithmetic(place.original)
     norm = float(weight.norm())
+    has_codes = weight.numel() and not isinstance(grid, _HalfGrid)
+    ends = grid.codes(place.original).aminmax() if has_codes else ()
     return _row(place.name, grid) | {
         "shape": tuple(weight.shape),
         "zero_share": _zeros(values) / max(values.numel(), 1),
         "error": float((values - weight).norm()) / norm if norm else 0.0,
         "bytes": math.ceil(weight.numel() * grid.bits / 8) + grid.nbytes,
+        **{name: int(code) for name, code in zip(("lowest", "highest"), ends, strict=False)},
     }
 
 

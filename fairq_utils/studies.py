@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,13 @@ from fairq_utils.ablations import Ablation
 from fairq_utils.architectures import build, weights_digest
 from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
-from fairq_utils.fairqat import FairQAT
+from fairq_utils.fairqat import TUNING, validation_images
 from fairq_utils.landscape import SpectralDensity
 from fairq_utils.metrics import correct_answers
-from fairq_utils.store import Item, Store, code_digest, versions
+from fairq_utils.progress import Report
+from fairq_utils.store import Item, Store, canonical, code_digest, versions
 from fairq_utils.surveys import Survey
-from fairq_utils.training import Recipe, default_device, predict, train
+from fairq_utils.training import Checkpoint, Recipe, default_device, predict, train
 from fairq_utils.treatments import FP32, Treatment
 
 if TYPE_CHECKING:
@@ -38,9 +39,10 @@ _ABLATING = code_digest("fairq_utils.ablations", without=("fairq_utils.data",))
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Everything that decides one full-precision network.
+    """Everything that decides one full-precision network, and how treatments train it further.
 
     `weights`: where training begins: None at random ones, "imagenet" at those of a file that you have.
+    `tuning`: the recipe of treatments that train.
 
     >>> Study(seed=3).name
     'moths-resnet18-32px-seed3'
@@ -54,6 +56,7 @@ class Study:
     arch: str = "resnet18"
     weights: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    tuning: Recipe = TUNING
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,7 +73,7 @@ class Study:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Logits, labels and groups of one treated network on the test images."""
+    """Logits, labels and groups of one treated network on the test images, or those of another split."""
 
     study: Study
     treatment: Treatment | Ablation
@@ -81,6 +84,7 @@ class Prediction:
     group_names: tuple[str, ...]
     fingerprint: str = ""  # of the images
     device: str = ""  # that ran the network
+    split: str = "test"
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -134,11 +138,12 @@ def studies(
     weights: str = "",
     recipe: Recipe | None = None,
     epochs: int = 0,
+    tuning_epochs: int = 0,
 ) -> list[Study]:
     """The same study for each training seed, from the plain values that a notebook or a command gives.
 
     Nothing ("" or 0) stands for the default: the data set's own label and group, all of its images, the
-    recipe's own epochs.
+    recipes' own epochs, where `tuning_epochs` are those of treatments that train.
 
     >>> [study.seed for study in studies(seeds=[0, 1], dataset="moths")]
     [0, 1]
@@ -158,8 +163,9 @@ def studies(
     )
     recipe = recipe or Recipe()
     recipe = replace(recipe, epochs=epochs) if epochs else recipe
+    tuning = replace(TUNING, epochs=tuning_epochs) if tuning_epochs else TUNING
     return [
-        Study(dataset=settings, arch=arch, weights=weights or None, recipe=recipe, seed=seed)
+        Study(dataset=settings, arch=arch, weights=weights or None, recipe=recipe, tuning=tuning, seed=seed)
         for seed in _whole_numbers("seeds", seeds, such_as=[0, 1, 2])
     ]
 
@@ -237,20 +243,22 @@ def predictions(
     treatments: Sequence[Treatment | Ablation],
     *,
     each: int = 0,
+    split: str = "test",
     store: Store | None = None,
     client: Client | None = None,
 ) -> list[Prediction]:
     """What each treated network says of the test images of its study: read, or made when missing.
 
     `each`: at most so many images of each group, for what is many times repeated; 0 for all.
+    `split`: test; train; or validation, the training images that further training was not shown.
     With a `client` of a Dask cluster, what is missing is made there.
     """
     store = store or Store()
     asked = [(plan, treatment) for plan in _plans(studies, store) for treatment in treatments]
-    wanted = [plan.prediction(treatment, each) for plan, treatment in asked]
+    wanted = [plan.prediction(treatment, each, split) for plan, treatment in asked]
     items = jobs.make(wanted, store=store, client=client)
     return [
-        _as_prediction(plan, treatment, item, each)
+        _as_prediction(plan, treatment, item, each, split)
         for (plan, treatment), item in zip(asked, items, strict=True)
     ]
 
@@ -274,24 +282,35 @@ def stored_predictions(
     return found
 
 
-def _as_prediction(plan: _Plan, treatment: Treatment | Ablation, item: Item, each: int = 0) -> Prediction:
-    test = _test(plan.images, each)
+def _as_prediction(
+    plan: _Plan, treatment: Treatment | Ablation, item: Item, each: int = 0, split: str = "test"
+) -> Prediction:
+    shown = _places(plan.images, each, split)
     return Prediction(
         plan.study,
         treatment,
         item.tensors["logits"],
-        plan.images.labels[test],
-        plan.images.groups[test],
+        plan.images.labels[shown],
+        plan.images.groups[shown],
         plan.images.label_names,
         plan.images.group_names,
         fingerprint=plan.images.fingerprint,
         device=item.info["device"],
+        split=split,
     )
 
 
-def _test(images: Dataset, each: int) -> Tensor:
-    """The places of the test images, or of at most so many of each group."""
-    places = (~images.is_train).nonzero()[:, 0]
+def _places(images: Dataset, each: int, split: str) -> Tensor:
+    """The places of the images of that split, or of at most so many of each group."""
+    if split == "test":
+        shown = ~images.is_train
+    elif split == "train":
+        shown = images.is_train & ~validation_images(images)
+    elif split == "validation":
+        shown = validation_images(images)
+    else:
+        raise BadInput(f"split is {split!r}; expected test, train or validation.")
+    places = shown.nonzero()[:, 0]
     return places[_of_each(images.groups[places], each)] if each else places
 
 
@@ -420,6 +439,7 @@ class _Plan:
 
     study: Study
     images: Dataset
+    store: Store
 
     @cached_property
     def original(self) -> jobs.Job:
@@ -439,7 +459,7 @@ class _Plan:
         return jobs.Job(
             kind="networks",
             identity=identity,
-            function=partial(_train, study),
+            function=partial(_train, study, self._checkpoint(identity)),
             data=self.images,
             cost=cost,
         )
@@ -448,23 +468,25 @@ class _Plan:
         """The network whose weights the treatment rounds: the original, or one that was trained further."""
         if isinstance(treatment, Ablation) or not treatment.trains:
             return self.original
+        trained = treatment.as_trained
         identity = {
-            "name": f"{self.study.name}-{treatment.name}",
+            "name": f"{self.study.name}-{trained.name}",
             "network": self.original.identity,
-            "treatment": treatment.name,
+            "treatment": trained.name,
+            "recipe": asdict(self.study.tuning),
             "code": _TREATING,
         }
         return jobs.Job(
             kind="networks",
             identity=identity,
-            function=partial(_retrain, self.study, treatment),
+            function=partial(_retrain, self.study, trained, self._checkpoint(identity)),
             data=self.images,
             needs=(self.original,),
-            cost=3 * FairQAT(None).recipe.epochs * self._count_train,
+            cost=3 * trained.images_seen(self.images, self.study.tuning),
         )
 
-    def prediction(self, treatment: Treatment | Ablation, each: int = 0) -> jobs.Job:
-        """Run the treated network over the test images, or over at most so many of each group."""
+    def prediction(self, treatment: Treatment | Ablation, each: int = 0, split: str = "test") -> jobs.Job:
+        """Run the treated network over the images of a split, or over at most so many of each group."""
         network = self.network(treatment)
         identity = {
             "name": f"{self.study.name}-{treatment.name}",
@@ -474,11 +496,13 @@ class _Plan:
         }
         return jobs.Job(
             kind="predictions",
-            identity=identity | ({"each": each} if each else {}),
-            function=partial(_predict, self.study, treatment, each),
+            identity=identity
+            | ({"each": each} if each else {})
+            | ({"split": split} if split != "test" else {}),
+            function=partial(_predict, self.study, treatment, each, split),
             data=self.images,
             needs=(network,),
-            cost=len(_test(self.images, each)),
+            cost=len(_places(self.images, each, split)),
         )
 
     def landscape(self, treatment: Treatment, survey: Survey, look: str) -> jobs.Job:
@@ -500,6 +524,11 @@ class _Plan:
             cost=surveys.cost(self.images, survey),
         )
 
+    def _checkpoint(self, identity: dict[str, Any]) -> Checkpoint:
+        return Checkpoint(
+            self.store.path("checkpoints", identity), about={"fairq": canonical({"identity": identity})}
+        )
+
     @cached_property
     def _count_train(self) -> int:
         return int(self.images.is_train.sum())
@@ -511,11 +540,11 @@ def _plans(studies: Iterable[Study], store: Store) -> list[_Plan]:
     for study in studies:
         if study.dataset not in images:
             images[study.dataset] = dataset(study, store=store)
-        plans.append(_Plan(study, images[study.dataset]))
+        plans.append(_Plan(study, images[study.dataset], store))
     return plans
 
 
-def _train(study: Study, images: Dataset, *, report: Callable[[int], object]) -> Item:
+def _train(study: Study, checkpoint: Checkpoint, images: Dataset, *, report: Report) -> Item:
     trained = train(
         study.arch,
         images.images[images.is_train],
@@ -526,31 +555,49 @@ def _train(study: Study, images: Dataset, *, report: Callable[[int], object]) ->
         weights=study.weights,
         description=study.name,
         report=report,
+        checkpoint=_where_the_store_is(checkpoint),
     )
     return Item(trained.state_dict(), _where())
 
 
 def _retrain(
-    study: Study, treatment: Treatment, images: Dataset, original: Item, *, report: Callable[[int], object]
+    study: Study,
+    treatment: Treatment,
+    checkpoint: Checkpoint,
+    images: Dataset,
+    original: Item,
+    *,
+    report: Report,
 ) -> Item:
-    network = _filled(study, images, original)
     trained = treatment.train(
-        network, images, seed=study.seed, description=f"{study.name} {treatment.name}", report=report
+        _filled(study, images, original),
+        images,
+        recipe=study.tuning,
+        seed=study.seed,
+        description=f"{study.name} {treatment.name}",
+        report=report,
+        checkpoint=_where_the_store_is(checkpoint),
     )
     return Item(trained.state_dict(), _where())
+
+
+def _where_the_store_is(checkpoint: Checkpoint) -> Checkpoint | None:
+    """On the machine of a worker, the store of the caller may not exist."""
+    return checkpoint if checkpoint.path.parents[1].is_dir() else None
 
 
 def _predict(
     study: Study,
     treatment: Treatment | Ablation,
     each: int,
+    split: str,
     images: Dataset,
     network: Item,
     *,
-    report: Callable[[int], object],
+    report: Report,
 ) -> Item:
     treated = _treated(study, treatment, images, network).to(default_device())
-    logits = predict(treated, images.images[_test(images, each)])
+    logits = predict(treated, images.images[_places(images, each, split)])
     report(len(logits))
     return Item({"logits": logits}, _where())
 
@@ -563,7 +610,7 @@ def _survey(
     images: Dataset,
     network: Item,
     *,
-    report: Callable[[int], object],
+    report: Report,
 ) -> Item:
     treated = _treated(study, treatment, images, network)
     if look == "change":  # only of treatments that round the very network that is given

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
@@ -15,6 +15,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from fairq_utils import landscape
 from fairq_utils.data import Dataset
 from fairq_utils.errors import BadInput
+from fairq_utils.progress import Report
 from fairq_utils.store import Item
 from fairq_utils.training import default_device, to_input
 
@@ -22,8 +23,6 @@ _FEWEST_PARTS, _MOST_PARTS = 4, 8
 _STEPS = torch.linspace(-0.5, 1.5, 9, dtype=torch.float64)  # 0 the original, 1 the rounded network
 _EACH_PRODUCT = 6  # passes forward that a product of Hessian and vector takes as long as
 _USUAL_PRODUCTS = 6
-
-Report = Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True)

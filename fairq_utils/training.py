@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairq_utils.architectures import build
 from fairq_utils.errors import BadInput
-from fairq_utils.progress import progress
+from fairq_utils.progress import Report, progress, reporting
+
+# What is to become small: of a batch, its logits, its labels, and the places of its images.
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +59,39 @@ class Recipe:
             raise BadInput(f"shift is {self.shift!r}; expected a share of the image from 0 to below 0.5.")
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file from which an interrupted training goes on, to the same weights; it is gone at the end.
+
+    It is written after an epoch when `every_seconds` have passed. A file of another training is refused;
+    one that is damaged is not used. `about` goes into its header.
+    """
+
+    path: Path
+    every_seconds: float = 30.0
+    about: dict[str, str] = field(default_factory=dict)
+
+    def read(self, run: str) -> dict[str, Tensor] | None:
+        """What was written last by that run, or nothing."""
+        with suppress(FileNotFoundError, safetensors.SafetensorError):
+            with safetensors.safe_open(self.path, framework="pt") as file:
+                if file.metadata().get("run") != run:
+                    raise BadInput(
+                        f"the checkpoint {self.path} is of another training; expected one of this network, "
+                        "recipe and seed: name another file, or delete this one."
+                    )
+            return safetensors.torch.load_file(self.path)
+        return None
+
+    def write(self, run: str, state: dict[str, Tensor]) -> None:
+        """Write the state, whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.part")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        safetensors.torch.save_file(tensors, part, metadata=self.about | {"run": run})
+        part.replace(self.path)
+
+
 def default_device() -> torch.device:
     """The accelerator when there is one, else the CPU.
 
@@ -73,7 +114,8 @@ def train(
     weights: str | None = None,
     device: torch.device | None = None,
     description: str = "training",
-    report: Callable[[int], object] | None = None,
+    report: Report | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> nn.Module:
     """Train a network of that architecture on uint8 images (N x 3 x H x W); it comes back in eval mode.
 
@@ -96,6 +138,7 @@ def train(
         device=device,
         description=description,
         report=report,
+        checkpoint=checkpoint,
     )
 
 
@@ -106,21 +149,26 @@ def fit(
     *,
     recipe: Recipe = Recipe(),
     seed: int = 0,
-    example_weights: Tensor | None = None,
+    loss: Loss | None = None,
     rows: Callable[[torch.Generator], Tensor] | None = None,
+    after_epoch: Callable[[nn.Module], str] | None = None,
     device: torch.device | None = None,
     description: str = "training",
-    report: Callable[[int], object] | None = None,
+    report: Report | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> nn.Module:
     """Train this very network further; it comes back on the CPU, in eval mode.
 
     The seed decides the order of the images and how each is moved: two runs on one machine with as many
     threads give equal weights. PyTorch's global random state is left as it was.
 
-    `example_weights`: how much the loss of each image counts.
+    `loss`: of the logits, the labels and the rows of a batch; by default the mean cross entropy. One that
+    changes as it goes is to be an `nn.Module` with buffers, so that a checkpoint can hold them.
     `rows`: draws the images of one epoch, each as often as it is to be seen; by default each once.
-    `report`: is told after each step how many images passed, a backward pass counting as two; without it
-    a progress bar is drawn.
+    `after_epoch`: is given the network in between, and says how it stands.
+    `report`: is told after each step how many images passed, a backward pass counting as two, and after
+    each epoch the loss; without it a progress bar is drawn.
+    `checkpoint`: where an interrupted training goes on.
 
     >>> images = torch.randint(0, 256, (8, 3, 4, 4), dtype=torch.uint8)
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
@@ -133,8 +181,9 @@ def fit(
     network = network.to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing from the stub
     images, labels = images.to(device), labels.to(device)
-    if example_weights is not None:
-        example_weights = example_weights.to(device)
+    loss = loss or _mean_loss
+    if isinstance(loss, nn.Module):
+        loss = loss.to(device)
 
     # Drawn on the CPU whatever the device, so that every device sees the same images in the same order.
     random = torch.Generator().manual_seed(seed)
@@ -151,32 +200,45 @@ def fit(
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle((step + 1) / (total + 1)))
+    run = json.dumps([description, asdict(recipe), seed, len(images), seen])
+    begun, written = 0, time.monotonic()
     network.train()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         torch.manual_seed(seed)  # of dropout, where the architecture has it
+        if checkpoint and (state := checkpoint.read(run)):
+            begun = _restore(state, network, optimizer, loss, random)
         if report is None:
             bar = stack.enter_context(
                 progress(total=3 * batch_size * total, description=description, unit="img")
             )
-            report = bar.update
-        for _ in range(recipe.epochs):
-            for batch in rows(random).to(device).split(batch_size)[:steps]:
+            report = reporting(bar)
+        report(3 * batch_size * steps * begun)
+        for epoch in range(begun, recipe.epochs):
+            sum_of_losses = torch.zeros((), device=device)
+            for step, batch in enumerate(rows(random).to(device).split(batch_size)[:steps], epoch * steps):
+                optimizer.param_groups[0]["lr"] = recipe.learning_rate * _one_cycle((step + 1) / (total + 1))
                 seen_images = to_input(augment(images[batch], recipe, random))
                 with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
                     logits = network(seen_images)
-                loss = _loss(logits.float(), labels[batch], example_weights, batch)
+                batch_loss = loss(logits.float(), labels[batch], batch)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                batch_loss.backward()
                 optimizer.step()
-                schedule.step()
+                sum_of_losses += batch_loss.detach()
                 report(3 * len(batch))
-            if not torch.isfinite(loss):
+            if not torch.isfinite(sum_of_losses):
                 raise BadInput(
-                    f"{description}: the loss became {loss.item()}; expected a finite number, "
-                    f"so lower learning_rate (now {recipe.learning_rate})."
+                    f"{description}: the loss became {batch_loss.item()} in epoch {epoch + 1}; expected a "
+                    f"finite number, so lower learning_rate (now {recipe.learning_rate})."
                 )
+            said = [f"loss {sum_of_losses.item() / steps:.2f}", after_epoch(network) if after_epoch else ""]
+            report(0, ", ".join(filter(None, said)))
+            if checkpoint and time.monotonic() - written >= checkpoint.every_seconds:
+                checkpoint.write(run, _state(epoch + 1, network, optimizer, loss, random))
+                written = time.monotonic()
+    if checkpoint:
+        checkpoint.path.unlink(missing_ok=True)
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # likewise
     return network.eval().to("cpu")
 
@@ -185,11 +247,57 @@ def _each_once(count: int, random: torch.Generator) -> Tensor:
     return torch.randperm(count, generator=random)
 
 
-def _loss(logits: Tensor, labels: Tensor, weights: Tensor | None, rows: Tensor) -> Tensor:
-    if weights is None:
-        return F.cross_entropy(logits, labels)
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    return (losses * weights[rows]).sum() / weights[rows].sum()
+def _mean_loss(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels)
+
+
+def _state(
+    epochs: int, network: nn.Module, optimizer: torch.optim.SGD, loss: Loss, random: torch.Generator
+) -> dict[str, Tensor]:
+    """All that decides how training goes on after so many epochs."""
+    state = {"epochs": torch.tensor(epochs), "random": random.get_state(), "global": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    state |= {f"network.{name}": tensor.clone() for name, tensor in network.state_dict().items()}
+    state |= {
+        f"momentum.{place}": optimizer.state[parameter]["momentum_buffer"]
+        for place, parameter in _moving(optimizer)
+    }
+    if isinstance(loss, nn.Module):
+        state |= {f"loss.{name}": tensor for name, tensor in loss.state_dict().items()}
+    return state
+
+
+def _restore(
+    state: dict[str, Tensor],
+    network: nn.Module,
+    optimizer: torch.optim.SGD,
+    loss: Loss,
+    random: torch.Generator,
+) -> int:
+    """Bring everything to where it stood; the number of epochs that are done comes back."""
+
+    def part(name: str) -> dict[str, Tensor]:
+        return {key.removeprefix(name): value for key, value in state.items() if key.startswith(name)}
+
+    network.load_state_dict(part("network."))
+    parameters: list[nn.Parameter] = optimizer.param_groups[0]["params"]
+    for place, momentum in part("momentum.").items():
+        parameter = parameters[int(place)]
+        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+    if isinstance(loss, nn.Module):
+        loss.load_state_dict(part("loss."))
+    random.set_state(state["random"])
+    torch.set_rng_state(state["global"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    return int(state["epochs"])
+
+
+def _moving(optimizer: torch.optim.SGD) -> Iterator[tuple[int, nn.Parameter]]:
+    for place, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        if optimizer.state.get(parameter, {}).get("momentum_buffer") is not None:
+            yield place, parameter
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from fairq_utils.data import Dataset
 from fairq_utils.errors import BadInput
-from fairq_utils.fairqat import FairQAT
+from fairq_utils.fairqat import TUNING, FairQAT
+from fairq_utils.progress import Report
 from fairq_utils.quantizers import (
     CodebookQuantizer,
     FloatQuantizer,
@@ -29,7 +30,7 @@ from fairq_utils.quantizers import (
     quantize_model,
     reestimate_batchnorm,
 )
-from fairq_utils.training import to_input
+from fairq_utils.training import Checkpoint, Recipe, to_input
 
 # A word of a name, what it sets, and what it means. The order here is their order in a name.
 _WORDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -45,10 +46,14 @@ _WORDS: dict[str, tuple[dict[str, Any], str]] = {
     "ends8": ({"ends8": True}, "8 bits in the first and the last layer"),
     "qat": ({"training": "qat"}, "trained further while quantized"),
     "tuned": ({"training": "tuned"}, "trained further in full precision, then quantized"),
-    "weighted": ({"weighted": True}, "with a loss that weights the smallest group 0.6 and all others 0.4"),
-    "sampled": ({"sampled": True}, "with every group seen equally often"),
+    "weighted": ({"weight": 60}, "images of the smallest group count 0.6 in the loss, of all others 0.4 / n"),
+    "dro": ({"dro": True}, "each group counts by a weight that grows with its loss (group-DRO)"),
+    "adjusted": ({"adjusted": True}, "a rare label has to win by more while training (logit adjustment)"),
+    "sampled": ({"sampling": "both"}, "with every group seen as often as the average one"),
+    "oversampled": ({"sampling": "over"}, "with every group seen as often as the largest"),
+    "undersampled": ({"sampling": "under"}, "with every group seen as often as the smallest"),
     "fairqat": (
-        {"training": "qat", "ends8": True, "weighted": True, "sampled": True},
+        {"training": "qat", "ends8": True, "weight": 60, "sampling": "both"},
         "the published FairQAT: qat, ends8, weighted and sampled",
     ),
     "bn": ({"batchnorm": True}, "batch norm statistics taken again"),
@@ -63,9 +68,14 @@ _FORMATS = {
     "codebook": "codebook2 to codebook16: values that k-means chooses",
     "pot": "pot2 to pot8: powers of two",
 }
-_ROUNDED = {"zeros", "nonzeros", "qat", "weighted", "sampled", "bn"}
+_NUMBERED = {
+    "weighted40": "images of the smallest group count 0.4 (any percentage)",
+    "sampled50": "every group seen half as far from its own size as sampled would have it (any percentage)",
+}
+_FURTHER = {"weighted", "dro", "adjusted", "sampled", "oversampled", "undersampled"}  # how it is trained
+_ROUNDED = {"zeros", "nonzeros", "qat", "bn"} | _FURTHER
 _TAKES = {
-    "fp32": {"tuned", "weighted", "sampled", "bn"},
+    "fp32": {"tuned", "bn"} | _FURTHER,
     "fp16": _ROUNDED | {"tuned"},
     "bf16": _ROUNDED | {"tuned"},
     "fp8": _ROUNDED | {"tuned", "e5m2"},
@@ -113,8 +123,10 @@ class Treatment:
     ends8: bool = False
     batchnorm: bool = False
     training: str | None = None
-    weighted: bool = False
-    sampled: bool = False
+    weight: int | None = None  # of an image of the smallest group, in percent
+    dro: bool = False
+    adjusted: bool = False
+    sampling: str | None = None  # both, over, under, or a percentage of the way
 
     def __post_init__(self) -> None:
         if self.bits is None and self.format == "int":
@@ -122,15 +134,19 @@ class Treatment:
         self.quantizer  # noqa: B018 - refuses a width that it cannot quantize to
         self._input_quantizer  # noqa: B018 - likewise
         for word in self._words():
-            if word not in _TAKES[self.format]:
+            if _without_number(word) not in _TAKES[self.format]:
                 raise BadInput(
                     f"treatment {self.name!r} says {word}, which {self.format} does not take; expected of: "
                     f"{', '.join(sorted(_TAKES[self.format]))}."
                 )
-        if (self.weighted or self.sampled) and not self.training:
+        further = self.weight is not None or self.dro or self.adjusted or self.sampling is not None
+        if further and not self.training:
             raise BadInput(
                 f"treatment {self.name!r} weights or samples, but does not train; add qat or tuned."
             )
+        if self.weight is not None and self.dro:
+            raise BadInput(f"treatment {self.name!r} weights groups in two ways; leave out dro or weighted.")
+        self._further(TUNING)  # refuses a percentage that is none
         if self.learned and (self.affine or self.clip != "absmax"):
             raise BadInput(
                 f"treatment {self.name!r} has a range to learn; leave out affine, mse and percentile."
@@ -163,6 +179,10 @@ class Treatment:
                     yield word
             elif all(name not in said and getattr(self, name) == value for name, value in settings.items()):
                 yield word
+            elif word == "weighted" and self.weight is not None and "weight" not in said:
+                yield f"weighted{self.weight}"
+            elif word == "sampled" and self.sampling and self.sampling.isdecimal():
+                yield f"sampled{self.sampling}"
 
     @classmethod
     def parse(cls, name: str) -> Treatment:
@@ -177,6 +197,10 @@ class Treatment:
         for word in words:
             if match := re.fullmatch(r"a(\d+)", word):
                 settings["activations"] = int(match[1])
+            elif match := re.fullmatch(r"weighted([1-9]\d?)", word):
+                settings["weight"] = int(match[1])
+            elif match := re.fullmatch(r"sampled([1-9]\d?)", word):
+                settings["sampling"] = match[1]
             elif word in _WORDS:
                 settings |= _WORDS[word][0]
             else:
@@ -237,24 +261,47 @@ class Treatment:
     def _input_quantizer(self) -> UniformQuantizer | None:
         return UniformQuantizer(self.activations, symmetric=False) if self.activations is not None else None
 
+    @property
+    def as_trained(self) -> Treatment:
+        """The treatment that decides the trained network: what is done to it afterwards is left out."""
+        if self.training == "tuned":
+            # Trained in full precision, so one network serves every width.
+            further = {name: getattr(self, name) for name in ("weight", "dro", "adjusted", "sampling")}
+            return Treatment(training="tuned", **further)
+        return replace(self, activations=None, batchnorm=False)
+
+    def images_seen(self, data: Dataset, recipe: Recipe = TUNING) -> int:
+        """How many images its training shows, each as often as it is shown; 0 where it does not train."""
+        return self._further(recipe).images_seen(data) if self.trains else 0
+
     def train(
         self,
         network: nn.Module,
         data: Dataset,
         *,
+        recipe: Recipe = TUNING,
         seed: int = 0,
         description: str = "training",
-        report: Callable[[int], object] | None = None,
+        report: Report | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> nn.Module:
         """The network trained further, as this treatment says; the given one stays as it is."""
-        method = FairQAT(
+        return self._further(recipe).fit(
+            network, data, seed=seed, description=description, report=report, checkpoint=checkpoint
+        )
+
+    def _further(self, recipe: Recipe) -> FairQAT:
+        sampling = self.sampling
+        return FairQAT(
             None,
             quantizer=self.quantizer if self.training == "qat" else None,
             first_last=8 if self.ends8 else None,
-            loss_weights="paper" if self.weighted else None,
-            sampling="both" if self.sampled else None,
+            loss_weights="dro" if self.dro else self.weight / 100 if self.weight is not None else None,
+            logit_adjustment=float(self.adjusted),
+            sampling=int(sampling) / 100 if sampling and sampling.isdecimal() else sampling,
+            recipe=recipe,
+            patience=None,  # a study shows collapsed networks too, and measures that they are
         )
-        return method.fit(network, data, seed=seed, description=description, report=report)
 
     def apply(self, network: nn.Module, data: Dataset) -> nn.Module:
         """The treated network, after `train` if this treatment trains; the given one stays as it is.
@@ -285,7 +332,13 @@ def vocabulary() -> pd.DataFrame:
     rows = [("format", name, meaning) for name, meaning in _FORMATS.items()]
     rows += [("format", name, meaning) for name, meaning in _INPUTS.items()]
     rows += [("word", name, meaning) for name, (_, meaning) in _WORDS.items()]
+    rows += [("word", name, meaning) for name, meaning in _NUMBERED.items()]
     return pd.DataFrame(rows, columns=["part", "word", "meaning"])
+
+
+def _without_number(word: str) -> str:
+    """The word that a percentage may follow, by itself."""
+    return re.sub(r"^(weighted|sampled)\d+$", r"\1", word)
 
 
 def _parse_base(base: str) -> dict[str, Any] | None:
