@@ -259,6 +259,11 @@ def _study_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--weights", default="", help="imagenet: begin with these, from a file you have."),
         click.option("--epochs", default=0, help="Passes over the training images.  [default: the recipe's]"),
         click.option(
+            "--tuning-epochs",
+            default=0,
+            help="The same for treatments that train, such as qat.  [default: the recipe's]",
+        ),
+        click.option(
             "--seeds", default="0-4", show_default=True, help="One network from each: 0-4 or 0,2,5."
         ),
         click.option("--bits", default="8,6,5,4,3,2", show_default=True, help="Widths from 2 to 16."),
@@ -266,7 +271,8 @@ def _study_options(command: Callable[..., None]) -> Callable[..., None]:
             "--treatments",
             default="ptq",
             show_default=True,
-            help="For each width ptq, qat, fairqat, mse-channel, ...; or whole names such as nf4.",
+            help="For each width ptq, qat, fairqat, mse-channel, ...; or whole names such as nf4. "
+            "`fairq treatments` lists the words that they are made of.",
         ),
     ]
     for option in reversed(options):

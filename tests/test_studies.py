@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -91,6 +92,78 @@ def test_networks_are_those_that_predict(store):
         torch.testing.assert_close(studies.predict(network, test), prediction.logits)
         weights = network.layer1[0].conv1.weight.unique()
         assert len(weights) > 1000 if prediction.treatment == FP32 else len(weights) <= 7  # {-3..3}
+
+
+def test_a_network_tuned_in_full_precision_serves_every_width(store):
+    wanted = studies.studies(seeds=[0], tuning_epochs=1, **SMALL)
+    names = ["int4-ends8-tuned-weighted", "int3-tuned-weighted", "fp32-tuned-weighted", "fp32-tuned"]
+    before = store.written["networks"]
+    made = studies.predictions(wanted, [Treatment.parse(name) for name in names], store=store)
+    assert store.written["networks"] - before - 1 <= 2  # beside the original
+    assert len({prediction.logits.sum().item() for prediction in made}) == 4
+
+
+def test_how_long_is_tuned_is_part_of_the_study(store):
+    qat = [Treatment.parse("int4-qat")]
+    short, long = (
+        studies.predictions(studies.studies(seeds=[0], tuning_epochs=n, **SMALL), qat, store=store)[0]
+        for n in (1, 2)
+    )
+    assert not torch.equal(short.logits, long.logits)
+
+
+def test_the_splits_have_no_image_in_common(store):
+    wanted = studies.studies(seeds=[0], **SMALL | {"train_images": 400})
+    found = {
+        split: studies.predictions(wanted, [FP32], split=split, store=store)[0]
+        for split in ("train", "validation", "test")
+    }
+    assert len(found["test"].labels) == 60
+    assert len(found["train"].labels) + len(found["validation"].labels) == 400
+    assert 0 < len(found["validation"].labels) <= 40
+    assert {split: prediction.split for split, prediction in found.items()} == {s: s for s in found}
+    images = studies.dataset(wanted[0], store=store)
+    logits = studies.predict(studies.network(wanted[0], store=store), images.images)
+    own = studies.validation_images(images)
+    torch.testing.assert_close(found["validation"].logits, logits[own])
+    with pytest.raises(BadInput, match="split is 'tests'; expected test, train or validation"):
+        studies.predictions(wanted, [FP32], split="tests", store=store)
+
+
+def test_an_interrupted_training_goes_on_from_the_store(tmp_path, monkeypatch):
+    wanted = studies.studies(seeds=[0], **SMALL | {"recipe": Recipe(epochs=3, batch_size=20)})
+    whole = studies.predictions(wanted, [FP32], store=Store(tmp_path / "whole"))[0]
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(epochs):
+        def wrapped(*inputs, report, **options):
+            def counting(done, said=""):
+                report(done, said)
+                epochs.append(bool(said))
+                if interrupted and sum(epochs) == 2 and not said:
+                    raise Interrupted
+
+            return train(*inputs, report=counting, **options)
+
+        return wrapped
+
+    train, store = studies.train, Store(tmp_path / "other")
+    monkeypatch.setattr(studies, "Checkpoint", partial(studies.Checkpoint, every_seconds=0))
+    monkeypatch.setattr(studies, "train", interrupt(first := []))
+    interrupted = True
+    with pytest.raises(Interrupted):
+        studies.predictions(wanted, [FP32], store=store)
+    assert [entry.identity["name"] for entry in store.entries() if entry.kind == "checkpoints"] == [
+        "moths-resnet18-32px-seed0"
+    ]
+    monkeypatch.setattr(studies, "train", interrupt(second := []))
+    interrupted = False
+    resumed = studies.predictions(wanted, [FP32], store=store)[0]
+    assert (sum(first), sum(second)) == (2, 1)
+    assert torch.equal(resumed.logits, whole.logits)
+    assert not [entry for entry in store.entries() if entry.kind == "checkpoints"]
 
 
 def test_a_treatment_that_trains_is_trained_once_and_starts_from_the_original(store, monkeypatch):

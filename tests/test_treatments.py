@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import chain, combinations
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from fairq_utils import data, treatments
 from fairq_utils.errors import BadInput
+from fairq_utils.fairqat import FairQAT
 from fairq_utils.quantizers import (
     CodebookQuantizer,
     FloatQuantizer,
@@ -17,6 +19,7 @@ from fairq_utils.quantizers import (
     UniformQuantizer,
     only_zero_bin,
 )
+from fairq_utils.training import Recipe
 from fairq_utils.treatments import FP32, Treatment
 
 
@@ -90,6 +93,42 @@ def test_a_learned_step_is_one():
 def test_words_that_mean_the_same_are_one_name():
     assert Treatment.parse("int4-sampled-weighted-qat-ends8").name == "int4-fairqat"
     assert Treatment.parse("int4-channel-mse").name == "int4-mse-channel"
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("int4-fairqat", FairQAT.paper(4)),
+        ("int3-qat", FairQAT(3, first_last=None)),
+        ("int3-ends8-qat-weighted40", FairQAT(3, loss_weights=0.4)),
+        ("int3-ends8-qat-sampled50", FairQAT(3, sampling=0.5)),
+        ("int3-ends8-qat-oversampled", FairQAT(3, sampling="over")),
+        ("int3-ends8-qat-dro-undersampled", FairQAT(3, sampling="under", loss_weights="dro")),
+        ("int3-ends8-tuned-adjusted", FairQAT(None, logit_adjustment=1.0)),
+    ],
+)
+def test_a_name_says_how_it_is_trained(moths, network, name, method):
+    treatment = Treatment.parse(name)
+    assert treatment.name == name
+    recipe = Recipe(epochs=1, batch_size=20)
+    ours = treatment.train(network, moths, recipe=recipe, seed=1)
+    theirs = replace(method, recipe=recipe, patience=None).fit(network, moths, seed=1)
+    for one, two in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+    assert treatment.images_seen(moths, recipe) == replace(method, recipe=recipe).images_seen(moths)
+
+
+@pytest.mark.parametrize(
+    ("name", "trained"),
+    [
+        ("int4-ends8-tuned-weighted-sampled", "fp32-tuned-weighted-sampled"),
+        ("nf4-tuned-dro-a8", "fp32-tuned-dro"),
+        ("int4-mse-fairqat", "int4-mse-fairqat"),
+        ("w4a8-qat-bn", "int4-qat"),
+    ],
+)
+def test_what_is_done_after_training_decides_no_trained_network(name, trained):
+    assert Treatment.parse(name).as_trained.name == trained
 
 
 def test_full_precision_changes_nothing(moths, network):
@@ -168,6 +207,9 @@ def test_tuned_is_trained_free_and_then_rounded(moths, network):
         ("int4-weighted", "weights or samples, but does not train; add qat or tuned"),
         ("int4-mse-lsq", "has a range to learn; leave out affine, mse and percentile"),
         ("int4-affine-full", "uses all codes already; leave out full"),
+        ("int4-qat-weighted0", "'weighted0' is not understood"),
+        ("int4-qat-weighted40-dro", "weights groups in two ways; leave out dro or weighted"),
+        ("int4-sampled50", "weights or samples, but does not train"),
         ("", "'' is not understood"),
     ],
 )
