@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,8 +30,8 @@ from fairq_utils.ablations import layers
 from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
 from fairq_utils.studies import Prediction, Spectrum
-from fairq_utils.tables import ALL, gaussian_zero_share
-from fairq_utils.treatments import Treatment
+from fairq_utils.tables import ALL, gaussian_zero_share, swept
+from fairq_utils.treatments import FP32, Treatment
 
 # At least 3 : 1 against white and against the dark page, so that one figure serves both.
 PALETTE = ("#2f7fc1", "#c4720e", "#1f9a6c", "#8e6bd1", "#d0457b", "#9c7a3c", "#2a93a8", "#7d828a")
@@ -1015,3 +1016,291 @@ def _logarithmic(axis: Axes, table: pd.DataFrame) -> None:
 
 def _plain_number(value: float, place: object = None) -> str:
     return f"{value:,.10g}"
+
+
+# ---------------------------------------------------------------- chapter 5: what repairs
+
+# What stands beside the groups in the tables of this chapter.
+_TOTALS: dict[str, dict[str, Any]] = {
+    "OA": {"color": INK, "marker": "|"},
+    "FVO": {"color": INK, "marker": "*"},
+    "worst group": {"color": INK, "marker": "x"},
+    "flips": {"color": FAINT, "marker": "."},
+}
+_FILLS = ("full", "none", "left", "bottom")
+_ABBREVIATIONS = {"qat": "QAT", "fairqat": "FairQAT", "dro": "DRO"}
+
+
+def effects(table: pd.DataFrame, groups: Sequence[str] = ("OA", "FVO")) -> Picture:
+    """What each part of the method, and each two or three together, do: a panel a width.
+
+    `table` of `tables.effects`; `groups`: which of its groups to show, OA and FVO among them.
+    """
+    return _rows_of_dots(
+        table.assign(row=table["effect"].str.replace(" × ", " ×\n")),
+        groups,
+        what="Effects in points",
+        caption="What each part changes on average over the settings of the other two, and below it by how "
+        "much parts together differ from what they add up to. In points, with 95 % intervals over seeds and "
+        "images. Left of the line: less. The panels have scales of their own.",
+    )
+
+
+def arms(table: pd.DataFrame, *, groups: Sequence[str] = ("OA", "FVO")) -> Picture:
+    """What each trained arm changed against rounding alone: a panel a width, a row an arm.
+
+    `table` of `tables.against_rounding`; `groups`: which of its groups to show, OA and FVO among them.
+    """
+    return _rows_of_dots(
+        table.assign(row=table["treatment"].map(_arm)),
+        groups,
+        what="Changes in points against rounding alone",
+        caption="Change against rounding alone, in points, in pairs of the same network and image, with 95 % "
+        "intervals. Left of the line: less. The panels have scales of their own.",
+    )
+
+
+def frontier(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
+    """OA against FVO of each treatment, a panel a width, with lines along the weights and the sampling.
+
+    `table` of `tables.frontier`; `groups`: all groups of the data, so that each looks as it does elsewhere.
+    """
+    widths = [name for name in table["width"].unique() if name != FP32.name]
+    worst = _looks(groups, table["worst"])
+    sweeps = {"weights": "-", "sampling": "--"}
+    named: dict[Axes, tuple[NDArray[np.float64], list[str]]] = {}
+    marked: set[str] = set()
+    said = []
+    with canvas(3.3 * len(widths) + 0.6, rows=len(widths)) as (figure, axes):
+        for axis, width in zip(axes[:, 0], widths, strict=True):
+            points = table[(table["treatment"] == FP32.name) | (table["width"] == width)]
+            trained = points[points["treatment"].str.contains("qat|-tuned")]
+            far = _far(points, trained)
+            shown = points[~far]
+            labels = {name: _arm(name).removeprefix("QAT ") for name in shown["treatment"]}
+            for family, style in sweeps.items():
+                own = swept(shown, family)
+                axis.plot(100 * own["OA"], 100 * own["FVO"], color=INK, linestyle=style, linewidth=0.9)
+                further = own[own["family"] == family]  # a sweep begins at plain training
+                labels |= {
+                    name: f"{at:g} %"
+                    for name, at in zip(further["treatment"], further["percent"], strict=True)
+                }
+            marked |= set(shown["worst"])
+            for row in shown.to_dict("records"):
+                _mark(axis, row, worst[row["worst"]])
+            axis.set(xlabel="OA, %", ylabel="FVO, points")
+            axis.set_title(width)
+            named[axis] = (100 * shown[["OA", "FVO"]].to_numpy(), [labels[t] for t in shown["treatment"]])
+            beyond = [
+                f"{_arm(row['treatment'])}: OA {100 * row['OA']:.0f}, FVO {100 * row['FVO']:.0f}"
+                for row in points[far].to_dict("records")
+            ]
+            if beyond:
+                axis.set_title(f"out of the picture: {'; '.join(beyond)}", loc="right", fontsize=8.5)
+            said.append(f"{width}: " + "; ".join(_point(row) for row in points.to_dict("records")) + ".")
+        lines = {f"{name} swept": {"color": INK, "linestyle": style} for name, style in sweeps.items()}
+        marks = {f"{name} worst": worst[name] | {"linestyle": ""} for name in worst if name in marked}
+        _legend(figure, marks | lines)
+        figure.draw_without_rendering()  # before it, nothing has a place
+        for axis, (places, texts) in named.items():
+            _label_apart(axis, places, texts)
+        return drawn(
+            figure,
+            alt=f"Scatter plots of FVO in points against OA in percent. {' '.join(said)}",
+            caption="Better is to the right and below. Each mark is that of the group served worst; filled, "
+            "trained while rounded; ringed, the published setting. Lines lead along the weights (percent for "
+            "the smallest group) and along the sampling (percent of the way to groups seen "
+            "equally often). With 95 % intervals.",
+        )
+
+
+def on_both(table: pd.DataFrame) -> Picture:
+    """The change of FVO on test images over that on training images: a panel a width, a mark an arm.
+
+    `table` of `tables.on_both`.
+    """
+    own = table[table["group"] == "FVO"].assign(arm=lambda rows: rows["treatment"].map(_arm))
+    widths, names = list(own["width"].unique()), list(own["arm"].unique())
+    # Once colours and marks are used up they begin anew, filled in another way.
+    looks = {
+        name: _look(number, name) | {"fillstyle": _FILLS[number // len(PALETTE) % len(_FILLS)]}
+        for number, name in enumerate(names)
+    }
+    said = []
+    with _panels(len(widths), 2.1, above=0.3 + 0.2 * -(-len(names) // 2)) as (figure, axes):
+        for axis, width in zip(axes, widths, strict=True):
+            axis.axline((0, 0), slope=1, color=FAINT, linewidth=1)
+            axis.axhline(0, color=FAINT, linewidth=0.8, linestyle=":")
+            axis.axvline(0, color=FAINT, linewidth=0.8, linestyle=":")
+            rows = {
+                split: rows.set_index("arm") for split, rows in own[own["width"] == width].groupby("split")
+            }
+            for name, look in looks.items():
+                if name not in rows["train"].index:
+                    continue
+                seen, unseen = (rows[split].loc[[name]] for split in ("train", "test"))
+                axis.errorbar(
+                    100 * seen["estimate"],
+                    100 * unseen["estimate"],
+                    xerr=_reach(seen),
+                    yerr=_reach(unseen),
+                    markersize=5,
+                    elinewidth=0.7,
+                    linestyle="",
+                    **look,
+                )
+                said.append(
+                    f"{width} {name} {100 * seen['estimate'].iloc[0]:+.1f} and "
+                    f"{100 * unseen['estimate'].iloc[0]:+.1f}"
+                )
+            axis.set_title(width, fontsize=9.5)
+            axis.locator_params(nbins=3)
+            axis.tick_params(labelsize=9)
+            axis.set_aspect("equal", adjustable="datalim")
+        figure.supxlabel("on training images, points", fontsize=10)
+        figure.supylabel("on test images", fontsize=10)
+        _legend(figure, {name: look | {"linestyle": ""} for name, look in looks.items()}, columns=3)
+        return drawn(
+            figure,
+            alt="Scatter plots of the change of FVO in points against rounding alone, on training and on "
+            f"test images: {'; '.join(said)}.",
+            caption="Change of FVO against rounding alone. On the grey line, what is repaired on training "
+            "images is repaired on test images; above it, less is. With 95 % intervals. The panels have "
+            "scales of their own.",
+        )
+
+
+@contextmanager
+def _panels(
+    number: int, height: float, *, above: float = 0.5, **subplots: Any
+) -> Iterator[tuple[Figure, list]]:
+    """So many panels, at most three beside one another, each so many inches high."""
+    columns = min(3, number)
+    rows = -(-number // columns)
+    with canvas(height * rows + above, rows=rows, columns=columns, **subplots) as (figure, axes):
+        for axis in axes.flat[number:]:
+            axis.set_visible(False)
+        yield figure, list(axes.flat[:number])
+
+
+def _rows_of_dots(table: pd.DataFrame, groups: Sequence[str], *, what: str, caption: str) -> Picture:
+    """A panel for each width, in it dots with intervals: a line for each `row`, a mark for each group."""
+    names = [name for name in table["group"].unique() if name not in _TOTALS]
+    known = _looks(names, names) | {name: _TOTALS[name] for name in _TOTALS if name in set(table["group"])}
+    if not groups or (unknown := [name for name in groups if name not in known]):
+        raise BadInput(
+            f"groups is {', '.join(map(repr, unknown)) if groups else 'empty'}; expected some of: "
+            f"{', '.join(known)}."
+        )
+    looks = {name: known[name] for name in groups}
+    widths, order = list(table["width"].unique()), list(table["row"].unique())
+    said = []
+    height = len(order) * max(0.11 * len(looks) + 0.17, 0.42)
+    with _panels(len(widths), height + 0.5, sharey=True) as (figure, axes):
+        for axis, width in zip(axes, widths, strict=True):
+            own = table[table["width"] == width]
+            for number, (name, look) in enumerate(looks.items()):
+                rows = own[own["group"] == name].set_index("row").reindex(order)
+                axis.errorbar(
+                    100 * rows["estimate"],
+                    np.arange(len(order)) + 0.8 * ((number + 0.5) / len(looks) - 0.5),
+                    xerr=np.nan_to_num(_reach(rows)),
+                    linestyle="",
+                    markersize=5,
+                    elinewidth=1,
+                    **look,
+                )
+                values = ", ".join(
+                    f"{row.replace(chr(10), ' ')} {100 * value['estimate']:+.1f} "
+                    f"({100 * value['lower']:+.1f} to {100 * value['upper']:+.1f})"
+                    for row, value in rows.dropna(subset="estimate").iterrows()
+                )
+                said.append(f"{width}, {name}: {values}.")
+            for between in np.arange(len(order) - 1) + 0.5:
+                axis.axhline(between, color=FAINT, linewidth=0.5, alpha=0.5)
+            axis.axvline(0, color=INK, linewidth=0.9)
+            axis.set_title(width, fontsize=9.5)
+            axis.set_yticks(range(len(order)), order, fontsize=9)
+            axis.tick_params(axis="y", length=0)
+            axis.tick_params(axis="x", labelsize=9)
+            axis.locator_params(axis="x", nbins=4)
+            axis.set_ylim(len(order) - 0.5, -0.5)
+        figure.supxlabel("points", fontsize=10)
+        _legend(figure, {name: look | {"linestyle": ""} for name, look in looks.items()})
+        return drawn(figure, alt=f"Dot plots. {what}. {' '.join(said)}", caption=caption)
+
+
+def _arm(treatment: str) -> str:
+    """What sets an arm apart from others of its width, in words.
+
+    >>> [_arm(name) for name in ("int4-ends8", "int4-ends8-qat-weighted", "int4-mse-fairqat", "fp32")]
+    ['rounded', 'QAT weighted', 'FairQAT', 'fp32']
+    """
+    if treatment == FP32.name:
+        return treatment
+    words = re.split(r"-(?=ends8|tuned|qat|fairqat)", treatment, maxsplit=1)[1:]
+    words = [word for part in words for word in part.split("-") if word != "ends8"]
+    return " ".join(_ABBREVIATIONS.get(word, word) for word in words) or "rounded"
+
+
+def _far(points: pd.DataFrame, trained: pd.DataFrame) -> pd.Series:
+    """Which points lie so far from all trained ones that showing them would press those together."""
+    far = pd.Series(False, index=points.index)
+    for measure in ("OA", "FVO") if len(trained) else ():
+        low, high = trained[f"{measure}_lower"].min(), trained[f"{measure}_upper"].max()
+        far |= (points[measure] < 2 * low - high) | (points[measure] > 2 * high - low)
+    return far
+
+
+def _mark(axis: Axes, point: Mapping[Any, Any], look: Mapping[str, Any]) -> None:
+    x, y = 100 * point["OA"], 100 * point["FVO"]
+    lower, upper = ([100 * point[f"{name}_{end}"] for name in ("OA", "FVO")] for end in ("lower", "upper"))
+    for across, along in (((lower[0], upper[0]), (y, y)), ((x, x), (lower[1], upper[1]))):
+        axis.plot(across, along, color=look["color"], linewidth=0.7, alpha=0.5)
+    fill = look["color"] if "qat" in point["treatment"] else "none"
+    axis.plot([x], [y], markersize=5.5, linestyle="", markerfacecolor=fill, **look)
+    if point["treatment"].endswith("-fairqat"):
+        axis.plot([x], [y], marker="o", markersize=12, markerfacecolor="none", color=INK)
+
+
+def _label_apart(axis: Axes, places: NDArray[np.float64], labels: Sequence[str]) -> None:
+    """A name beside each mark, on whichever side it covers least of marks, lines and other names."""
+    dots = np.concatenate([_along(axis.transData.transform(line.get_xydata())) for line in axis.lines])
+    marks = axis.transData.transform(places)
+    # Left, low, right and upper edge of all that is better not covered, and how bad covering it is.
+    taken = np.concatenate([np.hstack([dots - 1, dots + 1]), np.hstack([marks - 4, marks + 4])])
+    weights = np.concatenate([np.full(len(dots), 0.5), np.full(len(marks), 8)])
+    inside = axis.get_window_extent()
+    for place, label in zip(places, labels, strict=True):
+        text = axis.annotate(label, tuple(place), (0, 0), textcoords="offset points", fontsize=8.5)
+        text.set_in_layout(False)  # or the panel would shrink for it, and all would move
+        tried = []
+        for reach, (x, y) in itertools.product((5, 10, 15), _SIDES):
+            look = {"x": reach * x, "y": reach * y, "ha": _ACROSS[x], "va": _ALONG[y]}
+            text.set(**look)
+            box = text.get_window_extent()
+            covered = np.all((taken[:, :2] < box.max) & (taken[:, 2:] > box.min), axis=1)
+            outside = not (inside.contains(*box.min) and inside.contains(*box.max))
+            tried.append((weights[covered].sum() + 20 * outside + reach / 2, box, look))
+        _, box, look = min(tried, key=lambda one: one[0])
+        text.set(**look)
+        taken, weights = np.vstack([taken, box.extents]), np.append(weights, 40)
+
+
+def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points at most a few pixels apart along a line through the corners."""
+    ways = [
+        np.linspace(start, end, 2 + int(np.abs(end - start).max() / 4))
+        for start, end in itertools.pairwise(corners)
+    ]
+    return np.concatenate([corners, *ways])
+
+
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_ACROSS = {1: "left", 0: "center", -1: "right"}
+_ALONG = {1: "bottom", 0: "center", -1: "top"}
+
+
+def _point(row: Mapping[Any, Any]) -> str:
+    return f"{row['treatment']} OA {100 * row['OA']:.1f}, FVO {100 * row['FVO']:.1f}, worst {row['worst']}"

@@ -116,7 +116,7 @@ def _labels(
 
 @dataclass(frozen=True)
 class _Outcomes:
-    """Right and wrong of one or two treatments, and the groups that have examples."""
+    """Right and wrong of one treatment or several, and the groups that have examples."""
 
     correct: NDArray[np.bool_]  # treatments x seeds x examples
     codes: NDArray[np.intp]
@@ -364,32 +364,35 @@ def group_metrics(
 # -- intervals ----------------------------------------------------------------------------------------
 
 
-def _draw(outcomes: _Outcomes, resamples: int, seed: int) -> NDArray[np.float64]:
+def _draw(
+    outcomes: _Outcomes, coefficients: NDArray[np.float64], resamples: int, seed: int
+) -> NDArray[np.float64]:
     """Draws of the true accuracies: resamples x treatments x groups that have examples.
 
     Images: the Bayesian bootstrap within each group. Images that the same number of seeds got right
     weigh alike, so their weights are drawn as one sum, exactly: cells of images, not images. Half an
-    invented image of each plain kind (right throughout, wrong throughout, gained, lost) keeps a group
-    that is all right, or of one, from looking certain; for one network this is Jeffreys' interval.
+    invented image of each plain kind (right throughout, wrong throughout, and, where treatments are
+    contrasted, all that can be gained and all that can be lost) keeps a group that is all right, or of
+    one, from looking certain; for one network this is Jeffreys' interval.
 
     Seeds: normal deviations of the seeds' accuracies, scaled so that each is Student's t about its mean.
     Resampling three or five seeds would understate their spread. The same deviation serves all groups and
-    both treatments, because the seeds do.
+    all treatments, because the seeds do.
     """
     if resamples < 100:
         raise BadInput(f"resamples is {resamples}; expected 100 or more, so that the tails hold draws.")
     rng = np.random.default_rng(seed)
     treatments, seeds = outcomes.correct.shape[:2]
-    shape = (seeds + 1,) * treatments
-    cells = np.ravel_multi_index(tuple(outcomes.correct.sum(axis=1)), shape)
-    values = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=-1) / seeds
-    invented = np.isin(values, (0, 1)).all(axis=-1) / 2
+    right = outcomes.correct.sum(axis=1).T
+    throughout = np.ones(treatments, dtype=bool)
+    kinds = seeds * np.unique([throughout, ~throughout, coefficients > 0, coefficients < 0], axis=0)
 
     draws = np.empty((resamples, treatments, len(outcomes.present)))
     for place, group in enumerate(outcomes.present):
-        mass = invented + np.bincount(cells[outcomes.codes == group], minlength=len(values))
-        used = mass > 0
-        draws[:, :, place] = rng.dirichlet(mass[used], size=resamples) @ values[used]
+        own = right[outcomes.codes == group]
+        cells, members = np.unique(np.concatenate([kinds, own]), axis=0, return_inverse=True)
+        mass = np.bincount(members, weights=np.repeat([0.5, 1.0], [len(kinds), len(own)]))
+        draws[:, :, place] = rng.dirichlet(mass, size=resamples) @ (cells / seeds)
     if seeds > 1:
         by_seed = outcomes.by_seed()
         deviations = rng.standard_normal((resamples, seeds))
@@ -430,27 +433,30 @@ def _tail(level: float) -> float:
 
 
 def _measures(accuracies: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """OA and FVO behind the accuracies of the groups, along the last axis."""
+    """OA, FVO and the worst accuracy behind the accuracies of the groups, along the last axis."""
     overall = accuracies @ shares
-    return np.concatenate(
-        [accuracies, overall[..., None], np.ptp(accuracies, axis=-1, keepdims=True)], axis=-1
-    )
+    gap, worst = np.ptp(accuracies, axis=-1), accuracies.min(axis=-1)
+    return np.concatenate([accuracies, np.stack([overall, gap, worst], axis=-1)], axis=-1)
 
 
 def _records(
     outcomes: _Outcomes,
     estimate: NDArray[np.float64],
     limits: NDArray[np.float64],
+    *,
+    worst: bool = False,
     **others: NDArray[np.float64],
 ) -> pd.DataFrame:
-    """A row a group, then OA and FVO; an interval always holds its own estimate."""
+    """A row a group, then OA, FVO and, if asked, the worst group; an interval always holds its estimate."""
     lower, upper = np.minimum(limits[0], estimate), np.maximum(limits[1], estimate)
-    groups, total = len(outcomes.names), outcomes.sizes.sum()
+    groups, wholes = len(outcomes.names), ["OA", "FVO", "worst group"]
     table = pd.DataFrame(
         {**others, "estimate": estimate, "lower": lower, "upper": upper},
-        index=[*outcomes.present, groups, groups + 1],
+        index=[*outcomes.present, *range(groups, groups + len(wholes))],
     )
-    return _named(table, [*outcomes.names, "OA", "FVO"], np.append(outcomes.sizes, [total, total]))
+    asked = wholes if worst else wholes[:2]
+    sizes = np.append(outcomes.sizes, [outcomes.sizes.sum()] * len(asked))
+    return _named(table, [*outcomes.names, *asked], sizes)
 
 
 def accuracy_intervals(
@@ -491,9 +497,9 @@ def accuracy_intervals(
     tail = _tail(level)
     outcomes = _outcomes([correct], groups, group_names)
     accuracies = outcomes.by_seed()[0].mean(axis=0)
-    draws = _draw(outcomes, resamples, seed)[:, 0]
+    draws = _draw(outcomes, np.ones(1), resamples, seed)[:, 0]
     limits = np.quantile(_measures(draws, outcomes.shares), [tail, 1 - tail], axis=0)
-    limits[:, -1] = _widest_gap(accuracies, draws, tail)
+    limits[:, -2] = _widest_gap(accuracies, draws, tail)
     return _records(outcomes, _measures(accuracies, outcomes.shares), limits)
 
 
@@ -503,6 +509,7 @@ def compare(
     groups: Array,
     *,
     group_names: Sequence[str] | None = None,
+    worst: bool = False,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
@@ -512,13 +519,14 @@ def compare(
     `before` and `after` are true and false for the same examples and, if there are several, the same
     seeds in the same order, as for `accuracy_intervals`. Images and seeds are drawn together for both, so
     what the two networks have in common cancels: these intervals are narrower than the difference of two
-    separate ones.
+    separate ones. `worst` adds a record for the accuracy of the worst group, whichever that is before and
+    after, and in each draw.
 
     The change of FVO is a difference of maxima, with a bias that the draws show but do not cure: its
-    interval reaches equally far to both sides, by the longer side of the draws. In simulations intervals
-    of 95 % held the truth in 93 % of cases or more; the exception is a gap that opens between groups that
-    were equal and small (70 examples), where it was 90 %. When an interval holds 0, say that the data do
-    not decide, not that nothing changed.
+    interval reaches equally far to both sides, by the longer side of the draws; so does the worst group's.
+    In simulations intervals of 95 % held the truth in 93 % of cases or more; the exception is a gap that
+    opens between groups that were equal and small (70 examples), where it was 90 %. When an interval holds
+    0, say that the data do not decide, not that nothing changed.
 
     >>> before = [True] * 90 + [False] * 10 + [True] * 14 + [False] * 6
     >>> after = [True] * 88 + [False] * 12 + [True] * 4 + [False] * 16
@@ -529,15 +537,63 @@ def compare(
     2    OA  120    0.87   0.77     -0.10  -0.14  -0.05
     3   FVO  120    0.20   0.68      0.48   0.20   0.76
     """
-    tail = _tail(level)
     outcomes = _outcomes([before, after], groups, group_names)
     first, second = _measures(outcomes.by_seed().mean(axis=1), outcomes.shares)
-    drawn = _measures(_draw(outcomes, resamples, seed), outcomes.shares)
-    change = second - first
-    limits = np.quantile(drawn[:, 1] - drawn[:, 0], [tail, 1 - tail], axis=0)
-    reach = np.abs(limits[:, -1] - change[-1]).max()
-    limits[:, -1] = np.clip([change[-1] - reach, change[-1] + reach], -1, 1)
-    return _records(outcomes, change, limits, before=first, after=second)
+    contrasted = _contrast(outcomes, np.array([-1.0, 1.0]), resamples, seed, level)
+    return _records(outcomes, *contrasted, worst=worst, before=first, after=second)
+
+
+def contrast(
+    treatments: Sequence[Array],
+    coefficients: Sequence[float],
+    groups: Array,
+    *,
+    group_names: Sequence[str] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Several treatments added up with coefficients, for each group, OA and FVO, image by image.
+
+    Each treatment is true and false for the same examples and seeds, as for `compare`, which is the
+    contrast with the coefficients -1 and 1; the intervals are made in the same way. FVO is the contrast of
+    the treatments' FVOs. Coefficients of one half and minus one half set two treatments against two
+    others.
+
+    Averaging over treatments makes intervals narrower, but does not cure the bias of FVO, which draws its
+    contrast towards 0. In simulations of four treatments against four, intervals of 95 % held the truth in
+    93 % of cases or more, but where a gap opened between groups that were equal and small in 75 to 84 %.
+
+    >>> plain, first, second = [True, False] * 50, [True] * 100, [True, True, False, True] * 25
+    >>> contrast([plain, first, second], [-1, 0.5, 0.5], ["a", "b"] * 50).round(2)
+      group    n  estimate  lower  upper
+    0     a   50     -0.25  -0.31  -0.16
+    1     b   50      1.00   0.88   1.00
+    2    OA  100      0.38   0.31   0.41
+    3   FVO  100     -0.75  -0.89  -0.61
+    """
+    weights = np.asarray(coefficients, dtype=np.float64)
+    if weights.shape != (len(treatments),) or not (np.isfinite(weights).all() and weights.any()):
+        raise BadInput(
+            f"coefficients is {coefficients} for {len(treatments)} treatments; expected a finite number for "
+            "each, not all of them 0."
+        )
+    outcomes = _outcomes(treatments, groups, group_names)
+    return _records(outcomes, *_contrast(outcomes, weights, resamples, seed, level))
+
+
+def _contrast(
+    outcomes: _Outcomes, coefficients: NDArray[np.float64], resamples: int, seed: int, level: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Estimates and limits of the measures of the treatments, added up with the coefficients."""
+    tail = _tail(level)
+    estimate = coefficients @ _measures(outcomes.by_seed().mean(axis=1), outcomes.shares)
+    drawn = _measures(_draw(outcomes, coefficients, resamples, seed), outcomes.shares)
+    limits = np.quantile(np.einsum("t,rtm->rm", coefficients, drawn), [tail, 1 - tail], axis=0)
+    reach = np.abs(limits[:, -2:] - estimate[-2:]).max(axis=0)
+    lowest, highest = coefficients.clip(max=0).sum(), coefficients.clip(min=0).sum()
+    limits[:, -2:] = np.clip([estimate[-2:] - reach, estimate[-2:] + reach], lowest, highest)
+    return estimate, limits
 
 
 def mean_intervals(

@@ -1002,9 +1002,10 @@ def describe(model: nn.Module) -> pd.DataFrame:
     """What was quantized: a row for each weight, and one for each layer whose inputs are rounded.
 
     `layer`; `shape`; `bits` of a code; `lowest` and `highest`, the outermost codes that weights have; `scale`
-    (the median, where there are several); `zero_share` (of weights that are exactly zero); `error` (root mean square of the rounding error over that of the
-    weights); `bytes` (packed codes with their scales, zero points and tables). A baked model tells what it
-    was baked from. An input has no shape, codes, zero share or error of its own.
+    (the median, where there are several); `zero_share` (of weights that are exactly zero); `error` (root
+    mean square of the rounding error over that of the weights); `bytes` (packed codes with their scales, zero
+    points and tables). A baked model tells what it was baked from. An input has no shape, codes, zero share
+    or error of its own.
 
     >>> layer = torch.nn.Linear(2, 1, bias=False)
     >>> _ = layer.weight.data.copy_(torch.tensor([[1.4, -0.3]]))

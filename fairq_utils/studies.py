@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -190,6 +191,16 @@ def treatments(bit_widths: Sequence[int] | str, *options: str) -> list[Treatment
             for bits in sorted(widths, reverse=True)
         ),
     ]
+
+
+def repair_arms(bit_widths: Sequence[int] | str) -> list[Treatment]:
+    """Eight ways to train further at each width: while rounded or before, weighted or not, sampled or not.
+
+    >>> [treatment.name for treatment in repair_arms([4])][3:5]
+    ['int4-ends8-tuned-weighted-sampled', 'int4-ends8-qat']
+    """
+    ways = product(["tuned", "qat"], ["", "weighted"], ["", "sampled"])
+    return [arm for way in ways for arm in treatments(bit_widths, "ends8", *filter(None, way))[1:]]
 
 
 def _whole_numbers(name: str, given: Sequence[int] | str, *, such_as: list[int]) -> list[int]:

@@ -22,6 +22,9 @@ SMALLER = {
     "images_each_layer": 10,
     "seeds_by_layer": 2,
     "images_per_group": 6,
+    "tuning_epochs": 1,
+    "loss_weights": [40],
+    "samplings": ["undersampled"],
 }
 
 

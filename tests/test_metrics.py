@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fairlearn.metrics import MetricFrame
+from fairlearn.metrics import MetricFrame, selection_rate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
@@ -307,11 +307,10 @@ def paired_outcomes(
 )
 def test_paired_intervals_cover_the_truth(before: np.ndarray, after: np.ndarray) -> None:
     rng = np.random.default_rng(12)
-    truth = with_oa_and_fvo(after) - with_oa_and_fvo(before)
+    truth = np.append(with_oa_and_fvo(after) - with_oa_and_fvo(before), after.min() - before.min())
+    options = {"worst": True, "resamples": 500}
     covered = [
-        holds(
-            metrics.compare(*paired_outcomes(before, after, rng), GROUPS, resamples=500, seed=repeat), truth
-        )
+        holds(metrics.compare(*paired_outcomes(before, after, rng), GROUPS, **options, seed=repeat), truth)
         for repeat in range(300)
     ]
     assert np.mean(covered, axis=0).min() > 0.91
@@ -408,6 +407,120 @@ def test_seeds_that_fail_on_the_same_images_do_not_shrink_the_noise() -> None:
     ]
     assert noise[1] == pytest.approx(noise[0], rel=0.05)
     assert noise[2] == pytest.approx(noise[0] / np.sqrt(5), rel=0.05)
+
+
+def test_the_worst_group_may_be_another_one_after() -> None:
+    before, after = [True, True, True, False] * 4, [True, False, False, True] * 4
+    groups = ["a", "a", "b", "b"] * 4
+    frames = [
+        MetricFrame(metrics=selection_rate, y_true=own, y_pred=own, sensitive_features=groups)
+        for own in (before, after)
+    ]
+    record = metrics.compare(before, after, groups, worst=True).iloc[-1]
+    assert record["group"] == "worst group"
+    assert record["n"] == 16
+    assert [record["before"], record["after"]] == [frame.group_min() for frame in frames]
+    assert_frame_equal(
+        metrics.compare(before, after, groups, worst=True)[:-1], metrics.compare(before, after, groups)
+    )
+
+
+# -- contrasts of several treatments ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_a_contrast_of_two_is_what_compare_says(seeds: int) -> None:
+    rng = np.random.default_rng(15)
+    before, after = outcomes(EQUAL, rng, seeds), outcomes(APART, rng, seeds)
+    expected = metrics.compare(before, after, GROUPS, level=0.9).drop(columns=["before", "after"])
+    assert_frame_equal(metrics.contrast([before, after], [-1, 1], GROUPS, level=0.9), expected)
+    # Where a treatment stands does not matter, nor does one that is not asked about.
+    others = metrics.contrast([after, before, after], [1, -1, 0], GROUPS, level=0.9)
+    assert_frame_equal(others, expected, atol=0.01)
+
+
+def test_one_treatment_as_a_contrast_has_its_own_interval() -> None:
+    correct = outcomes(APART, np.random.default_rng(16))
+    expected = metrics.accuracy_intervals(correct, GROUPS)[:-1]
+    assert_frame_equal(metrics.contrast([correct], [1], GROUPS)[:-1], expected)
+
+
+def test_the_mean_of_independent_treatments_has_its_closed_form() -> None:
+    rng = np.random.default_rng(17)
+    first, second = rng.random((2, 5000)) < [[0.9], [0.6]]
+    shares = np.array([first.mean(), second.mean()])
+    error = np.sqrt((shares * (1 - shares)).sum() / 5000) / 2
+    ours = metrics.contrast([first, second], [0.5, 0.5], np.zeros(5000, int), resamples=20_000)
+    expected = shares.mean() + error * stats.norm.ppf([0.5, 0.025, 0.975])
+    for row in (0, 1):  # the one group is everybody
+        np.testing.assert_allclose(
+            ours.loc[row, ["estimate", "lower", "upper"]].astype(float), expected, atol=1e-3
+        )
+
+
+def test_a_contrast_of_many_has_scipys_interval_of_its_values() -> None:
+    rng = np.random.default_rng(18)
+    coefficients = np.array([-1, -1, 1, 1, 1, 1, -1, -1]) / 4
+    difficulty = rng.beta(2, 1, size=4000)
+    correct = rng.random((8, 4000)) < difficulty + np.linspace(-0.1, 0.1, 8)[:, None]
+    student = stats.ttest_1samp(coefficients @ correct, 0).confidence_interval(0.95)
+    ours = metrics.contrast(list(correct), coefficients, np.zeros(4000, int), resamples=20_000).iloc[0]
+    np.testing.assert_allclose(ours[["lower", "upper"]].astype(float), student, atol=1e-3)
+
+
+def test_with_endless_images_a_contrast_has_students_interval_of_the_seeds() -> None:
+    accuracies = np.array([[0.70, 0.80, 0.75, 0.83], [0.72, 0.79, 0.81, 0.85], [0.60, 0.62, 0.61, 0.70]])
+    right = np.arange(100_000) < 100_000 * accuracies[..., None]
+    correct = np.random.default_rng(0).permuted(right, axis=2)
+    coefficients = [0.5, 0.5, -1]
+    ours = metrics.contrast(list(correct), coefficients, np.zeros(100_000, int), resamples=20_000).iloc[0]
+    student = stats.ttest_1samp(coefficients @ accuracies, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(ours[["lower", "upper"]].astype(float), student, atol=5e-3)
+
+
+def test_limits_of_a_contrast_are_possible() -> None:
+    never, always, groups = np.zeros(4, bool), np.ones(4, bool), np.array([0, 0, 1, 1])
+    table = metrics.contrast([always, groups > 0, groups > 0, never], [-1, 0.5, 0.5, 0], groups)
+    assert table["lower"].min() >= -1
+    assert table["upper"].max() <= 1
+    assert table.loc[3, "upper"] == 1
+
+
+def test_many_treatments_that_never_err_are_as_uncertain_as_two() -> None:
+    perfect, groups = np.ones(20, bool), np.zeros(20, int)
+    eight = metrics.contrast([perfect] * 8, [-0.25] * 4 + [0.25] * 4, groups, resamples=20_000)
+    two = metrics.compare(perfect, perfect, groups, resamples=20_000)
+    assert eight.loc[0, "lower"] < -0.02
+    np.testing.assert_allclose(eight[["lower", "upper"]], two[["lower", "upper"]], atol=2e-3)
+
+
+def test_intervals_of_an_interaction_cover_the_truth() -> None:
+    rng = np.random.default_rng(19)
+    repaired = np.array([0.85, 0.8, 0.75, 0.8, 0.7])
+    rates = np.stack([APART, APART - 0.05, repaired, CLOSE])
+    coefficients = [0.5, -0.5, -0.5, 0.5]
+    truth = coefficients @ np.stack([with_oa_and_fvo(own) for own in rates])
+    covered = []
+    for repeat in range(200):
+        draw = rng.random(len(GROUPS))
+        correct = [
+            np.where(rng.random(len(GROUPS)) < 0.1, rng.random(len(GROUPS)), draw) < own[GROUPS]
+            for own in rates
+        ]
+        covered.append(
+            holds(metrics.contrast(correct, coefficients, GROUPS, resamples=500, seed=repeat), truth)
+        )
+    assert np.mean(covered, axis=0).min() > 0.9
+
+
+def test_a_group_without_examples_takes_no_part_in_a_contrast() -> None:
+    arms = np.random.default_rng(20).random((3, 2, 40)) < 0.7
+    groups = np.arange(40) % 2
+    table = metrics.contrast(list(arms), [1, 1, -2], groups, group_names=["a", "b", "none"])
+    assert table.loc[2, "n"] == 0
+    assert table.loc[2, ["estimate", "lower", "upper"]].isna().all()
+    without = metrics.contrast(list(arms), [1, 1, -2], groups, group_names=["a", "b"])
+    assert_frame_equal(table.drop(index=2).reset_index(drop=True), without)
 
 
 # -- populations of models ----------------------------------------------------------------------------
@@ -526,6 +639,10 @@ CHANGES = pd.DataFrame({"a": [1.0, 2.0]})
         (lambda: metrics.fairness_violation([1, 0], ["a", "b"]), "expected true and false"),
         (lambda: metrics.worst_group(RIGHT, ["a"]), "for 1 groups"),
         (lambda: metrics.compare(RIGHT, [RIGHT, RIGHT], ["a", "b"]), "same seeds"),
+        (lambda: metrics.contrast([RIGHT], [1, -1], ["a", "b"]), "for 1 treatments"),
+        (lambda: metrics.contrast([], [], ["a", "b"]), "for 0 treatments"),
+        (lambda: metrics.contrast([RIGHT, RIGHT], [1, np.nan], ["a", "b"]), "a finite number"),
+        (lambda: metrics.contrast([RIGHT, RIGHT], [0, 0], ["a", "b"]), "not all of them 0"),
         (lambda: metrics.accuracy_intervals(RIGHT, ["a", "b"], level=95), "level is 95"),
         (lambda: metrics.accuracy_intervals(RIGHT, ["a", "b"], resamples=10), "resamples is 10"),
         (lambda: metrics.mean_intervals([1.0, np.nan], ["a", "b"]), "finite numbers"),

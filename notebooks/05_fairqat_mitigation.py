@@ -1,0 +1,237 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # FairQAT mitigation
+#
+# **Purpose.** Repair what rounding does to small groups, find out which part of the remedy repairs, and what
+# it costs.
+#
+# **The claim.** Bellam and Kim {cite}`bellam2025` propose three things at once: training while quantized
+# (QAT) with 8 bits in the first and the last layer, a loss in which the smallest group counts for more, and
+# sampling that shows every group equally often. Together they say it narrows the gap between groups, against
+# rounding alone and against plain QAT, at about the same overall accuracy.
+#
+# **What you will learn.** How to take a remedy apart into pieces that can be switched one by one; which
+# piece does the work; and what fairness costs, in accuracy, in time and for whom.
+#
+# **What this page must not be read as.** A recipe that holds for every network: what is chosen here was
+# chosen for these images. Nor as proof that a gap is closed where it is smaller: ask what it is in points.
+
+# %% [markdown]
+# ## Parameters
+#
+# Each can be set from outside: `fairq run 05 -p bit_widths='[4]'`, or with papermill.
+
+# %% tags=["parameters"]
+dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
+root: str = ""  # where your copy of it lies; the moths need none
+label: str = ""  # what is predicted; empty for the data set's own
+group: str = ""  # whom to compare; empty for the data set's own
+image_size: int = 32  # pixels along a side
+train_images: int = 0  # at most so many to learn from; 0 for all, of moths 6000
+test_images: int = 0  # at most so many to be tested on; 0 for all, of moths 6000
+arch: str = "resnet18"  # the network
+epochs: int = 0  # passes over the training images; 0 for the recipe's own
+tuning_epochs: int = 0  # the same for each arm; 0 for the recipe's own
+bit_widths: list[int] = [4, 3, 2]  # widths from 2 to 16; the first is looked at most closely
+seeds: list[int] = [0, 1, 2]  # one network is trained from each
+loss_weights: list[int] = [40, 80]  # of the smallest group in percent, beside the published 60
+samplings: list[str] = ["sampled50", "oversampled"]  # beside the published one; also undersampled
+images_per_group: int = 64  # images of each group to measure the landscape on
+images_each: int = 200  # training images of each group, to compare with the test
+
+# %% tags=["hide-input"]
+from fairq_utils import claims, figures, studies, surveys, tables
+
+recipe = {"arch": arch, "epochs": epochs, "tuning_epochs": tuning_epochs, "image_size": image_size}
+limits = {"train_images": train_images, "test_images": test_images}
+data = {"dataset": dataset, "root": root, "label": label, "group": group}
+trained = studies.studies(seeds=seeds, **data, **recipe, **limits)
+images = studies.dataset(trained[0])
+
+# %% [markdown]
+# ## The remedy, in parts
+#
+# The forward pass sees rounded weights $\hat w$, the backward pass moves the free weights $w$ behind them, as
+# if rounding had slope one. What is made small is
+#
+# $$L = \frac{\sum_i \omega_{a(i)}\, \ell_i}{\sum_i \omega_{a(i)}},$$
+#
+# where $\ell_i$ is the cross entropy of image $i$ and $\omega_a$ the weight of its group $a$: 0.6 for the
+# smallest group and 0.4, divided evenly, for all others. Sampling draws each epoch so that every group is
+# seen as often as the average one. Activations stay in full precision.
+#
+# Each of the three is on or off. Training off means: the network is trained further in full precision, as
+# long and on the same images, and rounded afterwards. That gives eight arms, and each is held against
+# rounding alone, with 8 bits in the first and the last layer like all of them.
+
+# %%
+arms = studies.repair_arms(bit_widths)
+rounded = [*studies.treatments(bit_widths), *studies.treatments(bit_widths, "ends8")[1:]]
+predictions = studies.predictions(trained, [*rounded, *arms])
+
+# %% tags=["hide-input"]
+smallest = tables.smallest_group(images, predictions)
+collapse = tables.collapse(predictions)
+changes = tables.against_rounding(predictions, level=1 - 0.05 / len(arms))
+figures.arms(changes, groups=["OA", "FVO", smallest])
+
+# %% [markdown]
+# ## Is it the training, or the weights?
+#
+# An effect is what a part adds on average over the four settings of the other two: how much lower the gap
+# is with it than without. Where parts help or hinder each other, the interaction is away from zero. Look at
+# FVO, where left is better.
+
+# %% tags=["hide-input"]
+effects = tables.effects(predictions, level=1 - 0.05 / len(bit_widths))
+figures.effects(effects, groups=["OA", "FVO", smallest])
+
+# %% tags=["hide-input"]
+part = claims.which_part_repairs(effects, collapse, seeds=len(trained))
+part
+
+# %% [markdown]
+# ## Does the remedy hold what it promises?
+#
+# Two comparisons are needed: with rounding alone, and with plain QAT.
+
+# %% tags=["hide-input"]
+beyond_qat = tables.against_plain_training(predictions, level=1 - 0.05 / len(bit_widths))
+repaired = claims.repairs(changes, beyond_qat, collapse, seeds=len(trained))
+repaired
+
+# %% [markdown]
+# Liu and others {cite}`liu2025` say that plain QAT is *less* fair than rounding to the same few bits, though
+# more accurate. If so, the rest of the remedy has to make up for its first part.
+
+# %% tags=["hide-input"]
+unfair = claims.training_is_less_fair(changes, collapse, seeds=len(trained))
+unfair
+
+# %% [markdown]
+# And does QAT bring back the accuracy that rounding takes? Here the comparison is with full precision.
+
+# %% tags=["hide-input"]
+lost = tables.change(predictions, level=1 - 0.05 / len(bit_widths))
+plain = [treatment.name for treatment in studies.treatments(bit_widths, "ends8", "qat")[1:]]
+by_rounding = [treatment.name for treatment in studies.treatments(bit_widths, "ends8")[1:]]
+back = claims.accuracy_comes_back(
+    lost[lost["treatment"].isin(plain)], lost[lost["treatment"].isin(by_rounding)], seeds=len(trained)
+)
+back
+
+# %% [markdown]
+# ## What fairness costs
+#
+# Now one width, and every part turned up by degrees: the weight of the smallest group, and how far sampling
+# evens out the groups. Seeing each as often as the largest is the remedy of Liu and others, for a repeated
+# image is moved and mirrored anew. Two methods from outside stand beside them: group-DRO
+# {cite}`sagawa2020`, where the weight of a group grows as long as its loss is large, and logit adjustment
+# {cite}`menon2021`, where a rare label has to win by more. Look at which way down costs least to the left,
+# and at who is worst off at each point.
+
+# %%
+swept = [*(f"weighted{percent}" for percent in loss_weights), *samplings, "dro", "adjusted"]
+points = [studies.treatments(bit_widths[:1], "ends8", "qat", word)[1] for word in swept]
+everything = [*predictions, *studies.predictions(trained, points)]
+
+# %% tags=["hide-input"]
+frontier = tables.frontier(everything)
+here = frontier[frontier["width"].isin(["fp32", f"int{bit_widths[0]}"])]
+figures.frontier(here, images.group_names)
+
+# %% tags=["hide-input"]
+claims.at_what_price(here)
+
+# %% tags=["hide-input"]
+claims.baselines(here)
+
+# %% [markdown]
+# ## Does it flatten what rounding sharpened?
+#
+# As in [the chapter before](04_hessian_landscape): gradient norm and top eigenvalue, for each group on as
+# many training images.
+
+# %% tags=["hide-input"]
+survey = surveys.Survey(images_per_group=images_per_group)
+trio = [
+    studies.treatments(bit_widths[:1], *words.split("-"))[1] for words in ("ends8", "ends8-qat", "fairqat")
+]
+landscape = tables.landscape(studies.landscapes(trained, trio, survey))
+figures.around_by_treatment(tables.around(landscape), images.group_names)
+
+# %% tags=["hide-input"]
+flattened = claims.training_flattens(
+    tables.to_rounded(landscape), collapse, seeds=len(trained), group=smallest
+)
+flattened
+
+# %% [markdown]
+# ## Does it hold on test as on train?
+#
+# A gap can be closed by learning the few images of a small group by heart. So the same is asked of images
+# that were trained on, of each group as many. Remedies that work on training images
+# often fail on others {cite}`hashemizadeh2024`.
+
+# %% tags=["hide-input"]
+learned = studies.predictions(trained, [*rounded, *arms], split="train", each=images_each)
+both = tables.on_both(learned, predictions, level=1 - 0.05 / len(arms))
+figures.on_both(both)
+
+# %% tags=["hide-input"]
+held = claims.holds_on_test(both, collapse, seeds=len(trained))
+held
+
+# %% [markdown]
+# ## What to do
+#
+# Given a width, which arm? The choice is made on images that were held out of the arms' training, not on
+# those that it is then reported on: of all arms whose OA is at most one point below the best, the one with
+# the smallest gap.
+
+# %% tags=["hide-input"]
+validation = studies.predictions(trained, [*rounded, *arms], split="validation")
+costs = tables.training_costs(trained[0], images, arms)
+sizes = tables.megabytes(studies.networks(trained[:1], rounded), rounded)
+choice = tables.what_to_do(validation, predictions, costs=costs, megabytes=sizes)
+claims.advice(choice)
+
+# %% [markdown]
+# ## Verdict
+
+# %% tags=["hide-input"]
+claims.together(
+    "FairQAT narrows the gap between groups at about the same accuracy, because of its weights and not of "
+    "its training while rounded, which flattens the loss; and this holds on images that it did not see.",
+    [repaired, part, unfair, back, flattened, held],
+)
+
+# %% [markdown]
+# **Try it yourself.** Your own network takes four lines; `data` is what `fairq_utils.data.load` returns:
+#
+# ```python
+# from fairq_utils.fairqat import FairQAT
+# from fairq_utils.packing import save_packed
+#
+# repaired = FairQAT(4, loss_weights="inverse").fit(model, data)
+# save_packed(repaired, "repaired.safetensors")
+# ```
+#
+# Another width, or a longer training: `fairq run 05 -p bit_widths='[5]' -p tuning_epochs=8`. The arms are
+# treatments like all others, and can be made on many machines:
+# `fairq sweep --bits 4 --treatments ends8-qat-weighted,ends8-qat-sampled,fairqat`.
