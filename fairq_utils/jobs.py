@@ -270,7 +270,7 @@ def _on_cluster(
         sweep.through(jobs)
         return sweep
 
-    sweep = through(todo)
+    sweep = through(_none_idle(todo, workers=len(client.nthreads())))
     # Dask blames everything that a dying worker had in hand. By itself, each shows who the culprit is.
     for job in sweep.blamed:
         if alone := through([job]).blamed:
@@ -282,6 +282,23 @@ def _on_cluster(
         with store.lock(elsewhere[0].kind, elsewhere[0].identity):
             pass
         elsewhere = through(elsewhere).elsewhere
+
+
+def _none_idle(jobs: list[Job], *, workers: int) -> list[Job]:
+    """The same jobs, in an order in which workers need not wait for one another.
+
+    Study by study, all workers but one would wait for the network that everything in a study needs. So
+    each worker begins with one of those, and the next is begun while the work on one study goes on.
+    """
+    own, needed = set(jobs), {need for job in jobs for need in job.needs}
+    first = {job: None for job in jobs if job in needed and own.isdisjoint(job.needs)}
+    ordered, later = list(first)[: workers - 1], iter(list(first)[workers - 1 :])
+    for job in jobs:
+        if job not in first:
+            ordered.append(job)
+        elif following := next(later, None):
+            ordered.append(following)
+    return ordered
 
 
 class _Sweep:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,6 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -24,18 +22,14 @@ from fairq_utils.quantizers import (
     FloatGrid,
     Grid,
     LookupGrid,
-    NF4Quantizer,
-    PowerOfTwoQuantizer,
     UniformGrid,
     UniformQuantizer,
-    _arithmetic,
     _InputQuantizer,
     _places,
     _round_inputs,
-    _rows,
     _rows_of_weights,
-    _weights,
     bake,
+    grids,
 )
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -83,114 +77,6 @@ def unpack_codes(packed: Tensor, bits: int, *, count: int, signed: bool) -> Tens
     return torch.from_numpy(codes)
 
 
-# ---------------------------------------------------------------- the grids of a network
-
-
-@torch.no_grad()
-def _grids(network: nn.Module) -> dict[str, Grid]:
-    """The grid of each quantized weight by its name; of a tied weight by its first."""
-    baked = {row["layer"]: row for row in getattr(network, _BAKED, [])}
-    grids: dict[str, Grid] = {}
-    for place in _weights(network):
-        if place.is_parametrized:
-            grids[place.name] = place.quantizer.grid(place.original)
-        elif place.name in baked and not _is_free(baked[place.name]["bits"], place.original):
-            grids[place.name] = _found_again(place.name, place.original, baked[place.name])
-    weights = {place.name: place.original for place in _weights(network)}
-    return {name: grid for name, grid in grids.items() if not _is_free(grid.bits, weights[name])}
-
-
-def _is_free(bits: int, weight: Tensor) -> bool:
-    """Whether codes of so many bits save nothing: half of an ablation leaves weights as they are."""
-    return bits >= torch.finfo(weight.dtype).bits
-
-
-def _found_again(name: str, weight: Tensor, row: dict[str, Any]) -> Grid:
-    """The grid that a baked weight lies on: it keeps the values and what `describe` says, no more."""
-    bits = row["bits"]
-    nbytes = row["bytes"] - -(-weight.numel() * bits // 8)
-    for grid in _candidates(weight, bits, nbytes, row["scale"]):
-        fits = grid.bits == bits and grid.nbytes == nbytes
-        if fits and torch.equal(grid.dequantize(grid.codes(weight)).to(weight.dtype), weight):
-            return grid
-    raise BadInput(
-        f"{name} is on no grid of {bits} bits that was found; expected the values that bake left: "
-        "save what quantize_model returned, without baking it."
-    )
-
-
-def _candidates(weight: Tensor, bits: int, nbytes: int, scale: float) -> Iterator[Grid]:
-    values = _arithmetic(weight)
-    one = values.new_tensor(scale)
-    ranges = [(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, 4), (0, 2**bits - 1, 6)]
-    for lowest, highest, each in ranges:
-        if nbytes == each:
-            yield _uniform(values, one, lowest, highest, None)
-        for axis, channels in enumerate(values.shape):
-            if nbytes == each * channels:
-                steps = [_step(row, lowest, highest) for row in _rows(values, axis).cpu().numpy()]
-                yield _uniform(values, values.new_tensor(np.array(steps)), lowest, highest, axis)
-    if nbytes == 4 and bits <= 8:
-        yield LookupGrid(PowerOfTwoQuantizer(bits).choose(values).levels, one)
-    if bits == 4 and nbytes:
-        blocks, count = nbytes // 4, values.numel()
-        largest = (count - 1) // (blocks - 1) if blocks > 1 else count
-        for size in range(-(-count // blocks), largest + 1):  # the sizes that make so many blocks
-            yield NF4Quantizer(block=size).choose(values)
-    for axis in (None, *range(values.dim())):
-        rows = _rows(values, axis)
-        if nbytes == 4 * len(rows) * 2**bits:
-            yield from _codebook(rows, bits, axis)
-    for format in (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
-        yield FloatGrid(one, format)
-
-
-def _uniform(values: Tensor, scale: Tensor, lowest: int, highest: int, axis: int | None) -> UniformGrid:
-    """The uniform grid with these steps; an affine one with the lowest zero point that the values allow."""
-    zero_point = torch.zeros_like(scale, dtype=torch.int32)
-    if lowest == 0 and values.numel():
-        least = _rows(values, axis).amin(1)
-        zero_point = -(least.view_as(scale) / scale).round().clamp_max(0).int()
-    return UniformGrid(scale, zero_point, lowest, highest, axis)
-
-
-def _step(row: NDArray[Any], lowest: int, highest: int) -> Any:
-    """A step of which these values are whole multiples, to the last bit; 1 where there is none."""
-    values = np.unique(row)
-    furthest = np.abs(values).max(initial=0)
-    if furthest == 0:
-        return values.dtype.type(1)
-    exact, epsilon = values.astype(np.float64), np.finfo(values.dtype).eps
-    few = exact[:: -(-len(exact) // 8)]  # enough to rule most steps out
-    most = max(-lowest, highest)
-    span = furthest if lowest < 0 else max(exact[-1], 0) - min(exact[0], 0)
-    usual = round(most * furthest / span) + np.arange(2, -3, -1)  # where nothing was clipped
-    for counts in (usual[(usual > 0) & (usual <= most)], np.arange(most, 0, -1)):
-        multiples = few / (np.float64(furthest) / counts[:, None])
-        likely = (np.abs(multiples - multiples.round()) <= 4 * epsilon * np.abs(multiples)).all(axis=1)
-        for count in counts[likely]:
-            share = values.dtype.type(furthest / count)
-            # the furthest value was rounded, so that its share may be next to the step
-            for step in (share, *np.nextafter(share, values.dtype.type([0, np.inf]))):
-                codes = (exact / step).round()
-                if codes[-1] - codes[0] > highest - lowest or (lowest < 0 and codes[-1] > highest):
-                    continue
-                if np.array_equal(codes.astype(values.dtype) * step, values):
-                    return step
-    return values.dtype.type(1)
-
-
-def _codebook(rows: Tensor, bits: int, axis: int | None) -> Iterator[LookupGrid]:
-    levels = rows.new_zeros(len(rows), 2**bits)
-    for row, own in zip(rows, levels, strict=True):
-        used = row.unique()
-        if len(used) > 2**bits:
-            return
-        if len(used):
-            own[: len(used)], own[len(used) :] = used, used[-1]
-    yield LookupGrid(levels, rows.new_ones(()), axis)
-
-
 # ---------------------------------------------------------------- a file of packed codes
 
 _HEADER = "fairq-packed"
@@ -216,7 +102,7 @@ def save_packed(network: nn.Module, path: str | os.PathLike[str]) -> None:
     >>> storage_bytes(network), path.stat().st_size < 5000
     (3794, True)
     """
-    grids = _grids(network)
+    packed = _packed(network)
     tensors: dict[str, Tensor] = {}
     weights: dict[str, dict[str, Any]] = {}
     ties: dict[str, str] = {}
@@ -226,8 +112,8 @@ def save_packed(network: nn.Module, path: str | os.PathLike[str]) -> None:
         known = first.setdefault(id(tensor), name)
         if known != name:
             ties[name] = known
-        elif name in grids:
-            weights[name] = _put(name, tensor.detach(), grids[name], tensors)
+        elif name in packed:
+            weights[name] = _put(name, tensor.detach(), packed[name], tensors)
         else:
             # a clone, because safetensors refuses tensors that share their memory
             tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -241,10 +127,17 @@ def save_packed(network: nn.Module, path: str | os.PathLike[str]) -> None:
         "weights": weights,
         "ties": ties,
         "inputs": inputs,
-        "described": _rows_of_weights(baked),
+        "described": [
+            {key: value for key, value in row.items() if key != "grid"} for row in _rows_of_weights(baked)
+        ],
     }
     text = json.dumps(header, sort_keys=True, separators=(",", ":"))
     _write(Path(path), safetensors.torch.save(tensors, {_HEADER: text}))
+
+
+def _packed(network: nn.Module) -> dict[str, Grid]:
+    """The grids that save something: half of an ablation leaves weights as long as they are."""
+    return {name: grid for name, grid in grids(network).items() if grid.bits <= 16}
 
 
 @torch.no_grad()
@@ -255,7 +148,13 @@ def _put(name: str, weight: Tensor, grid: Grid, tensors: dict[str, Tensor]) -> d
         "dtype": str(weight.dtype).removeprefix("torch."),
         "bits": grid.bits,
     }
-    tensors[f"{name}:codes"] = pack_codes(grid.codes(weight), grid.bits)
+    codes = grid.codes(weight)
+    if not torch.equal(grid.dequantize(codes).to(weight.dtype), weight):
+        raise BadInput(
+            f"{name} has left the grid of {grid.bits} bits that it was baked on; expected the values that "
+            "bake left: quantize the network again."
+        )
+    tensors[f"{name}:codes"] = pack_codes(codes, grid.bits)
     scale = grid.scale.detach().cpu().contiguous()
     if isinstance(grid, UniformGrid):
         about |= {"grid": "uniform", "lowest": grid.lowest, "highest": grid.highest, "axis": grid.axis}
@@ -284,8 +183,8 @@ def _put(name: str, weight: Tensor, grid: Grid, tensors: dict[str, Tensor]) -> d
     return about
 
 
-def _take(name: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> Tensor:
-    """The weight that `_put` added."""
+def _take(name: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Grid, Tensor]:
+    """The grid and the weight that `_put` added."""
     dtype = getattr(torch, about["dtype"])
     one = torch.ones((), dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     scale = tensors.get(f"{name}:scale", one)
@@ -300,7 +199,7 @@ def _take(name: str, about: dict[str, Any], tensors: dict[str, Tensor]) -> Tenso
     shape = torch.Size(about["shape"])
     signed = about["grid"] == "uniform" and about["lowest"] < 0
     codes = unpack_codes(tensors[f"{name}:codes"], about["bits"], count=shape.numel(), signed=signed)
-    return grid.dequantize(codes.view(shape)).to(dtype)
+    return grid, grid.dequantize(codes.view(shape)).to(dtype)
 
 
 def load_packed(path: str | os.PathLike[str], *, into: Model) -> Model:
@@ -326,11 +225,14 @@ def load_packed(path: str | os.PathLike[str], *, into: Model) -> Model:
         raise BadInput("into is quantized already; expected a plain network: build it anew.")
     header, tensors = _read(path)
     try:
-        weights = {name: _take(name, about, tensors) for name, about in header["weights"].items()}
-        state = weights | {name: tensor for name, tensor in tensors.items() if ":" not in name}
+        taken = {name: _take(name, about, tensors) for name, about in header["weights"].items()}
+        state = {name: weight for name, (_, weight) in taken.items()}
+        state |= {name: tensor for name, tensor in tensors.items() if ":" not in name}
         state |= {name: state[known] for name, known in header["ties"].items()}
         inputs = {layer: UniformQuantizer(**options) for layer, options in header["inputs"].items()}
         described = [row | {"shape": tuple(row["shape"])} for row in header["described"]]
+        for row in described:
+            row |= {"grid": taken[row["layer"]][0]} if row["layer"] in taken else {}
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise BadInput(
             f"{path} is damaged; expected a file as save_packed wrote it: save it again."
@@ -534,11 +436,11 @@ def export_onnx(network: nn.Module, path: str | os.PathLike[str], *, example: Te
 def _stored_network(network: nn.Module) -> nn.Module:
     """A copy of the network that reads its weights from codes and rounds inputs as ONNX does."""
     network = copy.deepcopy(network).cpu()
-    grids = _grids(network)
+    packed = _packed(network)
     stored = bake(network).eval()
     if any(p.is_floating_point() and p.dtype != torch.float32 for p in stored.parameters()):
         raise BadInput("the network is not in float32; expected that for ONNX: convert it with .float().")
-    exportable = {name: _exportable(name, grid) for name, grid in grids.items()}
+    exportable = {name: _exportable(name, grid) for name, grid in packed.items()}
     places = list(_places(stored))
     readers = {
         id(place.original): _StoredWeight(exportable[place.name], place.original)

@@ -1051,8 +1051,21 @@ def _row_of_weight(place: _Place) -> dict[str, Any]:
         "zero_share": _zeros(values) / max(values.numel(), 1),
         "error": float((values - weight).norm()) / norm if norm else 0.0,
         "bytes": math.ceil(weight.numel() * grid.bits / 8) + grid.nbytes,
+        "grid": grid,
         **{name: int(code) for name, code in zip(("lowest", "highest"), ends, strict=False)},
     }
+
+
+def grids(model: nn.Module) -> dict[str, Grid]:
+    """The grid of each quantized weight by its name, of a baked model too; of a tied one by its first name.
+
+    >>> layer = torch.nn.Linear(2, 1, bias=False)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[1.4, -0.3]]))
+    >>> baked = bake(quantize_model(layer, UniformQuantizer(4)))
+    >>> grids(baked)["weight"].codes(baked.weight)
+    tensor([[ 7, -2]], dtype=torch.int32)
+    """
+    return {row["layer"]: row["grid"] for row in _rows_of_weights(model) if "grid" in row}
 
 
 def _zeros(values: Tensor) -> int:

@@ -114,6 +114,22 @@ def test_what_exists_is_not_made_again_for_the_sake_of_what_needs_it(tmp_path, a
     assert store.written == {"numbers": 2}
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3, 9])
+def test_every_worker_has_a_network_to_begin_with_and_nothing_comes_before_what_it_needs(workers):
+    todo = []
+    for study in range(4):
+        original = job(f"original{study}", draw, data=1)
+        tuned = job(f"tuned{study}", add, original)
+        todo += [original, job(f"rounded{study}", add, original), tuned, job(f"of-tuned{study}", add, tuned)]
+    ordered = jobs._none_idle(todo, workers=workers)
+    assert sorted(j.name for j in ordered) == sorted(j.name for j in todo)
+    places = {j: place for place, j in enumerate(ordered)}
+    assert all(places[need] < places[j] for j in todo for need in j.needs)
+    beginnings = [j.name.startswith("original") for j in ordered]
+    assert all(beginnings[: min(workers, 4)])
+    assert beginnings.index(False) == min(workers, 4)  # and not all at once, which workers would have to hold
+
+
 def test_a_failure_is_named_with_its_reason_and_the_rest_is_made(tmp_path, anywhere):
     store = Store(tmp_path)
     bad, refused, good = job("bad", fail), job("refused", refuse), job("good", draw, data=1)

@@ -261,7 +261,7 @@ def test_weights_that_left_their_grid_are_refused(tmp_path):
     baked = bake(quantize_model(small_network(), UniformQuantizer(4)))
     with torch.no_grad():
         baked[0].weight.mul_(1.01)
-    with pytest.raises(BadInput, match=r"0.weight is on no grid of 4 bits that was found"):
+    with pytest.raises(BadInput, match=r"0.weight has left the grid of 4 bits that it was baked on"):
         save_packed(baked, tmp_path / "network")
 
 
