@@ -1140,7 +1140,8 @@ def repairs(
         claim,
         word,
         f"{_sentence('; '.join(facts))}.{half} Changes in points, paired over {_count(seeds, 'seed')}, "
-        f"intervals that hold together with 95 %. {' '.join(said)}{_of_images_only(seeds)}{apart}",
+        "intervals that hold together over the widths with 95 %. "
+        f"{' '.join(said)}{_of_images_only(seeds)}{apart}",
     )
 
 
@@ -1188,7 +1189,7 @@ def which_part_repairs(effects: pd.DataFrame, collapse: pd.DataFrame, *, seeds: 
         claim,
         words[holds, against],
         f"{_sentence(reading)}. What each part does to FVO, in points, on average over the other two, over "
-        f"{_count(seeds, 'seed')}, intervals that hold together with 95 %: {numbers}.{add_up}"
+        f"{_count(seeds, 'seed')}, intervals that hold together over the widths with 95 %: {numbers}.{add_up}"
         f"{_of_images_only(seeds)}{apart}",
     )
 
@@ -1217,7 +1218,7 @@ def training_is_less_fair(changes: pd.DataFrame, collapse: pd.DataFrame, *, seed
         claim,
         word,
         f"{reading}. Change of FVO in points against rounding, paired over {_count(seeds, 'seed')}, "
-        f"intervals that hold together with 95 %: {said}.{_of_images_only(seeds)}{apart}",
+        f"intervals that hold together over the widths with 95 %: {said}.{_of_images_only(seeds)}{apart}",
     )
 
 
@@ -1258,7 +1259,7 @@ def accuracy_comes_back(
         claim,
         word,
         f"Change of OA in points against full precision, paired over {_count(seeds, 'seed')}, intervals that "
-        f"hold together with 95 %: {'; '.join(said)}.{no_need}{_of_images_only(seeds)}",
+        f"hold together over the widths with 95 %: {'; '.join(said)}.{no_need}{_of_images_only(seeds)}",
     )
 
 

@@ -87,8 +87,7 @@ predictions = studies.predictions(trained, [*rounded, *arms])
 # %% tags=["hide-input"]
 smallest = tables.smallest_group(images, predictions)
 collapse = tables.collapse(predictions)
-changes = tables.against_rounding(predictions, level=1 - 0.05 / len(arms))
-figures.arms(changes, groups=["OA", "FVO", smallest])
+figures.arms(tables.against_rounding(predictions), groups=["OA", "FVO", smallest])
 
 # %% [markdown]
 # ## Is it the training, or the weights?
@@ -98,7 +97,8 @@ figures.arms(changes, groups=["OA", "FVO", smallest])
 # FVO, where left is better.
 
 # %% tags=["hide-input"]
-effects = tables.effects(predictions, level=1 - 0.05 / len(bit_widths))
+together = 1 - 0.05 / len(bit_widths)  # for intervals that hold together over the widths with 95 %
+effects = tables.effects(predictions, level=together)
 figures.effects(effects, groups=["OA", "FVO", smallest])
 
 # %% tags=["hide-input"]
@@ -111,7 +111,8 @@ part
 # Two comparisons are needed: with rounding alone, and with plain QAT.
 
 # %% tags=["hide-input"]
-beyond_qat = tables.against_plain_training(predictions, level=1 - 0.05 / len(bit_widths))
+changes = tables.against_rounding(predictions, level=together)
+beyond_qat = tables.against_plain_training(predictions, level=together)
 repaired = claims.repairs(changes, beyond_qat, collapse, seeds=len(trained))
 repaired
 
@@ -127,7 +128,7 @@ unfair
 # And does QAT bring back the accuracy that rounding takes? Here the comparison is with full precision.
 
 # %% tags=["hide-input"]
-lost = tables.change(predictions, level=1 - 0.05 / len(bit_widths))
+lost = tables.change(predictions, level=together)
 plain = [treatment.name for treatment in studies.treatments(bit_widths, "ends8", "qat")[1:]]
 by_rounding = [treatment.name for treatment in rounded]
 back = claims.accuracy_comes_back(
@@ -192,7 +193,7 @@ flattened
 at_one_width = [*studies.treatments(bit_widths[:1], "ends8"), *studies.repair_arms(bit_widths[:1])]
 learned = studies.predictions(trained, at_one_width, split="train", each=images_each)
 unseen = [prediction for prediction in predictions if prediction.treatment in at_one_width]
-both = tables.on_both(learned, unseen, level=1 - 0.05 / len(at_one_width))
+both = tables.on_both(learned, unseen)
 figures.on_both(both)
 
 # %% tags=["hide-input"]

@@ -124,6 +124,15 @@ def test_augmenting_mirrors_and_moves_whole_images(seed, size, shift):
         assert any(np.array_equal(result, candidate) for candidate in candidates)
 
 
+@pytest.mark.parametrize("size", [16, 24, 32])
+def test_weights_that_no_image_reaches_stay_near_where_they_began(size):
+    images, labels = stripes(40)
+    recipe = Recipe(epochs=2, batch_size=20)
+    network = train("resnet18", images[..., :size, :size], labels, classes=2, recipe=recipe)
+    # Of small images, most taps of the last kernels see nothing but padding.
+    assert network.layer4[0].conv1.weight.detach().abs().max() < 1
+
+
 @pytest.mark.parametrize(("told", "drawn"), [("0", False), ("1", True)])
 def test_progress_is_drawn_when_asked_for(monkeypatch, capsys, told, drawn):
     monkeypatch.setenv("FAIRQ_PROGRESS", told)
