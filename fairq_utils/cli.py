@@ -257,11 +257,13 @@ def _study_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--arch", default="resnet18", show_default=True, help="The network's architecture."),
         click.option("--weights", default="", help="imagenet: begin with these, from a file you have."),
-        click.option("--epochs", default=0, help="Passes over the training images.  [default: the recipe's]"),
+        click.option(
+            "--epochs", default=0.0, help="Passes over the training images.  [default: the recipe's]"
+        ),
         click.option(
             "--tuning-epochs",
-            default=0,
-            help="The same for treatments that train, such as qat.  [default: the recipe's]",
+            default=0.0,
+            help="The same for treatments that train, such as qat.  [default: the recipe's own]",
         ),
         click.option(
             "--seeds", default="0-4", show_default=True, help="One network from each: 0-4 or 0,2,5."

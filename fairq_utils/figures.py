@@ -608,9 +608,10 @@ def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]], columns: int = 
 
 def _narrow_widths(axes: NDArray, order: Sequence[str]) -> None:
     """Names of treatments below the lowest panel of each column, turned where they would collide."""
+    collide = len(order) > 4 or max(map(len, order)) > 8
     for axis in _lowest(axes):
         _widths(axis, order)
-        axis.tick_params(axis="x", rotation=90 if len(order) > 4 else 0, labelbottom=True)
+        axis.tick_params(axis="x", rotation=90 if collide else 0, labelbottom=True)
 
 
 def _lowest(axes: NDArray) -> list[Axes]:
@@ -1276,13 +1277,13 @@ def _label_apart(axis: Axes, places: NDArray[np.float64], labels: Sequence[str])
         text = axis.annotate(label, tuple(place), (0, 0), textcoords="offset points", fontsize=8.5)
         text.set_in_layout(False)  # or the panel would shrink for it, and all would move
         tried = []
-        for reach, (x, y) in itertools.product((5, 10, 15), _SIDES):
+        for reach, (x, y) in itertools.product((5, 10, 15, 20), _SIDES):
             look = {"x": reach * x, "y": reach * y, "ha": _ACROSS[x], "va": _ALONG[y]}
             text.set(**look)
             box = text.get_window_extent()
             covered = np.all((taken[:, :2] < box.max) & (taken[:, 2:] > box.min), axis=1)
             outside = not (inside.contains(*box.min) and inside.contains(*box.max))
-            tried.append((weights[covered].sum() + 20 * outside + reach / 2, box, look))
+            tried.append((weights[covered].sum() + 200 * outside + reach / 2, box, look))
         _, box, look = min(tried, key=lambda one: one[0])
         text.set(**look)
         taken, weights = np.vstack([taken, box.extents]), np.append(weights, 40)

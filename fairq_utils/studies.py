@@ -138,8 +138,8 @@ def studies(
     arch: str = "resnet18",
     weights: str = "",
     recipe: Recipe | None = None,
-    epochs: int = 0,
-    tuning_epochs: int = 0,
+    epochs: float = 0,
+    tuning_epochs: float = 0,
 ) -> list[Study]:
     """The same study for each training seed, from the plain values that a notebook or a command gives.
 
@@ -466,7 +466,7 @@ class _Plan:
             "code": code_digest("fairq_utils.training"),
             "versions": versions("torch", "torchvision"),
         }
-        cost = 3 * study.recipe.epochs * self._count_train
+        cost = round(3 * study.recipe.epochs * self._count_train)
         return jobs.Job(
             kind="networks",
             identity=identity,

@@ -30,17 +30,17 @@ class Recipe:
     """How a network is trained: SGD with Nesterov momentum; the rate climbs for a quarter and falls to 0.
 
     When training diverges, lower `learning_rate`; when groups are still far from their final accuracy,
-    raise `epochs`.
+    raise `epochs`. Half an epoch shows half of the images.
 
     >>> Recipe(epochs=2).epochs
     2
     >>> Recipe(epochs=0)
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: epochs is 0; expected a whole number of at least 1.
+    fairq_utils.errors.BadInput: epochs is 0; expected a number above 0.
     """
 
-    epochs: int = 8
+    epochs: float = 8
     batch_size: int = 128
     learning_rate: float = 0.03
     momentum: float = 0.9
@@ -49,12 +49,14 @@ class Recipe:
     shift: float = 0.1  # move each image by up to this share of its width and height
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise BadInput(f"batch_size is {self.batch_size!r}; expected a whole number of at least 1.")
+        for name in ("epochs", "learning_rate"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise BadInput(f"{name} is {value!r}; expected a whole number of at least 1.")
-        if not self.learning_rate > 0:
-            raise BadInput(f"learning_rate is {self.learning_rate!r}; expected a number above 0.")
+            if not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise BadInput(f"{name} is {value!r}; expected a number above 0.")
+        if self.epochs == int(self.epochs):  # 8 and 8.0 are one recipe, and should be one in the store
+            object.__setattr__(self, "epochs", int(self.epochs))
         if not 0 <= self.shift < 0.5:
             raise BadInput(f"shift is {self.shift!r}; expected a share of the image from 0 to below 0.5.")
 
@@ -192,7 +194,7 @@ def fit(
     seen = len(rows(torch.Generator().manual_seed(seed)))
     batch_size = min(recipe.batch_size, seen)
     steps = seen // batch_size
-    total = recipe.epochs * steps
+    total = max(1, round(recipe.epochs * steps))
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
@@ -217,9 +219,10 @@ def fit(
             )
             report = reporting(bar)
         report(3 * batch_size * steps * begun)
-        for epoch in range(begun, recipe.epochs):
+        for epoch in range(begun, math.ceil(total / steps)):
             sum_of_losses = torch.zeros((), device=device)
-            for step, batch in enumerate(rows(random).to(device).split(batch_size)[:steps], epoch * steps):
+            batches = rows(random).to(device).split(batch_size)[: min(steps, total - epoch * steps)]
+            for step, batch in enumerate(batches, epoch * steps):
                 optimizer.param_groups[0]["lr"] = recipe.learning_rate * _one_cycle((step + 1) / (total + 1))
                 seen_images = to_input(augment(images[batch], recipe, random))
                 with torch.autocast(device.type, torch.bfloat16, enabled=fast):
@@ -235,7 +238,10 @@ def fit(
                     f"{description}: the loss became {batch_loss.item()} in epoch {epoch + 1}; expected a "
                     f"finite number, so lower learning_rate (now {recipe.learning_rate})."
                 )
-            said = [f"loss {sum_of_losses.item() / steps:.2f}", after_epoch(network) if after_epoch else ""]
+            said = [
+                f"loss {sum_of_losses.item() / len(batches):.2f}",
+                after_epoch(network) if after_epoch else "",
+            ]
             report(0, ", ".join(filter(None, said)))
             if checkpoint and time.monotonic() - written >= checkpoint.every_seconds:
                 checkpoint.write(run, _state(epoch + 1, network, optimizer, loss, random))

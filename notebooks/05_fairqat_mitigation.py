@@ -45,8 +45,8 @@ image_size: int = 32  # pixels along a side
 train_images: int = 0  # at most so many to learn from; 0 for all, of moths 6000
 test_images: int = 0  # at most so many to be tested on; 0 for all, of moths 6000
 arch: str = "resnet18"  # the network
-epochs: int = 0  # passes over the training images; 0 for the recipe's own
-tuning_epochs: int = 0  # the same for each arm; 0 for the recipe's own
+epochs: float = 0  # passes over the training images; 0 for the recipe's own
+tuning_epochs: float = 0  # the same for each arm; 0 for the recipe's own
 bit_widths: list[int] = [4, 3, 2]  # widths from 2 to 16; the first is looked at most closely
 seeds: list[int] = [0, 1, 2]  # one network is trained from each
 loss_weights: list[int] = [40, 80]  # of the smallest group in percent, beside the published 60
@@ -77,7 +77,9 @@ images = studies.dataset(trained[0])
 #
 # Each of the three is on or off. Training off means: the network is trained further in full precision, as
 # long and on the same images, and rounded afterwards. That gives eight arms, and each is held against
-# rounding alone, with 8 bits in the first and the last layer like all of them.
+# rounding alone, with 8 bits in the first and the last layer like all of them. A tenth of the training
+# images is kept from all arms, for choices. Look at OA first: a gap that closes because everybody falls is no
+# repair.
 
 # %%
 arms = studies.repair_arms(bit_widths)
@@ -125,15 +127,15 @@ unfair = claims.training_is_less_fair(changes, collapse, seeds=len(trained))
 unfair
 
 # %% [markdown]
-# And does QAT bring back the accuracy that rounding takes? Here the comparison is with full precision.
+# And does QAT bring back the accuracy that rounding takes? Here the comparison is with full precision. Eight
+# bits are the control: there nothing is lost, and nothing should be.
 
 # %% tags=["hide-input"]
-lost = tables.change(predictions, level=together)
-plain = [treatment.name for treatment in studies.treatments(bit_widths, "ends8", "qat")[1:]]
-by_rounding = [treatment.name for treatment in rounded]
-back = claims.accuracy_comes_back(
-    lost[lost["treatment"].isin(plain)], lost[lost["treatment"].isin(by_rounding)], seeds=len(trained)
-)
+control = [] if 8 in bit_widths else [studies.treatments([8], *words)[1] for words in ([], ["qat"])]
+controlled = [*predictions, *studies.predictions(trained, control)]
+lost = tables.change(controlled, level=1 - 0.05 / (len(bit_widths) + len(control) // 2))
+by_rounding = [treatment.name for treatment in [*rounded, *control]]
+back = claims.accuracy_comes_back(lost, lost[lost["treatment"].isin(by_rounding)], seeds=len(trained))
 back
 
 # %% [markdown]
@@ -177,10 +179,15 @@ landscape = tables.landscape(studies.landscapes(trained, trio, survey))
 figures.around_by_treatment(tables.around(landscape), images.group_names)
 
 # %% tags=["hide-input"]
-flattened = claims.training_flattens(
-    tables.to_rounded(landscape), collapse, seeds=len(trained), group=smallest
-)
+ratios = tables.to_rounded(landscape)
+flattened = claims.training_flattens(ratios, collapse, seeds=len(trained), group=smallest)
 flattened
+
+# %% [markdown]
+# Flatter for whom? A remedy that looks away from the others may leave them on steeper ground.
+
+# %% tags=["hide-input"]
+claims.training_flattens(ratios, collapse, seeds=len(trained))
 
 # %% [markdown]
 # ## Does it hold on test as on train?

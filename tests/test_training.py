@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fairq_utils.errors import BadInput
-from fairq_utils.training import Recipe, augment, predict, progress, to_input, train
+from fairq_utils.training import Recipe, augment, fit, predict, progress, to_input, train
 
 
 def stripes(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,7 +78,7 @@ def test_too_few_images_are_refused():
     ("wrong", "said"),
     [
         ({"epochs": 0}, "epochs is 0"),
-        ({"epochs": 1.5}, "epochs is 1.5"),
+        ({"epochs": "two"}, "epochs is 'two'"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
@@ -131,6 +131,24 @@ def test_weights_that_no_image_reaches_stay_near_where_they_began(size):
     network = train("resnet18", images[..., :size, :size], labels, classes=2, recipe=recipe)
     # Of small images, most taps of the last kernels see nothing but padding.
     assert network.layer4[0].conv1.weight.detach().abs().max() < 1
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.01, 1), (0.5, 2), (1, 5), (1.5, 8)])
+def test_half_an_epoch_shows_half_of_the_images(epochs, steps):
+    images, labels = stripes(50)
+    shown = []
+    recipe = Recipe(epochs=epochs, batch_size=10)
+    fit(small(), images, labels, recipe=recipe, report=lambda done, said="": shown.append(done // 3))
+    assert sum(shown) == steps * 10
+
+
+def test_a_whole_number_of_epochs_is_one_recipe_however_it_is_written():
+    assert repr(Recipe(epochs=2.0)) == repr(Recipe(epochs=2))
+
+
+def small():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
 
 
 @pytest.mark.parametrize(("told", "drawn"), [("0", False), ("1", True)])
