@@ -1,6 +1,7 @@
 import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ ONE_STEP = Recipe(
 
 
 SHORT = Recipe(epochs=2, batch_size=16)
+README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.fixture
@@ -394,3 +396,22 @@ def test_the_published_settings():
     assert FairQAT.paper(4) == FairQAT(4, first_last=8, loss_weights=0.6, sampling="both")
     weights = FairQAT.paper(2)._group_weights(torch.tensor([10, 4, 3, 4, 1]))
     torch.testing.assert_close(weights, torch.tensor([0.1, 0.1, 0.1, 0.1, 0.6]))
+
+
+def test_what_the_readme_says_works(tmp_path, monkeypatch):
+    (block,) = (
+        b for b in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "FairQAT" in b
+    )
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rows = ["file,label,group"]
+    for number in range(60):
+        pixels = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+        torchvision.io.write_png(pixels, str(photos / f"{number}.png"))
+        rows.append(f"{number}.png,{('coat', 'shoe')[number % 2]},{('adult', 'child')[number % 3 == 0]}")
+    (photos / "labels.csv").write_text("\n".join(rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FAIRQ_STORE", str(tmp_path / "store"))
+    given = {"network": nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.Flatten(), nn.Linear(256, 2))}
+    exec(block, given)
+    assert (tmp_path / "repaired.safetensors").stat().st_size < 4000
