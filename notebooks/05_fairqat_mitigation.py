@@ -134,7 +134,7 @@ unfair
 control = [] if 8 in bit_widths else [studies.treatments([8], *words)[1] for words in ([], ["qat"])]
 controlled = [*predictions, *studies.predictions(trained, control)]
 lost = tables.change(controlled, level=1 - 0.05 / (len(bit_widths) + len(control) // 2))
-by_rounding = [treatment.name for treatment in [*rounded, *control]]
+by_rounding = [treatment.name for treatment in [*rounded, *control] if not treatment.trains]
 back = claims.accuracy_comes_back(lost, lost[lost["treatment"].isin(by_rounding)], seeds=len(trained))
 back
 
