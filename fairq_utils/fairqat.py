@@ -17,8 +17,8 @@ from fairq_utils.progress import Report
 from fairq_utils.quantizers import Quantizer, UniformQuantizer, bake, quantize_model
 from fairq_utils.training import Checkpoint, Recipe, fit, predict
 
-# Smaller and more steps than an original is trained with, for it is the steps that leave a coarse grid; and the
-# slower of two rates tried, for it kept more of the OA of moths held out of training at 8 and 4 bits.
+# Smaller and more steps than an original is trained with, for it is the steps that leave a coarse grid; and
+# the slower of two rates tried, for it kept more of the OA of moths held out of training at 8 and 4 bits.
 TUNING = Recipe(epochs=4, batch_size=64, learning_rate=0.005)
 HELD_OUT = 0.1  # the share of the training images that further training does not see
 _EFFECTIVE = 0.999  # beta of the effective number of images, between no weights (0) and inverse ones (1)
