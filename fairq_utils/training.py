@@ -77,7 +77,7 @@ class Checkpoint:
         """What was written last by that run, or nothing."""
         with suppress(FileNotFoundError, safetensors.SafetensorError):
             with safetensors.safe_open(self.path, framework="pt") as file:
-                if file.metadata().get("run") != run:
+                if (file.metadata() or {}).get("run") != run:
                     raise BadInput(
                         f"the checkpoint {self.path} is of another training; expected one of this network, "
                         "recipe and seed: name another file, or delete this one."
@@ -87,11 +87,17 @@ class Checkpoint:
 
     def write(self, run: str, state: dict[str, Tensor]) -> None:
         """Write the state, whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.part")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        safetensors.torch.save_file(tensors, part, metadata=self.about | {"run": run})
-        part.replace(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(safetensors.torch.save(tensors, metadata=self.about | {"run": run}))
+            part.replace(self.path)
+        except OSError as error:
+            raise BadInput(
+                f"the checkpoint {self.path} cannot be written ({error.strerror}); expected a folder with "
+                "space that you may write to."
+            ) from error
 
 
 def default_device() -> torch.device:

@@ -371,6 +371,15 @@ def test_a_checkpoint_of_another_training_is_refused_and_a_damaged_one_not_used(
     assert torch.equal(again[1].weight, method.fit(network, data)[1].weight)
 
 
+def test_a_checkpoint_that_cannot_be_written_is_said_in_one_sentence(data, network, tmp_path):
+    (tmp_path / "file").touch()
+    checkpoint = Checkpoint(tmp_path / "file" / "here.safetensors", every_seconds=0)
+    with pytest.raises(
+        BadInput, match=r"here.safetensors cannot be written \(File exists\); expected a folder"
+    ):
+        FairQAT(4, recipe=SHORT, patience=None).fit(network, data, checkpoint=checkpoint)
+
+
 def test_a_diverging_training_is_stopped_and_named(data, network):
     wild = Recipe(epochs=3, batch_size=16, learning_rate=1e30)
     with pytest.raises(
