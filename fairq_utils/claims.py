@@ -1090,8 +1090,8 @@ def repairs(
 ) -> Verdict:
     """Does FairQAT lower FVO against rounding and against plain QAT, and keep OA?
 
-    The tables are of `tables.against_rounding`, and of `tables.change` of what `tables.against` plain QAT
-    gives; of both only the rows of FairQAT count. Supported when FVO surely falls against both at some
+    The tables are of `tables.against_rounding` and `tables.against_plain_training`; of both only the rows of
+    FairQAT count. Supported when FVO surely falls against both at some
     width where OA does not surely lose more than `margin`, and surely rises nowhere. Mixed when something
     surely falls and something else speaks against it, contradicted when only the latter is so.
     """
@@ -1229,7 +1229,8 @@ def accuracy_comes_back(
 
     Both are records of `tables.change`: of the plain QAT arms, and of the networks that were only rounded.
     An interval wholly above −`margin` says yes, one wholly below says no. Supported when all widths say
-    yes, contradicted when some say no and none yes, mixed when there are both.
+    yes, contradicted when some say no and none yes, mixed when there are both. Widths at which rounding alone
+    surely loses no more than `margin` are told, and do not count.
     """
     claim = f"QAT brings OA back to within {_points(margin)} of full precision."
     accuracy, rounded = (table[table["group"] == "OA"] for table in (change_from_fp32, ptq_change))
@@ -1240,16 +1241,17 @@ def accuracy_comes_back(
     answers, said, needless = [], [], []
     for row in accuracy.to_dict("records"):
         width, answer = _width_of(row["treatment"]), _is_back(row, margin)
-        answers.append(answer)
         alone = f", by rounding alone {_change(beside[width])}" if width in beside else ""
         said.append(f"{width} {answer}, {_change(row)}{alone}")
         if width in beside and _is_back(beside[width], margin) == _BACK:
-            needless.append(width)
+            needless.append(width)  # nothing was lost there, so nothing can come back
+        else:
+            answers.append(answer)
     word: Word = (
         "mixed"
         if {_BACK, _NOT_BACK} <= set(answers)
         else "supported"
-        if set(answers) == {_BACK}
+        if answers and set(answers) == {_BACK}
         else "contradicted"
         if _NOT_BACK in answers
         else "undecided"
@@ -1267,7 +1269,8 @@ def holds_on_test(on_both: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) 
     """Does what narrows the gap on training images narrow it on test images? By `tables.on_both`.
 
     Asked of the arms whose FVO surely falls in training. It holds where FVO surely falls in the test as
-    well; it does not where FVO surely rises there, or falls for sure less and not surely at all.
+    well; it does not where FVO surely rises there, or falls for sure less and not surely at all. Supported
+    when it holds for more than half of them and fails for none.
     """
     claim = "What narrows the gap (FVO) on training images narrows it on test images."
     judged, fallen = _both_stand(on_both[on_both["group"] == "FVO"], collapse)
@@ -1288,7 +1291,13 @@ def holds_on_test(on_both: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) 
             size = ", surely less" if less else ""
             said.append(f"{name} {_change(seen)} in training and {_change(unseen)} in the test{size}")
     word: Word = (
-        "mixed" if holds and fails else "supported" if holds else "contradicted" if fails else "undecided"
+        "mixed"
+        if holds and fails
+        else "contradicted"
+        if fails
+        else "supported"
+        if 2 * len(holds) > len(narrowed)
+        else "undecided"
     )
     arms = len(by_split["train"])
     listed = f" Change of FVO in points, of those and of FairQAT: {'; '.join(said)}." if said else ""
@@ -1363,8 +1372,9 @@ def advice(what_to_do: pd.DataFrame) -> Prose:
         )
         sentences.append(f"- **{row['width']}**: {_what_to_do(row)} It takes {row['megabytes']:.2f} MB.")
     note = (
-        "Chosen on validation images: the smallest FVO among what comes close to the best OA. OA and FVO are "
-        "those on test images, with intervals. Training comes on top of the original's, as a share of it."
+        "Chosen on validation images: the smallest FVO among the arms that come close to the best OA. OA "
+        "and FVO are those on test images, with intervals. Training comes on top of the original's, as a "
+        "share of it, counted in images shown."
     )
     return Prose("\n".join([*lines, "", note, "", *sentences]))
 
@@ -1482,8 +1492,6 @@ def _beside(
 
 
 def _what_to_do(row: Mapping[Hashable, Any]) -> str:
-    if not row["cost"]:
-        return "just round. No training gave a smaller gap at about the same OA, and rounding costs none."
     how = (
         "train further in full precision, then round"
         if "-tuned" in row["chosen"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +22,7 @@ from fairq_utils.training import Checkpoint, Recipe, fit, predict
 # the slower of two rates tried, for it kept more of the OA of moths held out of training at 8 and 4 bits.
 TUNING = Recipe(epochs=4, batch_size=64, learning_rate=0.005)
 HELD_OUT = 0.1  # the share of the training images that further training does not see
+_TELLING = 20  # validation images, of which it says something that all are given one label
 _EFFECTIVE = 0.999  # beta of the effective number of images, between no weights (0) and inverse ones (1)
 _DRO_STEP = 0.01  # how fast group-DRO's weights follow the losses, as in the code of its authors
 
@@ -33,7 +35,8 @@ class FairQAT:
     `bits=None` without a quantizer rounds nothing, which is the control: the same further training in full
     precision.
 
-    `first_last`: the width of the first and the last layer; None leaves them at `bits`.
+    `first_last`: the width of the first and the last layer; None leaves them like all others, as a quantizer
+    that has one width only needs.
     `loss_weights`: how much an image counts in the loss. None: each alike. `inverse`: by one over the size
     of its group. `effective`: by one over the group's effective number of images (Cui et al. 2019), which
     is milder. A number between 0 and 1: that for images of the smallest group, and the rest divided evenly
@@ -42,16 +45,16 @@ class FairQAT:
     `sampling`: how often a group is seen in an epoch. None: as often as it has images. `over`: each group
     as often as the largest. `under`: as the smallest. `both`: as the average group. A number between 0
     and 1: so far from its own size to the average one, on a logarithmic scale.
-    `logit_adjustment`: adds so many times the logarithm of each label's share to the logits while training,
-    so that a rare label has to win by more (Menon et al. 2021).
-    `quantizer`: what rounds the weights; by default symmetrically, one scale for each tensor. With a
-    `LearnedStepQuantizer` the scales are learned too.
+    `logit_adjustment`: adds so many times the logarithm of each label's share, of the images as they are
+    shown, to the logits while training, so that a rare label has to win by more (Menon et al. 2021).
+    `quantizer`: what rounds the weights, in place of `bits`, which round symmetrically with one scale for
+    each tensor. With a `LearnedStepQuantizer` the scales are learned too.
     `recipe`: how long and how fast. Raise `epochs` when the loss still falls at the end.
     `validation`: this share of the training images, of each label in each group, is not trained on. OA and
     the worst group that progress shows are measured on them, and so should be every choice of yours. The
     original may have learned from them, so compare with it on other images.
     `patience`: after so many epochs in a row in which all of these images are given one and the same label,
-    training has failed and is stopped; None goes on.
+    training has failed and is stopped; None goes on, and so do fewer than twenty images, which tell nothing.
 
     Batch norm keeps learning its statistics, because those of the original do not fit rounded weights, and
     is then fixed with the rest: nothing is folded into the weights, which would change what is rounded.
@@ -75,6 +78,14 @@ class FairQAT:
     patience: int | None = 2
 
     def __post_init__(self) -> None:
+        if self.bits is not None:
+            if self.quantizer is not None:
+                raise BadInput(f"bits is {self.bits} beside a quantizer; expected one of the two.")
+            UniformQuantizer(self.bits)  # refuses a width that there is not
+        if self.patience is not None and self.patience < 1:
+            raise BadInput(f"patience is {self.patience}; expected None or at least 1 epoch.")
+        if isinstance(self.loss_weights, Tensor | np.ndarray):
+            object.__setattr__(self, "loss_weights", tuple(self.loss_weights.tolist()))
         if self.sampling not in (None, "over", "under", "both") and not _is_share(self.sampling):
             raise BadInput(
                 f"sampling is {self.sampling!r}; expected None, over, under, both or a number between 0 "
@@ -138,11 +149,12 @@ class FairQAT:
             description=description,
             report=report,
             checkpoint=checkpoint,
+            method=repr(self),
         )
         return bake(trained)
 
     def images_seen(self, data: Dataset) -> int:
-        """How many images the training shows, each as often as it is shown.
+        """How many images the training shows, each as often as it is shown, but for short last batches.
 
         >>> from fairq_utils import data
         >>> moths = data.load("moths", train_images=200, test_images=20)
@@ -154,20 +166,22 @@ class FairQAT:
     def _sizes(self, data: Dataset) -> Tensor:
         own = data.is_train & ~validation_images(data, self.validation)
         sizes = torch.bincount(data.groups[own], minlength=len(data.group_names))
-        if not sizes.all():
+        if not sizes.all() and (self.sampling is not None or self.loss_weights is not None):
             missing = data.group_names[int((sizes == 0).nonzero()[0])]
             raise BadInput(f"group {missing} has no training image; expected at least one of each group.")
         return sizes
 
     def _quantized(self, model: nn.Module) -> nn.Module:
-        if quantizer := self.quantizer or (UniformQuantizer(self.bits) if self.bits else None):
+        quantizer = UniformQuantizer(self.bits) if self.bits is not None else self.quantizer
+        if quantizer is not None:
             return quantize_model(model, quantizer, first_last=self.first_last)
         return copy.deepcopy(model)
 
     def _loss(self, labels: Tensor, groups: Tensor, sizes: Tensor, *, classes: int) -> _Loss | None:
         if self.loss_weights is None and not self.logit_adjustment:
             return None
-        shares = torch.bincount(labels, minlength=classes) / len(labels)
+        times_shown = (_wanted(sizes, self.sampling) / sizes.clamp(min=1))[groups]
+        shares = torch.bincount(labels, weights=times_shown, minlength=classes) / times_shown.sum()
         # A label that is never seen is pushed down by training itself, and needs no logarithm of nothing.
         adjustment = self.logit_adjustment * shares.clamp(min=1 / len(labels)).log()
         weights = torch.ones(len(sizes)) if self.loss_weights is None else self._group_weights(sizes)
@@ -194,7 +208,9 @@ class FairQAT:
 
 
 def validation_images(data: Dataset, share: float = HELD_OUT) -> Tensor:
-    """Which images are held out of further training: a share of each label in each group, always the same.
+    """Which images are held out of further training, always the same: a share of each label in each group.
+
+    Of two images or more, at least one.
 
     >>> from fairq_utils import data
     >>> moths = data.load("moths", train_images=200, test_images=20)
@@ -208,7 +224,8 @@ def validation_images(data: Dataset, share: float = HELD_OUT) -> Tensor:
     for cell in cells[data.is_train].unique(dim=0):
         places = ((cells == cell).all(dim=1) & data.is_train).nonzero().flatten()
         drawn = places[torch.randperm(len(places), generator=random)]
-        held_out[drawn[: int(share * len(places))]] = True
+        count = max(int(share * len(places)), int(share > 0 and len(places) > 1))
+        held_out[drawn[:count]] = True
     return held_out
 
 
@@ -268,7 +285,7 @@ class _Watch:
         return f"OA {right.mean():.0%}, worst {worst} {of_groups[worst]:.0%}"
 
     def _stop_if_collapsed(self, answers: Tensor) -> None:
-        one_answer = len(answers.unique()) == 1 < len(self.labels.unique())
+        one_answer = len(answers) >= _TELLING and len(answers.unique()) == 1 < len(self.labels.unique())
         self.epochs_of_one_answer = self.epochs_of_one_answer + 1 if one_answer else 0
         if self.method.patience is not None and self.epochs_of_one_answer >= self.method.patience:
             raise BadInput(

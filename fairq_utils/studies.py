@@ -167,7 +167,7 @@ def studies(
     tuning = replace(TUNING, epochs=tuning_epochs) if tuning_epochs else TUNING
     return [
         Study(dataset=settings, arch=arch, weights=weights or None, recipe=recipe, tuning=tuning, seed=seed)
-        for seed in _whole_numbers("seeds", seeds, such_as=[0, 1, 2])
+        for seed in whole_numbers("seeds", seeds, such_as=[0, 1, 2])
     ]
 
 
@@ -183,7 +183,7 @@ def treatments(bit_widths: Sequence[int] | str, *options: str) -> list[Treatment
         ...
     fairq_utils.errors.BadInput: bit_widths is []; expected whole numbers, each once, such as [8, 4, 2].
     """
-    widths = _whole_numbers("bit_widths", bit_widths, such_as=[8, 4, 2])
+    widths = whole_numbers("bit_widths", bit_widths, such_as=[8, 4, 2])
     return [
         FP32,
         *(
@@ -203,8 +203,12 @@ def repair_arms(bit_widths: Sequence[int] | str) -> list[Treatment]:
     return [arm for way in ways for arm in treatments(bit_widths, "ends8", *filter(None, way))[1:]]
 
 
-def _whole_numbers(name: str, given: Sequence[int] | str, *, such_as: list[int]) -> list[int]:
-    """The numbers, also when they come as text: papermill's `-p seeds "[0, 1]"` hands over a string."""
+def whole_numbers(name: str, given: Sequence[int] | str, *, such_as: list[int]) -> list[int]:
+    """The numbers, also when they come as text: papermill's `-p seeds "[0, 1]"` hands over a string.
+
+    >>> whole_numbers("bit_widths", "[4, 3]", such_as=[8, 4, 2])
+    [4, 3]
+    """
     try:
         numbers = list(ast.literal_eval(given) if isinstance(given, str) else given)
     except (TypeError, ValueError, SyntaxError):

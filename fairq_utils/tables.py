@@ -1172,11 +1172,12 @@ def what_to_do(
     oa_loss: float = 0.01,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """For every width the arm to take, or rounding alone, and what it brings on the test images.
+    """For every width the arm to take, and what it brings on the test images over rounding alone.
 
     The choice sees the validation images alone: of all whose OA there is at most `oa_loss` below the best,
-    the one with the smallest FVO, and of several the cheapest. `costs` says by the treatment's name how
-    many images its training shows, over those that the original's showed; rounding costs nothing.
+    the one with the smallest FVO, and of several the cheapest. Rounding alone does not stand for choice: the
+    original has learned from these images. `costs` says by the treatment's name how many images its training
+    shows, over those that the original's showed.
     `megabytes` says what the packed network takes that was only rounded, which training does not change.
     Changes are against rounding alone.
     """
@@ -1184,20 +1185,18 @@ def what_to_do(
         raise BadInput(f"oa_loss is {oa_loss}; expected a share of at least 0, such as 0.01.")
     rows = []
     for rounding in _roundings(validation):
-        options = [rounding, *(arm for arm in _arms(validation) if _rounding(arm) == rounding)]
-        unknown = [option.name for option in options if option.trains and option.name not in costs]
+        options = [arm for arm in _arms(validation) if _rounding(arm) == rounding]
+        unknown = [option.name for option in options if option.name not in costs]
         unknown += [rounding.name] if rounding.name not in megabytes else []
         if unknown:
             raise BadInput(
                 f"costs or megabytes say nothing of {', '.join(unknown)}; expected a number for each."
             )
-        cost = {option: costs[option.name] if option.trains else 0.0 for option in options}
+        cost = {option: costs[option.name] for option in options}
         chosen = _fairest(dict(zip(options, _side_by_side(validation, options), strict=True)), cost, oa_loss)
         before, after = _side_by_side(test, [rounding, chosen])
         records = metrics.accuracy_intervals(_correct(after), **_groups(after), level=level)
         change = metrics.compare(_correct(before), _correct(after), **_groups(after), level=level)
-        if chosen == rounding:  # the same networks, which surely change nothing
-            change[["estimate", "lower", "upper"]] = 0.0
         records, change = records.set_index("group"), change.set_index("group")
         rows.append(
             {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -164,6 +165,7 @@ def fit(
     description: str = "training",
     report: Report | None = None,
     checkpoint: Checkpoint | None = None,
+    method: str = "",
 ) -> nn.Module:
     """Train this very network further; it comes back on the CPU, in eval mode.
 
@@ -176,7 +178,8 @@ def fit(
     `after_epoch`: is given the network in between, and says how it stands.
     `report`: is told after each step how many images passed, a backward pass counting as two, and after
     each epoch the loss; without it a progress bar is drawn.
-    `checkpoint`: where an interrupted training goes on.
+    `checkpoint`: where an interrupted training goes on; `method` is to say all that only `loss`, `rows` and
+    the network's code know, so that no other training goes on there.
 
     >>> images = torch.randint(0, 256, (8, 3, 4, 4), dtype=torch.uint8)
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
@@ -211,7 +214,10 @@ def fit(
     # Of a map of 1 x 1 that a stride halves, the CPU's bfloat16 gradients are memory that nobody wrote: in
     # ResNet18 that happens below 24 pixels.
     fast = has_fast_bfloat16(device) and (device.type != "cpu" or images.shape[-1] >= 24)
-    run = json.dumps([description, asdict(recipe), seed, len(images), seen])
+    run = ""
+    if checkpoint:
+        begin = _digest([*network.state_dict().values(), images, labels])
+        run = json.dumps([method, asdict(recipe), seed, begin])
     begun, written = 0, time.monotonic()
     network.train()
     with ExitStack() as stack:
@@ -256,6 +262,13 @@ def fit(
         checkpoint.path.unlink(missing_ok=True)
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # likewise
     return network.eval().to("cpu")
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _each_once(count: int, random: torch.Generator) -> Tensor:

@@ -221,19 +221,44 @@ def test_equal_seeds_give_equal_networks(data, network):
         ({"sampling": 1.0}, "sampling is 1.0; expected None"),
         ({"logit_adjustment": -1.0}, "logit_adjustment is -1.0; expected a number of at least 0"),
         ({"validation": 1.0}, "validation is 1.0; expected a share"),
+        ({"patience": 0}, "patience is 0; expected None or at least 1 epoch"),
+        ({"quantizer": UniformQuantizer(3)}, "bits is 4 beside a quantizer; expected one of the two"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(data, network, options, said):
     with pytest.raises(BadInput, match=said):
-        FairQAT(4, **options).fit(network, data)
+        FairQAT(**{"bits": 4} | options).fit(network, data)
 
 
-def test_a_group_without_images_is_refused(data, network):
+@pytest.mark.parametrize("bits", [0, 1, 17])
+def test_a_width_that_there_is_not_is_refused_at_once(bits):
+    with pytest.raises(BadInput, match=f"bits is {bits}"):
+        FairQAT(bits)
+
+
+def test_weights_may_come_as_an_array(data, network):
+    one, two = (
+        FairQAT(4, loss_weights=weights, recipe=SHORT).fit(network, data)[1].weight
+        for weights in (np.array([1, 2, 3.0]), (1, 2, 3))
+    )
+    assert torch.equal(one, two)
+
+
+def test_the_shares_of_labels_are_those_of_images_as_they_are_shown():
+    # Sampling makes both labels as frequent: nothing is left to adjust.
+    both = answer(FairQAT(None, sampling="both", logit_adjustment=1.0), two_points([40, 10]))
+    assert float(both[1]) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_group_without_images_is_refused_where_groups_are_weighted(data, network):
     empty = Dataset(
         data.images, data.labels, data.groups.clamp(max=1), data.is_train, data.label_names, data.group_names
     )
     with pytest.raises(BadInput, match="group c has no training image"):
-        FairQAT(4).fit(network, empty)
+        FairQAT(4, loss_weights="inverse").fit(network, empty)
+    with pytest.raises(BadInput, match="group c has no training image"):
+        FairQAT(4, sampling="both").fit(network, empty)
+    FairQAT(4, recipe=SHORT).fit(network, empty)
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "efficientnet_b0", "vit"])
@@ -371,6 +396,38 @@ def test_a_checkpoint_of_another_training_is_refused_and_a_damaged_one_not_used(
     assert torch.equal(again[1].weight, method.fit(network, data)[1].weight)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (FairQAT(4), FairQAT(3)),
+        (FairQAT(4, loss_weights="inverse"), FairQAT(4, loss_weights=0.6)),
+        (FairQAT(None), FairQAT(None, quantizer=LearnedStepQuantizer(4))),
+        (FairQAT(4, sampling="over"), FairQAT(4, sampling="both")),
+    ],
+)
+def test_a_checkpoint_of_another_method_is_refused(data, network, tmp_path, before, after):
+    checkpoint = Checkpoint(tmp_path / "here.safetensors", every_seconds=0)
+    with pytest.raises(Interrupted):
+        replace(before, recipe=SHORT).fit(
+            network, data, checkpoint=checkpoint, report=partial(interrupt, [1])
+        )
+    with pytest.raises(BadInput, match="is of another training"):
+        replace(after, recipe=SHORT).fit(network, data, checkpoint=checkpoint)
+
+
+def test_a_checkpoint_of_another_network_or_other_images_is_refused(data, network, tmp_path):
+    checkpoint = Checkpoint(tmp_path / "here.safetensors", every_seconds=0)
+    method = FairQAT(4, recipe=SHORT)
+    with pytest.raises(Interrupted):
+        method.fit(network, data, checkpoint=checkpoint, report=partial(interrupt, [1]))
+    with pytest.raises(BadInput, match="is of another training"):
+        method.fit(network, replace(data, images=255 - data.images), checkpoint=checkpoint)
+    with torch.no_grad():
+        network[1].weight.add_(1)
+    with pytest.raises(BadInput, match="is of another training"):
+        method.fit(network, data, checkpoint=checkpoint)
+
+
 def test_a_checkpoint_that_cannot_be_written_is_said_in_one_sentence(data, network, tmp_path):
     (tmp_path / "file").touch()
     checkpoint = Checkpoint(tmp_path / "file" / "here.safetensors", every_seconds=0)
@@ -392,7 +449,7 @@ def test_a_collapsed_training_is_stopped_and_named_unless_one_wants_to_see_it(da
     with torch.no_grad():
         network[3].bias[1] = 1e4  # says yes to everything, and unlearns it slowly
     slow = Recipe(epochs=3, batch_size=16, learning_rate=1e-6)
-    method = FairQAT(4, recipe=slow, validation=0.3)
+    method = FairQAT(4, recipe=slow, validation=0.5)
     with pytest.raises(
         BadInput, match=r"images were given the label yes in 2 epochs in a row; expected several"
     ):

@@ -353,12 +353,12 @@ def test_an_even_network_that_is_often_wrong_is_not_chosen() -> None:
 def test_of_equals_the_cheaper_is_taken() -> None:
     found = right_of_20(int4_ends8=(18, 10), int4_fairqat=(18, 16), int4_ends8_qat=(16, 18))
     assert chosen(found, found)["chosen"] == QAT.name
-    found = right_of_20(int4_fairqat=(18, 16), int4_ends8_qat=(16, 18), int4_ends8=(18, 16))
-    row = chosen(found, found)
-    assert row["chosen"] == PTQ.name
-    assert row["cost"] == 0
-    changes = [row[f"{name}_change{end}"] for name in ("OA", "FVO") for end in ("", "_lower", "_upper")]
-    assert changes == [0.0] * 6  # rounding against itself
+
+
+def test_rounding_alone_does_not_stand_for_choice() -> None:
+    """The original has learned from the validation images."""
+    found = right_of_20(int4_ends8=(20, 20), int4_ends8_qat=(18, 10))
+    assert chosen(found, found)["chosen"] == QAT.name
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 20)] * 2), min_size=4, max_size=4), st.sampled_from([0, 0.05, 1]))
@@ -373,6 +373,7 @@ def test_no_allowed_arm_has_a_smaller_gap(rights: list[tuple[int, int]], oa_loss
             accuracy_score_difference(truth, p.correct, sensitive_features=groups),
         )
         for p in found
+        if p.treatment != PTQ
     }
     best = max(right for right, _ in oracle.values())
     allowed = {name: gap for name, (right, gap) in oracle.items() if right >= best - oa_loss - 1e-9}
@@ -408,14 +409,14 @@ def test_a_training_costs_the_images_that_it_shows() -> None:
     assert costs["int4-qat-sampled"] == pytest.approx(costs[QAT.name], abs=0.01)
 
 
-def test_every_width_has_its_row_and_rounding_that_nothing_repairs_has_none() -> None:
+def test_every_width_that_has_an_arm_has_its_row() -> None:
     rows = np.zeros((2, len(GROUPS)))
     names = ["fp32", "int8", "int4-ends8", "int4-ends8-qat", "int3-ends8", "int3-ends8-qat", "fp32-tuned"]
     found = [p for name in names for p in predicted(name, rows)]
     numbers = dict.fromkeys(names, 1.0)
     table = tables.what_to_do(found, found, costs=numbers, megabytes=numbers)
     assert table["width"].tolist() == ["int4", "int3"]
-    assert table["chosen"].tolist() == ["int4-ends8", "int3-ends8"]  # as good, and cheaper
+    assert table["chosen"].tolist() == ["int4-ends8-qat", "int3-ends8-qat"]
 
 
 @pytest.mark.parametrize(
