@@ -608,10 +608,14 @@ def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]], columns: int = 
 
 def _narrow_widths(axes: NDArray, order: Sequence[str]) -> None:
     """Names of treatments below the lowest panel of each column, turned where they would collide."""
-    collide = len(order) > 4 or max(map(len, order)) > 8
     for axis in _lowest(axes):
         _widths(axis, order)
-        axis.tick_params(axis="x", rotation=90 if collide else 0, labelbottom=True)
+        axis.tick_params(axis="x", rotation=90 if _collide(order) else 0, labelbottom=True)
+
+
+def _collide(names: Sequence[str]) -> bool:
+    """Whether names are too many or too long to stand beside each other below half a figure."""
+    return len(names) > 4 or max(map(len, names)) > 8
 
 
 def _lowest(axes: NDArray) -> list[Axes]:
@@ -851,7 +855,7 @@ def around_by_treatment(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
     order = list(table["treatment"].unique())
     names = _looks(groups, table.dropna(subset="estimate")["group"])
     said = []
-    with canvas(3.6, columns=2) as (figure, axes):
+    with canvas(4.4 if _collide(order) else 3.6, columns=2) as (figure, axes):
         for axis, (measure, title) in zip(axes[0], _AROUND.items(), strict=True):
             own = table[table["measure"] == measure]
             _lines(axis, own, names, by="group", order=order, factor=1, joined=False)

@@ -253,4 +253,7 @@ claims.together(
 #
 # Another width, or a longer training: `fairq run 05 -p bit_widths='[5]' -p tuning_epochs=8`. The arms are
 # treatments like all others, and can be made on many machines:
-# `fairq sweep --bits 4 --treatments ends8-qat-weighted,ends8-qat-sampled,fairqat`.
+#
+# ```sh
+# fairq sweep --bits 4 --treatments fairqat,ends8-qat-weighted
+# ```
