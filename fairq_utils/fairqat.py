@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -49,7 +49,8 @@ class FairQAT:
     shown, to the logits while training, so that a rare label has to win by more (Menon et al. 2021).
     `quantizer`: what rounds the weights, in place of `bits`, which round symmetrically with one scale for
     each tensor. With a `LearnedStepQuantizer` the scales are learned too.
-    `recipe`: how long and how fast. Raise `epochs` when the loss still falls at the end.
+    `recipe`: how long and how fast; `epochs` for another length of the same. Raise it when the loss still
+    falls at the end.
     `validation`: this share of the training images, of each label in each group, is not trained on. OA and
     the worst group that progress shows are measured on them, and so should be every choice of yours. The
     original may have learned from them, so compare with it on other images.
@@ -74,10 +75,13 @@ class FairQAT:
     logit_adjustment: float = 0.0
     quantizer: Quantizer | None = None
     recipe: Recipe = TUNING
+    epochs: InitVar[float | None] = None
     validation: float = HELD_OUT
     patience: int | None = 2
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, epochs: float | None) -> None:
+        if epochs is not None:
+            object.__setattr__(self, "recipe", replace(self.recipe, epochs=epochs))
         if self.bits is not None:
             if self.quantizer is not None:
                 raise BadInput(f"bits is {self.bits} beside a quantizer; expected one of the two.")

@@ -236,6 +236,13 @@ def test_a_width_that_there_is_not_is_refused_at_once(bits):
         FairQAT(bits)
 
 
+def test_epochs_are_those_of_the_recipe():
+    assert FairQAT(4, epochs=7).recipe == replace(FairQAT(4).recipe, epochs=7)
+    assert replace(FairQAT(4, epochs=7), bits=3).recipe.epochs == 7
+    with pytest.raises(BadInput, match="epochs is -1; expected a number above 0"):
+        FairQAT(4, epochs=-1)
+
+
 def test_weights_may_come_as_an_array(data, network):
     one, two = (
         FairQAT(4, loss_weights=weights, recipe=SHORT).fit(network, data)[1].weight
