@@ -1358,25 +1358,35 @@ def baselines(frontier: pd.DataFrame) -> Prose:
     return Prose("\n".join(sentences) or "No width has both FairQAT and another method to hold it against.")
 
 
-def advice(what_to_do: pd.DataFrame) -> Prose:
-    """A table to act on, and a sentence a width: what to do and what it costs; by `tables.what_to_do`."""
-    lines = [
-        "| width | do | OA, % | FVO, points | training | MB |",
-        "| --- | --- | --- | --- | --- | --- |",
+def choices(what_to_do: pd.DataFrame) -> pd.DataFrame:
+    """A table to act on, as it is read; by `tables.what_to_do`."""
+    rows = [
+        {
+            "width": row["width"],
+            "do": row["chosen"],
+            "OA, %": _level(row, "OA"),
+            "FVO, points": _level(row, "FVO"),
+            "training": f"{100 * row['cost']:.0f} %",
+            "MB": f"{row['megabytes']:.2f}",
+        }
+        for row in what_to_do.to_dict("records")
     ]
-    sentences = []
-    for row in what_to_do.to_dict("records"):
-        lines.append(
-            f"| {row['width']} | `{row['chosen']}` | {_level(row, 'OA')} | {_level(row, 'FVO')} | "
-            f"{100 * row['cost']:.0f} % | {row['megabytes']:.2f} |"
-        )
-        sentences.append(f"- **{row['width']}**: {_what_to_do(row)} It takes {row['megabytes']:.2f} MB.")
+    columns = ["width", "do", "OA, %", "FVO, points", "training", "MB"]
+    return pd.DataFrame(rows, columns=columns).set_index("width")
+
+
+def advice(what_to_do: pd.DataFrame) -> Prose:
+    """How to read the table, and a sentence a width: what to do and what it costs."""
+    sentences = [
+        f"- **{row['width']}**: {_what_to_do(row)} It takes {row['megabytes']:.2f} MB."
+        for row in what_to_do.to_dict("records")
+    ]
     note = (
         "Chosen on validation images: the smallest FVO among the arms that come close to the best OA. OA "
         "and FVO are those on test images, with intervals. Training comes on top of the original's, as a "
         "share of it, counted in images shown."
     )
-    return Prose("\n".join([*lines, "", note, "", *sentences]))
+    return Prose("\n".join([note, "", *sentences]))
 
 
 _PARTS = {

@@ -228,6 +228,9 @@ validation = studies.predictions(trained, arms, split="validation")
 costs = tables.training_costs(trained[0], images, arms)
 sizes = tables.megabytes(studies.networks(trained[:1], rounded), rounded)
 choice = tables.what_to_do(validation, predictions, costs=costs, megabytes=sizes)
+claims.choices(choice)
+
+# %% tags=["hide-input"]
 claims.advice(choice)
 
 # %% [markdown]
