@@ -1372,7 +1372,7 @@ def choices(what_to_do: pd.DataFrame) -> pd.DataFrame:
         for row in what_to_do.to_dict("records")
     ]
     columns = ["width", "do", "OA, %", "FVO, points", "training", "MB"]
-    return pd.DataFrame(rows, columns=columns).set_index("width")
+    return pd.DataFrame(rows, columns=columns).set_index("width").rename_axis(None)
 
 
 def advice(what_to_do: pd.DataFrame) -> Prose:
