@@ -130,8 +130,7 @@ repaired
 # more accurate. If so, the rest of the remedy has to make up for its first part.
 
 # %% tags=["hide-input"]
-unfair = claims.training_is_less_fair(changes, collapse, seeds=len(trained))
-unfair
+claims.training_is_less_fair(changes, collapse, seeds=len(trained))
 
 # %% [markdown]
 # And does QAT bring back the accuracy that rounding takes? Here the comparison is with full precision. Eight
@@ -240,7 +239,7 @@ claims.advice(choice)
 claims.together(
     "FairQAT narrows the gap between groups at about the same accuracy, because of its weights and not of "
     "its training while rounded, which flattens the loss; and this holds on images that it did not see.",
-    [repaired, part, unfair, back, flattened, held],
+    [repaired, part, back, flattened, held],
 )
 
 # %% [markdown]
