@@ -26,7 +26,8 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from fairq_utils.errors import BadInput, ChapterFailed
-from fairq_utils.store import canonical, code_digest, versions, write_atomically
+from fairq_utils.files import write_atomically
+from fairq_utils.store import canonical, code_digest, versions
 
 # What decides the look and the numbers of an executed chapter besides its cells and this package.
 _VERSIONED = ("torch", "torchvision", "numpy", "pandas", "scipy", "matplotlib", "seaborn", "ipykernel")

@@ -343,7 +343,7 @@ def data(name: str, paths: tuple[str, ...], card: Path | None, **settings: Any) 
     click.echo(describe(images))
     if card:
         from fairq_utils import results
-        from fairq_utils.store import write_atomically
+        from fairq_utils.files import write_atomically
 
         write_atomically(card, (json.dumps(results.card(asked, images), indent=2) + "\n").encode())
         click.echo(f"card        {_shown(card)}")

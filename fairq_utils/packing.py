@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from fairq_utils.errors import BadInput
+from fairq_utils.files import write_atomically
 from fairq_utils.quantizers import (
     _BAKED,
     FloatGrid,
@@ -132,7 +133,7 @@ def save_packed(network: nn.Module, path: str | os.PathLike[str]) -> None:
         ],
     }
     text = json.dumps(header, sort_keys=True, separators=(",", ":"))
-    _write(Path(path), safetensors.torch.save(tensors, {_HEADER: text}))
+    write_atomically(Path(path), safetensors.torch.save(tensors, {_HEADER: text}))
 
 
 def _packed(network: nn.Module) -> dict[str, Grid]:
@@ -302,26 +303,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it into it: a kill leaves the old content or the new."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise BadInput(
-            f"{path} cannot be written ({error.strerror}); choose a file in a folder with space that you may "
-            "write to."
-        ) from error
-
-
 # ---------------------------------------------------------------- ONNX
 
 
@@ -430,7 +411,7 @@ def export_onnx(network: nn.Module, path: str | os.PathLike[str], *, example: Te
         value.name = re.sub(r"parametrizations\.(\w+)\.0\.", r"\1:", value.name)  # as save_packed names them
     passes.RemoveUnusedNodesPass()(model)  # among them the float weights, which nothing reads any more
     passes.ClearMetadataAndDocStringPass()(model)  # the traces of calls, with the paths of this machine
-    _write(Path(path), program.model_proto.SerializeToString())  # type: ignore[union-attr]
+    write_atomically(Path(path), program.model_proto.SerializeToString())  # type: ignore[union-attr]
 
 
 def _stored_network(network: nn.Module) -> nn.Module:

@@ -18,7 +18,8 @@ import pandas as pd
 from fairq_utils import tables
 from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
-from fairq_utils.store import code_digest, versions, write_atomically
+from fairq_utils.files import write_atomically
+from fairq_utils.store import code_digest, versions
 from fairq_utils.studies import Prediction
 from fairq_utils.treatments import FP32
 

@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fairq_utils.errors import BadInput
+from fairq_utils.files import saying_what_cannot_be_written, write_atomically
 
 
 def default_root() -> Path:
@@ -202,39 +202,6 @@ class Store:
             # The operating system frees the lock of a process that dies, however it dies.
             lock.acquire(timeout=timeout)
         return lock
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that whoever reads it, at any moment, finds the old content or the new one whole.
-
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "folder" / "file"
-    >>> write_atomically(path, b"content")
-    >>> path.read_bytes(), len(list(path.parent.iterdir()))
-    (b'content', 1)
-    """
-    with saying_what_cannot_be_written(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-
-
-@contextmanager
-def saying_what_cannot_be_written(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusal into one sentence."""
-    try:
-        yield
-    except filelock.Timeout:  # an OSError, but none of the operating system's
-        raise
-    except OSError as error:
-        raise BadInput(
-            f"{folder} cannot be written ({error.strerror}); expected a folder with space that you may "
-            "write to: set FAIRQ_STORE to one."
-        ) from error
 
 
 def canonical(value: Any) -> str:

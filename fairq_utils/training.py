@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from fairq_utils.architectures import build
 from fairq_utils.errors import BadInput
+from fairq_utils.files import write_atomically
 from fairq_utils.progress import Report, progress, reporting
 
 # What is to become small: of a batch, its logits, its labels, and the places of its images.
@@ -88,17 +89,8 @@ class Checkpoint:
 
     def write(self, run: str, state: dict[str, Tensor]) -> None:
         """Write the state, whole or not at all."""
-        part = self.path.with_name(f".{self.path.name}.part")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(safetensors.torch.save(tensors, metadata=self.about | {"run": run}))
-            part.replace(self.path)
-        except OSError as error:
-            raise BadInput(
-                f"the checkpoint {self.path} cannot be written ({error.strerror}); expected a folder with "
-                "space that you may write to."
-            ) from error
+        write_atomically(self.path, safetensors.torch.save(tensors, metadata=self.about | {"run": run}))
 
 
 def default_device() -> torch.device:

@@ -438,9 +438,7 @@ def test_a_checkpoint_of_another_network_or_other_images_is_refused(data, networ
 def test_a_checkpoint_that_cannot_be_written_is_said_in_one_sentence(data, network, tmp_path):
     (tmp_path / "file").touch()
     checkpoint = Checkpoint(tmp_path / "file" / "here.safetensors", every_seconds=0)
-    with pytest.raises(
-        BadInput, match=r"here.safetensors cannot be written \(File exists\); expected a folder"
-    ):
+    with pytest.raises(BadInput, match=r"file cannot be written \(File exists\); expected a folder"):
         FairQAT(4, recipe=SHORT, patience=None).fit(network, data, checkpoint=checkpoint)
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from fairq_utils.errors import BadInput
-from fairq_utils.store import Item, Store, code_digest, default_root, write_atomically
+from fairq_utils.files import write_atomically
+from fairq_utils.store import Item, Store, code_digest, default_root
 
 IDENTITY = {"name": "thing", "seed": 0, "nested": {"pair": (1, 2)}}
 
