@@ -6,10 +6,12 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import sys
 import time
+import tokenize
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -213,32 +215,56 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
+def _without_words(source: str, tree: ast.Module) -> str:
+    """The lines of a module less its docstrings and comments."""
+    lines: list[str | None] = list(source.split("\n"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+                and first.lineno > getattr(node, "lineno", 0)  # not on the line of its def
+            ):
+                assert first.end_lineno
+                lines[first.lineno - 1 : first.end_lineno] = [None] * (first.end_lineno - first.lineno + 1)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = (lines[row - 1] or "")[:column].rstrip() or None
+    return "\n".join(line for line in lines if line is not None)
+
+
 @cache
 def code_digest(module: str, *, without: tuple[str, ...] = ()) -> str:
     """Digest of a module's source and of every module of its package that it imports, directly or not.
 
     An item made by that code carries it in its identity, so that no edit can leave a stale item behind.
+    Docstrings and comments do not count: to mend a sentence must not cost hours of training.
     `without`: modules to leave out, and what only they import, because their work enters otherwise.
 
     >>> code_digest("fairq_utils.store") == code_digest("fairq_utils.errors")
     False
     """
     package = module.split(".")[0]
-    sources: dict[str, bytes] = {}
+    sources: dict[str, str] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
         spec = importlib.util.find_spec(name)
         if name in sources or name in without or spec is None or spec.origin is None:
             continue
-        sources[name] = Path(spec.origin).read_bytes()
-        for node in ast.walk(ast.parse(sources[name])):
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        sources[name] = _without_words(source, tree)
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names if alias.name.split(".")[0] == package]
             elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
                 submodules = [f"{node.module}.{alias.name}" for alias in node.names]
                 waiting += [str(node.module), *(name for name in submodules if _is_module(name))]
-    return hashlib.sha256(canonical({n: s.decode() for n, s in sources.items()}).encode()).hexdigest()
+    return hashlib.sha256(canonical(sources).encode()).hexdigest()
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -200,6 +200,61 @@ def test_the_code_digest_follows_imports_and_nothing_else(tmp_path, monkeypatch)
     code_digest.cache_clear()
 
 
+def test_words_do_not_change_the_code_digest_and_everything_else_does(tmp_path, monkeypatch):
+    def digest(source: str) -> str:
+        (tmp_path / "spoken.py").write_text(source)
+        code_digest.cache_clear()
+        return code_digest("spoken")
+
+    monkeypatch.syspath_prepend(tmp_path)
+    source = '''"""About it."""
+# why
+def f(x):
+    """Say what.
+
+    # is no comment
+    """
+    y = "# neither is this"  # but this is
+    """a string by itself is no docstring"""
+    return """
+  # of a text
+
+""" + x + y
+'''
+    bare = digest(source)
+    for old, new in (
+        ("About it.", "About something else,\nat length."),
+        ("# why\n", ""),
+        ("Say what.", "Say more."),
+        ("  # but this is", ""),
+        ("# is no comment", "is none"),
+    ):
+        assert old in source
+        assert digest(source.replace(old, new)) == bare, old
+    for old, new in (
+        ("# neither", "# either"),
+        ("a string by", "the string by"),
+        ("# of a", "# of no"),
+        ('\n\n""" +', '\n""" +'),
+        ("f(x)", "f(x=1)"),
+        ("+ y", "+ y + y"),
+    ):
+        assert old in source
+        assert digest(source.replace(old, new)) != bare, old
+    code_digest.cache_clear()
+
+
+def test_a_docstring_beside_its_def_does_not_hide_the_def(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = set()
+    for name in ("one", "two"):
+        (tmp_path / "terse.py").write_text(f'def {name}(): "It does nothing."\n')
+        code_digest.cache_clear()
+        digests.add(code_digest("terse"))
+    assert len(digests) == 2
+    code_digest.cache_clear()
+
+
 def test_what_is_being_written_is_not_removed(tmp_path):
     store = Store(tmp_path)
     identity = {"name": "x"}
