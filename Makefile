@@ -7,7 +7,9 @@ STAMP := $(VENV)/.installed
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --quiet --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
-.PHONY: help env peers book test lint format sync serve bench requirements clean
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
+
+.PHONY: help env peers book faces test lint format sync serve bench requirements clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -27,6 +29,11 @@ peers: $(STAMP) ## add other people's quantizers and Hessians, to test and time 
 
 book: $(STAMP) ## run the chapters that changed and build the book; PROFILE=full for more seeds and images
 	$(BIN)/fairq book --profile $(PROFILE)
+
+faces: $(STAMP) ## train on your copies of UTKFace and FairFace, for hours; DATA=path names their folder
+	@test -n "$(DATA)" || { echo "DATA is empty; expected the folder of UTKFace and FairFace: make faces DATA=path"; exit 2; }
+	$(BIN)/fairq sweep utkface gender fairface --root "$(DATA)" --workers $(WORKERS)
+	$(BIN)/fairq results write utkface gender fairface --root "$(DATA)"
 
 test: $(STAMP) ## run every test
 	$(BIN)/python -m pytest

@@ -25,6 +25,7 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
+from fairq_utils.book import book_root
 from fairq_utils.errors import BadInput, ChapterFailed
 from fairq_utils.files import write_atomically
 from fairq_utils.store import canonical, code_digest, versions
@@ -34,20 +35,6 @@ _VERSIONED = ("torch", "torchvision", "numpy", "pandas", "scipy", "matplotlib", 
 # Holds the parameters of every chapter, as JSON, while Sphinx builds a book for them.
 PARAMETERS_VARIABLE = "FAIRQ_PARAMETERS"
 _CELL_LIMIT_SECONDS = 3600  # a cell that takes longer hangs
-
-
-def book_root() -> Path:
-    """The folder that holds _toc.yml: this one, or one above it, or the one this package lies in.
-
-    >>> (book_root() / "_toc.yml").exists()
-    True
-    """
-    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).parents[1]):
-        if (folder / "_toc.yml").exists() and (folder / "notebooks").is_dir():
-            return folder
-    raise BadInput(
-        f"{Path.cwd()} is in no book; expected a folder with _toc.yml and notebooks: go to your clone of it."
-    )
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import http.server
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,8 +20,10 @@ from typing import Any
 
 import click
 import yaml
+from click.core import ParameterSource
 
 from fairq_utils import __version__
+from fairq_utils.book import book_root
 from fairq_utils.errors import BadInput, ChapterFailed, JobsFailed
 
 
@@ -88,7 +92,7 @@ def run(chapter: str, given: tuple[str, ...], help_parameters: bool, out: Path |
     values = wanted.check(_parse(given))
     executed = chapters.execute(wanted, values)
     name = "-".join([wanted.slug, *(_safe(f"{key}={value}") for key, value in values.items())])
-    out = out or chapters.book_root() / "_build" / "runs" / name
+    out = out or book_root() / "_build" / "runs" / name
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(executed, out / f"{wanted.slug}.ipynb")
     (out / "index.html").write_text(chapters.as_page(executed))
@@ -114,7 +118,7 @@ def book(given: tuple[str, ...], profile: str, workers: int) -> None:
     """
     from fairq_utils import chapters
 
-    root = chapters.book_root()
+    root = book_root()
     parsed = _parse(given)
     values = chapters.load_profile(profile, root)
     known = {name for chapter in chapters.chapters(root) for name in chapter.parameters}
@@ -200,9 +204,7 @@ def sync(check: bool) -> None:
 )
 def serve(port: int) -> None:
     """Serve the built book to this machine's browser and open it."""
-    from fairq_utils import chapters
-
-    built = chapters.book_root() / "_build" / "html"
+    built = book_root() / "_build" / "html"
     if not (built / "index.html").exists():
         raise BadInput(f"{_shown(built)} holds no book; build it first: make book.")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(built))
@@ -350,25 +352,147 @@ def data(name: str, paths: tuple[str, ...], card: Path | None, **settings: Any) 
 
 
 @main.command()
+@click.argument("settings", nargs=-1, metavar="[SETTING]...")
 @_study_options
 @click.option("--workers", default=0, metavar="N", help="Make them in N processes of this machine.")
 @click.option("--scheduler", metavar="ADDRESS", help="Make them on the Dask cluster at that address.")
-def sweep(workers: int, scheduler: str | None, **options: Any) -> None:
+@click.pass_context
+def sweep(
+    ctx: click.Context, settings: tuple[str, ...], workers: int, scheduler: str | None, **options: Any
+) -> None:
     """Make every network and prediction that is missing, here or on a cluster.
 
     What exists is left as it is, so a sweep that was stopped goes on where it was. Without --workers and
     --scheduler it runs in this process, on one core.
+
+    SETTING is one that book/settings.yml declares, such as utkface: then all is made that its tables in
+    book/results take, seed by seed, and of the options only --root, --seeds, --workers and --scheduler say
+    anything. The store of another machine can be copied into yours: what is alike has the same name.
     """
     from fairq_utils import jobs
     from fairq_utils.store import Store
-    from fairq_utils.studies import predictions
 
-    asked, treatments = _asked(**options)
     store = Store()
     with jobs.cluster(workers=workers, scheduler=scheduler) as client:
-        found = predictions(asked, treatments, store=store, client=client)
+        if settings:
+            said = _sweep_settings(_chosen(ctx, settings, **options), store, client)
+        else:
+            from fairq_utils.studies import predictions
+
+            asked, treatments = _asked(**options)
+            found = predictions(asked, treatments, store=store, client=client)
+            said = f"{len(found)} predictions of {len(asked)} networks"
     made = ", ".join(f"{count} {kind}" for kind, count in sorted(store.written.items())) or "nothing"
-    click.echo(f"{len(found)} predictions of {len(asked)} networks are in {store.root}; made now: {made}")
+    click.echo(f"{said} are in {store.root}; made now: {made}")
+
+
+def _chosen(
+    ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], seeds: str, **others: Any
+) -> list[Any]:
+    """Each setting with its studies, all or those of the seeds that were named."""
+    from fairq_utils import results
+
+    given = [name for name in others if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if given:
+        raise BadInput(
+            f"--{given[0].replace('_', '-')} was given beside {settings[0]}, which book/settings.yml "
+            "declares; expected --root, --seeds, --workers or --scheduler alone."
+        )
+    where = os.pathsep.join(root)
+    named = (
+        _numbers("seeds", seeds) if ctx.get_parameter_source("seeds") is not ParameterSource.DEFAULT else []
+    )
+    chosen = []
+    for setting in map(results.find_setting, settings):
+        own = [seed for seed in named if seed in setting.seeds]
+        if named and not own:
+            raise BadInput(f"seeds is {seeds}; expected some of those of {setting.name}: {setting.seeds}.")
+        chosen.append((setting, setting.studies(root=where, seeds=own)))
+    return chosen
+
+
+def _sweep_settings(chosen: list[Any], store: Any, client: Any) -> str:
+    from fairq_utils import evidence
+    from fairq_utils.studies import prepare
+
+    made = prepare(evidence.wanted(chosen), store=store, client=client)
+    names = ", ".join(f"{setting.name} ({len(own)} seeds)" for setting, own in chosen)
+    return f"{len(made)} predictions and landscapes of {names}"
+
+
+@main.group()
+def results() -> None:
+    """The tables that the book keeps of data that it may not hold: write, list or verify them."""
+
+
+_root_option = click.option(
+    "--root", multiple=True, metavar="PATH", help="Where your copy of the data lies. May be repeated."
+)
+
+
+@results.command()
+@click.argument("settings", nargs=-1, required=True, metavar="SETTING...")
+@_root_option
+@click.option("--seeds", default="", help="Of these alone, such as 0-2.  [default: all that are declared]")
+@click.pass_context
+def write(ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], seeds: str) -> None:
+    """Write the tables of settings into book/results, with a record of where they come from.
+
+    Networks that are missing are made, in this process: make them first, by `fairq sweep SETTING...`. The
+    code has to be committed.
+    """
+    from fairq_utils import results
+
+    for setting, studies in _chosen(ctx, settings, root, seeds):
+        paths = results.keep(setting, studies, results.results_folder())
+        size = _size(sum(path.stat().st_size for path in paths))
+        click.echo(f"{setting.name}: {len(paths) - 1} tables of {len(studies)} seeds, {size}")
+
+
+@results.command("list")
+def list_() -> None:
+    """Say what is kept, of how many seeds, by which code, and that it is what its record says."""
+    from fairq_utils import results
+
+    kept = results.stored()
+    for name in results.settings():
+        if name not in kept:
+            click.echo(f"{name:<10} nothing is kept")
+            continue
+        record = kept[name].provenance
+        by = (record["git_revision"] or "no revision")[:10]
+        count = f"{len(kept[name].tables)} tables of {kept[name].seeds} seeds"
+        click.echo(f"{name:<10} {count}, {by}, {record['date']}")
+
+
+@results.command()
+@click.argument("settings", nargs=-1, required=True, metavar="SETTING...")
+@_root_option
+@click.option("--cells", default=1, show_default=True, help="So many numbers of each.")
+@click.option("--draw", type=int, help="Decides which numbers are drawn.  [default: others each time]")
+@click.option("--anew", is_flag=True, help="Train the networks again, whatever your store holds.")
+def verify(
+    settings: tuple[str, ...], root: tuple[str, ...], cells: int, draw: int | None, anew: bool
+) -> None:
+    """Compute numbers of the kept tables anew, from the images, and compare.
+
+    Exit code 1 when one differs by more than it may: not at all on a machine like the one that made the
+    table, elsewhere by as much as other seeds would.
+    """
+    from fairq_utils import results
+    from fairq_utils.store import Store
+
+    differs = False
+    with tempfile.TemporaryDirectory(prefix="fairq-") as fresh:
+        store = Store(Path(fresh)) if anew else Store()
+        for setting, cell in itertools.product(settings, range(cells)):
+            kept = results.load(setting)
+            drawn = None if draw is None else draw + cell
+            check = results.check_a_cell(kept, root=os.pathsep.join(root), draw=drawn, store=store)
+            click.echo(str(check))
+            differs |= not check.agrees
+    if differs:
+        raise click.ClickException("what is kept is not what the images give.")
 
 
 @main.command()

@@ -8,20 +8,26 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from fairq_utils import tables
+from fairq_utils import evidence, studies, tables
+from fairq_utils.ablations import Ablation
+from fairq_utils.book import book_root
 from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
+from fairq_utils.evidence import Setting
 from fairq_utils.files import write_atomically
-from fairq_utils.store import code_digest, versions
-from fairq_utils.studies import Prediction
-from fairq_utils.treatments import FP32
+from fairq_utils.store import Store, code_digest, code_files, versions
+from fairq_utils.studies import Prediction, Study
+from fairq_utils.tables import Ends
+from fairq_utils.treatments import FP32, Treatment
 
 FORMATS = ("csv", "parquet")
 
@@ -119,7 +125,12 @@ def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
 
 def _git_revision() -> str | None:
     """The commit that this code is of, with a plus when files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    return _git("describe", "--always", "--abbrev=40", "--dirty=+")
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout that this package lies in; None where there is none."""
+    command = ["git", "-C", str(Path(__file__).parents[1]), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -134,3 +145,271 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} x {names[0]}" if names else platform.processor() or "unknown processor"
+
+
+# ---------------------------------------------------------------- what the book keeps: book/results
+
+_RECORD = "provenance.json"
+_DIGITS = "%.6g"  # of a number: more would say nothing, and take space
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """The tables of one setting as they were kept, and where they come from; `load` has checked them."""
+
+    setting: Setting
+    tables: dict[str, pd.DataFrame]
+    provenance: dict[str, Any]
+    folder: Path
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        """The table of that name."""
+        if name not in self.tables:
+            raise BadInput(
+                f"{self.setting.name} has no table {name!r}; expected one of: {', '.join(self.tables)}."
+            )
+        return self.tables[name]
+
+    @property
+    def title(self) -> str:
+        """What the setting is called on a page."""
+        return self.setting.title
+
+    @property
+    def seeds(self) -> int:
+        """Of how many networks the tables speak."""
+        return len(self.provenance["seeds"])
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The groups, in the order that the data set gives them."""
+        return tuple(self["groups"]["group"])
+
+    @cached_property
+    def ends(self) -> Ends:
+        """The groups with the most and the fewest training images; of equal ones the first and the last."""
+        sizes = dict(zip(self.groups, self["groups"]["train"], strict=True))
+        largest, smallest = max(sizes, key=sizes.__getitem__), min(reversed(sizes), key=sizes.__getitem__)
+        return Ends(largest, smallest, int(sizes[largest]), int(sizes[smallest]))
+
+
+def settings(root: Path | None = None) -> dict[str, Setting]:
+    """The settings that the book declares, by name.
+
+    >>> settings()["utkface"].image_size
+    64
+    """
+    return evidence.declared((root or book_root()) / "book" / "settings.yml")
+
+
+def results_folder(root: Path | None = None) -> Path:
+    """Where the book keeps what was measured: a folder for each setting."""
+    return (root or book_root()) / "book" / "results"
+
+
+def find_setting(name: str, root: Path | None = None) -> Setting:
+    """The setting of that name."""
+    known = settings(root)
+    if name not in known:
+        raise BadInput(f"setting is {name!r}; expected one of: {', '.join(known)}.")
+    return known[name]
+
+
+def keep(
+    setting: Setting, chosen: Sequence[Study], folder: Path, *, store: Store | None = None
+) -> list[Path]:
+    """Write every table of the setting, and the record of where they come from, into `folder/NAME`.
+
+    The code has to be committed: the record names the revision that made the tables.
+    """
+    revision, files = _git("rev-parse", "HEAD"), _code_of_tables()
+    if revision and (changed := _differing(files, revision)):
+        raise BadInput(
+            f"{', '.join(changed)} differ from revision {revision[:10]}; expected the committed code, so "
+            "that the tables can name it: commit first."
+        )
+    made = evidence.tables_of(setting, chosen, store=store)
+    written = {
+        f"{name}.csv": table.to_csv(index=False, lineterminator="\n", float_format=_DIGITS).encode()
+        for name, table in made.items()
+    }
+    got = studies.predictions(chosen[:1], [FP32], store=store)[0]
+    record = {
+        "setting": _plain(asdict(setting)),
+        "seeds": [study.seed for study in chosen],
+        "recipe": asdict(chosen[0].recipe),
+        "tuning": asdict(chosen[0].tuning),
+        "data_fingerprint": got.fingerprint,
+        "devices": [got.device],
+        "commands": [f"fairq {verb} {setting.name} --root PATH" for verb in ("sweep", "results write")],
+        **_made(),
+        "git_revision": revision,
+        "code": files,
+        "tables": _digests(written),
+    }
+    own = folder / setting.name
+    for stale in own.glob("*.csv") if own.is_dir() else []:
+        if stale.name not in written:
+            stale.unlink()
+    written[_RECORD] = (json.dumps(record, indent=1) + "\n").encode()
+    for name, content in written.items():
+        write_atomically(own / name, content)
+    return [own / name for name in written]
+
+
+def load(name: str, *, root: Path | None = None) -> Stored:
+    """The tables of a setting, if they are what their record says.
+
+    Refused are tables that were changed by hand, that are of another declaration than book/settings.yml, or
+    whose record names a revision that holds other code than it claims. Where git does not know the
+    revision, as outside a checkout, the last cannot be asked.
+    """
+    setting, own = find_setting(name, root), results_folder(root) / name
+    again = f"make it again: fairq results write {name} --root PATH"
+    try:
+        record = json.loads((own / _RECORD).read_text(encoding="utf-8"))
+        claimed = {key: record[key] for key in ("setting", "seeds", "git_revision", "code", "tables")}
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(
+            f"{own} holds no record of its tables that can be read ({type(error).__name__}); expected "
+            f"{_RECORD}: {again}."
+        ) from None
+    if stranger := _other_than_declared(setting, claimed["setting"]):
+        raise BadInput(
+            f"{own} was made for another {stranger} than book/settings.yml declares; expected the same: "
+            f"{again}."
+        )
+    if claimed["git_revision"] and (changed := _differing(claimed["code"], claimed["git_revision"])):
+        raise BadInput(
+            f"{own} claims code of {', '.join(changed)} that revision {claimed['git_revision'][:10]} does "
+            f"not hold; expected the code of the revision it names: {again}."
+        )
+    found = {}
+    for file, digest in claimed["tables"].items():
+        content = (own / file).read_bytes() if (own / file).is_file() else b""
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise BadInput(
+                f"{own / file} is not the table that its record speaks of; expected it as it was written: "
+                f"{again}."
+            )
+        found[Path(file).stem] = pd.read_csv(io.BytesIO(content), keep_default_na=False, na_values=[""])
+    return Stored(setting, found, record, own)
+
+
+def stored(root: Path | None = None) -> dict[str, Stored]:
+    """What the book keeps, by setting, in the order in which the settings are declared."""
+    kept = [name for name in settings(root) if (results_folder(root) / name / _RECORD).exists()]
+    return {name: load(name, root=root) for name in kept}
+
+
+def _plain(value: Any) -> Any:
+    """As it will be read back from JSON."""
+    return json.loads(json.dumps(value))
+
+
+def _other_than_declared(setting: Setting, claimed: Mapping[str, Any]) -> str:
+    """The first field in which a record differs from the declaration; it may be of fewer seeds."""
+    declared = _plain(asdict(setting))
+    names = [field.name for field in fields(Setting) if field.name not in ("title", "seeds")]
+    differing = [name for name in names if claimed.get(name) != declared[name]]
+    return differing[0] if differing else ""
+
+
+def _code_of_tables() -> dict[str, str]:
+    """Every module that has a part in the tables, by its path, with git's name for its content."""
+    return {
+        f"{path.parent.name}/{path.name}": _blob(path.read_bytes())
+        for path in sorted(code_files("fairq_utils.evidence").values())
+    }
+
+
+def _blob(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _differing(code: Mapping[str, str], revision: str) -> list[str]:
+    """The modules that the revision holds otherwise, or not at all; none where git does not know it."""
+    listed = _git("ls-tree", "-r", revision, "fairq_utils")
+    if not listed:
+        return []
+    known = {line.partition("\t")[2]: line.split()[2] for line in listed.splitlines()}
+    return [path for path, blob in code.items() if known.get(path) != blob]
+
+
+# ---------------------------------------------------------------- checking a kept number anew
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number of a table, computed anew: how many images of a group one network names right."""
+
+    setting: str
+    seed: int
+    treatment: str
+    group: str
+    n: int
+    kept: int
+    anew: int
+    tolerance: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two are as near as they should be."""
+        return abs(self.kept - self.anew) <= self.tolerance
+
+    def __str__(self) -> str:
+        within = f"at most {self.tolerance} apart" if self.tolerance else "equal"
+        return (
+            f"{self.setting} seed {self.seed} {self.treatment} {self.group}: {self.kept} of {self.n} kept, "
+            f"{self.anew} anew; expected {within}: {'agrees' if self.agrees else 'DIFFERS'}"
+        )
+
+
+def check_a_cell(
+    kept: Stored, *, root: str = "", draw: int | None = None, store: Store | None = None
+) -> Check:
+    """Compute one number of `accuracy_by_seed`, drawn at random, from the images, and compare.
+
+    Where torch and the processor are those of the record, the two are to be equal. Elsewhere floats are
+    rounded otherwise, training amplifies that, and a seed gives another network: then they may be as far
+    apart as networks of two seeds, four standard deviations of such a difference.
+    """
+    table = kept["accuracy_by_seed"]
+    row = table.iloc[int(np.random.default_rng(draw).integers(len(table)))]
+    study = kept.setting.studies(root=root, seeds=[int(row["seed"])])
+    treatment = _treatment_named(str(row["treatment"]))
+    (prediction,) = studies.predictions(study, [treatment], store=store)
+    if prediction.fingerprint != kept.provenance["data_fingerprint"]:
+        raise BadInput(
+            f"the images have the fingerprint {prediction.fingerprint[:10]}; expected that of the record, "
+            f"{kept.provenance['data_fingerprint'][:10]}: name the same data, whole and unchanged."
+        )
+    mine = tables.accuracy_by_seed([prediction]).set_index("group")
+    return Check(
+        setting=kept.setting.name,
+        seed=int(row["seed"]),
+        treatment=str(row["treatment"]),
+        group=str(row["group"]),
+        n=int(row["n"]),
+        kept=int(row["correct"]),
+        anew=int(mine["correct"][row["group"]]),
+        tolerance=0 if _same_place(kept.provenance, prediction) else _as_other_seeds(table, row),
+    )
+
+
+def _treatment_named(name: str) -> Treatment | Ablation:
+    return FP32 if name == FP32.name else Treatment.parse(name)
+
+
+def _same_place(record: Mapping[str, Any], prediction: Prediction) -> bool:
+    here = _made()
+    same = all(record["versions"][name] == here["versions"][name] for name in ("torch", "torchvision"))
+    return same and record["hardware"] == here["hardware"] and record["devices"] == [prediction.device]
+
+
+def _as_other_seeds(table: pd.DataFrame, row: pd.Series) -> int:
+    alike = table[(table["treatment"] == row["treatment"]) & (table["group"] == row["group"])]
+    share = np.clip(row["correct"] / row["n"], 1 / row["n"], 1 - 1 / row["n"])
+    of_images = np.sqrt(row["n"] * share * (1 - share))
+    of_seeds = alike["correct"].std(ddof=1) if len(alike) > 1 else 0.0
+    return int(np.ceil(4 * np.sqrt(2) * max(of_images, of_seeds)))

@@ -247,24 +247,35 @@ def code_digest(module: str, *, without: tuple[str, ...] = ()) -> str:
     >>> code_digest("fairq_utils.store") == code_digest("fairq_utils.errors")
     False
     """
+    sources = {}
+    for name, path in code_files(module, without=without).items():
+        source = path.read_text(encoding="utf-8")
+        sources[name] = _without_words(source, ast.parse(source))
+    return hashlib.sha256(canonical(sources).encode()).hexdigest()
+
+
+def code_files(module: str, *, without: tuple[str, ...] = ()) -> dict[str, Path]:
+    """The source of a module and of every module of its package that it imports, directly or not, by name.
+
+    >>> sorted(code_files("fairq_utils.files"))
+    ['fairq_utils', 'fairq_utils.errors', 'fairq_utils.files']
+    """
     package = module.split(".")[0]
-    sources: dict[str, str] = {}
+    found: dict[str, Path] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
         spec = importlib.util.find_spec(name)
-        if name in sources or name in without or spec is None or spec.origin is None:
+        if name in found or name in without or spec is None or spec.origin is None:
             continue
-        source = Path(spec.origin).read_text(encoding="utf-8")
-        tree = ast.parse(source)
-        sources[name] = _without_words(source, tree)
-        for node in ast.walk(tree):
+        found[name] = Path(spec.origin)
+        for node in ast.walk(ast.parse(found[name].read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names if alias.name.split(".")[0] == package]
             elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
                 submodules = [f"{node.module}.{alias.name}" for alias in node.names]
                 waiting += [str(node.module), *(name for name in submodules if _is_module(name))]
-    return hashlib.sha256(canonical(sources).encode()).hexdigest()
+    return found
 
 
 def versions(*packages: str) -> dict[str, str]:

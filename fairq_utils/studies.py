@@ -115,6 +115,17 @@ class Landscape:
     parts: Item | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Of one study: predictions on some images, or with a `survey` the loss around each treated network."""
+
+    study: Study
+    treatments: Sequence[Treatment | Ablation]
+    each: int = 0
+    split: str = "test"
+    survey: Survey | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Spectrum:
     """The spectral density at one treated network for one group."""
@@ -276,6 +287,30 @@ def predictions(
         _as_prediction(plan, treatment, item, each, split)
         for (plan, treatment), item in zip(asked, items, strict=True)
     ]
+
+
+def prepare(
+    wanted: Sequence[Wanted], *, store: Store | None = None, client: Client | None = None
+) -> list[jobs.Job]:
+    """Make all that is missing, in the order in which it is wanted, in one go; the jobs come back.
+
+    >>> prepare([])
+    []
+    """
+    store = store or Store()
+    distinct = list(dict.fromkeys(want.study for want in wanted))
+    plans = dict(zip(distinct, _plans(distinct, store), strict=True))
+    asked: list[jobs.Job] = []
+    for want in wanted:
+        plan = plans[want.study]
+        for treatment in want.treatments:
+            if want.survey is None:
+                asked.append(plan.prediction(treatment, want.each, want.split))
+            elif isinstance(treatment, Treatment):
+                asked += [plan.landscape(treatment, want.survey, look) for look in _looks(treatment)]
+    once = list({store.path(job.kind, job.identity): job for job in asked}.values())
+    jobs.make(once, store=store, client=client)
+    return once
 
 
 def stored_predictions(
@@ -455,6 +490,7 @@ class _Plan:
     study: Study
     images: Dataset
     store: Store
+    trained_further: dict[Treatment, jobs.Job] = field(default_factory=dict)
 
     @cached_property
     def original(self) -> jobs.Job:
@@ -484,6 +520,8 @@ class _Plan:
         if isinstance(treatment, Ablation) or not treatment.trains:
             return self.original
         trained = treatment.as_trained
+        if trained in self.trained_further:  # one job, however many widths it serves
+            return self.trained_further[trained]
         identity = {
             "name": f"{self.study.name}-{trained.name}",
             "network": self.original.identity,
@@ -491,7 +529,7 @@ class _Plan:
             "recipe": asdict(self.study.tuning),
             "code": _TREATING,
         }
-        return jobs.Job(
+        job = self.trained_further[trained] = jobs.Job(
             kind="networks",
             identity=identity,
             function=partial(_retrain, self.study, trained, self._checkpoint(identity)),
@@ -499,6 +537,7 @@ class _Plan:
             needs=(self.original,),
             cost=3 * trained.images_seen(self.images, self.study.tuning),
         )
+        return job
 
     def prediction(self, treatment: Treatment | Ablation, each: int = 0, split: str = "test") -> jobs.Job:
         """Run the treated network over the images of a split, or over at most so many of each group."""

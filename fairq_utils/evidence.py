@@ -1,0 +1,366 @@
+"""What the claims are held against, setting by setting: which networks that takes, and the tables they give.
+
+A setting is a study at several seeds, with all that is to be done to its networks. The tables are those
+that the chapters draw and judge, made by the same functions; they are small enough to be kept where the
+images may not be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from fairq_utils import ablations, studies, tables
+from fairq_utils.ablations import Ablation
+from fairq_utils.architectures import build
+from fairq_utils.data import Dataset
+from fairq_utils.errors import BadInput
+from fairq_utils.store import Store
+from fairq_utils.studies import Landscape, Prediction, Study, Wanted
+from fairq_utils.surveys import Survey
+from fairq_utils.training import Recipe
+from fairq_utils.treatments import FP32, Treatment
+
+_MEASURES_DRAWN = ("logit_variance", "margin")
+_STATISTICS = 3  # so many of the narrowest widths get new batch norm statistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A study at several seeds, and what is done to its networks. Nothing asked of a part leaves it out.
+
+    `also`: whole names of more treatments. `repair`: widths at which all eight arms are trained;
+    `repair_few`: those at which only the published method, plain training while rounded, and that with
+    weights are. `take_apart`: the width whose zero bin is. `landscape`: widths; the full-precision network
+    comes with them, and what is trained at the first width of `repair`.
+
+    >>> Setting(name="small", title="Small", seeds=[0], bit_widths=[4]).studies()[0].name
+    'moths-resnet18-32px-seed0'
+    """
+
+    name: str
+    title: str
+    seeds: Sequence[int]
+    bit_widths: Sequence[int]
+    dataset: str = "moths"
+    label: str = ""
+    group: str = ""
+    image_size: int = 32
+    train_images: int = 0
+    test_images: int = 0
+    epochs: float = 0
+    learning_rate: float = Recipe.learning_rate
+    batch_size: int = Recipe.batch_size
+    tuning_epochs: float = 0
+    grids: Sequence[str] = ()
+    controls: Sequence[str] = ()
+    repair: Sequence[int] = ()
+    repair_few: Sequence[int] = ()
+    also: Sequence[str] = ()
+    take_apart: int = 0
+    images_each: int = 200
+    images_each_layer: int = 75
+    seeds_by_layer: int = 3
+    landscape: Sequence[int] = ()
+    images_per_group: int = 64
+
+    def studies(self, *, root: str = "", seeds: Iterable[int] = ()) -> list[Study]:
+        """The study at each of its seeds, or at these; `root` is where your copy of the images lies."""
+        seeds = list(seeds) or list(self.seeds)
+        if strangers := set(seeds) - set(self.seeds):
+            raise BadInput(
+                f"seeds are {sorted(strangers)}; expected some of those of {self.name}: {list(self.seeds)}."
+            )
+        return studies.studies(
+            seeds=seeds,
+            dataset=self.dataset,
+            root=root if self.dataset != "moths" else "",
+            label=self.label,
+            group=self.group,
+            image_size=self.image_size,
+            train_images=self.train_images,
+            test_images=self.test_images,
+            recipe=Recipe(learning_rate=self.learning_rate, batch_size=self.batch_size),
+            epochs=self.epochs,
+            tuning_epochs=self.tuning_epochs,
+        )
+
+    @cached_property
+    def rounded(self) -> list[Treatment]:
+        """Full precision, and the plain grid at every width."""
+        return studies.treatments(self.bit_widths)
+
+    @property
+    def survey(self) -> Survey:
+        """How its landscape is measured."""
+        return Survey(images_per_group=self.images_per_group)
+
+
+def declared(file: Path) -> dict[str, Setting]:
+    """The settings that a file declares, by name, in its order.
+
+    A block for each, in YAML, with the fields of `Setting`.
+    """
+    try:
+        blocks = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise BadInput(f"{file} cannot be read ({error}); expected settings in YAML.") from error
+    known = [field.name for field in fields(Setting)]
+    found = {}
+    for name, block in (blocks or {}).items():
+        if not isinstance(block, dict) or (unknown := set(block) - set(known)):
+            stranger = repr(sorted(unknown)[0]) if isinstance(block, dict) else repr(block)
+            raise BadInput(
+                f"{file.name} says {stranger} of {name}; expected some of: {', '.join(known[1:])}."
+            )
+        if missing := {"title", "seeds", "bit_widths"} - set(block):
+            raise BadInput(f"{file.name} says no {sorted(missing)[0]} of {name}; expected one.")
+        found[name] = Setting(name=name, **block)
+    return found
+
+
+@dataclass(frozen=True)
+class _Asked:
+    treatments: Sequence[Treatment | Ablation]
+    each: int = 0
+    split: str = "test"
+    seeds: int = 0  # of so many networks, the first ones; 0 for all
+
+
+def _asked(setting: Setting) -> dict[str, _Asked]:
+    """The predictions that a setting asks for, under the names that the tables know them by."""
+    narrow = studies.treatments(setting.bit_widths, "bn")[1:][-_STATISTICS:]
+    asked = {
+        "rounded": _Asked(setting.rounded),
+        "grids": _Asked(_at(setting.bit_widths, setting.grids)),
+        "statistics": _Asked(narrow),
+        "controls": _Asked([Treatment.parse(name) for name in setting.controls]),
+        "also": _Asked([Treatment.parse(name) for name in setting.also]),
+    }
+    if setting.repair:
+        widths = [*setting.repair, *setting.repair_few]
+        few = _at(setting.repair_few, ["ends8-qat", "ends8-qat-weighted", "fairqat"])
+        arms = list(dict.fromkeys([*studies.repair_arms(setting.repair), *few]))
+        first = [*_at(setting.repair[:1], ["ends8"]), *studies.repair_arms(setting.repair[:1])]
+        asked["arms"] = _Asked([*_at(widths, ["ends8"]), *arms])
+        asked["validation"] = _Asked(arms, split="validation")
+        asked["learned"] = _Asked(first, split="train", each=setting.images_each)
+    if setting.take_apart:
+        apart = Treatment(setting.take_apart)
+        tried = [*ablations.halves(apart), *ablations.controls(apart), *ablations.other_grids(apart)]
+        # The names of layers are those of any network of the architecture.
+        by_layer = ablations.by_layer(apart, build("resnet18", classes=2, image_size=setting.image_size))
+        asked["tried"] = _Asked([FP32, *tried], each=setting.images_each)
+        asked["by_layer"] = _Asked(by_layer, each=setting.images_each_layer, seeds=setting.seeds_by_layer)
+    return asked
+
+
+def _at(widths: Sequence[int], words: Sequence[str]) -> list[Treatment]:
+    return [Treatment.parse(f"int{width}-{word}") for word in words for width in widths]
+
+
+def _surveyed(setting: Setting) -> list[Treatment]:
+    """The treated networks around which the loss is looked at."""
+    if not setting.landscape:
+        return []
+    trained = _at(setting.repair[:1], ["ends8", "ends8-qat", "fairqat"])
+    return [*studies.treatments(setting.landscape), *trained]
+
+
+def wanted(chosen: Sequence[tuple[Setting, Sequence[Study]]]) -> list[Wanted]:
+    """All that the tables take: of every setting the first network, then of every one the second, and so on.
+
+    Stopped at any time, this leaves a whole picture of few seeds, and not a part of one of many.
+    """
+    found = []
+    for place in range(max((len(own) for _, own in chosen), default=0)):
+        for setting, own in chosen:
+            if place < len(own):
+                found += _wanted_of_one(setting, own[place], place)
+    return found
+
+
+def _wanted_of_one(setting: Setting, study: Study, place: int) -> list[Wanted]:
+    asked = [own for own in _asked(setting).values() if own.treatments and place < (own.seeds or place + 1)]
+    found = [Wanted(study=study, treatments=own.treatments, each=own.each, split=own.split) for own in asked]
+    if surveyed := _surveyed(setting):
+        found.append(Wanted(study=study, treatments=surveyed, survey=setting.survey))
+    return found
+
+
+# ---------------------------------------------------------------- the tables
+
+Got = dict[str, list[Prediction]]
+
+
+def gathered(setting: Setting, chosen: Sequence[Study], *, store: Store | None = None) -> Got:
+    """The predictions that the tables are made of, by name; what is missing is made."""
+    return {
+        name: studies.predictions(
+            chosen[: asked.seeds or None], asked.treatments, each=asked.each, split=asked.split, store=store
+        )
+        for name, asked in _asked(setting).items()
+        if asked.treatments
+    }
+
+
+def tables_of(
+    setting: Setting, chosen: Sequence[Study], *, store: Store | None = None
+) -> dict[str, pd.DataFrame]:
+    """Every table of the setting, by name, from networks of these studies; what is missing is made."""
+    got = gathered(setting, chosen, store=store)
+    images = studies.dataset(chosen[0], store=store)
+    found = {
+        "groups": _groups(images),
+        "accuracy_by_seed": tables.accuracy_by_seed(_on_all_test_images(got)),
+        "collapse": tables.collapse(_on_all_test_images(got)),
+    }
+    smallest = tables.smallest_group(images, got["rounded"])
+    found |= _disparity(setting, chosen, got, store)
+    found |= _logits(got, smallest)
+    if "tried" in got:
+        found |= _zero_bin(setting, chosen, got, smallest, store)
+    if setting.landscape:
+        surveyed = studies.landscapes(chosen, _surveyed(setting), setting.survey, store=store)
+        found |= _landscape(surveyed, got)
+    if "arms" in got:
+        found |= _repair(setting, chosen, got, images, store)
+    return found
+
+
+def _on_all_test_images(got: Got) -> list[Prediction]:
+    whole = ("rounded", "grids", "statistics", "controls", "also", "arms")
+    return [prediction for name in whole for prediction in got.get(name, [])]
+
+
+def _groups(images: Dataset) -> pd.DataFrame:
+    """How many images of each group there are, in the order that the data set gives the groups."""
+    numbers = [
+        np.bincount(images.groups[part], minlength=len(images.group_names))
+        for part in (images.is_train, ~images.is_train)
+    ]
+    return pd.DataFrame({"group": images.group_names, "train": numbers[0], "test": numbers[1]})
+
+
+def _disparity(
+    setting: Setting, chosen: Sequence[Study], got: Got, store: Store | None
+) -> dict[str, pd.DataFrame]:
+    rounded, level = got["rounded"], _level(len(setting.bit_widths))
+    found = {
+        "accuracy": tables.accuracy(rounded),
+        "change": tables.change(rounded, level=level),
+        "chance": tables.chance(rounded),
+    }
+    if grids := got.get("grids"):
+        every = [*setting.rounded, *_at(setting.bit_widths, setting.grids)]
+        networks = studies.networks(chosen[:1], every, store=store)
+        found["storage"] = tables.storage(networks, every, tables.accuracy([*rounded, *grids]))
+    return found
+
+
+def _logits(got: Got, smallest: str) -> dict[str, pd.DataFrame]:
+    rounded, repaired = got["rounded"], got["statistics"]
+    level = _level(len({p.treatment for p in rounded}) - 1)
+    hot = tables.heated(rounded)
+    found = {
+        "variance_left": tables.variance_left(rounded, level=level),
+        "answers": tables.answers(rounded),
+        "answer_changes": tables.answer_changes(rounded, level=level),
+        "loss_beyond_others": tables.loss_beyond_others(rounded, smallest, level=level),
+        "heated": tables.answer_changes(hot, level=level),
+        "loss_explained": tables.loss_explained(rounded, level=level),
+        "arms_heated": tables.arms(quantized=rounded, original_heated=hot),
+        "arms_statistics": tables.repair_arms(rounded, repaired),
+        "regained": tables.regained(rounded, repaired, level=level),
+        "changes_statistics": tables.answer_changes([*rounded, *repaired], level=level),
+        "variance_statistics": tables.variance_left([*rounded, *repaired], level=level),
+        "flips": tables.flips(rounded),
+        "densities": pd.concat([tables.densities(rounded, measure) for measure in _MEASURES_DRAWN]),
+    }
+    if controls := got.get("controls"):
+        originals = [p for p in rounded if p.treatment == FP32]
+        several = _level(len({p.treatment for p in controls}))
+        found["variance_controls"] = tables.variance_left([*originals, *controls], level=several)
+    return found
+
+
+def _zero_bin(
+    setting: Setting, chosen: Sequence[Study], got: Got, smallest: str, store: Store | None
+) -> dict[str, pd.DataFrame]:
+    apart, tried = Treatment(setting.take_apart), got["tried"]
+    zeros, controls, grids = (
+        ablations.halves(apart)[0],
+        ablations.controls(apart),
+        ablations.other_grids(apart),
+    )
+    layers = tables.losses_by_layer(got["by_layer"], smallest)
+    return {
+        "zero_bins": tables.zero_bins(chosen, studies.networks(chosen, store=store), setting.rounded),
+        "zero_changes": tables.answer_changes(tried),
+        "zero_collapse": tables.collapse(tried),
+        "zero_parts": tables.zero_bin_parts(tried, apart, smallest, level=_level(4)),
+        "zero_controls": _against(tried, zeros, controls),
+        "zero_grids": _against(tried, apart, grids),
+        "zero_layers": layers,
+        "zero_layer_signs": tables.layer_signs(layers),
+    }
+
+
+def _against(
+    tried: Sequence[Prediction], reference: Treatment | Ablation, others: Sequence[Treatment | Ablation]
+) -> pd.DataFrame:
+    beside = [p for p in tried if p.treatment in (reference, *others)]
+    return tables.answer_changes(tables.against(beside, reference), level=_level(len(others)))
+
+
+def _landscape(surveyed: Sequence[Landscape], got: Got) -> dict[str, pd.DataFrame]:
+    predictions = [*got["rounded"], *got.get("arms", [])]
+    return {
+        "landscape": tables.landscape(surveyed),
+        "bounds": tables.bounds(surveyed, predictions),
+        "part_bounds": tables.part_bounds(surveyed),
+        "slices": tables.slices(surveyed),
+    }
+
+
+def _repair(
+    setting: Setting, chosen: Sequence[Study], got: Got, images: Dataset, store: Store | None
+) -> dict[str, pd.DataFrame]:
+    originals = [p for p in got["rounded"] if p.treatment == FP32]
+    predictions = [*originals, *got["arms"]]
+    widths = [*setting.repair, *setting.repair_few]
+    rounded = [FP32, *_at(widths, ["ends8"])]
+    arms = list(dict.fromkeys(p.treatment for p in got["validation"]))
+    together = _level(len(widths))
+    at_one_width = {p.treatment for p in got["learned"]}
+    return {
+        "effects_drawn": tables.effects(predictions),
+        "effects": tables.effects(predictions, level=_level(len(setting.repair))),
+        "against_rounding_drawn": tables.against_rounding(predictions),
+        "against_rounding": tables.against_rounding(predictions, level=together),
+        "against_plain_training": tables.against_plain_training(predictions, level=together),
+        "change_arms": tables.change(predictions, level=together),
+        "frontier": tables.frontier(predictions),
+        "on_both": tables.on_both(
+            got["learned"],
+            [p for p in predictions if p.treatment in at_one_width],
+            level=_level(len(at_one_width)),
+        ),
+        "what_to_do": tables.what_to_do(
+            got["validation"],
+            predictions,
+            costs=tables.training_costs(chosen[0], images, [t for t in arms if isinstance(t, Treatment)]),
+            megabytes=tables.megabytes(studies.networks(chosen[:1], rounded, store=store), rounded),
+        ),
+    }
+
+
+def _level(count: int) -> float:
+    """Of each of so many intervals, so that they hold together with 95 %."""
+    return 1 - 0.05 / max(count, 1)
