@@ -288,16 +288,18 @@ def _none_idle(jobs: list[Job], *, workers: int) -> list[Job]:
     """The same jobs, in an order in which workers need not wait for one another.
 
     Study by study, all workers but one would wait for the network that everything in a study needs. So
-    each worker begins with one of those, and the next is begun while the work on one study goes on.
+    each worker begins with one of those, and with the work on each study one more is begun.
     """
     own, needed = set(jobs), {need for job in jobs for need in job.needs}
     first = {job: None for job in jobs if job in needed and own.isdisjoint(job.needs)}
-    ordered, later = list(first)[: workers - 1], iter(list(first)[workers - 1 :])
+    ordered, later = list(first)[:workers], iter(list(first)[workers:])
+    begun = 0
     for job in jobs:
         if job not in first:
             ordered.append(job)
-        elif following := next(later, None):
+        elif begun and (following := next(later, None)):
             ordered.append(following)
+        begun += job in first
     return ordered
 
 

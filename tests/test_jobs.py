@@ -130,6 +130,16 @@ def test_every_worker_has_a_network_to_begin_with_and_nothing_comes_before_what_
     assert beginnings.index(False) == min(workers, 4)  # and not all at once, which workers would have to hold
 
 
+def test_a_whole_picture_of_the_first_studies_comes_before_the_networks_of_the_last():
+    originals = [job(f"original{n}", draw) for n in range(5)]
+    todo = [
+        j for n, one in enumerate(originals) for j in (one, *(job(f"{n}-{i}", add, one) for i in range(9)))
+    ]
+    names = [j.name for j in jobs._none_idle(todo, workers=2)]
+    assert names.index("original2") > names.index("0-8")
+    assert names.index("original4") > names.index("2-8")
+
+
 def test_a_failure_is_named_with_its_reason_and_the_rest_is_made(tmp_path, anywhere):
     store = Store(tmp_path)
     bad, refused, good = job("bad", fail), job("refused", refuse), job("good", draw, data=1)
