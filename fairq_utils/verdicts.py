@@ -1,0 +1,480 @@
+"""The papers' claims, each with what judges it and the numbers it rests on, over all that the book keeps."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fairq_utils import claims, tables
+from fairq_utils.claims import Prose, Verdict
+from fairq_utils.errors import BadInput
+from fairq_utils.results import Stored
+
+_WIDTH = "int4"  # the width at which the papers look most closely, and the one whose numbers are shown
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A number that a verdict rests on, its interval, and the row of the table that it stands in."""
+
+    says: str
+    form: str  # points, share, times, nats, classes or rank
+    table: str
+    row: Mapping[Hashable, Any]
+    columns: tuple[str, str, str] = ("estimate", "lower", "upper")
+
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """The estimate and the ends of its interval, which are missing where a single seed gives none."""
+        estimate, lower, upper = (float(self.row[column]) for column in self.columns)
+        return estimate, lower, upper
+
+    @property
+    def text(self) -> str:
+        """The number and its interval, in its unit."""
+        estimate, lower, upper = (_FORMS[self.form](number) for number in self.numbers)
+        spread = f" ({lower} to {upper})" if not math.isnan(self.numbers[1]) else ""
+        return f"{estimate}{spread}{_UNITS[self.form]}"
+
+
+def _signed(digits: int, factor: float = 1.0) -> Callable[[float], str]:
+    return lambda number: f"{factor * number:+.{digits}f}".replace("-", "−")
+
+
+_FORMS: dict[str, Callable[[float], str]] = {
+    "points": _signed(1, 100),
+    "share": lambda number: f"{100 * number:.0f}".replace("-", "−"),
+    "times": lambda number: f"{number:.2f}",
+    "nats": _signed(3),
+    "classes": lambda number: f"{number:.1f}",
+    "rank": _signed(2),
+}
+_UNITS = {"points": " points", "share": " %", "times": " times", "nats": " nats", "classes": "", "rank": ""}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper, the tables that it takes, what judges it, and the numbers to show with it."""
+
+    key: str
+    says: str
+    source: str
+    chapter: str
+    needs: tuple[str, ...]
+    judge: Callable[[Stored], Verdict]
+    show: Callable[[Stored], Sequence[Effect]]
+
+    def asked_of(self, kept: Stored) -> bool:
+        """Whether the setting has what the claim is judged by."""
+        return all(name in kept.tables for name in self.needs)
+
+    def verdict(self, kept: Stored) -> Verdict:
+        """What the tables say of it; of a single network they say nothing."""
+        judged = self.judge(kept)
+        if kept.seeds > 1:
+            return judged
+        return Verdict(
+            judged.claim, "undecided", f"One network decides nothing. What it shows: {judged.because}"
+        )
+
+
+def _find(kept: Stored, table: str, says: str, form: str, where: Mapping[str, str]) -> Effect:
+    """The effect in the one row of a stored table where these columns have these values."""
+    return _in_row(kept, table, kept[table], says, form, where)
+
+
+def _in_row(
+    kept: Stored, table: str, made_of_it: pd.DataFrame, says: str, form: str, where: Mapping[str, str]
+) -> Effect:
+    """The same in a table that is made of the stored one."""
+    rows = made_of_it
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    if len(rows) != 1:
+        asked = ", ".join(f"{column} {value}" for column, value in where.items())
+        raise BadInput(f"{table} of {kept.setting.name} has {len(rows)} rows of {asked}; expected one.")
+    return Effect(says, form, table, rows.iloc[0].to_dict())
+
+
+def _violation(kept: Stored) -> list[Effect]:
+    found = []
+    for width in ("int8", _WIDTH):
+        says = f"FVO at {width} against fp32"
+        found.append(_find(kept, "change", says, "points", {"treatment": width, "group": "FVO"}))
+    return found
+
+
+def _logits(kept: Stored) -> list[Effect]:
+    every = {"treatment": _WIDTH, "group": tables.ALL}
+    smallest = kept["loss_beyond_others"]["group"].iloc[0]
+    return [
+        _find(kept, "variance_left", f"logit variance left at {_WIDTH}", "share", every),
+        _find(
+            kept,
+            "loss_beyond_others",
+            f"loss that {smallest} gains beyond the others",
+            "nats",
+            {"treatment": _WIDTH},
+        ),
+    ]
+
+
+def _judge_logits(kept: Stored) -> Verdict:
+    collapse = kept["collapse"]
+    return claims.together(
+        "Quantization lowers logit variance, and that is why loss grows, most for minorities.",
+        [
+            claims.variance_falls(kept["variance_left"], collapse, seeds=kept.seeds),
+            claims.loss_falls_on(
+                kept["loss_beyond_others"], kept["answer_changes"], collapse, seeds=kept.seeds
+            ),
+            claims.temperature_explains(
+                kept["loss_explained"], kept["answer_changes"], kept["heated"], collapse, seeds=kept.seeds
+            ),
+        ],
+    )
+
+
+def _rounding_only(kept: Stored) -> pd.DataFrame:
+    """The landscape without what chapter 5 adds: with 8 bits in the first and the last layer."""
+    table = kept["landscape"]
+    return table[~table["treatment"].str.contains("ends8|fairqat")]
+
+
+def _larger(kept: Stored, measure: str) -> Verdict:
+    ratios = tables.smallest_to_largest(_rounding_only(kept), kept.ends)
+    return claims.larger_for_the_smallest(ratios, measure, kept.ends, kept["collapse"], seeds=kept.seeds)
+
+
+def _show_larger(kept: Stored, measure: str) -> list[Effect]:
+    ratios = tables.smallest_to_largest(_rounding_only(kept), kept.ends)
+    says = f"{kept.ends.smallest} to {kept.ends.largest} in full precision"
+    row = {"treatment": "fp32", "measure": measure}
+    return [_in_row(kept, "landscape", ratios, says, "times", row)]
+
+
+def _judge_curvature(kept: Stored) -> Verdict:
+    sharper = claims.sharpens(
+        tables.to_full_precision(_rounding_only(kept)), kept.ends, kept["collapse"], seeds=kept.seeds
+    )
+    return claims.together(
+        "The smallest group has a larger top eigenvalue, and quantization raises it.",
+        [_larger(kept, "eigenvalue"), sharper],
+    )
+
+
+def _curvature(kept: Stored) -> list[Effect]:
+    ratios = tables.to_full_precision(_rounding_only(kept))
+    row = {"treatment": _WIDTH, "measure": "eigenvalue", "group": tables.ALL}
+    rounded = _in_row(kept, "landscape", ratios, f"{_WIDTH} to fp32, all groups", "times", row)
+    return [*_show_larger(kept, "eigenvalue"), rounded]
+
+
+def _zero_bin(kept: Stored) -> list[Effect]:
+    return [
+        _find(kept, "zero_parts", "emptying the zero bin adds to its loss", "nats", {"part": "harm"}),
+        _find(kept, "zero_parts", "beyond as long a change at random", "nats", {"part": "norm"}),
+    ]
+
+
+def _judge_zero_bin(kept: Stored) -> Verdict:
+    return claims.small_weights_are_needed(
+        kept["zero_parts"],
+        kept["zero_changes"],
+        kept["zero_collapse"],
+        f"int{kept.setting.take_apart}",
+        seeds=kept.seeds,
+    )
+
+
+def _repair(kept: Stored) -> list[Effect]:
+    gap, accuracy = ({"treatment": f"{_WIDTH}-fairqat", "group": name} for name in ("FVO", "OA"))
+    return [
+        _find(kept, "against_rounding", f"FVO against rounding at {_WIDTH}", "points", gap),
+        _find(kept, "against_plain_training", "FVO against plain QAT", "points", gap),
+        _find(kept, "against_rounding", "OA against rounding", "points", accuracy),
+    ]
+
+
+def _collapse(kept: Stored) -> list[Effect]:
+    found = []
+    for width in ("int3", "int2"):
+        own = kept["collapse"]
+        row = own[own["treatment"] == width].iloc[0].to_dict()
+        says = f"classes in use at {width}, of {_in_full_precision(kept):.1f}"
+        found.append(
+            Effect(says, "classes", "collapse", row, columns=("effective_classes", "fewest", "most"))
+        )
+    return found
+
+
+def _in_full_precision(kept: Stored) -> float:
+    own = kept["collapse"]
+    return float(own.loc[own["treatment"] == "fp32", "effective_classes"].iloc[0])
+
+
+def _plain_training(kept: Stored) -> list[Effect]:
+    says = f"FVO of plain QAT against rounding at {_WIDTH}"
+    row = {"treatment": f"{_WIDTH}-ends8-qat", "group": "FVO"}
+    return [_find(kept, "against_rounding", says, "points", row)]
+
+
+def _plain_rounding_bounds(kept: Stored) -> pd.DataFrame:
+    table = kept["bounds"]
+    return tables.rank_correlations(table[~table["treatment"].str.contains("ends8")])
+
+
+def _bound(kept: Stored) -> list[Effect]:
+    row = {"treatment": _WIDTH, "forecast": "bound", "outcome": "excess"}
+    says = f"rank correlation of bound and excess loss at {_WIDTH}"
+    return [_in_row(kept, "bounds", _plain_rounding_bounds(kept), says, "rank", row)]
+
+
+_BELLAM, _LIU, _TRAN = "Bellam and Kim 2025", "Liu and others 2025", "Tran and others 2022"
+
+CLAIMS = {
+    claim.key: claim
+    for claim in (
+        Claim(
+            "A1",
+            "With fewer bits the gap between the best and the worst served group (FVO) grows.",
+            _BELLAM,
+            "01_disparity_baseline",
+            ("change",),
+            lambda kept: claims.violation_grows(kept["change"], kept["collapse"], seeds=kept.seeds),
+            _violation,
+        ),
+        Claim(
+            "A2",
+            "Quantization lowers logit variance, and that is why loss grows, most for minorities.",
+            _BELLAM,
+            "02_logit_variance_collapse",
+            ("variance_left", "loss_explained"),
+            _judge_logits,
+            _logits,
+        ),
+        Claim(
+            "A3",
+            "Minority groups have larger gradient norms.",
+            _BELLAM,
+            "04_hessian_landscape",
+            ("landscape",),
+            lambda kept: _larger(kept, "gradient_norm"),
+            lambda kept: _show_larger(kept, "gradient_norm"),
+        ),
+        Claim(
+            "A4",
+            "Minority groups have a larger top Hessian eigenvalue, and quantization sharpens it.",
+            _BELLAM,
+            "04_hessian_landscape",
+            ("landscape",),
+            _judge_curvature,
+            _curvature,
+        ),
+        Claim(
+            "A5",
+            "The zero bin empties small weights that minorities need.",
+            _BELLAM,
+            "03_zero_bin_sparsity",
+            ("zero_parts",),
+            _judge_zero_bin,
+            _zero_bin,
+        ),
+        Claim(
+            "A6",
+            "FairQAT narrows the gap against rounding and against plain QAT, at about the same accuracy.",
+            _BELLAM,
+            "05_fairqat_mitigation",
+            ("against_rounding", "against_plain_training"),
+            lambda kept: claims.repairs(
+                kept["against_rounding"], kept["against_plain_training"], kept["collapse"], seeds=kept.seeds
+            ),
+            _repair,
+        ),
+        Claim(
+            "A7",
+            "At two and three bits the logits say nothing any more.",
+            _BELLAM,
+            "01_disparity_baseline",
+            ("collapse",),
+            lambda kept: claims.answers_collapse(kept["collapse"], seeds=kept.seeds),
+            _collapse,
+        ),
+        Claim(
+            "Liu",
+            "Plain QAT is less fair than rounding to the same few bits.",
+            _LIU,
+            "05_fairqat_mitigation",
+            ("against_rounding",),
+            lambda kept: claims.training_is_less_fair(
+                kept["against_rounding"], kept["collapse"], seeds=kept.seeds
+            ),
+            _plain_training,
+        ),
+        Claim(
+            "Tran",
+            "Gradient norm and curvature of a group bound what it loses, and so tell who is hurt.",
+            _TRAN,
+            "04_hessian_landscape",
+            ("bounds",),
+            lambda kept: claims.bound_tells_who_is_hurt(
+                _plain_rounding_bounds(kept), kept["collapse"], seeds=kept.seeds
+            ),
+            _bound,
+        ),
+    )
+}
+
+
+# ---------------------------------------------------------------- as they are shown
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A piece of a page."""
+
+    markup: str
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+    def __repr__(self) -> str:
+        return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", self.markup))).strip()
+
+
+def everywhere(key: str, kept: Mapping[str, Stored]) -> Shown:
+    """A claim in every setting that was asked it: verdict, numbers and seeds, a line each."""
+    claim = CLAIMS[key]
+    rows = [
+        f"<tr><th scope='row'>{html.escape(own.title)}<br><small>{_seeds(own)}</small></th>"
+        f"<td>{_badge(claim.verdict(own))}</td><td>{_numbers(claim.show(own))}</td></tr>"
+        for own in kept.values()
+        if claim.asked_of(own)
+    ]
+    return Shown(
+        "<table class='fairq-verdicts'><thead><tr><th scope='col'>setting</th><th scope='col'>verdict</th>"
+        f"<th scope='col'>{html.escape(key)} rests on</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def page(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
+    """Every claim in every setting, and under each verdict why, and from which row of which table.
+
+    `up`: the way from the page to the top of the book.
+    """
+    titles = "".join(f"<th scope='col'>{html.escape(own.title)}</th>" for own in kept.values())
+    rows = "".join(_row_of_page(claim, kept, up) for claim in CLAIMS.values())
+    return Shown(
+        "<table class='fairq-verdicts fairq-claims full-width'><thead><tr><th scope='col'>claim</th>"
+        f"{titles}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def _row_of_page(claim: Claim, kept: Mapping[str, Stored], up: str) -> str:
+    figure = f"{up}/notebooks/{claim.chapter}.html#on-real-faces"
+    head = (
+        f"<th scope='row' id='claim-{claim.key.lower()}'><strong>{claim.key}</strong> "
+        f"{html.escape(claim.says)}<br><small>{html.escape(claim.source)}. "
+        f"<a href='{figure}'>figures</a></small></th>"
+    )
+    return f"<tr>{head}{''.join(_cell(claim, own, up) for own in kept.values())}</tr>"
+
+
+def _cell(claim: Claim, kept: Stored, up: str) -> str:
+    title = html.escape(kept.title, quote=True)
+    if not claim.asked_of(kept):
+        return f"<td data-title='{title}'><small>not asked</small></td>"
+    verdict, effects = claim.verdict(kept), claim.show(kept)
+    sources = "".join(f"<li>{_source(effect, kept, up)}</li>" for effect in effects)
+    record = f"{up}/_static/{kept.setting.name}/provenance.json"
+    commands = "<br>".join(f"<code>{html.escape(line)}</code>" for line in kept.provenance["commands"])
+    why = (
+        f"<details><summary>why, and from where</summary><p>{html.escape(verdict.because)}</p>"
+        f"<ul>{sources}</ul><p>Made by {commands}<br><a href='{record}'>record</a></p></details>"
+    )
+    head = f"{_badge(verdict)} <small>{_seeds(kept)}</small>"
+    return f"<td data-title='{title}'>{head}{_numbers(effects)}{why}</td>"
+
+
+def _source(effect: Effect, kept: Stored, up: str) -> str:
+    """The table that a number stands in, or is made of, and the row."""
+    names = [name for name, value in effect.row.items() if isinstance(value, str)]
+    where = ", ".join(f"{name} {effect.row[name]}" for name in names)
+    link = f"<a href='{up}/_static/{kept.setting.name}/{effect.table}.csv'>{effect.table}</a>"
+    return f"{html.escape(effect.says)}: {link}, {html.escape(where)}"
+
+
+def _badge(verdict: Verdict) -> str:
+    return f"<strong class='fairq-word fairq-{verdict.word}'>{verdict.word}</strong>"
+
+
+def _numbers(effects: Iterable[Effect]) -> str:
+    return "".join(
+        f"<div class='fairq-effect'><span>{html.escape(effect.says)}</span> {effect.text}</div>"
+        for effect in effects
+    )
+
+
+def _seeds(kept: Stored) -> str:
+    return f"{kept.seeds} seed{'s' * (kept.seeds != 1)}"
+
+
+# ---------------------------------------------------------------- in plain words
+
+
+def in_plain_words(kept: Stored) -> Prose:
+    """What of the papers stands in a setting, what does not, what is open, and what would decide it."""
+    found = {claim: claim.verdict(kept) for claim in CLAIMS.values() if claim.asked_of(kept)}
+    headings = {
+        "supported": "**What stands.**",
+        "contradicted": "**What does not.**",
+        "mixed": "**What holds in part.**",
+        "undecided": "**What we could not decide.**",
+    }
+    said = []
+    for word, heading in headings.items():
+        own = [claim for claim, verdict in found.items() if verdict.word == word]
+        if own:
+            listed = "\n".join(f"- {_line(claim, kept, word)}" for claim in own)
+            said.append(f"{heading}\n\n{listed}")
+    return Prose("\n\n".join(said))
+
+
+def _line(claim: Claim, kept: Stored, word: str) -> str:
+    effects = claim.show(kept)
+    numbers = "; ".join(f"{effect.says}: {effect.text}" for effect in effects)
+    more = f" {what_would_decide(effects, kept)}" if word == "undecided" else ""
+    return f"*{claim.says}* ({claim.key}) {_capital(numbers)}.{more}"
+
+
+def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
+    """How many seeds it would take for the first interval to leave out no effect, were the estimate true."""
+    effect = effects[0]
+    estimate, lower, upper = effect.numbers
+    none = {"times": 1.0, "share": 1.0}.get(effect.form, 0.0)
+    if effect.form == "classes" or math.isnan(lower) or kept.seeds < 2:
+        return "More seeds would decide it."
+    if lower > none or upper < none:
+        return "The first number is clear; the claim asks for more than that."
+    distance = abs(estimate - none)
+    reach = (upper - lower) / 2
+    if not distance or (reach / distance) ** 2 * kept.seeds > 1000:
+        return (
+            "The estimate is so near to no effect that no practical number of seeds would tell it from none."
+        )
+    # An interval shrinks with the root of the number; what is due to few images does not.
+    count = math.ceil(kept.seeds * (reach / distance) ** 2)
+    return (
+        f"Were the first number true, about {count} seeds would tell it from none, and more test images "
+        "besides if these are what limits it."
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
