@@ -130,6 +130,7 @@ class Chapter:
             "cells": [(cell.cell_type, cell.source, cell.metadata) for cell in self.cells.cells],
             "values": dict(values),
             "library": library_digest(),
+            "kept": kept_digest(self.source.parents[1]),
             "versions": versions(*_VERSIONED),
             "python": sys.version,
         }
@@ -167,6 +168,12 @@ def library_digest() -> str:
     return hashlib.sha256(
         "".join(code_digest(f"fairq_utils.{name}") for name in modules).encode()
     ).hexdigest()
+
+
+def kept_digest(root: Path) -> str:
+    """Digest of what the book keeps, with which chapters end: each record names its tables by digest."""
+    files = [root / "book" / "settings.yml", *sorted(root.glob("book/results/*/provenance.json"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 
 def executed_path(chapter: Chapter, values: Mapping[str, Any]) -> Path:

@@ -220,6 +220,7 @@ def tables_of(
         "groups": _groups(images),
         "accuracy_by_seed": tables.accuracy_by_seed(_on_all_test_images(got)),
         "collapse": tables.collapse(_on_all_test_images(got)),
+        "choices": _choices(setting, got),
     }
     smallest = tables.smallest_group(images, got["rounded"])
     found |= _disparity(setting, chosen, got, store)
@@ -246,6 +247,30 @@ def _groups(images: Dataset) -> pd.DataFrame:
         for part in (images.is_train, ~images.is_train)
     ]
     return pd.DataFrame({"group": images.group_names, "train": numbers[0], "test": numbers[1]})
+
+
+def _choices(setting: Setting, got: Got) -> pd.DataFrame:
+    """Records: what another choice gives at the same width, where the papers leave it open, in pairs.
+
+    Another grid, 8 bits in the first and the last layer, new batch norm statistics, all codes of a grid:
+    each held against the plain grid, whose name is the `reference`.
+    """
+    every = _on_all_test_images(got)
+    found = {p.treatment.name: p.treatment for p in every}
+    words = ("mse", "channel", "mse-channel", "full", "ends8", "bn")
+    pairs = [
+        (plain, found[f"{plain.name}-{word}"])
+        for word in words
+        for plain in setting.rounded[1:]
+        if f"{plain.name}-{word}" in found
+    ]
+    tables_of_pairs = []
+    for plain, other in pairs:
+        beside = [p for p in every if p.treatment in (plain, other)]
+        change = tables.change(tables.against(beside, plain), level=_level(len(pairs)))
+        tables_of_pairs.append(change.assign(reference=plain.name))
+    columns = ["treatment", "reference", "group", "n", "before", "after", "estimate", "lower", "upper"]
+    return pd.concat(tables_of_pairs)[columns] if pairs else pd.DataFrame(columns=columns)
 
 
 def _disparity(

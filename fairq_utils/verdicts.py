@@ -348,19 +348,23 @@ class Shown:
         return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", self.markup))).strip()
 
 
+def judge(key: str, kept: Stored) -> Verdict:
+    """What a setting says of a claim."""
+    return CLAIMS[key].verdict(kept)
+
+
 def everywhere(key: str, kept: Mapping[str, Stored]) -> Shown:
     """A claim in every setting that was asked it: verdict, numbers and seeds, a line each."""
     claim = CLAIMS[key]
     rows = [
-        f"<tr><th scope='row'>{html.escape(own.title)}<br><small>{_seeds(own)}</small></th>"
-        f"<td>{_badge(claim.verdict(own))}</td><td>{_numbers(claim.show(own))}</td></tr>"
+        (
+            f"{html.escape(own.title)}<br><small>{_seeds(own)}</small>",
+            [_badge(claim.verdict(own)), _numbers(claim.show(own))],
+        )
         for own in kept.values()
         if claim.asked_of(own)
     ]
-    return Shown(
-        "<table class='fairq-verdicts'><thead><tr><th scope='col'>setting</th><th scope='col'>verdict</th>"
-        f"<th scope='col'>{html.escape(key)} rests on</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )
+    return _table(["setting", "verdict", f"{key} rests on"], rows)
 
 
 def page(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
@@ -368,38 +372,48 @@ def page(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
 
     `up`: the way from the page to the top of the book.
     """
-    titles = "".join(f"<th scope='col'>{html.escape(own.title)}</th>" for own in kept.values())
-    rows = "".join(_row_of_page(claim, kept, up) for claim in CLAIMS.values())
-    return Shown(
-        "<table class='fairq-verdicts fairq-claims full-width'><thead><tr><th scope='col'>claim</th>"
-        f"{titles}</tr></thead><tbody>{rows}</tbody></table>"
-    )
-
-
-def _row_of_page(claim: Claim, kept: Mapping[str, Stored], up: str) -> str:
-    figure = f"{up}/notebooks/{claim.chapter}.html#on-real-faces"
-    head = (
-        f"<th scope='row' id='claim-{claim.key.lower()}'><strong>{claim.key}</strong> "
-        f"{html.escape(claim.says)}<br><small>{html.escape(claim.source)}. "
-        f"<a href='{figure}'>figures</a></small></th>"
-    )
-    return f"<tr>{head}{''.join(_cell(claim, own, up) for own in kept.values())}</tr>"
+    rows = []
+    for claim in CLAIMS.values():
+        figure = f"{up}/notebooks/{claim.chapter}.html#on-real-faces"
+        head = (
+            f"<strong id='claim-{claim.key.lower()}'>{claim.key}</strong> {html.escape(claim.says)}<br>"
+            f"<small>{html.escape(claim.source)}. <a href='{figure}'>figures</a></small>"
+        )
+        rows.append((head, [_cell(claim, own, up) for own in kept.values()]))
+    return _table(["claim", *(own.title for own in kept.values())], rows, wide=True)
 
 
 def _cell(claim: Claim, kept: Stored, up: str) -> str:
-    title = html.escape(kept.title, quote=True)
     if not claim.asked_of(kept):
-        return f"<td data-title='{title}'><small>not asked</small></td>"
+        return "<small>not asked</small>"
     verdict, effects = claim.verdict(kept), claim.show(kept)
     sources = "".join(f"<li>{_source(effect, kept, up)}</li>" for effect in effects)
     record = f"{up}/_static/{kept.setting.name}/provenance.json"
-    commands = "<br>".join(f"<code>{html.escape(line)}</code>" for line in kept.provenance["commands"])
     why = (
         f"<details><summary>why, and from where</summary><p>{html.escape(verdict.because)}</p>"
-        f"<ul>{sources}</ul><p>Made by {commands}<br><a href='{record}'>record</a></p></details>"
+        f"<ul>{sources}</ul><p>Made by {_commands(kept)}<br><a href='{record}'>record</a></p></details>"
     )
-    head = f"{_badge(verdict)} <small>{_seeds(kept)}</small>"
-    return f"<td data-title='{title}'>{head}{_numbers(effects)}{why}</td>"
+    return f"{_badge(verdict)} <small>{_seeds(kept)}</small>{_numbers(effects)}{why}"
+
+
+def _commands(kept: Stored) -> str:
+    return "<br>".join(f"<code>{html.escape(line)}</code>" for line in kept.provenance["commands"])
+
+
+def _table(heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, wide: bool = False) -> Shown:
+    """A table that is a table also where a narrow screen shows its rows as cards: hence the roles."""
+    top = "".join(f"<th scope='col' role='columnheader'>{html.escape(head)}</th>" for head in heads)
+    body = ""
+    for head, cells in rows:
+        listed = "".join(
+            f"<td role='cell' data-title='{html.escape(title, quote=True)}'>{cell}</td>"
+            for title, cell in zip(heads[1:], cells, strict=True)
+        )
+        body += f"<tr role='row'><th scope='row' role='rowheader'>{head}</th>{listed}</tr>"
+    return Shown(
+        f"<table class='fairq-verdicts{' full-width' * wide}' role='table'><thead role='rowgroup'>"
+        f"<tr role='row'>{top}</tr></thead><tbody role='rowgroup'>{body}</tbody></table>"
+    )
 
 
 def _source(effect: Effect, kept: Stored, up: str) -> str:
@@ -478,3 +492,64 @@ def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+# ---------------------------------------------------------------- choices and provenance
+
+_CHOICES = {
+    "mse": "the range with the least squared error",
+    "channel": "one scale for each output channel",
+    "mse-channel": "both of these",
+    "full": "all codes, −2 to 1 at two bits",
+    "ends8": "8 bits in the first and the last layer",
+    "bn": "batch norm statistics taken again",
+}
+
+
+def choices(kept: Stored) -> Shown:
+    """What another choice does to OA and FVO at the same width, for each that was tried."""
+    rows = []
+    for (other, plain), own in kept["choices"].groupby(["treatment", "reference"], sort=False):
+        by_group = own.set_index("group").to_dict("index")
+        word = str(other).removeprefix(f"{plain}-")
+        cells = [
+            f"{Effect('', 'points', 'choices', by_group[name]).text} "
+            f"<small>from {100 * by_group[name]['before']:.1f}</small>"
+            for name in ("OA", "FVO")
+        ]
+        rows.append((f"{html.escape(str(plain))}: {html.escape(_CHOICES[word])}", cells))
+    return _table(["instead of the plain grid", "OA", "FVO"], rows)
+
+
+def sizes(kept: Sequence[Stored]) -> Shown:
+    """OA and FVO in full precision, and what each width does to FVO, setting by setting."""
+    rows = [(f"{name}, fp32", [_level(own, "fp32", name) for own in kept]) for name in ("OA", "FVO")]
+    for width in kept[0].setting.bit_widths:
+        where = {"treatment": f"int{width}", "group": "FVO"}
+        changes = [_find(own, "change", "", "points", where).text for own in kept]
+        rows.append((f"int{width}, change of FVO", changes))
+    return _table(["", *(own.title for own in kept)], rows)
+
+
+def _level(kept: Stored, treatment: str, group: str) -> str:
+    rows = kept["accuracy"]
+    row = rows[(rows["treatment"] == treatment) & (rows["group"] == group)].iloc[0]
+    estimate, lower, upper = (f"{100 * row[name]:.1f}" for name in ("estimate", "lower", "upper"))
+    return f"{estimate} ({lower} to {upper}) {'%' if group == 'OA' else 'points'}"
+
+
+def provenance(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
+    """Of each setting: seeds, code, machine, date, and the commands that make its tables."""
+    rows = []
+    for name, own in kept.items():
+        record = own.provenance
+        cells = [
+            _seeds(own),
+            f"<code>{html.escape(str(record['git_revision'])[:10])}</code>",
+            html.escape(f"{record['hardware']}; torch {record['versions']['torch']}"),
+            html.escape(record["date"]),
+            _commands(own),
+            f"<a href='{up}/_static/{name}/provenance.json'>record</a>",
+        ]
+        rows.append((html.escape(own.title), cells))
+    return _table(["setting", "of", "code", "machine", "date", "made by", "record"], rows, wide=True)

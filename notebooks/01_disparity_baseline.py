@@ -56,7 +56,7 @@ moth_bit_widths: list[int] = [4, 3]  # likewise
 moth_train_images: int = 0  # likewise; 0 for 6000
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, figures, studies, tables
+from fairq_utils import claims, figures, results, studies, tables, verdicts
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
@@ -196,3 +196,41 @@ claims.together(
 # ```sh
 # fairq run 01 -p bit_widths='[7, 6, 5]'
 # ```
+
+# %% [markdown]
+# ## On real faces
+#
+# The papers speak of photographs. These are results on UTKFace: the same study at 64 pixels, where the label
+# is the race that the data set gives, and the group is the label. The images may not be shipped, so what
+# follows is drawn from tables that are part of the book; [the page of claims](../book/claims) says who made
+# them, and how. [The data card](../book/data/utkface) says what these names of groups leave out.
+
+# %% tags=["hide-input"]
+kept = results.stored()
+faces = kept["utkface"]
+figures.accuracy_by_treatment(faces["accuracy"])
+
+# %% tags=["hide-input"]
+claims.who_pays(faces["accuracy"], faces["change"], faces["collapse"])
+
+# %% tags=["hide-input"]
+figures.violation_by_treatment(faces["accuracy"], faces["chance"], faces["collapse"])
+
+# %% tags=["hide-input"]
+figures.accuracy_by_size(faces["storage"])
+
+# %% tags=["hide-input"]
+verdicts.judge("A1", faces)
+
+# %% [markdown]
+# The same claim in every setting. FairFace has groups of nearly one size. With gender as the label, and race
+# as the group, a group's accuracy is no longer the recall of a class.
+
+# %% tags=["hide-input"]
+verdicts.everywhere("A1", kept)
+
+# %% tags=["hide-input"]
+verdicts.judge("A7", faces)
+
+# %% tags=["hide-input"]
+verdicts.everywhere("A7", kept)

@@ -51,7 +51,7 @@ seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
 controls: list[str] = ["fp16", "bf16", "a8", "a4"]  # treatments that leave weights as fine as they are
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, figures, studies, tables
+from fairq_utils import claims, figures, results, studies, tables, verdicts
 from fairq_utils.treatments import Treatment
 
 treatments = studies.treatments(bit_widths)
@@ -251,3 +251,44 @@ claims.together(
 # ```sh
 # fairq run 02 -p bit_widths='[5, 4]' -p controls='["fp8", "a3"]'
 # ```
+
+# %% [markdown]
+# ## On real faces
+#
+# The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
+# claims](../book/claims) says who made them, and how).
+
+# %% tags=["hide-input"]
+kept = results.stored()
+faces = kept["utkface"]
+figures.variance_left(faces["variance_left"])
+
+# %% tags=["hide-input"]
+measures = ("logit_variance", "confidence", "margin", "loss")
+figures.measures_by_treatment(faces["answers"], measures=measures)
+
+# %% tags=["hide-input"]
+densities = faces["densities"]
+figures.ridges(densities[densities["measure"] == "margin"])
+
+# %% [markdown]
+# The original, heated to the variance of the quantized network, beside it; then the quantized network with
+# new batch norm statistics; and the break condition, where weights stay fine.
+
+# %% tags=["hide-input"]
+figures.measures_by_treatment(faces["arms_heated"], by="arm")
+
+# %% tags=["hide-input"]
+figures.measures_by_treatment(faces["arms_statistics"], by="arm")
+
+# %% tags=["hide-input"]
+claims.what_statistics_mend(faces["regained"], faces["changes_statistics"], faces["variance_statistics"])
+
+# %% tags=["hide-input"]
+claims.variance_stands(faces["variance_controls"], seeds=faces.seeds)
+
+# %% tags=["hide-input"]
+verdicts.judge("A2", faces)
+
+# %% tags=["hide-input"]
+verdicts.everywhere("A2", kept)

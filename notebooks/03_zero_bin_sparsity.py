@@ -54,7 +54,8 @@ images_each_layer: int = 75  # test images of each group where one layer at a ti
 seeds_by_layer: int = 3  # networks for that, the first ones
 
 # %% tags=["hide-input"]
-from fairq_utils import ablations, claims, figures, studies, tables
+from fairq_utils import ablations, claims, figures, results, studies, tables, verdicts
+from fairq_utils.treatments import Treatment
 
 treatments = studies.treatments(bit_widths)
 trained = studies.studies(
@@ -241,3 +242,40 @@ claims.small_weights_are_needed(parts, changes, collapse, rounded.name, seeds=le
 # ```sh
 # fairq run 03 -p width=4
 # ```
+
+# %% [markdown]
+# ## On real faces
+#
+# The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
+# claims](../book/claims) says who made them, and how).
+
+# %% tags=["hide-input"]
+kept = results.stored()
+faces = kept["utkface"]
+figures.zero_shares(faces["zero_bins"])
+
+# %% tags=["hide-input"]
+claims.zero_bins(faces["zero_bins"], tables.zero_totals(faces["zero_bins"]))
+
+# %% [markdown]
+# One width taken apart: the halves of rounding, and then as much done to other weights.
+
+# %% tags=["hide-input"]
+apart = Treatment(faces.setting.take_apart)
+halves, controls = ablations.halves(apart), ablations.controls(apart)
+figures.loss_by_treatment(faces["zero_changes"], [half.name for half in halves])
+
+# %% tags=["hide-input"]
+figures.loss_by_treatment(faces["zero_changes"], [one.name for one in (halves[0], *controls)])
+
+# %% tags=["hide-input"]
+claims.held_against(faces["zero_controls"], halves[0].name, faces.ends.smallest)
+
+# %% tags=["hide-input"]
+claims.held_against(faces["zero_grids"], apart.name, faces.ends.smallest)
+
+# %% tags=["hide-input"]
+verdicts.judge("A5", faces)
+
+# %% tags=["hide-input"]
+verdicts.everywhere("A5", kept)

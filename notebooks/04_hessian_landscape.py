@@ -55,7 +55,7 @@ split: str = "train"  # of which images: train or test
 tol: float = 0.1  # how far from an eigenvalue its estimate may be, as a share of it
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, figures, studies, surveys, tables
+from fairq_utils import claims, figures, results, studies, surveys, tables, verdicts
 
 treatments = studies.treatments(bit_widths)
 trained = studies.studies(
@@ -237,3 +237,42 @@ claims.together(
 #
 # And where a verdict is undecided, more seeds narrow the intervals:
 # `fairq run 04 -p seeds='[0, 1, 2, 3, 4]'`.
+
+# %% [markdown]
+# ## On real faces
+#
+# The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
+# claims](../book/claims) says who made them, and how).
+
+# %% tags=["hide-input"]
+kept = results.stored()
+faces = kept["utkface"]
+around = tables.around(faces["landscape"])
+figures.around_by_treatment(around, faces.groups)
+
+# %% tags=["hide-input"]
+claims.eigenvalues_reached(faces["landscape"])
+
+# %% tags=["hide-input"]
+figures.bound_against_excess(faces["bounds"], faces.groups)
+
+# %% tags=["hide-input"]
+verdicts.judge("A3", faces)
+
+# %% tags=["hide-input"]
+verdicts.everywhere("A3", kept)
+
+# %% tags=["hide-input"]
+verdicts.judge("A4", faces)
+
+# %% tags=["hide-input"]
+verdicts.everywhere("A4", kept)
+
+# %% tags=["hide-input"]
+claims.training_flattens(tables.to_rounded(faces["landscape"]), faces["collapse"], seeds=faces.seeds)
+
+# %% tags=["hide-input"]
+verdicts.judge("Tran", faces)
+
+# %% tags=["hide-input"]
+verdicts.everywhere("Tran", kept)

@@ -55,7 +55,7 @@ images_per_group: int = 64  # images of each group to measure the landscape on
 images_each: int = 200  # training images of each group, to compare with the test
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, figures, studies, surveys, tables
+from fairq_utils import claims, figures, results, studies, surveys, tables, verdicts
 
 recipe = {"arch": arch, "epochs": epochs, "tuning_epochs": tuning_epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
@@ -259,3 +259,47 @@ claims.together(
 # ```sh
 # fairq sweep --bits 4 --treatments fairqat,ends8-qat-weighted
 # ```
+
+# %% [markdown]
+# ## On real faces
+#
+# The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
+# claims](../book/claims) says who made them, and how). All eight arms stand at four bits; at the other widths
+# rounding alone, plain QAT, the same with the weights, and FairQAT.
+
+# %% tags=["hide-input"]
+kept = results.stored()
+faces = kept["utkface"]
+of_faces = ["OA", "FVO", faces.ends.smallest]
+figures.arms(faces["against_rounding_drawn"], groups=of_faces)
+
+# %% tags=["hide-input"]
+figures.effects(faces["effects_drawn"], groups=of_faces)
+
+# %% tags=["hide-input"]
+claims.which_part_repairs(faces["effects"], faces["collapse"], seeds=faces.seeds)
+
+# %% tags=["hide-input"]
+verdicts.judge("A6", faces)
+
+# %% tags=["hide-input"]
+verdicts.everywhere("A6", kept)
+
+# %% tags=["hide-input"]
+verdicts.judge("Liu", faces)
+
+# %% tags=["hide-input"]
+verdicts.everywhere("Liu", kept)
+
+# %% [markdown]
+# And what it costs, whether it holds on images that were not trained on, and what to do.
+
+# %% tags=["hide-input"]
+frontier = faces["frontier"]
+figures.frontier(frontier[frontier["width"].isin(["fp32", "int4"])], faces.groups)
+
+# %% tags=["hide-input"]
+claims.holds_on_test(faces["on_both"], faces["collapse"], seeds=faces.seeds)
+
+# %% tags=["hide-input"]
+claims.choices(faces["what_to_do"])
