@@ -213,6 +213,7 @@ def violation_by_treatment(table: pd.DataFrame, chance: pd.DataFrame, collapse: 
     """FVO over what noise alone would give, and below it how far predictions have collapsed."""
     rows = table[table["group"] == "FVO"]
     order = list(rows["treatment"])
+    collapse = collapse.set_index("treatment").loc[order].reset_index()  # it may know of more treatments
     place = np.arange(len(order))
     with canvas(4.4, rows=2, sharex=True, gridspec_kw={"height_ratios": (3, 1.3)}) as (figure, axes):
         above, below = axes[:, 0]

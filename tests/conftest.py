@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,3 +86,54 @@ def built(tmp_path_factory) -> Clone:
     done = made.fairq("book", "--profile", "tests/profile.yml")
     assert done.returncode == 0, done.stderr
     return made
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A setting that is as small as can be, all that it wants, and the tables made of it."""
+
+    setting: Any
+    store: Path
+    jobs: int
+    made_for_tables: dict[str, int]
+    tables: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory) -> Swept:
+    """Of two networks everything that a setting can ask for. Read it only."""
+    from fairq_utils import evidence, studies
+    from fairq_utils.store import Store
+    from fairq_utils.surveys import Survey
+
+    class Tiny(evidence.Setting):
+        @property
+        def survey(self) -> Survey:  # an eigenvalue that is only just begun is as good here, and soon there
+            return Survey(images_per_group=self.images_per_group, max_iterations=2, tol=10.0)
+
+    setting = Tiny(
+        name="tiny",
+        title="Tiny",
+        seeds=[0, 1],
+        bit_widths=[8, 4, 3, 2],
+        train_images=60,
+        test_images=60,
+        epochs=1,
+        tuning_epochs=1,
+        grids=["channel"],
+        controls=["fp16"],
+        also=["int2-full"],
+        repair=[4],
+        repair_few=[3],
+        take_apart=4,
+        images_each=5,
+        images_each_layer=3,
+        seeds_by_layer=1,
+        landscape=[4],
+        images_per_group=3,
+    )
+    root = tmp_path_factory.mktemp("swept")
+    jobs = studies.prepare(evidence.wanted([(setting, setting.studies())]), store=Store(root))
+    reading = Store(root)
+    tables = evidence.tables_of(setting, setting.studies(), store=reading)
+    return Swept(setting, root, len(jobs), dict(reading.written), tables)
