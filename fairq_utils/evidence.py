@@ -108,17 +108,18 @@ def declared(file: Path) -> dict[str, Setting]:
     A block for each, in YAML, with the fields of `Setting`.
     """
     try:
-        blocks = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise BadInput(f"{file} cannot be read ({error}); expected settings in YAML.") from error
-    known = [field.name for field in fields(Setting)]
+        blocks = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())  # of YAML's several lines one sentence
+        raise BadInput(f"{file} cannot be read ({said}); expected settings in YAML.") from error
+    if not isinstance(blocks, dict):
+        raise BadInput(f"{file} holds no blocks with names; expected settings in YAML.")
+    known = [field.name for field in fields(Setting) if field.name != "name"]
     found = {}
-    for name, block in (blocks or {}).items():
+    for name, block in blocks.items():
         if not isinstance(block, dict) or (unknown := set(block) - set(known)):
             stranger = repr(sorted(unknown)[0]) if isinstance(block, dict) else repr(block)
-            raise BadInput(
-                f"{file.name} says {stranger} of {name}; expected some of: {', '.join(known[1:])}."
-            )
+            raise BadInput(f"{file.name} says {stranger} of {name}; expected some of: {', '.join(known)}.")
         if missing := {"title", "seeds", "bit_widths"} - set(block):
             raise BadInput(f"{file.name} says no {sorted(missing)[0]} of {name}; expected one.")
         found[name] = Setting(name=name, **block)

@@ -269,7 +269,7 @@ def load(name: str, *, root: Path | None = None) -> Stored:
     try:
         record = json.loads((own / _RECORD).read_text(encoding="utf-8"))
         claimed = {key: record[key] for key in ("setting", "seeds", "git_revision", "code", "tables")}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
             f"{own} holds no record of its tables that can be read ({type(error).__name__}); expected "
             f"{_RECORD}: {again}."

@@ -367,6 +367,20 @@ def everywhere(key: str, kept: Mapping[str, Stored]) -> Shown:
     return _table(["setting", "verdict", f"{key} rests on"], rows)
 
 
+def overview(kept: Mapping[str, Stored]) -> Shown:
+    """A word for every claim in every setting, each a link to why."""
+    rows = []
+    for claim in CLAIMS.values():
+        cells = [
+            f"<a href='#claim-{claim.key.lower()}'>{_badge(claim.verdict(own))}</a>"
+            if claim.asked_of(own)
+            else "<small>not asked</small>"
+            for own in kept.values()
+        ]
+        rows.append((f"<strong>{claim.key}</strong> {html.escape(claim.says)}", cells))
+    return _table(["claim", *(own.title for own in kept.values())], rows, compact=True)
+
+
 def page(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
     """Every claim in every setting, and under each verdict why, and from which row of which table.
 
@@ -380,7 +394,7 @@ def page(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
             f"<small>{html.escape(claim.source)}. <a href='{figure}'>figures</a></small>"
         )
         rows.append((head, [_cell(claim, own, up) for own in kept.values()]))
-    return _table(["claim", *(own.title for own in kept.values())], rows, wide=True)
+    return _table(["claim", *(own.title for own in kept.values())], rows)
 
 
 def _cell(claim: Claim, kept: Stored, up: str) -> str:
@@ -400,7 +414,9 @@ def _commands(kept: Stored) -> str:
     return "<br>".join(f"<code>{html.escape(line)}</code>" for line in kept.provenance["commands"])
 
 
-def _table(heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, wide: bool = False) -> Shown:
+def _table(
+    heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, compact: bool = False
+) -> Shown:
     """A table that is a table also where a narrow screen shows its rows as cards: hence the roles."""
     top = "".join(f"<th scope='col' role='columnheader'>{html.escape(head)}</th>" for head in heads)
     body = ""
@@ -411,7 +427,7 @@ def _table(heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, w
         )
         body += f"<tr role='row'><th scope='row' role='rowheader'>{head}</th>{listed}</tr>"
     return Shown(
-        f"<table class='fairq-verdicts{' full-width' * wide}' role='table'><thead role='rowgroup'>"
+        f"<table class='fairq-verdicts{' fairq-compact' * compact}' role='table'><thead role='rowgroup'>"
         f"<tr role='row'>{top}</tr></thead><tbody role='rowgroup'>{body}</tbody></table>"
     )
 
@@ -544,12 +560,12 @@ def provenance(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
     for name, own in kept.items():
         record = own.provenance
         cells = [
-            _seeds(own),
+            str(own.seeds),
             f"<code>{html.escape(str(record['git_revision'])[:10])}</code>",
             html.escape(f"{record['hardware']}; torch {record['versions']['torch']}"),
             html.escape(record["date"]),
             _commands(own),
-            f"<a href='{up}/_static/{name}/provenance.json'>record</a>",
         ]
-        rows.append((html.escape(own.title), cells))
-    return _table(["setting", "of", "code", "machine", "date", "made by", "record"], rows, wide=True)
+        link = f"<a href='{up}/_static/{name}/provenance.json'>{html.escape(own.title)}</a>"
+        rows.append((link, cells))
+    return _table(["record", "seeds", "code", "machine", "date", "made by"], rows)

@@ -1,17 +1,15 @@
 """What the book keeps of data that it may not hold, on its pages: verdicts and numbers, none of them typed.
 
-`` {claims} `` draws every claim in every setting, `` {in-plain-words}`utkface` `` says what stands in one,
-`` {choices}`utkface` `` what another choice would have given there, and `` {provenance} `` where all of it
-comes from. `` {kept}`utkface accuracy OA fp32 estimate` `` is a role for one number.
+`` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
+`` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice would have given there,
+`` {sizes} `` what another size of images gives, and `` {provenance} `` where all of it comes from.
 """
-
-import html
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-from fairq_utils import claims, results, verdicts
+from fairq_utils import results, verdicts
 
 
 def depend_on_results(env):
@@ -26,15 +24,22 @@ def shown(names):
     return {name: own for name, own in results.stored().items() if not names or name in names}
 
 
-class Claims(Directive):
-    """The table of claims, for these settings."""
+class Overview(Directive):
+    """The claims of these settings, at a glance."""
 
     optional_arguments = 9
+    draw = staticmethod(verdicts.overview)
 
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
-        return [nodes.raw("", verdicts.page(shown(self.arguments))._repr_html_(), format="html")]
+        return [nodes.raw("", self.draw(shown(self.arguments))._repr_html_(), format="html")]
+
+
+class Claims(Overview):
+    """The same with numbers, reasons and sources."""
+
+    draw = staticmethod(verdicts.page)
 
 
 class InPlainWords(Directive):
@@ -84,26 +89,12 @@ class Provenance(Directive):
         return [nodes.raw("", verdicts.provenance(results.stored())._repr_html_(), format="html")]
 
 
-def kept(role, rawtext, text, lineno, inliner, options=None, content=None):
-    """One number: a setting, `accuracy` or `change`, a group, a treatment, and a column."""
-    depend_on_results(inliner.document.settings.env)
-    try:
-        setting, table, group, treatment, column = text.split()
-        rows = results.load(setting)[table]
-        row = rows[(rows["group"] == group) & (rows["treatment"] == treatment)].iloc[0]
-        value = row[column]
-    except (ValueError, IndexError, KeyError):
-        return [], [inliner.reporter.error(f"there is no number {text!r}", line=lineno)]
-    said = claims.points(value) if table == "change" else claims.percent(value)
-    return [nodes.Text(html.unescape(said))], []
-
-
 def setup(app):
     """Called by Sphinx."""
+    app.add_directive("overview", Overview)
     app.add_directive("claims", Claims)
     app.add_directive("in-plain-words", InPlainWords)
     app.add_directive("choices", Choices)
     app.add_directive("sizes", Sizes)
     app.add_directive("provenance", Provenance)
-    app.add_role("kept", kept)
     return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
