@@ -133,7 +133,7 @@ _ALONE = threading.Lock()  # PyTorch's number of threads and its random state be
 
 def run(function: Callable[..., Item], *inputs: Any, report: Report) -> Item:
     """Call the function as it is called everywhere: with one thread, and nothing else beside it."""
-    with _ALONE:
+    with _ALONE, torch.enable_grad():  # the caller may have switched gradients off, for work of its own
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

@@ -233,14 +233,14 @@ def keep(
         f"{name}.csv": table.to_csv(index=False, lineterminator="\n", float_format=_DIGITS).encode()
         for name, table in made.items()
     }
-    got = studies.predictions(chosen[:1], [FP32], store=store)[0]
+    originals = studies.predictions(chosen, [FP32], store=store)
     record = {
         "setting": _plain(asdict(setting)),
         "seeds": [study.seed for study in chosen],
         "recipe": asdict(chosen[0].recipe),
         "tuning": asdict(chosen[0].tuning),
-        "data_fingerprint": got.fingerprint,
-        "devices": [got.device],
+        "data_fingerprint": originals[0].fingerprint,
+        "devices": sorted({prediction.device for prediction in originals}),
         "commands": [f"fairq {verb} {setting.name} --root PATH" for verb in ("sweep", "results write")],
         **_made(),
         "git_revision": revision,
@@ -375,6 +375,7 @@ def check_a_cell(
     apart as networks of two seeds, four standard deviations of such a difference.
     """
     table = kept["accuracy_by_seed"]
+    table = table[table["n"] > 0]  # none of no images says nothing
     row = table.iloc[int(np.random.default_rng(draw).integers(len(table)))]
     study = kept.setting.studies(root=root, seeds=[int(row["seed"])])
     treatment = _treatment_named(str(row["treatment"]))

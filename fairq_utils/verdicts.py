@@ -38,6 +38,8 @@ class Effect:
     @property
     def text(self) -> str:
         """The number and its interval, in its unit."""
+        if math.isnan(self.numbers[0]):
+            return "none to be had"
         estimate, lower, upper = (_FORMS[self.form](number) for number in self.numbers)
         spread = f" ({lower} to {upper})" if not math.isnan(self.numbers[1]) else ""
         return f"{estimate}{spread}{_UNITS[self.form]}"
@@ -53,7 +55,8 @@ _FORMS: dict[str, Callable[[float], str]] = {
     "times": lambda number: f"{number:.2f}",
     "nats": _signed(3),
     "classes": lambda number: f"{number:.1f}",
-    "rank": _signed(2),
+    # An interval by Student may reach beyond what a correlation can be.
+    "rank": lambda number: _signed(2)(min(max(number, -1.0), 1.0)),
 }
 _UNITS = {"points": " points", "share": " %", "times": " times", "nats": " nats", "classes": "", "rank": ""}
 
@@ -487,13 +490,14 @@ def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
     """How many seeds it would take for the first interval to leave out no effect, were the estimate true."""
     effect = effects[0]
     estimate, lower, upper = effect.numbers
-    none = {"times": 1.0, "share": 1.0}.get(effect.form, 0.0)
     if effect.form == "classes" or math.isnan(lower) or kept.seeds < 2:
         return "More seeds would decide it."
-    if lower > none or upper < none:
+    if effect.form in ("times", "share"):  # of what is multiplied, none is one
+        estimate, lower, upper = (math.log(max(number, 1e-12)) for number in (estimate, lower, upper))
+    if lower > 0 or upper < 0:
         return "The first number is clear; the claim asks for more than that."
-    distance = abs(estimate - none)
-    reach = (upper - lower) / 2
+    distance = abs(estimate)
+    reach = estimate - lower if estimate > 0 else upper - estimate  # to the end that lies beyond none
     if not distance or (reach / distance) ** 2 * kept.seeds > 1000:
         return (
             "The estimate is so near to no effect that no practical number of seeds would tell it from none."

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from fairq_utils import chapters
+from fairq_utils import chapters, results, verdicts
 from tests.conftest import ROOT, Clone
 
 PROFILE = "tests/profile.yml"
@@ -85,6 +85,46 @@ def test_a_data_card_draws_its_counts_and_says_its_facts(built, name):
         assert f"{group} {train} and {test}" in drawing["aria-label"]
     assert not article.select("img")
     assert "{fact}" not in article.get_text()
+
+
+def test_the_page_of_claims_says_what_the_tables_say(built):
+    article = soup(built, "book/claims").find("article")
+    shown = {name: own for name, own in results.stored().items() if name != "utkface48"}
+    glance, in_full = article.select("table.fairq-verdicts")[:2]
+    for table, words in ((glance, "a .fairq-word"), (in_full, ".fairq-word")):
+        said = [word.get_text() for word in table.select(words)]
+        judged = [
+            claim.verdict(own).word
+            for claim in verdicts.CLAIMS.values()
+            for own in shown.values()
+            if claim.asked_of(own)
+        ]
+        assert said == judged
+    for key in verdicts.CLAIMS:
+        assert article.select(f"#claim-{key.lower()}")
+    assert "What we could not decide" in article.get_text() or "undecided" not in glance.get_text()
+
+
+@pytest.mark.parametrize("page", ["book/claims", "book/choices"])
+def test_every_link_of_a_page_of_results_leads_somewhere(built, page):
+    links = [a["href"] for a in soup(built, page).find("article").select("table.fairq-verdicts a[href]")]
+    assert links or page == "book/choices"
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (
+            ((pages_of(built) / page).parent / path).resolve() if path else pages_of(built) / f"{page}.html"
+        )
+        assert target.is_file(), link
+        if anchor:
+            assert BeautifulSoup(target.read_text(), "html.parser").select(f"#{anchor}"), link
+
+
+def test_a_table_that_was_changed_by_hand_fails_the_book(short_book):
+    table = short_book.root / "book" / "results" / "utkface" / "change.csv"
+    table.write_text(table.read_text().replace("0.1", "0.2", 1))
+    done = short_book.fairq("book", "--profile", PROFILE)
+    assert done.returncode in (1, 2)
+    assert "change.csv is not the table that its record speaks of" in done.stderr
 
 
 def test_a_fact_that_nobody_counted_fails_the_book(short_book):

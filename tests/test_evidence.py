@@ -78,11 +78,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
         evidence.declared(tmp_path / "image.yml")
 
 
-def test_every_setting_of_the_book_names_treatments_that_there_are():
+def test_every_setting_of_the_book_names_treatments_that_there_are(tmp_path):
     declared = evidence.declared(ROOT / "book" / "settings.yml")
     assert list(declared) == list(yaml.safe_load((ROOT / "book" / "settings.yml").read_text()))
     for one in declared.values():
-        (study,) = one.studies(seeds=[one.seeds[-1]])
+        (study,) = one.studies(seeds=[one.seeds[-1]], root=str(tmp_path))
         wanted = evidence.wanted([(one, [study])])
         named = {treatment.name for want in wanted for treatment in want.treatments}
         assert {"fp32", *(f"int{width}" for width in one.bit_widths)} <= named
@@ -109,11 +109,11 @@ def test_seeds_that_a_setting_lacks_are_refused():
         setting().studies(seeds=[0, 9, 2])
 
 
-def test_moths_lie_nowhere_and_faces_where_they_are_said_to():
-    assert setting().studies(root="/photos")[0] == setting().studies()[0]
+def test_moths_lie_nowhere_and_faces_where_they_are_said_to(tmp_path):
+    assert setting().studies(root=str(tmp_path))[0] == setting().studies()[0]
     faces = setting(dataset="utkface", label="gender", group="race", image_size=64)
-    study = faces.studies(root="/photos")[0]
-    assert study.dataset.root == "/photos"
+    study = faces.studies(root=str(tmp_path))[0]
+    assert study.dataset.root == str(tmp_path)
     assert (study.dataset.label, study.dataset.group, study.dataset.image_size) == ("gender", "race", 64)
 
 

@@ -1,0 +1,540 @@
+import math
+import re
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from fairq_utils import claims, tables, verdicts
+from fairq_utils.errors import BadInput
+from fairq_utils.evidence import Setting
+from fairq_utils.results import Stored
+from fairq_utils.verdicts import CLAIMS, Effect
+
+UP, DOWN, UNSURE, KEPT = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.01, -0.03, 0.05), (0.0, -0.005, 0.005)
+MANY, SOME, FEW = "many", "some", "few & <far>"  # of which the last is no HTML
+SEEDS = 4
+INTERVAL = ["estimate", "lower", "upper"]
+
+
+def records(columns: list[str], rows: dict[tuple, tuple[float, float, float]]) -> pd.DataFrame:
+    return pd.DataFrame([(*key, *interval) for key, interval in rows.items()], columns=[*columns, *INTERVAL])
+
+
+def collapse(**classes: float) -> pd.DataFrame:
+    names = [name.replace("_", "-") for name in classes]
+    table = pd.DataFrame({"treatment": names, "share": 0.3, "effective_classes": classes.values()})
+    return table.assign(
+        fewest=table["effective_classes"] - 0.25,
+        most=table["effective_classes"] + 0.25,
+        standing=(table["effective_classes"] > 3).astype(float),
+    )
+
+
+def landscape() -> pd.DataFrame:
+    """The gradient of the few is twice as long, their eigenvalue half; rounding multiplies both by three.
+
+    With 8 bits at both ends it is the other way round, which is to play no part.
+    """
+    rows = []
+    for treatment, seed in product(["fp32", "int8", "int4", "int4-ends8"], range(SEEDS)):
+        for group, steep in ((MANY, 1.0), (SOME, 1.2), (FEW, 2.0)):
+            steep = (1 / steep if treatment == "int4-ends8" else steep) * (1 + 0.01 * seed * steep)
+            by = 3.0 + 0.1 * seed if treatment == "int4" else 1.0
+            rows.append((treatment, seed, group, by * steep, by * 10 / steep, True))
+    columns = ["treatment", "seed", "group", "gradient_norm", "eigenvalue", "converged"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def bounds() -> pd.DataFrame:
+    """The bound ranks four groups as they are hurt, or nearly so, by the seed; but not with 8 bits at the ends."""
+    rows = []
+    for treatment, seed in product(["int8", "int4", "int4-ends8"], range(SEEDS)):
+        hurt = [0.1, 0.2, 0.3, 0.4] if seed % 2 else [0.2, 0.1, 0.3, 0.4]
+        hurt = hurt[::-1] if treatment == "int4-ends8" else hurt
+        rows += [
+            (treatment, seed, group, place + 1.0, 1.0, own, own)
+            for place, (group, own) in enumerate(zip("abcd", hurt, strict=True))
+        ]
+    columns = ["treatment", "seed", "group", "bound", "parabola", "excess", "excess_test"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def against(reference: str, **rows: dict[str, tuple[float, float, float]]) -> pd.DataFrame:
+    by_row = {
+        (f"int4-{arm.replace('_', '-')}", reference, "int4", group): interval
+        for arm, groups in rows.items()
+        for group, interval in groups.items()
+    }
+    return records(["treatment", "reference", "width", "group"], by_row)
+
+
+def hand_made() -> dict[str, pd.DataFrame]:
+    measured = ["treatment", "measure", "group"]
+    lost = {
+        (width, measure, group): interval
+        for group in (tables.ALL, MANY, SOME, FEW)
+        for width, measure, interval in (
+            ("int8", "loss", UNSURE),
+            ("int8", "accuracy", UNSURE),
+            ("int4", "loss", UP),
+            ("int4", "accuracy", DOWN),
+        )
+    }
+    return {
+        "groups": pd.DataFrame({"group": [MANY, SOME, FEW], "train": [30, 20, 10], "test": [9, 6, 3]}),
+        "collapse": collapse(
+            fp32=4.75, int8=4.7, int4=4.1, int3=1.5, int2=1.25, int4_ends8=4, int4_ends8_qat=4, int4_fairqat=4
+        ),
+        "change": records(
+            ["treatment", "group"],
+            {(width, group): UP if width == "int4" else UNSURE for width in ("int8", "int4") for group in
+             ("FVO", "OA", FEW)},
+        ),
+        "variance_left": records(
+            ["treatment", "group"],
+            {("int8", tables.ALL): (1.0, 0.97, 1.03), ("int4", tables.ALL): (0.6, 0.5, 0.72)},
+        ),
+        "loss_beyond_others": records(["treatment", "group"], {("int8", FEW): UNSURE, ("int4", FEW): UP}),
+        "answer_changes": records(measured, lost),
+        # A fifth of the loss, and a tenth of the accuracy: what heat does explains little.
+        "loss_explained": records(
+            ["treatment", "group"],
+            {("int8", tables.ALL): (0.2, 0.1, 0.3), ("int4", tables.ALL): (0.2, 0.1, 0.3)},
+        ),
+        "heated": records(measured, {("int4", "accuracy", tables.ALL): (-0.01, -0.02, 0.0)}),
+        "landscape": landscape(),
+        "bounds": bounds(),
+        "zero_parts": records(
+            ["part", "group"], {(part, FEW): UNSURE for part in ("harm", "rest", "others", "norm")}
+        ),
+        "zero_changes": records(measured, {("int4-zeros", "accuracy", who): DOWN for who in (FEW, tables.ALL)}),
+        "zero_collapse": collapse(fp32=4.75, int4_zeros=4.0),
+        "against_rounding": against(
+            "int4-ends8", fairqat={"FVO": DOWN, "OA": KEPT}, ends8_qat={"FVO": DOWN, "OA": UP}
+        ),
+        "against_plain_training": against("int4-ends8-qat", fairqat={"FVO": DOWN, "OA": KEPT}),
+    }
+
+
+def stored(
+    made: dict[str, pd.DataFrame] | None = None, *, name: str = "toy", title: str = "Toy", seeds: int = SEEDS
+) -> Stored:
+    setting = Setting(name=name, title=title, seeds=[*range(9)], bit_widths=[8, 4, 3, 2], take_apart=4)
+    record = {"seeds": [*range(seeds)], "commands": [f"fairq sweep {name} --root PATH"]}
+    return Stored(setting, hand_made() if made is None else made, record, Path("nowhere"))
+
+
+WORDS = {
+    "A1": "supported",
+    "A2": "mixed",  # variance falls and the few pay, but heat explains it not
+    "A3": "supported",
+    "A4": "mixed",  # theirs is smaller, though rounding raises it
+    "A5": "undecided",
+    "A6": "supported",
+    "A7": "supported",
+    "Liu": "contradicted",
+    "Tran": "supported",
+}
+
+
+# ---------------------------------------------------------------- a number and its unit
+
+
+def effect(form: str, *numbers: float, says: str = "it") -> Effect:
+    return Effect(says, form, "change", dict(zip(INTERVAL, numbers, strict=True)) | {"group": "FVO"})
+
+
+@pytest.mark.parametrize(
+    ("form", "numbers", "text"),
+    [
+        ("points", (0.123, -0.05, 0.25), "+12.3 (−5.0 to +25.0) points"),
+        ("share", (0.614, 0.5, 1.204), "61 (50 to 120) %"),
+        ("times", (1.5, 0.333, 12), "1.50 (0.33 to 12.00) times"),
+        ("nats", (-0.1234, -0.2, 0), "−0.123 (−0.200 to +0.000) nats"),
+        ("classes", (1.52, 1, 2.25), "1.5 (1.0 to 2.2)"),
+        ("rank", (0.8, -0.25, 0.95), "+0.80 (−0.25 to +0.95)"),
+        # No correlation is larger than one, whatever Student's interval says.
+        ("rank", (0.9, 0.5, 1.3), "+0.90 (+0.50 to +1.00)"),
+        ("rank", (-0.9, -1.3, -0.5), "−0.90 (−1.00 to −0.50)"),
+        ("points", (0.123, math.nan, math.nan), "+12.3 points"),
+        ("times", (1.5, math.nan, math.nan), "1.50 times"),
+        ("rank", (math.nan, math.nan, math.nan), "none to be had"),
+        ("nats", (math.nan, math.nan, math.nan), "none to be had"),
+    ],
+)
+def test_a_number_stands_with_its_interval_and_its_unit(form, numbers, text):
+    assert effect(form, *numbers).text == text
+
+
+def test_a_number_may_stand_in_columns_of_other_names():
+    row = {"effective_classes": 2.0, "fewest": 1.5, "most": 3.0}
+    own = Effect("classes", "classes", "collapse", row, columns=("effective_classes", "fewest", "most"))
+    assert own.numbers == (2.0, 1.5, 3.0)
+    assert own.text == "2.0 (1.5 to 3.0)"
+
+
+# ---------------------------------------------------------------- the registry
+
+
+@pytest.mark.parametrize("key", CLAIMS)
+def test_the_words_are_those_that_the_tables_were_made_for(key):
+    verdict = CLAIMS[key].verdict(stored())
+    assert verdict.word == WORDS[key]
+    assert "4 seeds" in verdict.because or key in ("A2", "A4")  # these two say it part by part
+    assert verdicts.judge(key, stored()) == verdict
+
+
+def test_a_claim_is_judged_as_its_chapter_judges_it():
+    kept = stored()
+    got, seeds = kept.tables, {"seeds": SEEDS}
+    fallen = got["collapse"]
+    plain = got["landscape"][got["landscape"]["treatment"] != "int4-ends8"]
+    ends = tables.Ends(MANY, FEW, 30, 10)
+    ratios = tables.smallest_to_largest(plain, ends)
+    direct = {
+        "A1": claims.violation_grows(got["change"], fallen, **seeds),
+        "A3": claims.larger_for_the_smallest(ratios, "gradient_norm", ends, fallen, **seeds),
+        "A5": claims.small_weights_are_needed(
+            got["zero_parts"], got["zero_changes"], got["zero_collapse"], "int4", **seeds
+        ),
+        "A6": claims.repairs(got["against_rounding"], got["against_plain_training"], fallen, **seeds),
+        "A7": claims.answers_collapse(fallen, **seeds),
+        "Liu": claims.training_is_less_fair(got["against_rounding"], fallen, **seeds),
+        "Tran": claims.bound_tells_who_is_hurt(
+            tables.rank_correlations(got["bounds"][got["bounds"]["treatment"] != "int4-ends8"]),
+            fallen,
+            **seeds,
+        ),
+    }
+    for key, verdict in direct.items():
+        assert CLAIMS[key].verdict(kept) == verdict
+    # The others are chains, of which each link has its word.
+    assert direct.keys() | {"A2", "A4"} == CLAIMS.keys()
+    links = {
+        "A2": [
+            claims.variance_falls(got["variance_left"], fallen, **seeds),
+            claims.loss_falls_on(got["loss_beyond_others"], got["answer_changes"], fallen, **seeds),
+            claims.temperature_explains(
+                got["loss_explained"], got["answer_changes"], got["heated"], fallen, **seeds
+            ),
+        ],
+        "A4": [
+            claims.larger_for_the_smallest(ratios, "eigenvalue", ends, fallen, **seeds),
+            claims.sharpens(tables.to_full_precision(plain), ends, fallen, **seeds),
+        ],
+    }
+    assert [part.word for part in links["A2"]] == ["supported", "supported", "contradicted"]
+    assert [part.word for part in links["A4"]] == ["contradicted", "supported"]
+    for key, parts in links.items():
+        because = CLAIMS[key].verdict(kept).because
+        for part in parts:
+            assert f"{part.claim.rstrip('.')}: {part.word}." in because
+
+
+@pytest.mark.parametrize("key", CLAIMS)
+def test_one_network_decides_nothing(key):
+    verdict = CLAIMS[key].verdict(stored(seeds=1))
+    assert verdict.word == "undecided"
+    assert verdict.because.startswith("One network decides nothing. What it shows: ")
+
+
+@pytest.mark.parametrize("key", CLAIMS)
+def test_a_claim_is_asked_where_all_of_its_tables_are(key):
+    claim = CLAIMS[key]
+    assert claim.asked_of(stored())
+    for name in claim.needs:
+        fewer = {other: table for other, table in hand_made().items() if other != name}
+        assert not claim.asked_of(stored(fewer))
+    # Of what it says that it takes, no table is another's.
+    assert set(claim.needs) <= hand_made().keys()
+
+
+SHOWN = {
+    "A1": ["+1.0 (−3.0 to +5.0) points", "+10.0 (+5.0 to +15.0) points"],
+    "A2": ["60 (50 to 72) %", "+0.100 (+0.050 to +0.150) nats"],
+    "A5": ["+0.010 (−0.030 to +0.050) nats", "+0.010 (−0.030 to +0.050) nats"],
+    "A6": [
+        "−10.0 (−15.0 to −5.0) points",
+        "−10.0 (−15.0 to −5.0) points",
+        "+0.0 (−0.5 to +0.5) points",
+    ],
+    "A7": ["1.5 (1.2 to 1.8)", "1.2 (1.0 to 1.5)"],
+    "Liu": ["−10.0 (−15.0 to −5.0) points"],
+}
+
+
+@pytest.mark.parametrize("key", SHOWN)
+def test_the_numbers_shown_are_those_of_the_tables(key):
+    assert [own.text for own in CLAIMS[key].show(stored())] == SHOWN[key]
+
+
+def test_ratios_and_ranks_are_shown_of_rounding_alone():
+    kept = stored()
+    (gradient,) = CLAIMS["A3"].show(kept)
+    # The few have 2 (1 + 0.02 s) / (1 + 0.01 s) of what the many have, s from 0 to 3: about 2.03 in the mean.
+    by_seed = [2 * (1 + 0.02 * s) / (1 + 0.01 * s) for s in range(SEEDS)]
+    assert gradient.numbers[0] == pytest.approx(np.exp(np.mean(np.log(by_seed))))
+    half, raised = CLAIMS["A4"].show(kept)
+    assert half.numbers[0] == pytest.approx(1 / gradient.numbers[0])
+    assert raised.numbers[0] == pytest.approx(np.exp(np.mean(np.log([3.0, 3.1, 3.2, 3.3]))))
+    (rank,) = CLAIMS["Tran"].show(kept)
+    assert rank.numbers[0] == pytest.approx((1 + 0.8) / 2)  # one exchange among four leaves 0.8
+    assert len({own.says for own in (gradient, half, raised, rank)}) == 3
+
+
+def test_a_row_that_is_missing_is_refused_by_name():
+    made = hand_made()
+    made["change"] = made["change"][made["change"]["treatment"] != "int4"]
+    said = "change of toy has 0 rows of treatment int4, group FVO; expected one"
+    with pytest.raises(BadInput, match=said):
+        CLAIMS["A1"].show(stored(made))
+
+
+# ---------------------------------------------------------------- what would decide it
+
+
+@pytest.mark.parametrize(
+    ("form", "numbers", "seeds", "count"),
+    [
+        # Twice as wide as it is far: four times the seeds.
+        ("points", (0.01, -0.01, 0.03), 4, 16),
+        ("points", (-0.01, -0.03, 0.01), 4, 16),
+        ("nats", (0.1, -0.05, 0.25), 4, 9),
+        ("rank", (0.5, -0.125, 1.125), 3, 5),  # 4.7
+        # A ratio has its interval in logarithms: from 2 down to 1/2 is twice as far as down to 1.
+        ("times", (2.0, 0.5, 8.0), 4, 16),
+        ("share", (0.5, 0.125, 2.0), 3, 12),
+        # Of an interval that is not even, the end beyond none counts: never fewer seeds than there are.
+        ("points", (0.01, -0.005, 0.011), 4, 9),
+        ("times", (0.4, 0.13, 1.2), 4, 6),  # 5.7
+    ],
+)
+def test_so_many_seeds_would_tell_the_number_from_none(form, numbers, seeds, count):
+    said = verdicts.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
+    assert f"about {count} seeds would tell it from none" in said
+
+
+@pytest.mark.parametrize(
+    ("form", "numbers", "seeds", "said"),
+    [
+        ("points", (0.03, 0.01, 0.05), 4, "The first number is clear"),
+        ("points", (-0.03, -0.05, -0.01), 4, "The first number is clear"),
+        ("times", (2.0, 1.5, 2.7), 4, "The first number is clear"),
+        ("share", (0.6, 0.5, 0.7), 4, "The first number is clear"),
+        ("points", (0.0, -0.02, 0.02), 4, "no practical number of seeds"),
+        ("times", (1.0, 0.5, 2.0), 4, "no practical number of seeds"),
+        ("points", (0.001, -0.05, 0.052), 4, "no practical number of seeds"),
+        ("points", (0.01, math.nan, math.nan), 4, "More seeds would decide it."),
+        ("times", (math.nan, math.nan, math.nan), 4, "More seeds would decide it."),
+        ("points", (0.01, -0.01, 0.03), 1, "More seeds would decide it."),
+    ],
+)
+def test_where_seeds_cannot_be_counted_that_is_said(form, numbers, seeds, said):
+    assert said in verdicts.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
+
+
+# ---------------------------------------------------------------- as they are shown
+
+
+def soup(shown: verdicts.Shown) -> BeautifulSoup:
+    return BeautifulSoup(shown._repr_html_(), "html.parser")
+
+
+def two() -> dict[str, Stored]:
+    """One that is asked everything, and one of three seeds that is asked little, with a title to be escaped."""
+    few = {name: hand_made()[name] for name in ("groups", "change", "collapse")}
+    return {"toy": stored(), "other": stored(few, name="other", title="A <b> & 'c' \"d\"", seeds=3)}
+
+
+def cells(kept: dict[str, Stored]) -> dict[tuple[str, str], BeautifulSoup]:
+    """The cells of the page, by claim and setting."""
+    page = soup(verdicts.page(kept))
+    rows = page.select("tbody tr")
+    assert [row.find("strong").text for row in rows] == list(CLAIMS)
+    return {
+        (key, name): cell
+        for key, row in zip(CLAIMS, rows, strict=True)
+        for name, cell in zip(kept, row.find_all("td"), strict=True)
+    }
+
+
+def test_the_page_has_the_word_for_every_claim_in_every_setting():
+    found = cells(two())
+    for key, word in WORDS.items():
+        cell = found[key, "toy"]
+        assert [badge.text for badge in cell.select(".fairq-word")] == [word]
+        assert f"fairq-{word}" in cell.select_one(".fairq-word")["class"]
+        assert "4 seeds" in cell.text
+        assert CLAIMS[key].verdict(two()["toy"]).because in cell.find("details").text
+        assert "fairq sweep toy --root PATH" in cell.find("code").text
+        asked = key in ("A1", "A7")
+        assert ("not asked" in found[key, "other"].text) != asked
+        assert bool(found[key, "other"].select(".fairq-word")) == asked
+    assert "3 seeds" in found["A1", "other"].text
+
+
+def test_a_claim_can_be_linked_to_and_links_to_its_figures_and_tables():
+    page = soup(verdicts.page(two(), up="../.."))
+    for key, claim in CLAIMS.items():
+        assert page.find(id=f"claim-{key.lower()}") is not None
+        assert f"../../notebooks/{claim.chapter}.html#on-real-faces" in str(page)
+    links = {link["href"] for link in page.select("li a")}
+    assert "../../_static/toy/change.csv" in links
+    assert "../../_static/other/collapse.csv" in links
+    for link in links:
+        assert Path(link).stem in hand_made()
+
+
+@pytest.mark.parametrize("key", CLAIMS)
+def test_a_chapter_has_a_line_for_every_setting_that_was_asked(key):
+    shown = soup(verdicts.everywhere(key, two()))
+    rows = shown.select("tbody tr")
+    asked = ["Toy", "A <b> & 'c' \"d\""] if key in ("A1", "A7") else ["Toy"]
+    assert len(rows) == len(asked)
+    for row, title in zip(rows, asked, strict=True):
+        assert title in row.find("th").text
+        assert row.select_one(".fairq-word").text == WORDS[key]
+        assert len(row.select(".fairq-effect")) == len(CLAIMS[key].show(stored()))
+
+
+def test_what_has_a_meaning_in_html_is_shown_as_it_is():
+    title = "A <b> & 'c' \"d\""
+    for shown in (verdicts.page(two()), verdicts.everywhere("A1", two()), verdicts.everywhere("A3", two())):
+        page = soup(shown)
+        assert page.find("b") is None
+        assert page.find("far") is None
+        assert "<b>" not in shown.markup
+    page = soup(verdicts.page(two()))
+    assert title in [head.text for head in page.select("thead th")]
+    labels = {cell["data-title"] for cell in page.find_all("td")}
+    assert labels == {"Toy", title}
+    assert f"{FEW} to {MANY}" in soup(verdicts.everywhere("A3", two())).text
+    # As plain text the same, without marks.
+    assert title in repr(verdicts.page(two()))
+    assert "<strong" not in repr(verdicts.page(two()))
+
+
+NUMBER = re.compile(r"[+−]?\d+(?:\.\d+)?")
+NAMES = re.compile(r"\b(?:int|fp|a)\d+\b")
+
+
+def formatted(row: dict) -> set[str]:
+    """Each number of the row as it might be written."""
+    numbers = [float(value) for value in row.values() if isinstance(value, float | np.floating)]
+    numbers += [min(max(number, -1.0), 1.0) for number in numbers]
+    forms = [(100, "+.1f"), (100, ".0f"), (1, ".2f"), (1, "+.3f"), (1, ".1f"), (1, "+.2f")]
+    return {f"{factor * number:{form}}".replace("-", "−") for number in numbers for factor, form in forms}
+
+
+def places(kept: Stored, table: str) -> list[pd.DataFrame]:
+    """The stored table, and those that are made of it."""
+    own = kept[table]
+    if table == "landscape":
+        plain = own[~own["treatment"].str.contains("ends8|fairqat")]
+        return [tables.smallest_to_largest(plain, kept.ends), tables.to_full_precision(plain)]
+    if table == "bounds":
+        return [tables.rank_correlations(own[~own["treatment"].str.contains("ends8")])]
+    return [own]
+
+
+def untraced(shown: dict[tuple[str, str], BeautifulSoup], kept: dict[str, Stored]) -> tuple[list[str], int]:
+    """The numbers beside verdicts that do not stand in the row that is named as their source; and of how many."""
+    strays, count = [], 0
+    for (key, name), cell in shown.items():
+        effects, sources = cell.select(".fairq-effect"), cell.select("li")
+        assert len(effects) == len(sources)
+        for one, source in zip(effects, sources, strict=True):
+            says = one.find("span").text
+            assert source.text.startswith(f"{says}: ")
+            table = Path(source.find("a")["href"]).stem
+            where = source.text.removeprefix(f"{says}: {table}, ")
+            pairs = dict(pair.split(" ", 1) for pair in where.split(", "))
+            rows = [
+                row
+                for place in places(kept[name], table)
+                if pairs.keys() <= set(place.columns)
+                for row in place[(place[list(pairs)] == pd.Series(pairs)).all(axis=1)].to_dict("records")
+                # Of two tables with such a row the one with fewer names beside it.
+                if {column for column, value in row.items() if isinstance(value, str)} == pairs.keys()
+            ]
+            assert len(rows) == 1, (key, name, source.text)
+            value = one.text.removeprefix(says)
+            found = NUMBER.findall(value)
+            allowed = formatted(rows[0])
+            # What the words before it say of full precision stands in the same table.
+            said = NUMBER.findall(NAMES.sub("", says))
+            others = set().union(*(formatted(row) for row in kept[name][table].to_dict("records")))
+            strays += [number for number in found if number not in allowed]
+            strays += [number for number in said if number not in others]
+            count += len(found) + len(said)
+    return strays, count
+
+
+def test_every_number_beside_a_verdict_stands_in_the_row_that_is_named():
+    strays, count = untraced(cells(two()), two())
+    assert strays == []
+    assert count > 40
+
+
+def test_a_number_that_stands_nowhere_would_be_noticed():
+    changed = hand_made()
+    changed["change"] = changed["change"].assign(estimate=changed["change"]["estimate"] + 0.5)
+    changed["landscape"] = changed["landscape"].assign(gradient_norm=1.0 + changed["landscape"]["seed"])
+    other = two() | {"toy": stored(changed)}
+    strays, _ = untraced(cells(two()), other)
+    assert "+10.0" in strays
+    assert len(strays) > 3
+
+
+def test_what_is_made_of_networks_goes_through_every_claim(swept):
+    record = {"seeds": [0, 1], "commands": ["fairq sweep tiny --root PATH"]}
+    kept = {"tiny": Stored(swept.setting, swept.tables, record, Path("nowhere"))}
+    assert all(claim.asked_of(kept["tiny"]) for claim in CLAIMS.values())
+    shown = cells(kept)
+    for (key, _), cell in shown.items():
+        assert cell.select_one(".fairq-word").text == CLAIMS[key].verdict(kept["tiny"]).word
+    strays, count = untraced(shown, kept)
+    assert strays == []
+    assert count > 20
+
+
+# ---------------------------------------------------------------- in plain words
+
+
+def test_plain_words_say_of_every_claim_where_it_stands():
+    text = verdicts.in_plain_words(stored()).text
+    headings = {
+        "supported": "**What stands.**",
+        "contradicted": "**What does not.**",
+        "mixed": "**What holds in part.**",
+        "undecided": "**What we could not decide.**",
+    }
+    sections = {word: text.split(heading)[1].split("**")[0] for word, heading in headings.items()}
+    for key, claim in CLAIMS.items():
+        for word, section in sections.items():
+            assert (f"({key})" in section) == (word == WORDS[key])
+        assert claim.says in sections[WORDS[key]]
+        for own in claim.show(stored()):
+            assert own.text in sections[WORDS[key]]
+    # 0.01 (-0.03 to 0.05) of 4 seeds: four times as wide as it is far.
+    assert "about 64 seeds would tell it from none" in sections["undecided"]
+    assert text.count("would tell it from none") == 1
+
+
+def test_plain_words_leave_out_what_was_not_asked_and_headings_without_a_claim():
+    few = {name: hand_made()[name] for name in ("groups", "change", "collapse")}
+    text = verdicts.in_plain_words(stored(few)).text
+    assert re.findall(r"\((A\d|Liu|Tran)\)", text) == ["A1", "A7"]
+    assert re.findall(r"\*\*(.+?)\*\*", text) == ["What stands."]
+
+
+def test_the_titles_are_those_of_now_and_the_seeds_those_of_the_record():
+    own = stored(title="New")
+    assert "New" in repr(verdicts.everywhere("A1", {"toy": own}))
+    three = replace(own, provenance=own.provenance | {"seeds": [0, 4, 7]})
+    assert "3 seeds" in repr(verdicts.everywhere("A1", {"toy": three}))
