@@ -503,7 +503,7 @@ def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
             "The estimate is so near to no effect that no practical number of seeds would tell it from none."
         )
     # An interval shrinks with the root of the number; what is due to few images does not.
-    count = math.ceil(kept.seeds * (reach / distance) ** 2)
+    count = math.ceil(kept.seeds * (reach / distance) ** 2 - 1e-9)  # nine is not ten for how floats are cut
     return (
         f"Were the first number true, about {count} seeds would tell it from none, and more test images "
         "besides if these are what limits it."

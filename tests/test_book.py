@@ -60,6 +60,20 @@ def test_no_page_shows_what_no_reader_should_see(built, page):
         assert glued.get_text().strip()
 
 
+@pytest.mark.parametrize("page", sorted(listed()))
+def test_no_page_fetches_anything_from_elsewhere(built, page):
+    here = soup(built, page)
+    fetched = [tag.get("src") or tag.get("href") for tag in here.select("script[src], img[src], iframe[src]")]
+    fetched += [link["href"] for link in here.select("link[href]") if "canonical" not in link["rel"]]
+    assert fetched
+    for place in fetched:
+        assert not re.match(r"(https?:)?//", place), place
+        own = (pages_of(built) / page).parent / place.partition("?")[0].partition("#")[0]
+        assert place.startswith("data:") or own.is_file(), place
+    if here.select(".math"):
+        assert any("mathjax" in place for place in fetched)
+
+
 @pytest.mark.parametrize("slug", [chapter.slug for chapter in chapters.chapters(ROOT)])
 def test_every_figure_can_be_heard(built, slug):
     article = soup(built, f"notebooks/{slug}").find("article")

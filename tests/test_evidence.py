@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import asdict
 
 import numpy as np
@@ -126,7 +127,7 @@ def test_the_first_network_of_every_setting_comes_before_the_second_of_any():
     seeds = [want.study.seed for want in evidence.wanted(chosen)]
     assert list(dict.fromkeys(seeds)) == [5, 1, 6, 2, 7]
     # Each comes whole: none is taken up again.
-    assert sum(a != b for a, b in zip(seeds, seeds[1:], strict=False)) == 4
+    assert sum(a != b for a, b in itertools.pairwise(seeds)) == 4
     assert evidence.wanted([]) == []
 
 
@@ -259,11 +260,9 @@ def test_the_groups_are_counted_as_the_data_hold_them(swept):
 def test_one_network_alone_is_taken_apart_where_the_setting_says_so(swept):
     assert set(swept.tables["zero_bins"]["seed"]) == {0, 1}
     layers = swept.tables["zero_layers"]
-    groups = len(swept.tables["groups"])
-    # All of the group's images, and no second network: as many as `images_each_layer`.
+    # As many images of a group as `images_each_layer`, and no more for a second network.
     assert layers["n"].min() >= 1
     assert layers.loc[layers["group"].isin(swept.tables["groups"]["group"]), "n"].max() == 3
-    assert len(layers["group"].unique()) in (groups, groups + 1, 3, 2)
 
 
 def test_without_its_parts_a_setting_has_fewer_tables(swept):

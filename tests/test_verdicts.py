@@ -51,13 +51,13 @@ def landscape() -> pd.DataFrame:
 
 
 def bounds() -> pd.DataFrame:
-    """The bound ranks four groups as they are hurt, or nearly so, by the seed; but not with 8 bits at the ends."""
+    """The bound ranks four groups as they are hurt, or nearly so; with 8 bits at both ends the other way."""
     rows = []
     for treatment, seed in product(["int8", "int4", "int4-ends8"], range(SEEDS)):
         hurt = [0.1, 0.2, 0.3, 0.4] if seed % 2 else [0.2, 0.1, 0.3, 0.4]
         hurt = hurt[::-1] if treatment == "int4-ends8" else hurt
         rows += [
-            (treatment, seed, group, place + 1.0, 1.0, own, own)
+            (treatment, seed, group, place + 1.0, place + 2.0, own, own)
             for place, (group, own) in enumerate(zip("abcd", hurt, strict=True))
         ]
     columns = ["treatment", "seed", "group", "bound", "parabola", "excess", "excess_test"]
@@ -92,8 +92,11 @@ def hand_made() -> dict[str, pd.DataFrame]:
         ),
         "change": records(
             ["treatment", "group"],
-            {(width, group): UP if width == "int4" else UNSURE for width in ("int8", "int4") for group in
-             ("FVO", "OA", FEW)},
+            {
+                (width, group): UP if width == "int4" else UNSURE
+                for width in ("int8", "int4")
+                for group in ("FVO", "OA", FEW)
+            },
         ),
         "variance_left": records(
             ["treatment", "group"],
@@ -112,7 +115,9 @@ def hand_made() -> dict[str, pd.DataFrame]:
         "zero_parts": records(
             ["part", "group"], {(part, FEW): UNSURE for part in ("harm", "rest", "others", "norm")}
         ),
-        "zero_changes": records(measured, {("int4-zeros", "accuracy", who): DOWN for who in (FEW, tables.ALL)}),
+        "zero_changes": records(
+            measured, {("int4-zeros", "accuracy", who): DOWN for who in (FEW, tables.ALL)}
+        ),
         "zero_collapse": collapse(fp32=4.75, int4_zeros=4.0),
         "against_rounding": against(
             "int4-ends8", fairqat={"FVO": DOWN, "OA": KEPT}, ends8_qat={"FVO": DOWN, "OA": UP}
@@ -346,7 +351,7 @@ def soup(shown: verdicts.Shown) -> BeautifulSoup:
 
 
 def two() -> dict[str, Stored]:
-    """One that is asked everything, and one of three seeds that is asked little, with a title to be escaped."""
+    """One that is asked everything; and one of three seeds that is asked little, whose title is no HTML."""
     few = {name: hand_made()[name] for name in ("groups", "change", "collapse")}
     return {"toy": stored(), "other": stored(few, name="other", title="A <b> & 'c' \"d\"", seeds=3)}
 
@@ -443,7 +448,7 @@ def places(kept: Stored, table: str) -> list[pd.DataFrame]:
 
 
 def untraced(shown: dict[tuple[str, str], BeautifulSoup], kept: dict[str, Stored]) -> tuple[list[str], int]:
-    """The numbers beside verdicts that do not stand in the row that is named as their source; and of how many."""
+    """The numbers beside verdicts that do not stand in the row that is named, and how many were looked up."""
     strays, count = [], 0
     for (key, name), cell in shown.items():
         effects, sources = cell.select(".fairq-effect"), cell.select("li")
