@@ -242,13 +242,17 @@ def _kernel_in(folder: str) -> type[AsyncKernelManager]:
 
 
 def _portable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without papermill's notes of times and paths, and without progress bars."""
+    """Without papermill's notes of times and paths, progress bars, and widgets that would need a kernel."""
     notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for data in (output.get("data", {}) for output in cell.outputs):
+                if "text/html" in data:
+                    data.pop("application/vnd.jupyter.widget-view+json", None)
     return notebook
 
 

@@ -128,8 +128,9 @@ def swept(tmp_path_factory) -> Swept:
     )
     root = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patched:
-        # Eigenvalues take longer than all else together, and which ones they are plays no part here.
+        # Eigenvalues and losses around take longer than all else, and which ones they are plays no part here.
         patched.setattr(surveys, "_top", lambda _, sample, *__: [2.0 + sample.group, 0.0, 1, True])
+        patched.setattr(surveys, "_losses", lambda _, places: [0.1 * step for step in range(len(places))])
         jobs = studies.prepare(evidence.wanted([(setting, setting.studies())]), store=Store(root))
     reading = Store(root)
     tables = evidence.tables_of(setting, setting.studies(), store=reading)

@@ -360,7 +360,7 @@ def test_what_is_kept_comes_in_the_order_of_the_declarations_and_what_is_not_is_
     assert list(results.stored(book)) == ["toy", "other"]
     assert results.stored(book)["other"].title == "Other"
     edit_table(book / "book" / "results" / "other")
-    with pytest.raises(BadInput, match="other/change.csv is not the table"):
+    with pytest.raises(BadInput, match=r"other/change\.csv is not the table"):
         results.stored(book)
 
 
