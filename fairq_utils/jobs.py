@@ -35,7 +35,9 @@ WORKERS_VARIABLE, SCHEDULER_VARIABLE = "FAIRQ_WORKERS", "FAIRQ_SCHEDULER"
 # Images; with less to do, starting workers or asking a scheduler costs more than it saves.
 _WORTH_STARTING, _WORTH_ASKING = 60_000, 5_000
 _PATIENCE_SECONDS = 300  # with a cluster that has no workers at all
-_AT_MOST_IN_FLIGHT = 400  # each holds a lock, and the usual limit is 1024 open files
+# Many, because whole studies may wait for one network, and a worker should find work beyond them. Not more,
+# because each holds a lock, and the usual limit is 1024 open files.
+_AT_MOST_IN_FLIGHT = 400
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -320,10 +322,9 @@ class _Sweep:
         """Make the jobs; what is not made stands in `elsewhere`, `blamed` or `failures`."""
         waiting = deque(jobs)
         later = Counter(need for job in jobs for need in job.needs)
-        in_flight = min(_AT_MOST_IN_FLIGHT, 16 + 4 * sum(self.client.nthreads().values()))
         try:
             while waiting or self.running:
-                while waiting and len(self.running) < in_flight:
+                while waiting and len(self.running) < _AT_MOST_IN_FLIGHT:
                     job = waiting.popleft()
                     self._begin(job)
                     for need in job.needs:
