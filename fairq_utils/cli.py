@@ -460,7 +460,7 @@ def list_() -> None:
             click.echo(f"{name:<10} nothing is kept")
             continue
         record = kept[name].provenance
-        by = (record["git_revision"] or "no revision")[:10]
+        by = (record["git_revision"] or "")[:10] or "no revision"
         count = f"{len(kept[name].tables)} tables of {kept[name].seeds} seeds"
         click.echo(f"{name:<10} {count}, {by}, {record['date']}")
 

@@ -131,7 +131,11 @@ class _Asked:
     treatments: Sequence[Treatment | Ablation]
     each: int = 0
     split: str = "test"
-    seeds: int = 0  # of so many networks, the first ones; 0 for all
+    seeds: int = 0  # of the networks of so many seeds, the first that are declared; 0 for all
+
+    def asks(self, study: Study, setting: Setting) -> bool:
+        """Whether of this network."""
+        return not self.seeds or study.seed in setting.seeds[: self.seeds]
 
 
 def _asked(setting: Setting) -> dict[str, _Asked]:
@@ -183,13 +187,16 @@ def wanted(chosen: Sequence[tuple[Setting, Sequence[Study]]]) -> list[Wanted]:
     for place in range(max((len(own) for _, own in chosen), default=0)):
         for setting, own in chosen:
             if place < len(own):
-                found += _wanted_of_one(setting, own[place], place)
+                found += _wanted_of_one(setting, own[place])
     return found
 
 
-def _wanted_of_one(setting: Setting, study: Study, place: int) -> list[Wanted]:
-    asked = [own for own in _asked(setting).values() if own.treatments and place < (own.seeds or place + 1)]
-    found = [Wanted(study=study, treatments=own.treatments, each=own.each, split=own.split) for own in asked]
+def _wanted_of_one(setting: Setting, study: Study) -> list[Wanted]:
+    found = [
+        Wanted(study=study, treatments=own.treatments, each=own.each, split=own.split)
+        for own in _asked(setting).values()
+        if own.treatments and own.asks(study, setting)
+    ]
     if surveyed := _surveyed(setting):
         found.append(Wanted(study=study, treatments=surveyed, survey=setting.survey))
     return found
@@ -202,13 +209,14 @@ Got = dict[str, list[Prediction]]
 
 def gathered(setting: Setting, chosen: Sequence[Study], *, store: Store | None = None) -> Got:
     """The predictions that the tables are made of, by name; what is missing is made."""
-    return {
-        name: studies.predictions(
-            chosen[: asked.seeds or None], asked.treatments, each=asked.each, split=asked.split, store=store
-        )
-        for name, asked in _asked(setting).items()
-        if asked.treatments
-    }
+    found = {}
+    for name, asked in _asked(setting).items():
+        own = [study for study in chosen if asked.asks(study, setting)]
+        if asked.treatments and own:
+            found[name] = studies.predictions(
+                own, asked.treatments, each=asked.each, split=asked.split, store=store
+            )
+    return found
 
 
 def tables_of(
@@ -325,16 +333,17 @@ def _zero_bin(
         ablations.controls(apart),
         ablations.other_grids(apart),
     )
-    layers = tables.losses_by_layer(got["by_layer"], smallest)
-    return {
+    by_layer = {}
+    if "by_layer" in got:  # it may be asked of other networks than were chosen
+        layers = tables.losses_by_layer(got["by_layer"], smallest)
+        by_layer = {"zero_layers": layers, "zero_layer_signs": tables.layer_signs(layers)}
+    return by_layer | {
         "zero_bins": tables.zero_bins(chosen, studies.networks(chosen, store=store), setting.rounded),
         "zero_changes": tables.answer_changes(tried),
         "zero_collapse": tables.collapse(tried),
         "zero_parts": tables.zero_bin_parts(tried, apart, smallest, level=_level(4)),
         "zero_controls": _against(tried, zeros, controls),
         "zero_grids": _against(tried, apart, grids),
-        "zero_layers": layers,
-        "zero_layer_signs": tables.layer_signs(layers),
     }
 
 

@@ -70,7 +70,7 @@ class NotConverged(BadInput):
 
 @dataclass(frozen=True, eq=False)
 class Eigenvalue:
-    """An eigenvalue of the Hessian, with |H v - value v| as `residual` and the unit vector v.
+    """An eigenvalue of the Hessian, with `|H v - value v|` as `residual` and the unit vector v.
 
     An eigenvalue lies within `residual` of `value`; `vector` is ordered as `Hessian.names`.
     """
@@ -120,9 +120,9 @@ class LossSlice:
 class ExcessLossBound:
     """The excess loss of a changed network, beside the two terms that bound it up to third order.
 
-    `gradient_term` is |gradient| x distance, `curvature_term` half the top eigenvalue x distance squared,
-    both at the original network. `excess` may exceed `bound` when the change is too large for a Taylor
-    expansion: a large `distance` and a wrong bound say just that.
+    `gradient_term` is the gradient norm times distance, `curvature_term` half the top eigenvalue times
+    distance squared, both at the original network. `excess` may exceed `bound` when the change is too large
+    for a Taylor expansion: a large `distance` and a wrong bound say just that.
     """
 
     excess: float
@@ -434,8 +434,8 @@ def excess_loss_bound(
     """How much loss a change of weights can cost, to second order, beside what it did cost.
 
     With g and H at the original network and d the change of the chosen parameters, the excess loss is at
-    most |g| |d| + 1/2 top_eigenvalue(H) |d|^2, up to a term of order |d|^3 (Tran et al. 2022). Call it once
-    for each group. Networks that differ elsewhere (other parameters, re-estimated BatchNorm, quantized
+    most `|g| |d| + 1/2 top_eigenvalue(H) |d|^2`, up to a term of order `|d|^3` (Tran et al. 2022). Call it
+    once for each group. Networks that differ elsewhere (other parameters, re-estimated BatchNorm, quantized
     activations) are refused, for the bound is silent about such a change.
 
     >>> original, changed = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)

@@ -284,6 +284,11 @@ def load(name: str, *, root: Path | None = None) -> Stored:
             f"{own} claims code of {', '.join(changed)} that revision {claimed['git_revision'][:10]} does "
             f"not hold; expected the code of the revision it names: {again}."
         )
+    if strangers := set(claimed["seeds"]) - set(setting.seeds):
+        raise BadInput(
+            f"{own} is of the seeds {sorted(strangers)} too, which book/settings.yml does not declare; "
+            f"expected some of {list(setting.seeds)}: {again}."
+        )
     found = {}
     for file, digest in claimed["tables"].items():
         content = (own / file).read_bytes() if (own / file).is_file() else b""

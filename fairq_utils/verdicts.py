@@ -6,7 +6,7 @@ import html
 import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -207,19 +207,10 @@ def _repair(kept: Stored) -> list[Effect]:
 
 def _collapse(kept: Stored) -> list[Effect]:
     found = []
-    for width in ("int3", "int2"):
-        own = kept["collapse"]
-        row = own[own["treatment"] == width].iloc[0].to_dict()
-        says = f"classes in use at {width}, of {_in_full_precision(kept):.1f}"
-        found.append(
-            Effect(says, "classes", "collapse", row, columns=("effective_classes", "fewest", "most"))
-        )
+    for width in ("fp32", "int3", "int2"):
+        own = _find(kept, "collapse", f"classes in use at {width}", "classes", {"treatment": width})
+        found.append(replace(own, columns=("effective_classes", "fewest", "most")))
     return found
-
-
-def _in_full_precision(kept: Stored) -> float:
-    own = kept["collapse"]
-    return float(own.loc[own["treatment"] == "fp32", "effective_classes"].iloc[0])
 
 
 def _plain_training(kept: Stored) -> list[Effect]:

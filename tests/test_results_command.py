@@ -172,7 +172,6 @@ def test_the_list_says_of_every_setting_what_is_kept(monkeypatch):
     ]
 
 
-@pytest.mark.xfail(reason="the words are cut as a revision is: no revisio")
 def test_the_list_says_when_no_revision_is_known(monkeypatch):
     without = replace(stored(), provenance=stored().provenance | {"git_revision": None})
     monkeypatch.setattr(results, "stored", lambda: {"toy": without})

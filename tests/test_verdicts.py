@@ -18,6 +18,7 @@ from fairq_utils.verdicts import CLAIMS, Effect
 UP, DOWN, UNSURE, KEPT = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.01, -0.03, 0.05), (0.0, -0.005, 0.005)
 MANY, SOME, FEW = "many", "some", "few & <far>"  # of which the last is no HTML
 SEEDS = 4
+LESS = (-0.04, -0.06, -0.02)
 INTERVAL = ["estimate", "lower", "upper"]
 
 
@@ -122,7 +123,7 @@ def hand_made() -> dict[str, pd.DataFrame]:
         "against_rounding": against(
             "int4-ends8", fairqat={"FVO": DOWN, "OA": KEPT}, ends8_qat={"FVO": DOWN, "OA": UP}
         ),
-        "against_plain_training": against("int4-ends8-qat", fairqat={"FVO": DOWN, "OA": KEPT}),
+        "against_plain_training": against("int4-ends8-qat", fairqat={"FVO": LESS, "OA": KEPT}),
     }
 
 
@@ -265,10 +266,10 @@ SHOWN = {
     "A5": ["+0.010 (−0.030 to +0.050) nats", "+0.010 (−0.030 to +0.050) nats"],
     "A6": [
         "−10.0 (−15.0 to −5.0) points",
-        "−10.0 (−15.0 to −5.0) points",
+        "−4.0 (−6.0 to −2.0) points",
         "+0.0 (−0.5 to +0.5) points",
     ],
-    "A7": ["1.5 (1.2 to 1.8)", "1.2 (1.0 to 1.5)"],
+    "A7": ["4.8 (4.5 to 5.0)", "1.5 (1.2 to 1.8)", "1.2 (1.0 to 1.5)"],
     "Liu": ["−10.0 (−15.0 to −5.0) points"],
 }
 
@@ -543,3 +544,50 @@ def test_the_titles_are_those_of_now_and_the_seeds_those_of_the_record():
     assert "New" in repr(verdicts.everywhere("A1", {"toy": own}))
     three = replace(own, provenance=own.provenance | {"seeds": [0, 4, 7]})
     assert "3 seeds" in repr(verdicts.everywhere("A1", {"toy": three}))
+
+
+# ---------------------------------------------------------------- all settings beside each other
+
+
+def test_the_overview_has_a_word_a_claim_and_a_setting_that_leads_to_why():
+    rows = soup(verdicts.overview(two())).select("tbody tr")
+    assert len(rows) == len(CLAIMS)
+    for (key, word), row in zip(WORDS.items(), rows, strict=True):
+        first, second = row.find_all("td")
+        assert first.text == word
+        assert first.find("a")["href"] == f"#claim-{key.lower()}"
+        assert second.text == (word if key in ("A1", "A7") else "not asked")
+
+
+def test_another_choice_stands_beside_what_it_is_instead_of():
+    rows = [
+        (f"int4-{word}", "int4", group, before, estimate, estimate - 0.01, estimate + 0.01)
+        for word, estimate in (("mse", 0.03), ("ends8", -0.02))
+        for group, before in (("OA", 0.714), ("FVO", 0.205), (FEW, 0.5))
+    ]
+    columns = ["treatment", "reference", "group", "before", *INTERVAL]
+    shown = soup(verdicts.choices(stored({"choices": pd.DataFrame(rows, columns=columns)})))
+    texts = [[cell.text for cell in row.find_all(["th", "td"])] for row in shown.select("tbody tr")]
+    assert [text[0].partition(":")[0] for text in texts] == ["int4", "int4"]
+    assert texts[0][1:] == ["+3.0 (+2.0 to +4.0) points from 71.4", "+3.0 (+2.0 to +4.0) points from 20.5"]
+    assert texts[1][1] == "−2.0 (−3.0 to −1.0) points from 71.4"
+
+
+def test_settings_stand_beside_each_other_in_full_precision_and_at_every_width():
+    change = {(f"int{width}", "FVO"): UP if width == 4 else UNSURE for width in (8, 4, 3, 2)}
+    made = {
+        "accuracy": records(
+            ["treatment", "group"],
+            {("fp32", "OA"): (0.714, 0.7, 0.73), ("fp32", "FVO"): (0.2, 0.15, 0.25), ("int4", "OA"): UP},
+        ),
+        "change": records(["treatment", "group"], change),
+    }
+    shown = soup(verdicts.sizes([stored(made), stored(made, name="other", title="Other")]))
+    texts = [[cell.text for cell in row.find_all("td")] for row in shown.select("tbody tr")]
+    assert [heads.text for heads in shown.select("thead th")] == ["", "Toy", "Other"]
+    assert texts[0] == ["71.4 (70.0 to 73.0) %"] * 2
+    assert texts[1] == ["20.0 (15.0 to 25.0) points"] * 2
+    assert texts[2:] == [
+        [Effect("", "points", "change", dict(zip(INTERVAL, own, strict=True))).text] * 2
+        for own in (UNSURE, UP, UNSURE, UNSURE)
+    ]

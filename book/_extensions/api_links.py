@@ -1,0 +1,70 @@
+"""From a chapter to the functions that it calls, and from a function to the chapters that call it.
+
+Both are read off the chapters' code, so that neither can be out of date.
+"""
+
+import ast
+import json
+
+from fairq_utils import chapters
+
+
+def called(chapter):
+    """The full names of what a chapter calls of this package, in the order of the chapter."""
+    source = "\n".join(cell.source for cell in chapter.cells.cells if cell.cell_type == "code")
+    tree = ast.parse(source)
+    known = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fairq_utils")
+        for alias in node.names
+    }
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
+            found.setdefault(f"{known[node.value.id]}.{node.attr}", (node.lineno, node.col_offset))
+        elif isinstance(node, ast.Name) and node.id in known and known[node.id].count(".") == 2:
+            found.setdefault(known[node.id], (node.lineno, node.col_offset))
+    return sorted(found, key=found.get)
+
+
+def callers():
+    """Of every function, the chapters that call it."""
+    found = {}
+    for chapter in chapters.chapters():
+        for name in called(chapter):
+            found.setdefault(name, []).append(chapter)
+    return found
+
+
+def name_chapters(app, what, name, obj, options, lines):
+    """Under the docstring of a function, the chapters that call it."""
+    own = callers().get(name, [])
+    if own:
+        listed = ", ".join(f":doc:`{chapter.title} </notebooks/{chapter.slug}>`" for chapter in own)
+        lines += ["", f"Called in {listed}.", ""]
+
+
+def name_functions(app, docname, source):
+    """At the end of a chapter, the functions that it calls."""
+    own = [chapter for chapter in chapters.chapters() if docname == f"notebooks/{chapter.slug}"]
+    if not own:
+        return
+    names = {name: name.removeprefix("fairq_utils.") for name in called(own[0])}
+    listed = "\n".join(f"- {{py:obj}}`{short} <{name}>`" for name, short in names.items())
+    cell = {
+        "cell_type": "markdown",
+        "id": "functions",
+        "metadata": {},
+        "source": f":::{{dropdown}} The functions that this chapter calls\n{listed}\n:::",
+    }
+    notebook = json.loads(source[0])
+    notebook["cells"].append(cell)
+    source[0] = json.dumps(notebook)
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", name_chapters)
+    app.connect("source-read", name_functions, priority=900)  # after the executed notebook was put there
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
