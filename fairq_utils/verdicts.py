@@ -564,3 +564,78 @@ def provenance(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
         link = f"<a href='{up}/_static/{name}/provenance.json'>{html.escape(own.title)}</a>"
         rows.append((link, cells))
     return _table(["record", "seeds", "code", "machine", "date", "made by"], rows)
+
+
+# ---------------------------------------------------------------- the first page
+
+
+def in_three_sentences(kept: Stored) -> Prose:
+    """Who pays, how much of the papers' story stands, and what to do about it: for who has ten seconds."""
+    return Prose("\n".join(f"- {said}" for said in (_who_pays(kept), _what_stands(kept), _what_helps(kept))))
+
+
+def _who_pays(kept: Stored) -> str:
+    standing = tables.standing_treatments(kept["collapse"])
+    order = [name for name in dict.fromkeys(kept["change"]["treatment"]) if name in standing]
+    if not order:
+        return f"On {kept.title} the networks do not survive being rounded: who pays cannot be told."
+    narrowest = order[-1]
+    rows = kept["change"][kept["change"]["treatment"] == narrowest].set_index("group").to_dict("index")
+    groups = {name: row for name, row in rows.items() if name not in ("OA", "FVO")}
+    payer = min(groups, key=lambda name: groups[name]["estimate"])
+    gap, accuracy = rows["FVO"], Effect("", "points", "change", rows["OA"]).text
+    moves = (
+        "the gap between the best and the worst served group grows"
+        if gap["lower"] > 0
+        else "the gap between the best and the worst served group shrinks"
+        if gap["upper"] < 0
+        else "the gap between the best and the worst served group does not surely change"
+    )
+    pays = (
+        f"**{payer}** pays most, {Effect('', 'points', 'change', groups[payer]).text} of accuracy"
+        if groups[payer]["upper"] < 0
+        else "no group surely loses accuracy"
+    )
+    return (
+        f"**Who pays.** Rounded to {narrowest}, the narrowest width at which networks trained on "
+        f"{kept.title} still stand, {pays}, against {accuracy} over all images; {moves}."
+    )
+
+
+def _what_stands(kept: Stored) -> str:
+    words = [claim.verdict(kept).word for claim in CLAIMS.values() if claim.asked_of(kept)]
+    counted = [
+        f"{words.count(word)} {said}"
+        for word, said in (
+            ("supported", "supported"),
+            ("mixed", "mixed"),
+            ("contradicted", "contradicted"),
+            ("undecided", "undecided"),
+        )
+        if word in words
+    ]
+    return (
+        f"**Why.** Of {len(words)} claims of the papers, held against {_seeds(kept)}: {', '.join(counted)}. "
+        "[Each with its numbers](claims.md)."
+    )
+
+
+def _what_helps(kept: Stored) -> str:
+    if "what_to_do" not in kept.tables:
+        return "**What helps.** Nothing was tried here."
+    row = kept["what_to_do"].iloc[0].to_dict()
+    changes = [
+        Effect(
+            "",
+            "points",
+            "what_to_do",
+            row,
+            (f"{name}_change", f"{name}_change_lower", f"{name}_change_upper"),
+        )
+        for name in ("OA", "FVO")
+    ]
+    return (
+        f"**What helps.** At {row['width']} the held-out images choose `{row['chosen']}` of the ways to "
+        f"train further that were tried. Against rounding alone it moves accuracy by {changes[0].text} and the gap by "
+        f"{changes[1].text}."
+    )

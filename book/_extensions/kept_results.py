@@ -3,13 +3,14 @@
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
 `` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice would have given there,
 `` {sizes} `` what another size of images gives, and `` {provenance} `` where all of it comes from.
+`` {front} `` opens the book: one figure and three sentences.
 """
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-from fairq_utils import results, verdicts
+from fairq_utils import figures, results, verdicts
 
 
 def depend_on_results(env):
@@ -46,14 +47,27 @@ class InPlainWords(Directive):
     """What stands in one setting, what does not, and what is open; read as if it stood in the page."""
 
     required_arguments = 1
+    say = staticmethod(verdicts.in_plain_words)
 
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
         place = nodes.container()
-        lines = verdicts.in_plain_words(results.load(self.arguments[0])).text.splitlines()
+        lines = self.say(results.load(self.arguments[0])).text.splitlines()
         self.state.nested_parse(StringList(lines, source="computed"), self.content_offset, place)
         return place.children
+
+
+class Front(InPlainWords):
+    """One figure and three sentences."""
+
+    say = staticmethod(verdicts.in_three_sentences)
+
+    def run(self):
+        """Called by docutils."""
+        own = results.load(self.arguments[0])
+        picture = figures.accuracy_by_treatment(own["accuracy"])
+        return [nodes.raw("", picture._repr_html_(), format="html"), *super().run()]
 
 
 class Choices(Directive):
@@ -94,6 +108,7 @@ def setup(app):
     app.add_directive("overview", Overview)
     app.add_directive("claims", Claims)
     app.add_directive("in-plain-words", InPlainWords)
+    app.add_directive("front", Front)
     app.add_directive("choices", Choices)
     app.add_directive("sizes", Sizes)
     app.add_directive("provenance", Provenance)

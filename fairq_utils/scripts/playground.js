@@ -327,11 +327,11 @@ function swatch(group, label) {
 
 /** A slider with its name and its value above it. */
 function slider(name, className, attributes) {
-  const [value, input] = [element("output"), element("input", { type: "range", ...attributes })];
+  const [value, input] = [element("b"), element("input", { type: "range", ...attributes })];
   const label = element("label", {}, element("span", {}, name), " ", value);
   const holder = element("div", { class: `pg-slider ${className}` }, label, input);
   input.id = `pg-${Math.random().toString(36).slice(2)}`;
-  label.htmlFor = value.htmlFor = input.id;
+  label.htmlFor = input.id;
   return { holder, input, say: (said) => (input.setAttribute("aria-valuetext", said), (value.textContent = said)) };
 }
 
@@ -457,13 +457,12 @@ function seedStrip() {
   };
 }
 
+/** A table whose rows begin with what they are called. */
 function table(caption, head, rows) {
-  const cells = (kind, row) =>
-    element("tr", {}, ...row.map((text, i) => element(i && kind === "td" ? "td" : "th", { scope: i && kind === "td" ? "" : kind === "th" ? "col" : "row" }, text)));
-  const made = element("table", {}, element("caption", {}, caption), element("thead", {}, cells("th", head)));
-  made.append(element("tbody", {}, ...rows.map((row) => cells("td", row))));
-  made.querySelectorAll("td").forEach((cell) => cell.removeAttribute("scope"));
-  return made;
+  const row = (texts, kind) =>
+    element("tr", {}, ...texts.map((text, i) => (i ? element(kind, {}, text) : element("th", { scope: "row" }, text))));
+  const body = element("tbody", {}, ...rows.map((texts) => row(texts, "td")));
+  return element("table", {}, element("caption", {}, caption), element("thead", {}, row(head, "th")), body);
 }
 
 // ---------------------------------------------------------------- the widget
@@ -589,38 +588,39 @@ function render({ model, el }) {
   let quiet = 0; // when the reader last changed something
   let gone = false;
 
+  const isLearned = () => learnedOn === own("points") && learned.has(own("seed"));
+
   function nextJob() {
     if (learnedOn !== own("points")) [learned, learnedOn] = [new Map(), own("points")];
-    const missing = [own("seed"), ...seedsOf].find((seed) => !learned.has(seed));
-    if (missing === undefined) return null;
-    return { seed: missing, points: learnedOn, run: training(learnedOn, missing, recipe) };
+    const seed = [own("seed"), ...seedsOf].find((candidate) => !learned.has(candidate));
+    return seed && { seed, points: learnedOn, run: training(learnedOn, seed, recipe) };
   }
 
   function work() {
     timer = 0;
     if (gone) return;
-    // A network begun for earlier points is finished, or a long drag would show nothing at all.
-    const stale = working && working.points !== own("points") && working.seed !== own("seed");
-    if (!working || stale) working = nextJob();
-    if (!working) return;
-    const urgent = !learned.has(own("seed")) || learnedOn !== own("points");
+    const urgent = !isLearned();
     if (!urgent && performance.now() < quiet + 400) return wake(100);
-    if (urgent && learned.has(working.seed) === false && working.seed !== own("seed")) working = nextJob();
+    // What was begun for other seeds gives way. What was begun for earlier points is finished, because else
+    // a long drag would show nothing at all.
+    if (urgent && working && working.seed !== own("seed")) working = null;
+    working ||= nextJob();
+    if (!working) return;
     const until = performance.now() + (urgent ? 14 : 7);
-    let result = { done: false };
-    while (!result.done && performance.now() < until) result = working.run.next();
-    if (result.done) {
+    let step = { done: false };
+    while (!step.done && performance.now() < until) step = working.run.next();
+    if (step.done) {
       const { seed, points } = working;
       working = null;
-      if (points === own("points")) learned.set(seed, result.value);
+      if (points === own("points")) learned.set(seed, step.value);
       if (seed === own("seed")) {
-        current = result.value;
+        current = step.value;
         update();
       } else if (points === own("points")) {
         drawSeeds();
       }
     }
-    wake(0);
+    wake();
   }
 
   function wake(wait = 0) {
@@ -635,7 +635,7 @@ function render({ model, el }) {
   function update() {
     if (learnedOn !== own("points")) [learned, learnedOn] = [new Map(), own("points")];
     const known = learned.get(own("seed"));
-    root.setAttribute("aria-busy", known ? "false" : "true");
+    root.setAttribute("aria-busy", String(!known));
     current = known || current;
     if (!known) wake();
     if (current) {
@@ -665,7 +665,7 @@ function render({ model, el }) {
       drawPoints();
       frame = requestAnimationFrame(tick);
     };
-    if (learned.has(own("seed")) && learnedOn === own("points")) report();
+    if (isLearned()) report();
     frame = requestAnimationFrame(tick);
   }
 
