@@ -636,6 +636,6 @@ def _what_helps(kept: Stored) -> str:
     ]
     return (
         f"**What helps.** At {row['width']} the held-out images choose `{row['chosen']}` of the ways to "
-        f"train further that were tried. Against rounding alone it moves accuracy by {changes[0].text} and the gap by "
-        f"{changes[1].text}."
+        f"train further that were tried. Against rounding alone it moves accuracy by {changes[0].text} and "
+        f"the gap by {changes[1].text}."
     )
