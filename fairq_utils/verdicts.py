@@ -539,7 +539,7 @@ def sizes(kept: Sequence[Stored]) -> Shown:
         where = {"treatment": f"int{width}", "group": "FVO"}
         changes = [_find(own, "change", "", "points", where).text for own in kept]
         rows.append((f"int{width}, change of FVO", changes))
-    return _table(["", *(own.title for own in kept)], rows)
+    return _table(["measure", *(own.title for own in kept)], rows)
 
 
 def _level(kept: Stored, treatment: str, group: str) -> str:

@@ -1,0 +1,972 @@
+// How the answers of each group are spread, who flips, and where weights fall on a grid: from counts alone.
+
+// ---------------------------------------------------------------- numbers
+
+// Counts come with a negative number for so many zeros in a row.
+function unpack(packed) {
+  const counts = [];
+  for (const part of packed) {
+    if (part > 0) counts.push(part);
+    else for (let zero = 0; zero < -part; zero++) counts.push(0);
+  }
+  return counts;
+}
+
+function sum(numbers) {
+  return numbers.reduce((total, number) => total + number, 0);
+}
+
+function merge(counts, by) {
+  const merged = [];
+  for (let start = 0; start < counts.length; start += by) merged.push(sum(counts.slice(start, start + by)));
+  return merged;
+}
+
+// How many bins there may be, few first: zero stays an edge where it is one.
+function choicesOfBins(quantity) {
+  const choices = [];
+  for (let by = 1; quantity.bins / by >= 10; by++) {
+    if (quantity.bins % by === 0 && (!quantity.zero || quantity.zero % by === 0)) choices.unshift(quantity.bins / by);
+  }
+  return choices.length ? choices : [quantity.bins];
+}
+
+function nearest(wanted, choices) {
+  return choices.reduce((best, choice) => (Math.abs(choice - wanted) < Math.abs(best - wanted) ? choice : best));
+}
+
+function plain(value, digits = 3) {
+  if (value === null || !Number.isFinite(value)) return "—";
+  const size = Math.abs(value);
+  const text =
+    size && (size < 1e-4 || size >= 1e7)
+      ? value.toExponential(1).replace(".0e", "e").replace("e+", "e")
+      : value.toLocaleString("en-US", { maximumSignificantDigits: size >= 100 ? 7 : digits, maximumFractionDigits: 7 });
+  return (size >= 100 && size < 1e7 ? Math.round(value).toLocaleString("en-US") : text).replaceAll("-", "−");
+}
+
+function signed(value) {
+  const text = plain(Math.abs(value), 2);
+  return text === "0" ? "0" : (value < 0 ? "−" : "+") + text;
+}
+
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+function ticks(low, high, count) {
+  const rough = (high - low) / count || 1;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((one) => one * power).find((one) => one >= rough * 0.999);
+  const found = [];
+  for (let place = Math.ceil(low / step - 1e-9); place * step <= high + step * 1e-9; place++) found.push(place * step);
+  return found;
+}
+
+// Of an axis in powers of ten, in the exponents; what lies between them where there are few powers.
+function logTicks(low, high, count) {
+  const whole = [];
+  const every = Math.max(1, Math.ceil((high - low) / count));
+  for (let power = Math.ceil(low - 1e-9); power <= high + 1e-9; power++) {
+    if (power % every === 0) whole.push(power);
+  }
+  if (whole.length > 2) return whole;
+  const between = [];
+  for (let power = Math.floor(low); power <= high; power++) {
+    for (const one of [1, 2, 5]) between.push(power + Math.log10(one));
+  }
+  const inside = between.filter((place) => place >= low && place <= high);
+  return inside.length > 1 ? inside : [low, high];
+}
+
+// A spreadsheet takes text that begins so for a formula.
+function csvField(value) {
+  if (typeof value === "number") return String(value);
+  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function csv(rows) {
+  return rows.map((row) => row.map(csvField).join(",")).join("\r\n") + "\r\n";
+}
+
+// ---------------------------------------------------------------- what is shown
+
+const WEIGHTS = "weights";
+
+function quantities(data) {
+  const named = Object.entries(data.quantities).map(([key, quantity]) => [key, quantity.name]);
+  return data.weights ? [...named, [WEIGHTS, "weights by layer"]] : named;
+}
+
+// A whole view, whatever was wished for: what is unknown or missing is as at the beginning.
+function viewOf(data, wish) {
+  const names = data.treatments;
+  const known = quantities(data).map(([key]) => key);
+  const one = (value, among, otherwise) => (among.includes(value) ? value : otherwise);
+  const layers = data.weights ? data.weights.layers.map((layer) => layer.name) : [];
+  const everyone = data.groups.map((_, place) => place);
+  const treatment = one(wish.treatment, names, names[Math.min(Math.ceil(names.length / 2), names.length - 1)]);
+  return {
+    quantity: one(wish.quantity, known, known.includes("margin") ? "margin" : known[0]),
+    treatment,
+    layer: one(wish.layer, layers, layers[Math.floor(layers.length / 2)] || ""),
+    bins: Number(wish.bins) > 0 ? Number(wish.bins) : 36,
+    groups: Array.isArray(wish.groups) ? everyone.filter((place) => wish.groups.includes(place)) : everyone,
+    overlay: wish.overlay === true,
+    change: wish.change === true,
+    numbers: wish.numbers === true,
+    before: one(wish.before, names, names[0]),
+    after: one(wish.after, names, treatment),
+  };
+}
+
+function toFragment(view, place) {
+  const said = { ...view, groups: view.groups.join(".") || "none" };
+  for (const [key, value] of Object.entries(said)) {
+    if (value === false || value === "") delete said[key];
+    if (value === true) said[key] = 1;
+  }
+  if (place > 0) said.widget = place + 1;
+  return `#explorer=${new URLSearchParams(said)}`;
+}
+
+// The view that a link holds for the widget at this place of the page, or nothing.
+function fromFragment(fragment, place) {
+  if (!fragment.startsWith("#explorer=")) return null;
+  const said = new URLSearchParams(fragment.slice("#explorer=".length));
+  if (Number(said.get("widget") || 1) !== Math.max(place, 0) + 1) return null;
+  const wish = Object.fromEntries(said);
+  for (const key of ["overlay", "change", "numbers"]) wish[key] = wish[key] === "1";
+  if (said.has("groups")) wish.groups = said.get("groups").split(".").map(Number);
+  return wish;
+}
+
+// ---------------------------------------------------------------- what is to be drawn
+
+function weightsShown(data, view) {
+  const place = data.weights.layers.findIndex((layer) => layer.name === view.layer);
+  const layer = data.weights.layers[place];
+  const own = data.weights.grids[view.treatment];
+  const counts = unpack(layer.counts);
+  const quantity = { name: `weights of ${layer.name}`, unit: "", factor: 1, bins: counts.length, zero: counts.length / 2 };
+  const bins = nearest(view.bins, choicesOfBins(quantity));
+  const found = merge(counts, counts.length / bins);
+  const all = sum(found) || 1;
+  const shown = view.numbers ? found : found.map((count) => (100 * count) / all);
+  return {
+    quantity,
+    low: -layer.reach,
+    high: layer.reach,
+    bins,
+    of: "weights",
+    numbers: view.numbers,
+    change: false,
+    under: view.treatment,
+    grid: own ? { ...own.layers[place], trains: own.trains } : null,
+    series: [{ name: layer.name, colour: "#7d828a", mark: "h", counts: found, shown, before: null, total: all }],
+  };
+}
+
+function answersShown(data, view) {
+  const quantity = data.quantities[view.quantity];
+  const bins = nearest(view.bins, choicesOfBins(quantity));
+  const by = quantity.bins / bins;
+  const first = data.treatments[0];
+  const counted = (treatment, place) => merge(unpack(data.counts[view.quantity][treatment][place]), by);
+  const series = view.groups.map((place) => {
+    const [counts, originals] = [counted(view.treatment, place), counted(first, place)];
+    const [own, before] = [counts, originals].map((found) =>
+      view.numbers ? found : found.map((count) => (100 * count) / (sum(found) || 1)),
+    );
+    return {
+      ...data.groups[place],
+      counts,
+      originals,
+      before: view.treatment === first ? null : before,
+      shown: view.change ? own.map((value, bin) => value - before[bin]) : own,
+      own,
+      summary: data.summaries[view.quantity][view.treatment][place],
+      summaryBefore: data.summaries[view.quantity][first][place],
+      total: sum(counts),
+    };
+  });
+  return {
+    quantity,
+    low: quantity.low,
+    high: quantity.high,
+    bins,
+    of: "answers",
+    numbers: view.numbers,
+    change: view.change,
+    under: view.treatment,
+    first,
+    boundary: view.quantity === "margin",
+    series,
+  };
+}
+
+function shownOf(data, view) {
+  return view.quantity === WEIGHTS ? weightsShown(data, view) : answersShown(data, view);
+}
+
+// What stands at a place of the axis, where 0 is its beginning and the number of bins its end.
+function valueAt(shown, place) {
+  const at = shown.low + ((shown.high - shown.low) * place) / shown.bins;
+  return shown.quantity.factor * (shown.quantity.log ? 10 ** at : Math.abs(at) < 1e-12 ? 0 : at);
+}
+
+function binName(shown, bin) {
+  const unit = shown.quantity.unit ? ` ${shown.quantity.unit}` : "";
+  const [from, to] = [plain(valueAt(shown, bin)), plain(valueAt(shown, bin + 1))];
+  if (shown.of === "answers" && shown.quantity.unit !== "%") {
+    if (bin === 0) return `at most ${to}${unit}`;
+    if (bin === shown.bins - 1) return `${from}${unit} or more`;
+  }
+  return `${from} to ${to}${unit}`;
+}
+
+function reading(shown, series, bin) {
+  const value = series.shown[bin];
+  if (shown.change) return shown.numbers ? signed(value) : `${signed(value)} points`;
+  const count = series.counts[bin].toLocaleString("en-US");
+  return shown.numbers ? count : `${plain(value, 2)} % (${count})`;
+}
+
+function medians(shown) {
+  return shown.series.map((series) => {
+    const unit = shown.quantity.unit ? ` ${shown.quantity.unit}` : "";
+    const of = (summary) => (summary[2] === null ? "—" : plain(shown.quantity.factor * summary[2]) + unit);
+    const was = shown.change ? `, was ${of(series.summaryBefore)}` : "";
+    return `${series.name} ${of(series.summary)}${was}`;
+  });
+}
+
+function aboutGrid(shown) {
+  const grid = shown.grid;
+  if (!grid || grid.size === undefined) return `Under ${shown.under} these weights are not rounded.`;
+  const share = `${plain(100 * grid.zeros)} % of the weights become zero`;
+  const trained = grid.trains ? " It trains the weights further: its grid fits other weights than those drawn." : "";
+  if (!grid.size) return `${shown.under} has several grids in this layer, which are not drawn: ${share}.${trained}`;
+  if (!grid.zero) return `The grid of ${shown.under} has ${plain(grid.size)} values, zero is not among them.${trained}`;
+  return (
+    `The grid of ${shown.under} has ${plain(grid.size)} values; zero takes in all weights from ` +
+    `${plain(grid.zero[0])} to ${plain(grid.zero[1])}: ${share}.${trained}`
+  );
+}
+
+// What is seen, in one sentence.
+function sentence(shown) {
+  const scale = shown.numbers ? `numbers of ${shown.of}` : `shares of ${shown.of}`;
+  if (shown.of === "weights") return `${capital(shown.quantity.name)}, ${shown.bins} bins, ${scale}: ${aboutGrid(shown)}`;
+  const what = shown.change ? `change against ${shown.first} in ${scale}` : scale;
+  const how = shown.series.length ? `medians ${medians(shown).join("; ")}` : "no group is chosen";
+  return `${capital(shown.quantity.name)} under ${shown.under}, ${shown.bins} bins, ${what}: ${how}.`;
+}
+
+const FLOWS = ["right → right", "right → wrong", "wrong → right", "wrong → other wrong", "wrong → same wrong"];
+
+function flowsOf(data, view) {
+  const known = (before, after) => data.flows[before]?.[after];
+  const between = (before, after, place) => {
+    if (before === after) {
+      const other = data.treatments.find((name) => name !== before);
+      const [kept, lost] = between(before, other, place);
+      return [kept + lost, 0, 0, 0];
+    }
+    const there = known(before, after);
+    if (there) return there[place];
+    const [kept, won, lost, others] = known(after, before)[place];
+    return [kept, lost, won, others];
+  };
+  return view.groups.map((place) => {
+    const group = data.groups[place];
+    const total = group.n * data.seeds;
+    const four = between(view.before, view.after, place);
+    return { ...group, total, parts: [...four, total - sum(four)] };
+  });
+}
+
+function flowSentence(view, flows) {
+  const said = flows.map(
+    ({ name, parts, total }) =>
+      `${name} ${parts[1].toLocaleString("en-US")} right → wrong and ${parts[2].toLocaleString("en-US")} ` +
+      `wrong → right of ${total.toLocaleString("en-US")}`,
+  );
+  return `Answers from ${view.before} to ${view.after}: ${said.join("; ") || "no group is chosen"}.`;
+}
+
+// ---------------------------------------------------------------- drawing
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function draw(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function html(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+function rounded(number) {
+  return Math.round(100 * number) / 100;
+}
+
+function polygon(corners) {
+  return `M${corners.map(([x, y]) => `${rounded(x)},${rounded(y)}`).join("L")}Z`;
+}
+
+function around(count, radius, turn = 0) {
+  return Array.from({ length: count }, (_, corner) => {
+    const angle = 2 * Math.PI * (corner / count + turn);
+    return [radius * Math.sin(angle), -radius * Math.cos(angle)];
+  });
+}
+
+// The marks of the figures, as paths about the origin.
+const MARKS = {
+  o: "M-4.5,0a4.5,4.5 0 1 0 9,0a4.5,4.5 0 1 0 -9,0Z",
+  s: polygon(around(4, 5.6, 1 / 8)),
+  "^": polygon(around(3, 5.6)),
+  D: polygon(around(4, 5.6)),
+  v: polygon(around(3, 5.6, 1 / 2)),
+  P: "M-1.7,-5h3.4v3.3h3.3v3.4h-3.3v3.3h-3.4v-3.3h-3.3v-3.4h3.3Z",
+  X: "M-5,-2.6L-2.6,-5L0,-2.4L2.6,-5L5,-2.6L2.4,0L5,2.6L2.6,5L0,2.4L-2.6,5L-5,2.6L-2.4,0Z",
+  h: polygon(around(6, 5.2)),
+};
+
+function mark(group, x, y) {
+  return draw("path", { d: MARKS[group.mark], fill: group.colour, transform: `translate(${rounded(x)},${rounded(y)})` });
+}
+
+function text(x, y, words, attributes = {}) {
+  return draw("text", { x: rounded(x), y: rounded(y), fill: "currentColor", ...attributes }, words);
+}
+
+function rule(x1, y1, x2, y2, attributes = {}) {
+  return draw("path", { d: `M${rounded(x1)},${rounded(y1)}L${rounded(x2)},${rounded(y2)}`, stroke: "currentColor", fill: "none", ...attributes });
+}
+
+// About as wide as the words will be; there is nothing to measure before they are drawn.
+function widthOf(words) {
+  return 6.6 * words.length;
+}
+
+// Labels with something before each, in as many lines as they need.
+function labelled(items, left, top, width) {
+  const drawn = draw("g");
+  let [x, y] = [left, top];
+  for (const { sign, words } of items) {
+    const wide = 14 + widthOf(words) + 12;
+    if (x > left && x + wide > left + width) [x, y] = [left, y + 16];
+    const piece = draw("g", { transform: `translate(${rounded(x)},${rounded(y)})` }, sign);
+    piece.append(text(12, 4, words));
+    drawn.append(piece);
+    x += wide;
+  }
+  return { drawn, bottom: y + 10 };
+}
+
+function whole(width, height, words) {
+  return draw("svg", {
+    xmlns: SVG, width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words,
+    "font-size": 12, "font-family": "system-ui, sans-serif",
+  });
+}
+
+const LEFT = 50, RIGHT = 12;
+
+function steps(values, x, y) {
+  return values.map((value, bin) => `L${rounded(x(bin))},${rounded(y(value))}L${rounded(x(bin + 1))},${rounded(y(value))}`).join("");
+}
+
+function histogram(shown, { width, overlay, legend = false }) {
+  const panels = overlay ? [shown.series] : shown.series.map((one) => [one]);
+  const single = panels.length < 2;
+  const high = single ? Math.min(260, Math.max(180, width * 0.45)) : 62;
+  const titled = !overlay && shown.of === "answers";
+  const above = titled ? 22 : 16;
+  const words = sentence(shown);
+  const heading = [];
+  let top = 6;
+  if (legend) {
+    heading.push(text(2, 16, `${capital(shown.quantity.name)} under ${shown.under}${shown.change ? `, change against ${shown.first}` : ""}`, { "font-weight": "bold", "font-size": 14 }));
+    top = 30;
+    if (overlay) {
+      const names = labelled(shown.series.map((one) => ({ sign: mark(one, 4, 0), words: one.name })), 2, top + 6, width);
+      heading.push(names.drawn);
+      top = names.bottom + 6;
+    }
+  }
+  const foot = top + Math.max(panels.length, 1) * (high + above);
+  const svg = whole(width, Math.round(foot + 40), words);
+  svg.append(...heading);
+  const x = (place) => LEFT + ((width - LEFT - RIGHT) * place) / shown.bins;
+  const across = (value) => x(((value - shown.low) / (shown.high - shown.low)) * shown.bins);
+  const all = shown.series.flatMap((one) => [...one.shown, ...(one.before && !shown.change ? one.before : [])]);
+  const most = Math.max(1e-9, ...all.map(Math.abs));
+  const unit = shown.numbers ? "" : shown.change ? "" : " %";
+  const count = Math.max(2, Math.floor((width - LEFT - RIGHT) / 85));
+  const marks = shown.quantity.log
+    ? logTicks(shown.low, shown.high, count)
+    : ticks(shown.low * shown.quantity.factor, shown.high * shown.quantity.factor, count).map((at) => at / shown.quantity.factor);
+  for (const at of marks) {
+    svg.append(rule(across(at), top + above - 4, across(at), foot, { opacity: 0.14 }));
+    const value = shown.quantity.factor * (shown.quantity.log ? 10 ** at : at);
+    svg.append(text(across(at), foot + 15, plain(Math.abs(value) < 1e-12 ? 0 : value), { "text-anchor": "middle" }));
+  }
+  const named = shown.quantity.unit ? `${shown.quantity.name}, ${shown.quantity.unit}` : shown.quantity.name;
+  svg.append(text(LEFT, foot + 33, named));
+  if (shown.quantity.zero && shown.of === "answers" && shown.boundary) {
+    const at = across(0);
+    svg.append(rule(at, top, at, foot, { "stroke-width": 1.4 }));
+    const side = titled ? foot + 33 : top + 8;
+    const anchor = titled ? width - RIGHT : at;
+    if (titled) svg.append(text(anchor, side, "left of the line: wrong", { "text-anchor": "end" }));
+    else {
+      svg.append(text(at - 5, side, "wrong", { "text-anchor": "end" }));
+      svg.append(text(at + 5, side, "right"));
+    }
+  }
+  if (shown.of === "weights") svg.append(...gridOf(shown, across, top + above, foot));
+  if (!panels.length) svg.append(text(LEFT + 8, top + high / 2, "No group is chosen."));
+  panels.forEach((group, row) => {
+    const end = top + (row + 1) * (high + above);
+    const middle = shown.change ? end - high / 2 : end;
+    const reach = shown.change ? high / 2 : high;
+    const y = (value) => middle - (reach * value) / most;
+    if (titled) {
+      svg.append(mark(group[0], LEFT + 6, end - high - 9), text(LEFT + 16, end - high - 5, group[0].name));
+    }
+    const levels = single ? ticks(shown.change ? -most : 0, most, 4) : shown.change ? [-most, 0, most] : [0, most];
+    levels.forEach((level, place) => {
+      const sized = single ? plain(level) : plain(level, 2);
+      svg.append(text(LEFT - 6, y(level) + 4, `${shown.change && level > 0 ? "+" : ""}${sized}${place === levels.length - 1 ? unit : ""}`, { "text-anchor": "end", opacity: 0.85 }));
+      svg.append(rule(LEFT, y(level), width - RIGHT, y(level), { opacity: level === 0 ? 0.8 : 0.14 }));
+    });
+    for (const one of group) {
+      const outline = steps(one.shown, x, y);
+      svg.append(
+        draw("path", { d: `M${LEFT},${rounded(middle)}${outline}L${width - RIGHT},${rounded(middle)}Z`, fill: one.colour, "fill-opacity": overlay ? 0.12 : 0.6 }),
+        draw("path", { d: `M${LEFT},${rounded(middle)}${outline}L${width - RIGHT},${rounded(middle)}`, stroke: one.colour, fill: "none", "stroke-width": overlay ? 2 : 1 }),
+      );
+      if (one.before && !shown.change && !overlay) {
+        svg.append(draw("path", { d: `M${LEFT},${rounded(middle)}${steps(one.before, x, y)}`, stroke: "currentColor", fill: "none", "stroke-dasharray": "3 2", opacity: 0.75 }));
+      }
+    }
+    if (overlay) {
+      for (const one of group) {
+        const peak = one.shown.reduce((best, value, bin) => (Math.abs(value) > Math.abs(one.shown[best]) ? bin : best), 0);
+        svg.append(mark(one, x(peak + 0.5), y(one.shown[peak])));
+      }
+    }
+  });
+  if (titled && shown.series[0]?.before && !shown.change) {
+    svg.append(rule(width - RIGHT - 12 - widthOf(shown.first), top + 8, width - RIGHT - 34 - widthOf(shown.first), top + 8, { "stroke-dasharray": "3 2", opacity: 0.75 }));
+    svg.append(text(width - RIGHT, top + 12, shown.first, { "text-anchor": "end" }));
+  }
+  return { svg, top, foot, x };
+}
+
+// The values of the grid as lines, and the bin of zero as a band.
+function gridOf(shown, across, top, foot) {
+  const grid = shown.grid;
+  if (!grid || !grid.zero) return [];
+  const [from, to] = grid.zero.map(across);
+  const band = draw("rect", { class: "fairq-zero-bin", x: rounded(Math.min(from, to - 2)), y: top, width: rounded(Math.max(2, to - from)), height: foot - top, fill: "#c4720e", opacity: 0.3 });
+  const lines = grid.values
+    .filter((value) => value >= shown.low && value <= shown.high)
+    .map((value) => rule(across(value), top, across(value), foot, { opacity: value === 0 ? 1 : 0.55, "stroke-dasharray": value === 0 ? "none" : "4 3" }));
+  const label = text((from + to) / 2, top - 5, `zero bin: ${plain(100 * grid.zeros)} %`, { "text-anchor": "middle" });
+  return [band, ...lines, label];
+}
+
+function ribbon(x1, y1, x2, y2, size, attributes) {
+  const middle = (x1 + x2) / 2;
+  const path =
+    `M${rounded(x1)},${rounded(y1)}C${middle},${rounded(y1)} ${middle},${rounded(y2)} ${rounded(x2)},${rounded(y2)}` +
+    `V${rounded(y2 + size)}C${middle},${rounded(y2 + size)} ${middle},${rounded(y1 + size)} ${rounded(x1)},${rounded(y1 + size)}Z`;
+  return draw("path", { d: path, ...attributes });
+}
+
+function flowLooks(colour) {
+  return [
+    { fill: colour, "fill-opacity": 0.25 },
+    { fill: colour, "fill-opacity": 0.95 },
+    { fill: "currentColor", "fill-opacity": 0.6 },
+    { fill: "currentColor", "fill-opacity": 0.32 },
+    { fill: "currentColor", "fill-opacity": 0.12 },
+  ];
+}
+
+function alluvial(view, flows, width) {
+  const side = 84, high = 60;
+  const svg = whole(width, 10, flowSentence(view, flows));
+  svg.append(text(side, 14, view.before, { "text-anchor": "middle", "font-weight": "bold" }));
+  svg.append(text(width - side, 14, view.after, { "text-anchor": "middle", "font-weight": "bold" }));
+  let top = 24;
+  if (!flows.length) svg.append(text(side, top + 20, "No group is chosen."));
+  for (const group of flows) {
+    const { total, parts } = group;
+    const percent = (part) => `${plain((100 * part) / (total || 1), 2)} %`;
+    const looks = flowLooks(group.colour);
+    svg.append(mark(group, 6, top + 9), text(16, top + 13, group.name, { "font-weight": "bold" }));
+    const items = [1, 2, 3].map((part) => ({
+      sign: draw("rect", { x: 0, y: -5, width: 9, height: 9, ...looks[part] }),
+      words: `${FLOWS[part]} ${parts[part].toLocaleString("en-US")} (${percent(parts[part])})`,
+    }));
+    const lines = labelled(items, 16, top + 26, width - 18);
+    svg.append(lines.drawn);
+    top = lines.bottom + 6;
+    const size = (part) => (high * part) / (total || 1);
+    const [kept, lost, won, other, same] = parts.map(size);
+    const [x1, x2] = [side, width - side];
+    const ends = [
+      [0, 0, kept],
+      [kept, kept + won, lost],
+      [kept + lost, kept, won],
+      [kept + lost + won, kept + won + lost, other],
+      [kept + lost + won + other, kept + won + lost + other, same],
+    ];
+    for (const part of [0, 4, 3, 2, 1]) {
+      const [left, right, thick] = ends[part];
+      if (parts[part]) svg.append(ribbon(x1, top + left, x2, top + right, Math.max(thick, 0.8), looks[part]));
+    }
+    for (const [x, right] of [[x1 - 5, kept + lost], [x2, kept + won]]) {
+      svg.append(draw("rect", { x, y: top, width: 5, height: rounded(right), fill: group.colour }));
+      svg.append(draw("rect", { x, y: rounded(top + right), width: 5, height: rounded(high - right), fill: "currentColor", "fill-opacity": 0.5 }));
+    }
+    const was = parts[0] + parts[1], now = parts[0] + parts[2];
+    for (const [x, anchor, right] of [[x1 - 9, "end", was], [x2 + 9, "start", now]]) {
+      svg.append(text(x, top + 11, `right ${percent(right)}`, { "text-anchor": anchor }));
+      svg.append(text(x, top + high - 2, `wrong ${percent(total - right)}`, { "text-anchor": anchor }));
+    }
+    top += high + 16;
+  }
+  const height = Math.round(Math.max(top, 60));
+  svg.setAttribute("height", height);
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  return svg;
+}
+
+// ---------------------------------------------------------------- tables, for eyes and for files
+
+function distributionRows(shown) {
+  const unit = shown.quantity.unit ? `, ${shown.quantity.unit}` : "";
+  const name = `${shown.quantity.name}${unit}`;
+  const exact = (value) => Number(value.toPrecision(6));
+  const heads = [shown.of === "weights" ? "layer" : "group", "treatment", `${name}: from`, `${name}: to`, "count", "percent"];
+  if (shown.of === "answers") heads.push(`count ${shown.first}`, `percent ${shown.first}`);
+  const rows = shown.series.flatMap((one) =>
+    one.counts.map((count, bin) => {
+      const row = [one.name, shown.of === "weights" ? "before rounding" : shown.under, exact(valueAt(shown, bin)), exact(valueAt(shown, bin + 1)), count, exact((100 * count) / (one.total || 1))];
+      if (shown.of === "answers") {
+        const before = one.originals[bin];
+        row.push(before, exact((100 * before) / (sum(one.originals) || 1)));
+      }
+      return row;
+    }),
+  );
+  return [heads, ...rows];
+}
+
+function flowRows(view, flows) {
+  const heads = ["group", "from", "to", "answers", ...FLOWS];
+  return [heads, ...flows.map((one) => [one.name, view.before, view.after, one.total, ...one.parts])];
+}
+
+function table(caption, rows) {
+  const [heads, ...body] = rows;
+  const said = (value) => (typeof value === "number" ? plain(value) : value);
+  return html(
+    "div",
+    { class: "fairq-scrolled", tabindex: 0, role: "group", "aria-label": caption },
+    html(
+      "table",
+      {},
+      html("caption", {}, caption),
+      html("thead", {}, html("tr", {}, ...heads.map((head) => html("th", { scope: "col" }, head)))),
+      html("tbody", {}, ...body.map(([first, ...rest]) => html("tr", {}, html("th", { scope: "row" }, first), ...rest.map((value) => html("td", {}, said(value)))))),
+    ),
+  );
+}
+
+function summaryTable(data, view, shown) {
+  if (shown.of === "weights") {
+    const own = data.weights.grids[view.treatment];
+    const rows = data.weights.layers.map((layer, place) => {
+      const grid = own ? own.layers[place] : {};
+      return [layer.name, layer.reach, grid.size || "—", grid.zero ? `${plain(grid.zero[0])} to ${plain(grid.zero[1])}` : "—", grid.zeros === undefined ? "—" : `${plain(100 * grid.zeros)} %`];
+    });
+    return table(`Layers under ${view.treatment}`, [["layer", "largest weight", "values of the grid", "zero bin", "weights at zero"], ...rows]);
+  }
+  const { quantity } = shown;
+  const unit = quantity.unit ? `, ${quantity.unit}` : "";
+  const cells = (summary) => summary.map((value) => (value === null ? "—" : plain(quantity.factor * value)));
+  const rows = shown.series.flatMap((one) => [
+    ...(shown.under === shown.first ? [] : [[one.name, one.n, shown.first, ...cells(one.summaryBefore)]]),
+    [one.name, one.n, shown.under, ...cells(one.summary)],
+  ]);
+  const heads = ["group", "images", "treatment", quantity.mean, "lower quartile", "median", "upper quartile"];
+  return table(`${capital(quantity.name)}${unit} of each group, over all seeds`, [heads, ...rows]);
+}
+
+// ---------------------------------------------------------------- files and links
+
+function save(name, blob) {
+  const link = html("a", { href: URL.createObjectURL(blob), download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+// A file goes onto paper and slides: dark ink on white, whatever the page looks like.
+function onPaper(svg) {
+  const copy = svg.cloneNode(true);
+  copy.setAttribute("style", "color:#1a1a1a;background:#ffffff");
+  copy.prepend(draw("rect", { width: "100%", height: "100%", fill: "#ffffff" }));
+  return new XMLSerializer().serializeToString(copy);
+}
+
+function asPng(svg) {
+  return new Promise((done, failed) => {
+    const image = new Image();
+    image.onload = () => {
+      const canvas = html("canvas", { width: 2 * svg.getAttribute("width"), height: 2 * svg.getAttribute("height") });
+      const pen = canvas.getContext("2d");
+      pen.scale(2, 2);
+      pen.drawImage(image, 0, 0);
+      canvas.toBlob((blob) => (blob ? done(blob) : failed(new Error("empty"))), "image/png");
+    };
+    image.onerror = () => failed(new Error("not drawn"));
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(onPaper(svg))}`;
+  });
+}
+
+function fileName(...words) {
+  return words.join("-").replace(/[^\w.-]+/g, "-").slice(0, 80);
+}
+
+// ---------------------------------------------------------------- the widget
+
+function render({ model, el }) {
+  el.classList.add("fairq-explorer");
+  const data = () => model.get("data");
+  const here = [...document.querySelectorAll('.fairq-widget[data-kind="explorer"]')].indexOf(el.closest(".fairq-widget"));
+  let view = viewOf(data(), model.get("view") || {});
+  let bin = null;
+  let shown, placed;
+
+  const status = html("p", { role: "status", class: "fairq-status" });
+  const say = (words) => {
+    status.textContent = words;
+  };
+  const change = (part) => {
+    view = viewOf(data(), { ...view, ...part });
+    model.set("view", view);
+    model.save_changes();
+  };
+
+  // -- controls
+  const select = (name, words) => {
+    const control = html("select", { "data-control": name, onchange: () => change({ [name]: control.value }) });
+    return { control, label: html("label", {}, html("span", {}, words), control) };
+  };
+  const tick = (name, words) => {
+    const control = html("input", { type: "checkbox", "data-control": name, onchange: () => change({ [name]: control.checked }) });
+    const said = html("span", {}, words);
+    return { control, said, label: html("label", { class: "fairq-tick" }, control, said) };
+  };
+  const slider = (name, words, heard) => {
+    const said = html("output");
+    const control = html("input", { type: "range", min: 0, step: 1, "data-control": name, oninput: () => heard(Number(control.value)) });
+    return { control, said, label: html("label", {}, html("span", {}, words, " ", said), control) };
+  };
+  const quantity = select("quantity", "Show");
+  const layer = select("layer", "Layer");
+  const treatment = slider("treatment", "Treatment:", (place) => change({ treatment: data().treatments[place] }));
+  const bins = slider("bins", "Bins:", (place) => change({ bins: bins.choices[place] }));
+  const overlay = tick("overlay", "all groups in one panel");
+  const difference = tick("change", "");
+  const numbers = tick("numbers", "numbers instead of shares");
+  const groups = html("fieldset", { class: "fairq-groups" });
+  const boxes = data().groups.map((group, place) => {
+    const control = html("input", {
+      type: "checkbox", "data-control": `group-${place}`,
+      onchange: () => change({ groups: view.groups.includes(place) ? view.groups.filter((one) => one !== place) : [...view.groups, place] }),
+    });
+    const sign = draw("svg", { width: 14, height: 14, viewBox: "-7 -7 14 14", "aria-hidden": "true" }, mark(group, 0, 0));
+    const read = html("span", { class: "fairq-read" });
+    const about = html("span", {}, group.name, html("small", {}, ` ${group.n.toLocaleString("en-US")} images`));
+    return { control, read, label: html("label", { class: "fairq-tick" }, control, sign, about, read) };
+  });
+  groups.append(html("legend", {}, "Groups"), ...boxes.map((box) => box.label));
+
+  const canvas = html("div", { class: "fairq-canvas" });
+  const scrub = html("input", {
+    type: "range", min: 0, step: 1, class: "fairq-scrub", "data-control": "bin", "aria-label": "Read a bin",
+    oninput: () => point(Number(scrub.value)),
+  });
+  const note = html("p", { class: "fairq-note" });
+  const numbersTable = html("div");
+  const buttons = (make, words, rows) => {
+    const failed = () => say("The picture could not be made; take the SVG instead.");
+    return ["PNG", "SVG", "CSV"].map((kind) =>
+      html("button", {
+        type: "button", "data-control": `${words()[0]}-${kind.toLowerCase()}`,
+        onclick: () => {
+          const name = `${fileName(...words())}.${kind.toLowerCase()}`;
+          say(`${kind} of what is shown: ${name}.`);
+          if (kind === "CSV") save(name, new Blob(["\ufeff", csv(rows())], { type: "text/csv" }));
+          else if (kind === "SVG") save(name, new Blob([onPaper(make())], { type: "image/svg+xml" }));
+          else asPng(make()).then((blob) => save(name, blob), failed);
+        },
+      }, kind),
+    );
+  };
+  const address = html("input", { type: "text", readonly: "", class: "fairq-address", "aria-label": "Link to this view", hidden: "" });
+  const link = html("button", {
+    type: "button", "data-control": "link",
+    onclick: async () => {
+      address.value = location.href.split("#")[0] + toFragment(view, here);
+      address.hidden = false;
+      address.select();
+      try {
+        await navigator.clipboard.writeText(address.value);
+        say("A link to this view is copied.");
+      } catch {
+        say("Here is a link to this view: copy it from the field.");
+      }
+    },
+  }, "Copy link to this view");
+
+  const wish = html("input", { type: "text", size: 14, placeholder: "int5", maxlength: 80, "data-control": "wish", "aria-label": "Another treatment, by its name or width" });
+  const ask = html("form", {
+    class: "fairq-ask",
+    onsubmit: (event) => {
+      event.preventDefault();
+      const wanted = wish.value.trim();
+      if (!wanted) return;
+      say(`${wanted} is asked for.`);
+      model.send({ wanted });
+    },
+  }, html("span", {}, "Another treatment:"), wish, html("button", { type: "submit", "data-control": "ask" }, "Compute"));
+
+  const before = select("before", "From");
+  const after = select("after", "To");
+  const flowCanvas = html("div", { class: "fairq-canvas" });
+  const flowTable = html("div");
+  const plotted = html("div", { class: "fairq-plot" }, canvas, scrub);
+
+  el.append(
+    html("p", { class: "fairq-extent" }),
+    html("div", { class: "fairq-controls" }, quantity.label, layer.label, treatment.label, bins.label),
+    html("div", { class: "fairq-ticks" }, overlay.label, difference.label, numbers.label),
+    groups,
+    plotted,
+    note,
+    status,
+    html("div", { class: "fairq-buttons" }, link, ...buttons(
+      () => histogram(shownOf(data(), view), { width: 760, overlay: view.overlay, legend: true }).svg,
+      () => ["spread", view.quantity, view.treatment],
+      () => distributionRows(shownOf(data(), view)),
+    )),
+    address,
+    ask,
+    html("details", {}, html("summary", {}, "These numbers as a table"), numbersTable),
+  );
+  const flowPart = html(
+    "section",
+    { "aria-label": "Who flipped", class: "fairq-flows" },
+    html("p", { class: "fairq-heading" }, "Who flipped"),
+    html("p", { class: "fairq-note" }, "What becomes of each answer from one treatment to another: the right ones on top, the wrong ones below."),
+    html("div", { class: "fairq-controls" }, before.label, after.label),
+    flowCanvas,
+    html("div", { class: "fairq-buttons" }, ...buttons(
+      () => alluvial(view, flowsOf(data(), view), 760),
+      () => ["flow", view.before, view.after],
+      () => flowRows(view, flowsOf(data(), view)),
+    )),
+    html("details", {}, html("summary", {}, "These flows as a table"), flowTable),
+  );
+  if (Object.keys(data().flows).length || model.get("asks")) el.append(flowPart);
+
+  // -- keeping what is seen up to date
+  const options = (control, pairs) => {
+    const known = JSON.stringify(pairs);
+    if (control.dataset.known === known) return;
+    control.dataset.known = known;
+    control.replaceChildren(...pairs.map(([value, words]) => html("option", { value }, words)));
+  };
+  const set = (one, most, place, words) => {
+    one.control.max = most;
+    one.control.value = place;
+    one.said.textContent = words;
+    one.control.setAttribute("aria-valuetext", words);
+  };
+
+  function refresh() {
+    const all = data();
+    const weights = view.quantity === WEIGHTS;
+    shown = shownOf(all, view);
+    options(quantity.control, quantities(all));
+    options(layer.control, all.weights ? all.weights.layers.map(({ name }) => [name, name]) : []);
+    for (const one of [before, after]) options(one.control, all.treatments.map((name) => [name, name]));
+    quantity.control.value = view.quantity;
+    layer.control.value = view.layer;
+    before.control.value = view.before;
+    after.control.value = view.after;
+    set(treatment, all.treatments.length - 1, all.treatments.indexOf(view.treatment), view.treatment);
+    bins.choices = choicesOfBins(shown.quantity);
+    set(bins, bins.choices.length - 1, bins.choices.indexOf(shown.bins), String(shown.bins));
+    overlay.control.checked = view.overlay;
+    difference.control.checked = view.change;
+    difference.said.textContent = `change against ${all.treatments[0]}`;
+    numbers.control.checked = view.numbers;
+    layer.label.hidden = !weights;
+    for (const one of [overlay.label, difference.label]) one.hidden = weights;
+    groups.hidden = weights;
+    boxes.forEach((box, place) => {
+      box.control.checked = view.groups.includes(place);
+    });
+    const images = sum(all.groups.map((group) => group.n)).toLocaleString("en-US");
+    const networks = all.seeds === 1 ? "1 network" : `${all.seeds} networks (seeds), counted together`;
+    el.querySelector(".fairq-extent").textContent = `${all.about ? `${capital(all.about)}: ` : ""}${networks}, ${images} test images.`;
+    const which = all.weights && all.weights.seed !== null ? ` Weights are those of the network of seed ${all.weights.seed}.` : "";
+    note.textContent = weights
+      ? `${aboutGrid(shown)}${which}`
+      : shown.quantity.unit === "%" ? "" : "What lies beyond an end of the axis is counted in the last bin before it.";
+    note.hidden = !note.textContent;
+    scrub.max = shown.bins - 1;
+    if (bin !== null) bin = Math.min(bin, shown.bins - 1);
+    ask.hidden = !(model.get("live") && model.get("asks"));
+    numbersTable.replaceChildren(summaryTable(all, view, shown));
+    paint();
+  }
+
+  function paint() {
+    const width = Math.max(280, Math.floor(el.clientWidth || 600));
+    placed = histogram(shown, { width, overlay: view.overlay || shown.of === "weights" });
+    placed.cursor = draw("rect", { y: placed.top, height: placed.foot - placed.top, fill: "currentColor", opacity: 0.18, visibility: "hidden" });
+    placed.svg.append(placed.cursor);
+    canvas.replaceChildren(placed.svg);
+    const flowing = data().treatments.length > 1 && Object.keys(data().flows).length;
+    flowPart.hidden = !flowing;
+    if (flowing) {
+      const flows = flowsOf(data(), view);
+      flowCanvas.replaceChildren(alluvial(view, flows, width));
+      flowTable.replaceChildren(table(`Answers from ${view.before} to ${view.after}`, flowRows(view, flows)));
+    }
+    showBin();
+  }
+
+  function showBin() {
+    placed.cursor.setAttribute("visibility", bin === null ? "hidden" : "visible");
+    for (const box of boxes) box.read.textContent = "";
+    if (bin === null) {
+      scrub.value = Math.floor(shown.bins / 2);
+      scrub.setAttribute("aria-valuetext", binName(shown, Number(scrub.value)));
+      return;
+    }
+    placed.cursor.setAttribute("x", rounded(placed.x(bin)));
+    placed.cursor.setAttribute("width", rounded(placed.x(bin + 1) - placed.x(bin)));
+    scrub.value = bin;
+    scrub.setAttribute("aria-valuetext", binName(shown, bin));
+    if (shown.of === "answers") {
+      view.groups.forEach((place, row) => {
+        boxes[place].read.textContent = reading(shown, shown.series[row], bin);
+      });
+    }
+  }
+
+  function point(place) {
+    bin = Math.max(0, Math.min(place, shown.bins - 1));
+    showBin();
+    const values = shown.series.map((one) => (shown.of === "weights" ? reading(shown, one, bin) : `${one.name} ${reading(shown, one, bin)}`));
+    say(`${capital(shown.quantity.name)} ${binName(shown, bin)}: ${values.join("; ") || "no group is chosen"}.`);
+  }
+
+  function pointed(event) {
+    const box = canvas.getBoundingClientRect();
+    const at = (event.clientX - box.left - LEFT) / (placed.x(shown.bins) - LEFT);
+    if (at >= 0 && at < 1) {
+      const place = Math.floor(at * shown.bins);
+      if (place !== bin) point(place);
+    }
+  }
+  canvas.addEventListener("pointermove", pointed);
+  canvas.addEventListener("pointerdown", pointed);
+  canvas.addEventListener("click", () => scrub.focus({ preventScroll: true }));
+  scrub.addEventListener("focus", () => {
+    if (bin === null) point(Number(scrub.value));
+  });
+  plotted.addEventListener("keydown", (event) => {
+    const from = Number(scrub.value);
+    const to = {
+      ArrowLeft: from - 1, ArrowDown: from - 1, ArrowRight: from + 1, ArrowUp: from + 1,
+      PageDown: from - 5, PageUp: from + 5, Home: 0, End: shown.bins - 1,
+    }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    point(to);
+  });
+
+  let seen = JSON.stringify(view);
+  const viewChanged = () => {
+    const old = JSON.parse(seen);
+    view = viewOf(data(), model.get("view") || {});
+    seen = JSON.stringify(view);
+    refresh();
+    const flowOnly = ["before", "after"].some((name) => old[name] !== view[name]);
+    say(flowOnly ? flowSentence(view, flowsOf(data(), view)) : sentence(shown));
+  };
+  const dataChanged = () => {
+    view = viewOf(data(), view);
+    refresh();
+  };
+  const busyChanged = () => {
+    if (model.get("busy")) say(`${model.get("busy")} …`);
+  };
+  const answered = () => {
+    if (model.get("answer")) say(model.get("answer"));
+  };
+  const heard = { "change:view": viewChanged, "change:data": dataChanged, "change:asks": refresh, "change:busy": busyChanged, "change:answer": answered };
+  for (const [event, hears] of Object.entries(heard)) model.on(event, hears);
+
+  const restore = () => {
+    const wished = fromFragment(location.hash, here);
+    if (!wished) return;
+    change(wished);
+    el.scrollIntoView({ block: "start" });
+  };
+  window.addEventListener("hashchange", restore);
+  refresh();
+  restore();
+  say(sentence(shown));
+
+  let width = el.clientWidth;
+  const watch = new ResizeObserver(() => {
+    if (el.clientWidth && el.clientWidth !== width) {
+      width = el.clientWidth;
+      paint();
+    }
+  });
+  watch.observe(el);
+  return () => {
+    watch.disconnect();
+    window.removeEventListener("hashchange", restore);
+    for (const [event, hears] of Object.entries(heard)) model.off(event, hears);
+  };
+}
+
+export default { render };

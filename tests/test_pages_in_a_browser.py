@@ -1,0 +1,79 @@
+"""The built book in a real browser, from a file server, with no way out."""
+
+import functools
+import http.server
+import shutil
+import threading
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from tests.test_book import listed, pages_of
+
+PAGES = sorted(listed())
+SEEN = {"light": 1440, "dark": 390}  # how wide, in which scheme
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        pytest.skip(f"no browser: expected one of {', '.join(names)} on the PATH")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(built):
+    handler = functools.partial(Quiet, directory=str(pages_of(built)))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module", params=SEEN)
+def reader(request, browser, address):
+    """Somebody at a desk in the light, and somebody with a phone in the dark; nothing else answers them."""
+    context = browser.new_context(
+        viewport={"width": SEEN[request.param], "height": 900}, color_scheme=request.param
+    )
+    context.route("**/*", lambda route: (route.continue_ if _own(route, address) else route.abort)())
+    yield context
+    context.close()
+
+
+def _own(route, address):
+    return route.request.url.startswith((address, "data:", "blob:"))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_quiet_fits_and_is_accessible(reader, address, name):
+    page = reader.new_page()
+    errors, fetched = [], []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: fetched.append(request.url))
+    page.goto(f"{address}/{name}.html", wait_until="networkidle")
+    assert errors == []
+    assert [url for url in fetched if not url.startswith((address, "data:", "blob:"))] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    serious = [
+        (own["id"], [node["html"][:120] for node in own["nodes"][:3]])
+        for own in found
+        if own["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    page.close()
