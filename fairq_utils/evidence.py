@@ -127,7 +127,9 @@ def declared(file: Path) -> dict[str, Setting]:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
+    """Predictions of so many treatments, of the networks of all seeds or of some."""
+
     treatments: Sequence[Treatment | Ablation]
     each: int = 0
     split: str = "test"
@@ -138,32 +140,32 @@ class _Asked:
         return not self.seeds or study.seed in setting.seeds[: self.seeds]
 
 
-def _asked(setting: Setting) -> dict[str, _Asked]:
+def asked(setting: Setting) -> dict[str, Asked]:
     """The predictions that a setting asks for, under the names that the tables know them by."""
     narrow = studies.treatments(setting.bit_widths, "bn")[1:][-_STATISTICS:]
-    asked = {
-        "rounded": _Asked(setting.rounded),
-        "grids": _Asked(_at(setting.bit_widths, setting.grids)),
-        "statistics": _Asked(narrow),
-        "controls": _Asked([Treatment.parse(name) for name in setting.controls]),
-        "also": _Asked([Treatment.parse(name) for name in setting.also]),
+    found = {
+        "rounded": Asked(setting.rounded),
+        "grids": Asked(_at(setting.bit_widths, setting.grids)),
+        "statistics": Asked(narrow),
+        "controls": Asked([Treatment.parse(name) for name in setting.controls]),
+        "also": Asked([Treatment.parse(name) for name in setting.also]),
     }
     if setting.repair:
         widths = [*setting.repair, *setting.repair_few]
         few = _at(setting.repair_few, ["ends8-qat", "ends8-qat-weighted", "fairqat"])
         arms = list(dict.fromkeys([*studies.repair_arms(setting.repair), *few]))
         first = [*_at(setting.repair[:1], ["ends8"]), *studies.repair_arms(setting.repair[:1])]
-        asked["arms"] = _Asked([*_at(widths, ["ends8"]), *arms])
-        asked["validation"] = _Asked(arms, split="validation")
-        asked["learned"] = _Asked(first, split="train", each=setting.images_each)
+        found["arms"] = Asked([*_at(widths, ["ends8"]), *arms])
+        found["validation"] = Asked(arms, split="validation")
+        found["learned"] = Asked(first, split="train", each=setting.images_each)
     if setting.take_apart:
         apart = Treatment(setting.take_apart)
         tried = [*ablations.halves(apart), *ablations.controls(apart), *ablations.other_grids(apart)]
         # The names of layers are those of any network of the architecture.
         by_layer = ablations.by_layer(apart, build("resnet18", classes=2, image_size=setting.image_size))
-        asked["tried"] = _Asked([FP32, *tried], each=setting.images_each)
-        asked["by_layer"] = _Asked(by_layer, each=setting.images_each_layer, seeds=setting.seeds_by_layer)
-    return asked
+        found["tried"] = Asked([FP32, *tried], each=setting.images_each)
+        found["by_layer"] = Asked(by_layer, each=setting.images_each_layer, seeds=setting.seeds_by_layer)
+    return found
 
 
 def _at(widths: Sequence[int], words: Sequence[str]) -> list[Treatment]:
@@ -194,7 +196,7 @@ def wanted(chosen: Sequence[tuple[Setting, Sequence[Study]]]) -> list[Wanted]:
 def _wanted_of_one(setting: Setting, study: Study) -> list[Wanted]:
     found = [
         Wanted(study=study, treatments=own.treatments, each=own.each, split=own.split)
-        for own in _asked(setting).values()
+        for own in asked(setting).values()
         if own.treatments and own.asks(study, setting)
     ]
     if surveyed := _surveyed(setting):
@@ -210,11 +212,11 @@ Got = dict[str, list[Prediction]]
 def gathered(setting: Setting, chosen: Sequence[Study], *, store: Store | None = None) -> Got:
     """The predictions that the tables are made of, by name; what is missing is made."""
     found = {}
-    for name, asked in _asked(setting).items():
-        own = [study for study in chosen if asked.asks(study, setting)]
-        if asked.treatments and own:
+    for name, one in asked(setting).items():
+        own = [study for study in chosen if one.asks(study, setting)]
+        if one.treatments and own:
             found[name] = studies.predictions(
-                own, asked.treatments, each=asked.each, split=asked.split, store=store
+                own, one.treatments, each=one.each, split=one.split, store=store
             )
     return found
 

@@ -217,6 +217,30 @@ def test_every_table_that_is_made_can_be_read_back(book, git, monkeypatch, swept
     )
 
 
+def test_two_runs_of_one_seed_in_stores_of_their_own_give_the_same_tables(tmp_path, git):
+    small = Setting(
+        name="small",
+        title="Small",
+        seeds=[3],
+        bit_widths=[8, 3],
+        train_images=60,
+        test_images=60,
+        epochs=1,
+        tuning_epochs=1,
+        repair=[3],
+        images_each=5,
+        images_per_group=3,
+    )
+    runs = []
+    for place in ("one", "other"):
+        paths = results.keep(
+            small, small.studies(), tmp_path / place, store=Store(tmp_path / f"store-{place}")
+        )
+        runs.append({path.name: path.read_bytes() for path in paths if path.suffix == ".csv"})
+    assert len(runs[0]) > 20
+    assert runs[0] == runs[1]
+
+
 def test_the_record_names_every_table_the_code_and_the_commands(book, keep):
     written = keep()
     own = book / "book" / "results" / "toy"

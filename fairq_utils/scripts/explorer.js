@@ -59,7 +59,7 @@ function ticks(low, high, count) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((one) => one * power).find((one) => one >= rough * 0.999);
   const found = [];
-  for (let place = Math.ceil(low / step - 1e-9); place * step <= high + step * 1e-9; place++) found.push(place * step);
+  for (let place = Math.ceil(low / step - 1e-9); place * step <= high + step * 1e-9; place++) found.push(place * step || 0);
   return found;
 }
 
@@ -121,11 +121,13 @@ function viewOf(data, wish) {
   };
 }
 
-function toFragment(view, place) {
+function toFragment(data, view, place) {
   const said = { ...view, groups: view.groups.join(".") || "none" };
-  for (const [key, value] of Object.entries(said)) {
-    if (value === false || value === "") delete said[key];
-    if (value === true) said[key] = 1;
+  if (view.groups.length === data.groups.length) delete said.groups;
+  if (view.quantity !== WEIGHTS) delete said.layer;
+  for (const key of ["overlay", "change", "numbers"]) {
+    if (said[key]) said[key] = 1;
+    else delete said[key];
   }
   if (place > 0) said.widget = place + 1;
   return `#explorer=${new URLSearchParams(said)}`;
@@ -244,14 +246,14 @@ function medians(shown) {
 
 function aboutGrid(shown) {
   const grid = shown.grid;
-  if (!grid || grid.size === undefined) return `Under ${shown.under} these weights are not rounded.`;
+  if (!grid || grid.size === undefined) return `under ${shown.under} these weights are not rounded.`;
   const share = `${plain(100 * grid.zeros)} % of the weights become zero`;
-  const trained = grid.trains ? " It trains the weights further: its grid fits other weights than those drawn." : "";
-  if (!grid.size) return `${shown.under} has several grids in this layer, which are not drawn: ${share}.${trained}`;
-  if (!grid.zero) return `The grid of ${shown.under} has ${plain(grid.size)} values, zero is not among them.${trained}`;
+  const trained = grid.trains ? " (it trains the weights further: its grid fits others than those drawn)" : "";
+  if (!grid.size) return `${shown.under} has several grids in this layer, which are not drawn: ${share}${trained}.`;
+  if (!grid.zero) return `the grid of ${shown.under} has ${plain(grid.size)} values, zero is not among them${trained}.`;
   return (
-    `The grid of ${shown.under} has ${plain(grid.size)} values; zero takes in all weights from ` +
-    `${plain(grid.zero[0])} to ${plain(grid.zero[1])}: ${share}.${trained}`
+    `the grid of ${shown.under} has ${plain(grid.size)} values; zero takes in all weights from ` +
+    `${plain(grid.zero[0])} to ${plain(grid.zero[1])}: ${share}${trained}.`
   );
 }
 
@@ -358,7 +360,7 @@ function rule(x1, y1, x2, y2, attributes = {}) {
 
 // About as wide as the words will be; there is nothing to measure before they are drawn.
 function widthOf(words) {
-  return 6.6 * words.length;
+  return 7.4 * words.length;
 }
 
 // Labels with something before each, in as many lines as they need.
@@ -366,10 +368,10 @@ function labelled(items, left, top, width) {
   const drawn = draw("g");
   let [x, y] = [left, top];
   for (const { sign, words } of items) {
-    const wide = 14 + widthOf(words) + 12;
+    const wide = 14 + widthOf(words) + 6;
     if (x > left && x + wide > left + width) [x, y] = [left, y + 16];
     const piece = draw("g", { transform: `translate(${rounded(x)},${rounded(y)})` }, sign);
-    piece.append(text(12, 4, words));
+    piece.append(text(14, 4, words));
     drawn.append(piece);
     x += wide;
   }
@@ -383,7 +385,7 @@ function whole(width, height, words) {
   });
 }
 
-const LEFT = 50, RIGHT = 12;
+const LEFT = 50, RIGHT = 12, GAP = 14;
 
 function steps(values, x, y) {
   return values.map((value, bin) => `L${rounded(x(bin))},${rounded(y(value))}L${rounded(x(bin + 1))},${rounded(y(value))}`).join("");
@@ -412,10 +414,10 @@ function histogram(shown, { width, overlay, legend = false }) {
   svg.append(...heading);
   const x = (place) => LEFT + ((width - LEFT - RIGHT) * place) / shown.bins;
   const across = (value) => x(((value - shown.low) / (shown.high - shown.low)) * shown.bins);
-  const all = shown.series.flatMap((one) => [...one.shown, ...(one.before && !shown.change ? one.before : [])]);
+  const all = shown.series.flatMap((one) => [...one.shown, ...(one.before && !shown.change && !overlay ? one.before : [])]);
   const most = Math.max(1e-9, ...all.map(Math.abs));
   const unit = shown.numbers ? "" : shown.change ? "" : " %";
-  const count = Math.max(2, Math.floor((width - LEFT - RIGHT) / 85));
+  const count = Math.max(3, Math.floor((width - LEFT - RIGHT) / 70));
   const marks = shown.quantity.log
     ? logTicks(shown.low, shown.high, count)
     : ticks(shown.low * shown.quantity.factor, shown.high * shown.quantity.factor, count).map((at) => at / shown.quantity.factor);
@@ -425,8 +427,8 @@ function histogram(shown, { width, overlay, legend = false }) {
     svg.append(text(across(at), foot + 15, plain(Math.abs(value) < 1e-12 ? 0 : value), { "text-anchor": "middle" }));
   }
   const named = shown.quantity.unit ? `${shown.quantity.name}, ${shown.quantity.unit}` : shown.quantity.name;
-  svg.append(text(LEFT, foot + 33, named));
-  if (shown.quantity.zero && shown.of === "answers" && shown.boundary) {
+  svg.append(text(LEFT, foot + 33, shown.change && !shown.numbers ? `${named}; heights in points` : named));
+  if (shown.boundary && shown.low < 0 && shown.high > 0) {
     const at = across(0);
     svg.append(rule(at, top, at, foot, { "stroke-width": 1.4 }));
     const side = titled ? foot + 33 : top + 8;
@@ -463,7 +465,7 @@ function histogram(shown, { width, overlay, legend = false }) {
         svg.append(draw("path", { d: `M${LEFT},${rounded(middle)}${steps(one.before, x, y)}`, stroke: "currentColor", fill: "none", "stroke-dasharray": "3 2", opacity: 0.75 }));
       }
     }
-    if (overlay) {
+    if (overlay && shown.of === "answers") {
       for (const one of group) {
         const peak = one.shown.reduce((best, value, bin) => (Math.abs(value) > Math.abs(one.shown[best]) ? bin : best), 0);
         svg.append(mark(one, x(peak + 0.5), y(one.shown[peak])));
@@ -509,7 +511,7 @@ function flowLooks(colour) {
 }
 
 function alluvial(view, flows, width) {
-  const side = 84, high = 60;
+  const side = 92, high = 76;
   const svg = whole(width, 10, flowSentence(view, flows));
   svg.append(text(side, 14, view.before, { "text-anchor": "middle", "font-weight": "bold" }));
   svg.append(text(width - side, 14, view.after, { "text-anchor": "middle", "font-weight": "bold" }));
@@ -527,23 +529,24 @@ function alluvial(view, flows, width) {
     const lines = labelled(items, 16, top + 26, width - 18);
     svg.append(lines.drawn);
     top = lines.bottom + 6;
-    const size = (part) => (high * part) / (total || 1);
+    const size = (part) => ((high - GAP) * part) / (total || 1);
     const [kept, lost, won, other, same] = parts.map(size);
     const [x1, x2] = [side, width - side];
     const ends = [
       [0, 0, kept],
-      [kept, kept + won, lost],
-      [kept + lost, kept, won],
-      [kept + lost + won, kept + won + lost, other],
-      [kept + lost + won + other, kept + won + lost + other, same],
+      [kept, GAP + kept + won, lost],
+      [GAP + kept + lost, kept, won],
+      [GAP + kept + lost + won, GAP + kept + won + lost, other],
+      [GAP + kept + lost + won + other, GAP + kept + won + lost + other, same],
     ];
-    for (const part of [0, 4, 3, 2, 1]) {
+    // The thin ones last, or the thick ones would hide them.
+    for (const part of [0, 1, 2, 3, 4].sort((one, two) => parts[two] - parts[one])) {
       const [left, right, thick] = ends[part];
       if (parts[part]) svg.append(ribbon(x1, top + left, x2, top + right, Math.max(thick, 0.8), looks[part]));
     }
     for (const [x, right] of [[x1 - 5, kept + lost], [x2, kept + won]]) {
       svg.append(draw("rect", { x, y: top, width: 5, height: rounded(right), fill: group.colour }));
-      svg.append(draw("rect", { x, y: rounded(top + right), width: 5, height: rounded(high - right), fill: "currentColor", "fill-opacity": 0.5 }));
+      svg.append(draw("rect", { x, y: rounded(top + right + GAP), width: 5, height: rounded(high - GAP - right), fill: "currentColor", "fill-opacity": 0.5 }));
     }
     const was = parts[0] + parts[1], now = parts[0] + parts[2];
     for (const [x, anchor, right] of [[x1 - 9, "end", was], [x2 + 9, "start", now]]) {
@@ -665,7 +668,7 @@ function render({ model, el }) {
   const here = [...document.querySelectorAll('.fairq-widget[data-kind="explorer"]')].indexOf(el.closest(".fairq-widget"));
   let view = viewOf(data(), model.get("view") || {});
   let bin = null;
-  let shown, placed;
+  let shown, placed, read;
 
   const status = html("p", { role: "status", class: "fairq-status" });
   const say = (words) => {
@@ -707,10 +710,10 @@ function render({ model, el }) {
     });
     const sign = draw("svg", { width: 14, height: 14, viewBox: "-7 -7 14 14", "aria-hidden": "true" }, mark(group, 0, 0));
     const read = html("span", { class: "fairq-read" });
-    const about = html("span", {}, group.name, html("small", {}, ` ${group.n.toLocaleString("en-US")} images`));
+    const about = html("span", {}, group.name, html("small", {}, ` ${group.n.toLocaleString("en-US")}`));
     return { control, read, label: html("label", { class: "fairq-tick" }, control, sign, about, read) };
   });
-  groups.append(html("legend", {}, "Groups"), ...boxes.map((box) => box.label));
+  groups.append(html("legend", {}, "Groups, and their test images"), ...boxes.map((box) => box.label));
 
   const canvas = html("div", { class: "fairq-canvas" });
   const scrub = html("input", {
@@ -738,7 +741,7 @@ function render({ model, el }) {
   const link = html("button", {
     type: "button", "data-control": "link",
     onclick: async () => {
-      address.value = location.href.split("#")[0] + toFragment(view, here);
+      address.value = location.href.split("#")[0] + toFragment(data(), view, here);
       address.hidden = false;
       address.select();
       try {
@@ -748,7 +751,7 @@ function render({ model, el }) {
         say("Here is a link to this view: copy it from the field.");
       }
     },
-  }, "Copy link to this view");
+  }, "Copy link");
 
   const wish = html("input", { type: "text", size: 14, placeholder: "int5", maxlength: 80, "data-control": "wish", "aria-label": "Another treatment, by its name or width" });
   const ask = html("form", {
@@ -842,13 +845,15 @@ function render({ model, el }) {
     const images = sum(all.groups.map((group) => group.n)).toLocaleString("en-US");
     const networks = all.seeds === 1 ? "1 network" : `${all.seeds} networks (seeds), counted together`;
     el.querySelector(".fairq-extent").textContent = `${all.about ? `${capital(all.about)}: ` : ""}${networks}, ${images} test images.`;
-    const which = all.weights && all.weights.seed !== null ? ` Weights are those of the network of seed ${all.weights.seed}.` : "";
-    note.textContent = weights
-      ? `${aboutGrid(shown)}${which}`
-      : shown.quantity.unit === "%" ? "" : "What lies beyond an end of the axis is counted in the last bin before it.";
+    const edges = "What lies beyond an end of the axis is counted in the last bin before it.";
+    if (!weights) note.textContent = shown.quantity.unit === "%" ? "" : edges;
+    else note.textContent = all.weights.seed === null ? "" : `Weights of the network of seed ${all.weights.seed}, before rounding.`;
     note.hidden = !note.textContent;
+    const [axis, most] = [`${view.quantity} ${view.layer}`, Number(scrub.max) + 1];
+    if (axis !== read) bin = null;
+    else if (bin !== null) bin = Math.floor((bin * shown.bins) / most);
+    read = axis;
     scrub.max = shown.bins - 1;
-    if (bin !== null) bin = Math.min(bin, shown.bins - 1);
     ask.hidden = !(model.get("live") && model.get("asks"));
     numbersTable.replaceChildren(summaryTable(all, view, shown));
     paint();

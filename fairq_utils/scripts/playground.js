@@ -246,6 +246,7 @@ function fieldOf(network, cells) {
 // ---------------------------------------------------------------- words
 
 const percent = (share) => Math.round(100 * share);
+const PERCENT = "\u00a0%"; // no line begins with the sign
 const count = (n, thing) => `${n} ${thing}${n === 1 ? "" : "s"}`;
 const signed = (value, digits) => value.toFixed(digits).replace("-", "−");
 const precision = (bits) => (bits === FULL ? "full precision" : `${bits} bits`);
@@ -257,8 +258,8 @@ function sentence(bits, seed, full, now) {
   const right = GROUPS.map((group) => percent(now[group].accuracy));
   const before = GROUPS.map((group) => percent(full[group].accuracy));
   const said =
-    `${where}, with seed ${seed}, the majority of ${now.majority.n} is right on ${right[0]} %, ` +
-    `the minority of ${now.minority.n} on ${right[1]} %`;
+    `${where}, with seed ${seed}, the majority of ${now.majority.n} is right on ${right[0]}${PERCENT}, ` +
+    `the minority of ${now.minority.n} on ${right[1]}${PERCENT}`;
   // From the rounded percentages, so that who subtracts them finds the same.
   const gap = Math.abs(right[0] - right[1]);
   const more = gap - Math.abs(before[0] - before[1]);
@@ -272,14 +273,15 @@ function sentence(bits, seed, full, now) {
   return `${equal}, ${change} in full precision; ${who}.`;
 }
 
+/** How many networks agree with what the reader sees; `excesses` holds one number for each seed. */
 function verdictOfSeeds(bits, excesses) {
   if (bits === FULL) return "In full precision nothing is rounded, so nobody can lose. Choose fewer bits.";
-  const more = excesses.filter((value) => value > 0).length;
-  const less = excesses.filter((value) => value < 0).length;
-  const same = excesses.length - more - less;
+  const all = [...excesses.values()];
+  const more = all.filter((value) => value > 0).length;
+  const less = all.filter((value) => value < 0).length;
   return (
-    `In ${more} of ${excesses.length} networks the minority lost more than the majority, ` +
-    `in ${less} less, in ${same} as much.`
+    `${all.length} networks learned from these points, each from another seed. At ${bits} bits the minority ` +
+    `lost more than the majority in ${more} of them, less in ${less}, as much in ${all.length - more - less}.`
   );
 }
 
@@ -292,7 +294,7 @@ function nameOf({ x, y, label, group }, answer) {
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  set(made, attributes);
   made.append(...children);
   return made;
 }
@@ -307,6 +309,9 @@ function shape(name, attributes = {}, ...children) {
 function set(made, attributes) {
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
 }
+
+let named = 0;
+const newId = () => `pg-${++named}-${Math.random().toString(36).slice(2)}`;
 
 const SIDE = 400; // the plane, in the units of its drawing
 const CELLS = 56; // of the lattice that the boundary is drawn from
@@ -330,8 +335,7 @@ function slider(name, className, attributes) {
   const [value, input] = [element("b"), element("input", { type: "range", ...attributes })];
   const label = element("label", {}, element("span", {}, name), " ", value);
   const holder = element("div", { class: `pg-slider ${className}` }, label, input);
-  input.id = `pg-${Math.random().toString(36).slice(2)}`;
-  label.htmlFor = input.id;
+  label.htmlFor = input.id = newId();
   return { holder, input, say: (said) => (input.setAttribute("aria-valuetext", said), (value.textContent = said)) };
 }
 
@@ -412,7 +416,7 @@ function meter(name, className, mark) {
       const known = before !== null && after !== null;
       drawing.style.visibility = known ? "" : "hidden";
       value.textContent = known ? `${percent(after)}${unit}` : "–";
-      note.textContent = known ? `in full precision ${percent(before)}${unit}${more}` : "";
+      note.textContent = known ? `was ${percent(before)}${unit}${more}` : "";
       if (!known) return;
       line.setAttribute("d", `M${x(before)},8H${x(after)}`);
       was.setAttribute("transform", `translate(${x(before)},8)`);
@@ -423,10 +427,11 @@ function meter(name, className, mark) {
 
 /** A dot for each seed: how much more the minority lost than the majority. */
 function seedStrip() {
-  const [width, height, floor] = [340, 84, 64];
+  const [width, height, floor] = [340, 88, 64];
   const dots = shape("g", {});
   const names = [
     shape("text", { x: 4, y: height - 4 }, "← the majority lost more"),
+    shape("text", { x: 4, y: 12, class: "pg-this-said" }, "● this seed"),
     shape("text", { x: width - 4, y: height - 4, "text-anchor": "end" }, "the minority lost more →"),
   ];
   const axis = shape("path", { d: `M4,${floor + 5}H${width - 4}M${width / 2},8V${floor + 9}`, class: "pg-scale" });
@@ -459,10 +464,10 @@ function seedStrip() {
 
 /** A table whose rows begin with what they are called. */
 function table(caption, head, rows) {
-  const row = (texts, kind) =>
-    element("tr", {}, ...texts.map((text, i) => (i ? element(kind, {}, text) : element("th", { scope: "row" }, text))));
-  const body = element("tbody", {}, ...rows.map((texts) => row(texts, "td")));
-  return element("table", {}, element("caption", {}, caption), element("thead", {}, row(head, "th")), body);
+  const row = (first, texts, kind) => element("tr", {}, first, ...texts.map((text) => element(kind, {}, text)));
+  const heading = element("thead", {}, row(element("td"), head, "th"));
+  const lines = rows.map(([name, ...texts]) => row(element("th", { scope: "row" }, name), texts, "td"));
+  return element("table", {}, element("caption", {}, caption), heading, element("tbody", {}, ...lines));
 }
 
 // ---------------------------------------------------------------- the widget
@@ -481,8 +486,8 @@ function render({ model, el }) {
   const bits = slider("Bits for each weight", "pg-bits", { min: 0, max: WIDTHS.length - 1, step: 1 });
   const scale = WIDTHS.map((width) => element("span", {}, width === FULL ? "full" : `${width}`));
   bits.holder.append(element("div", { class: "pg-scale-names", "aria-hidden": "true" }, ...scale));
-  const size = slider("Size of the minority", "", { min: 2, max: 50, step: 2 });
-  const difficulty = slider("How far it sits on the wrong side", "", { min: 0, max: 1, step: 0.05 });
+  const size = slider("Minority: size", "", { min: 2, max: 50, step: 2 });
+  const difficulty = slider("Minority: difficulty", "", { min: 0, max: 1, step: 0.05 });
   const [another, reset] = [button("Another seed"), button("Start again")];
   const controls = element(
     "div",
@@ -502,7 +507,7 @@ function render({ model, el }) {
   const ground = shape("svg", { viewBox: view, role: "img", class: "pg-ground" }, region, before, boundary);
   const keys = element(
     "p",
-    { class: "pg-keys", id: `pg-keys-${Math.random().toString(36).slice(2)}` },
+    { class: "pg-keys", id: newId() },
     "Keys: arrows move a point, with Shift further; Page Down and Page Up go to the next and the last one; Delete removes it.",
   );
   const layer = shape("svg", {
@@ -516,7 +521,7 @@ function render({ model, el }) {
 
   // -- what a tap adds
   const kinds = GROUPS.flatMap((group) => LABELS.map((label) => ({ group, label })));
-  const chosen = `pg-kind-${Math.random().toString(36).slice(2)}`;
+  const chosen = newId();
   const choices = kinds.map(({ group, label }, i) => {
     const radio = element("input", { type: "radio", name: chosen, value: i });
     radio.checked = group === "minority" && label === "filled";
@@ -526,7 +531,7 @@ function render({ model, el }) {
   const editor = element(
     "fieldset",
     { class: "pg-editor" },
-    element("legend", {}, "Drag the points. A tap on an empty place adds one:"),
+    element("legend", {}, "Drag a point. A tap on an empty place adds one:"),
     element("div", { class: "pg-kinds" }, ...choices),
     element("div", { class: "pg-buttons" }, add, remove),
     keys,
@@ -554,6 +559,7 @@ function render({ model, el }) {
   });
   const seeds = seedStrip();
   const seedsSaid = element("p", { class: "pg-seeds-said" });
+  const warning = "These points were chosen to show an effect. Move them, and it may vanish.";
   const block = (title, ...parts) => element("div", { class: "pg-block" }, element("p", { class: "pg-title" }, title), ...parts);
   const numbers = element("div", { class: "pg-numbers" });
   const details = element("details", {}, element("summary", {}, "All numbers"), numbers);
@@ -565,13 +571,14 @@ function render({ model, el }) {
     element(
       "div",
       { class: "pg-stage" },
-      element("div", { class: "pg-left" }, plane, legend, editor),
+      element("div", { class: "pg-left" }, plane, legend),
+      editor,
       element(
         "div",
         { class: "pg-right" },
-        block("Right answers", ...Object.values(meters).map(({ row }) => row)),
-        block("The weights, and where the grid lets them be", ...strips.map(({ drawing }) => drawing)),
-        block("Another seed can tell another story", seeds.drawing, seedsSaid),
+        block("Right answers (hollow: in full precision)", ...Object.values(meters).map(({ row }) => row)),
+        block("The weights snap to the grid", ...strips.map(({ drawing }) => drawing)),
+        block("Another seed can tell another story", seeds.drawing, seedsSaid, element("p", { class: "pg-warning" }, warning)),
       ),
     ),
     details,
@@ -726,8 +733,8 @@ function render({ model, el }) {
       if (full.FVO !== null) excesses.set(seed, excess(full, now));
     }
     const all = excesses.size === seedsOf.length;
-    const waiting = `${before.size} of ${seedsOf.length} networks are trained on these points, each from another seed.`;
-    seedsSaid.textContent = all ? verdictOfSeeds(width, [...excesses.values()]) : waiting;
+    const waiting = `${before.size} of ${seedsOf.length} networks have learned from these points.`;
+    seedsSaid.textContent = all ? verdictOfSeeds(width, excesses) : waiting;
     seeds.draw(excesses, own("seed"), `A dot for each seed. ${seedsSaid.textContent}`);
     seedRows = [...excesses].map(([seed, value]) => [`seed ${seed}`, signed(100 * value, 1)]);
     if (details.open) tabulate();
@@ -746,7 +753,7 @@ function render({ model, el }) {
     for (const group of GROUPS) {
       const [was, is] = [full[group], now[group]];
       const margins = was.n ? ` · margin ${signed(is.margin, 1)}, was ${signed(was.margin, 1)}` : "";
-      meters[group].show(was.accuracy, is.accuracy, " %", margins);
+      meters[group].show(was.accuracy, is.accuracy, PERCENT, margins);
     }
     meters.FVO.show(full.FVO, now.FVO, "", " points");
     const wrong = GROUPS.map((group) => Math.round(now[group].n * (1 - (now[group].accuracy ?? 1))));
@@ -754,7 +761,7 @@ function render({ model, el }) {
     ground.setAttribute(
       "aria-label",
       `A plane with ${count(points.length, "point")}. At ${precision(width)} the network answers filled on ` +
-        `${percent(filled)} % of it, and is wrong on ${wrong[0]} of ${now.majority.n} points of the majority ` +
+        `${percent(filled)}${PERCENT} of it, and is wrong on ${wrong[0]} of ${now.majority.n} points of the majority ` +
         `and on ${wrong[1]} of ${now.minority.n} of the minority.`,
     );
     latest = { width, full, now, network, low };
@@ -790,9 +797,9 @@ function render({ model, el }) {
       `${low[i].weights.filter((weight) => weight === 0).length}`,
     ]);
     numbers.replaceChildren(
-      table("The groups", ["", "full precision", name === "full precision" ? "now" : name], groups),
-      table("The weights", ["matrix", "weights", "step", "rounded to 0"], weights),
-      table("Other seeds", ["", "points that the minority lost beyond the majority"], seedRows),
+      table("The groups", ["full precision", width === FULL ? "now" : name], groups),
+      table("The weights", ["weights", "step", "rounded to 0"], weights),
+      table("Other seeds", ["points that the minority lost beyond the majority"], seedRows),
     );
   }
 
