@@ -356,13 +356,16 @@ class _Sweep:
     def _submit(self, job: Job, lock: filelock.BaseFileLock) -> None:
         if id(job.data) not in self.shared:
             self.shared[id(job.data)] = self.client.submit(_itself, job.data, pure=False)
-        needs = [self.results.get(need) or self.store.find(need.kind, need.identity) for need in job.needs]
+        for need in job.needs:
+            if need not in self.results:  # it was in the store, and travels once like what is made on the way
+                stored = self.store.find(need.kind, need.identity)
+                self.results[need] = self.client.submit(_itself, stored, pure=False)
         future = self.client.submit(
             _on_worker,
             job.function,
             job.code,
             self.shared[id(job.data)],
-            *needs,
+            *(self.results[need] for need in job.needs),
             key=f"{job.name}-{uuid.uuid4()}",
             resources=self.resources,
         )
