@@ -361,7 +361,9 @@ class Explorer(PageWidget):
             data["counts"][key][name] = [_packed(_counted(values, bins)) for values in own]
             data["summaries"][key][name] = [_summary(_ANSWERS[key], values) for values in own]
         if "weights" in data and run.network is not None:
-            data["weights"]["grids"][name] = _grids(run.network) | {"trains": _trains(run.treatment)}
+            changed = isinstance(run.treatment, Ablation)
+            own_grids = _grids(run.network, changed=changed) | {"trains": _trains(run.treatment)}
+            data["weights"]["grids"][name] = own_grids
         given = np.stack([logits.argmax(1).numpy() for logits in run.logits])
         for before, answered in self._given.items():
             data["flows"].setdefault(before, {})[name] = _flow(answered, given, images, inside)
@@ -452,7 +454,7 @@ def _rounded(network: nn.Module, treatment: Treatment | Ablation) -> nn.Module:
 def _logits(network: nn.Module, images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return predict(network, images)
-    device, was_training = next(network.parameters()).device, network.training
+    device, was_training = next(network.parameters(), images).device, network.training
     network.eval()
     try:
         return torch.cat([network(batch.to(device)).float().cpu() for batch in images.split(250)])
@@ -619,10 +621,11 @@ def _weights(network: nn.Module) -> dict[str, Any]:
     return {"layers": found, "grids": {}}
 
 
-def _grids(network: nn.Module) -> dict[str, Any]:
+def _grids(network: nn.Module, *, changed: bool) -> dict[str, Any]:
     """Of each layer of a treated network the values of its grid, the bin of zero, and how much is zero.
 
-    Values are there when a layer has one grid, and few enough of them; else there is only their number.
+    Values are there when a layer has one grid, and few enough of them; else there is only their number, and
+    that is 0 where grids differ within a layer, or where weights are `changed` in another way.
     """
     shares, of_layer = zero_share(network), grids(network)
     found = []
@@ -636,8 +639,8 @@ def _grids(network: nn.Module) -> dict[str, Any]:
                 ends = [values[max(place - 1, 0)] / 2, values[min(place + 1, len(values) - 1)] / 2]
                 about["zero"] = [_short(end, 5) for end in ends]
             about["values"] = [_short(value, 5) for value in about["values"]]
-        elif layer in of_layer:
-            about["size"] = 0  # several grids, one beside another
+        elif layer in of_layer or changed:
+            about["size"] = 0
         found.append(about)
     return {"layers": found}
 
@@ -664,8 +667,9 @@ def _figure(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
     shares = {
         name: [_merged(_unpacked(packed), merge) for packed in data["counts"][key][name]] for name in shown
     }
-    top = max(float(share.max()) for of_all in shares.values() for share in of_all) or 1.0
     for column, name in enumerate(shown):
+        # A collapsed network's answers are a spike, beside which all others would vanish.
+        top = max(float(share.max()) for share in shares[name]) or 1.0
         x = column * (_PANEL + 20)
         panels.append(f'<text x="{x}" y="12" font-weight="bold">{html.escape(name)}</text>')
         for row, (group, share) in enumerate(zip(data["groups"], shares[name], strict=True)):
@@ -694,8 +698,8 @@ def _figure(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
     line = " The line is at 0: wrong answers lie left of it." if key == "margin" and quantity["zero"] else ""
     box = f'viewBox="-2 0 {wide + 4} {high}" style="width:100%;height:auto;max-width:{wide}px"'
     caption = (
-        f"{quantity['name'].capitalize()} of each group as a share of its answers, all to one height. "
-        f"{_extent(data)} What lies beyond an end is heaped at it.{line}"
+        f"{quantity['name'].capitalize()} of each group as a share of its answers. {_extent(data)} Each "
+        f"column has a height of its own. What lies beyond an end is heaped at it.{line}"
     )
     return (
         f'<figure class="fairq-figure"><svg role="img" aria-label="{html.escape(alt)}" {box} font-size="12" '
@@ -745,4 +749,5 @@ def _table(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
         for first, *rest in rows
     )
     caption = f"<caption>{html.escape(quantity['name'].capitalize())} by group</caption>"
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div style="overflow-x:auto">{table}</div>'

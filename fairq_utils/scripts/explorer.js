@@ -38,11 +38,10 @@ function nearest(wanted, choices) {
 function plain(value, digits = 3) {
   if (value === null || !Number.isFinite(value)) return "—";
   const size = Math.abs(value);
-  const text =
-    size && (size < 1e-4 || size >= 1e7)
-      ? value.toExponential(1).replace(".0e", "e").replace("e+", "e")
-      : value.toLocaleString("en-US", { maximumSignificantDigits: size >= 100 ? 7 : digits, maximumFractionDigits: 7 });
-  return (size >= 100 && size < 1e7 ? Math.round(value).toLocaleString("en-US") : text).replaceAll("-", "−");
+  let text = value.toLocaleString("en-US", { maximumSignificantDigits: digits });
+  if (size >= 100) text = Math.round(value).toLocaleString("en-US");
+  if (size && (size < 1e-4 || size >= 1e7)) text = value.toExponential(1).replace(".0e", "e").replace("e+", "e");
+  return text.replaceAll("-", "−");
 }
 
 function signed(value) {
@@ -59,7 +58,9 @@ function ticks(low, high, count) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((one) => one * power).find((one) => one >= rough * 0.999);
   const found = [];
-  for (let place = Math.ceil(low / step - 1e-9); place * step <= high + step * 1e-9; place++) found.push(place * step || 0);
+  for (let place = Math.ceil(low / step - 1e-9); place <= high / step + 1e-9; place++) {
+    found.push(place * step || 0); // and not -0
+  }
   return found;
 }
 
@@ -151,7 +152,8 @@ function weightsShown(data, view) {
   const layer = data.weights.layers[place];
   const own = data.weights.grids[view.treatment];
   const counts = unpack(layer.counts);
-  const quantity = { name: `weights of ${layer.name}`, unit: "", factor: 1, bins: counts.length, zero: counts.length / 2 };
+  const about = { name: `weights of ${layer.name}`, unit: "", factor: 1 };
+  const quantity = { ...about, bins: counts.length, zero: counts.length / 2 };
   const bins = nearest(view.bins, choicesOfBins(quantity));
   const found = merge(counts, counts.length / bins);
   const all = sum(found) || 1;
@@ -201,6 +203,7 @@ function answersShown(data, view) {
     of: "answers",
     numbers: view.numbers,
     change: view.change,
+    overlay: view.overlay,
     under: view.treatment,
     first,
     boundary: view.quantity === "margin",
@@ -249,7 +252,10 @@ function aboutGrid(shown) {
   if (!grid || grid.size === undefined) return `under ${shown.under} these weights are not rounded.`;
   const share = `${plain(100 * grid.zeros)} % of the weights become zero`;
   const trained = grid.trains ? " (it trains the weights further: its grid fits others than those drawn)" : "";
-  if (!grid.size) return `${shown.under} has several grids in this layer, which are not drawn: ${share}${trained}.`;
+  if (!grid.size) {
+    const why = "as it is very fine or differs within the layer";
+    return `no grid of ${shown.under} is drawn, ${why}: ${share}${trained}.`;
+  }
   if (!grid.zero) return `the grid of ${shown.under} has ${plain(grid.size)} values, zero is not among them${trained}.`;
   return (
     `the grid of ${shown.under} has ${plain(grid.size)} values; zero takes in all weights from ` +
@@ -260,10 +266,12 @@ function aboutGrid(shown) {
 // What is seen, in one sentence.
 function sentence(shown) {
   const scale = shown.numbers ? `numbers of ${shown.of}` : `shares of ${shown.of}`;
-  if (shown.of === "weights") return `${capital(shown.quantity.name)}, ${shown.bins} bins, ${scale}: ${aboutGrid(shown)}`;
+  const name = capital(shown.quantity.name);
+  if (shown.of === "weights") return `${name}, ${shown.bins} bins, ${scale}: ${aboutGrid(shown)}`;
   const what = shown.change ? `change against ${shown.first} in ${scale}` : scale;
+  const where = shown.overlay ? "all in one panel" : "a panel for each group";
   const how = shown.series.length ? `medians ${medians(shown).join("; ")}` : "no group is chosen";
-  return `${capital(shown.quantity.name)} under ${shown.under}, ${shown.bins} bins, ${what}: ${how}.`;
+  return `${name} under ${shown.under}, ${shown.bins} bins, ${what}, ${where}: ${how}.`;
 }
 
 const FLOWS = ["right → right", "right → wrong", "wrong → right", "wrong → other wrong", "wrong → same wrong"];
@@ -347,7 +355,8 @@ const MARKS = {
 };
 
 function mark(group, x, y) {
-  return draw("path", { d: MARKS[group.mark], fill: group.colour, transform: `translate(${rounded(x)},${rounded(y)})` });
+  const place = `translate(${rounded(x)},${rounded(y)})`;
+  return draw("path", { d: MARKS[group.mark], fill: group.colour, transform: place });
 }
 
 function text(x, y, words, attributes = {}) {
@@ -355,7 +364,8 @@ function text(x, y, words, attributes = {}) {
 }
 
 function rule(x1, y1, x2, y2, attributes = {}) {
-  return draw("path", { d: `M${rounded(x1)},${rounded(y1)}L${rounded(x2)},${rounded(y2)}`, stroke: "currentColor", fill: "none", ...attributes });
+  const d = `M${rounded(x1)},${rounded(y1)}L${rounded(x2)},${rounded(y2)}`;
+  return draw("path", { d, stroke: "currentColor", fill: "none", ...attributes });
 }
 
 // About as wide as the words will be; there is nothing to measure before they are drawn.
@@ -368,7 +378,7 @@ function labelled(items, left, top, width) {
   const drawn = draw("g");
   let [x, y] = [left, top];
   for (const { sign, words } of items) {
-    const wide = 14 + widthOf(words) + 6;
+    const wide = 14 + widthOf(words) + 14;
     if (x > left && x + wide > left + width) [x, y] = [left, y + 16];
     const piece = draw("g", { transform: `translate(${rounded(x)},${rounded(y)})` }, sign);
     piece.append(text(14, 4, words));
@@ -387,94 +397,118 @@ function whole(width, height, words) {
 
 const LEFT = 50, RIGHT = 12, GAP = 14;
 
+// The upper edge of a histogram.
 function steps(values, x, y) {
-  return values.map((value, bin) => `L${rounded(x(bin))},${rounded(y(value))}L${rounded(x(bin + 1))},${rounded(y(value))}`).join("");
+  const step = (value, bin) => `L${rounded(x(bin))},${rounded(y(value))}L${rounded(x(bin + 1))},${rounded(y(value))}`;
+  return values.map(step).join("");
 }
 
+// What a picture that stands alone has to say above itself.
+function heading(shown, width, overlay) {
+  const against = shown.change ? `, change against ${shown.first}` : "";
+  const title = `${capital(shown.quantity.name)} under ${shown.under}${against}`;
+  const drawn = [text(2, 16, title, { "font-weight": "bold", "font-size": 14 })];
+  if (!overlay || shown.of !== "answers") return { drawn, bottom: 30 };
+  const items = shown.series.map((one) => ({ sign: mark(one, 4, 0), words: one.name }));
+  const names = labelled(items, 2, 36, width);
+  return { drawn: [...drawn, names.drawn], bottom: names.bottom + 6 };
+}
+
+function axisBelow(shown, across, width, top, foot) {
+  const { quantity } = shown;
+  const count = Math.max(3, Math.floor((width - LEFT - RIGHT) / 70));
+  const linear = () => ticks(shown.low * quantity.factor, shown.high * quantity.factor, count);
+  const places = quantity.log
+    ? logTicks(shown.low, shown.high, count).map((at) => [at, 10 ** at])
+    : linear().map((value) => [value / quantity.factor, value]);
+  const drawn = places.flatMap(([at, value]) => [
+    rule(across(at), top, across(at), foot, { opacity: 0.14 }),
+    text(across(at), foot + 15, plain(value), { "text-anchor": "middle" }),
+  ]);
+  const name = quantity.unit ? `${quantity.name}, ${quantity.unit}` : quantity.name;
+  const points = shown.change && !shown.numbers ? "; heights in points" : "";
+  return [...drawn, text(LEFT, foot + 33, name + points)];
+}
+
+// Where right answers begin.
+function boundary(shown, across, width, top, foot, titled) {
+  if (!shown.boundary || shown.low >= 0 || shown.high <= 0) return [];
+  const at = across(0);
+  const line = rule(at, top, at, foot, { "stroke-width": 1.4 });
+  if (titled) return [line, text(width - RIGHT, foot + 33, "left of the line: wrong", { "text-anchor": "end" })];
+  return [line, text(at - 5, top + 8, "wrong", { "text-anchor": "end" }), text(at + 5, top + 8, "right")];
+}
+
+function axisBeside(shown, y, most, width, single) {
+  const low = shown.change ? -most : 0;
+  const levels = single ? ticks(low, most, 4) : [...new Set([low, 0, most])];
+  return levels.flatMap((level) => {
+    const plus = shown.change && level > 0 ? "+" : "";
+    const unit = level === levels.at(-1) && !shown.numbers && !shown.change ? " %" : "";
+    const words = `${plus}${plain(level, single ? 3 : 2)}${unit}`;
+    return [
+      text(LEFT - 6, y(level) + 4, words, { "text-anchor": "end", opacity: 0.85 }),
+      rule(LEFT, y(level), width - RIGHT, y(level), { opacity: level === 0 ? 0.8 : 0.14 }),
+    ];
+  });
+}
+
+function bars(one, x, y, width, overlay) {
+  const [from, to] = [`M${LEFT},${rounded(y(0))}`, `L${width - RIGHT},${rounded(y(0))}`];
+  const outline = from + steps(one.shown, x, y) + to;
+  return [
+    draw("path", { d: `${outline}Z`, fill: one.colour, "fill-opacity": overlay ? 0.12 : 0.6 }),
+    draw("path", { d: outline, stroke: one.colour, fill: "none", "stroke-width": overlay ? 2 : 1 }),
+  ];
+}
+
+const DASHED = { fill: "none", stroke: "currentColor", "stroke-dasharray": "3 2", opacity: 0.75 };
+
+// All groups in one panel, or a panel for each, one below the other on a common axis.
 function histogram(shown, { width, overlay, legend = false }) {
   const panels = overlay ? [shown.series] : shown.series.map((one) => [one]);
   const single = panels.length < 2;
-  const high = single ? Math.min(260, Math.max(180, width * 0.45)) : 62;
   const titled = !overlay && shown.of === "answers";
+  const withBefore = titled && !shown.change;
+  const high = single ? Math.min(260, Math.max(180, width * 0.45)) : 62;
   const above = titled ? 22 : 16;
-  const words = sentence(shown);
-  const heading = [];
-  let top = 6;
-  if (legend) {
-    heading.push(text(2, 16, `${capital(shown.quantity.name)} under ${shown.under}${shown.change ? `, change against ${shown.first}` : ""}`, { "font-weight": "bold", "font-size": 14 }));
-    top = 30;
-    if (overlay) {
-      const names = labelled(shown.series.map((one) => ({ sign: mark(one, 4, 0), words: one.name })), 2, top + 6, width);
-      heading.push(names.drawn);
-      top = names.bottom + 6;
-    }
-  }
+  const head = legend ? heading(shown, width, overlay) : { drawn: [], bottom: 6 };
+  const top = head.bottom;
   const foot = top + Math.max(panels.length, 1) * (high + above);
-  const svg = whole(width, Math.round(foot + 40), words);
-  svg.append(...heading);
   const x = (place) => LEFT + ((width - LEFT - RIGHT) * place) / shown.bins;
   const across = (value) => x(((value - shown.low) / (shown.high - shown.low)) * shown.bins);
-  const all = shown.series.flatMap((one) => [...one.shown, ...(one.before && !shown.change && !overlay ? one.before : [])]);
-  const most = Math.max(1e-9, ...all.map(Math.abs));
-  const unit = shown.numbers ? "" : shown.change ? "" : " %";
-  const count = Math.max(3, Math.floor((width - LEFT - RIGHT) / 70));
-  const marks = shown.quantity.log
-    ? logTicks(shown.low, shown.high, count)
-    : ticks(shown.low * shown.quantity.factor, shown.high * shown.quantity.factor, count).map((at) => at / shown.quantity.factor);
-  for (const at of marks) {
-    svg.append(rule(across(at), top + above - 4, across(at), foot, { opacity: 0.14 }));
-    const value = shown.quantity.factor * (shown.quantity.log ? 10 ** at : at);
-    svg.append(text(across(at), foot + 15, plain(Math.abs(value) < 1e-12 ? 0 : value), { "text-anchor": "middle" }));
-  }
-  const named = shown.quantity.unit ? `${shown.quantity.name}, ${shown.quantity.unit}` : shown.quantity.name;
-  svg.append(text(LEFT, foot + 33, shown.change && !shown.numbers ? `${named}; heights in points` : named));
-  if (shown.boundary && shown.low < 0 && shown.high > 0) {
-    const at = across(0);
-    svg.append(rule(at, top, at, foot, { "stroke-width": 1.4 }));
-    const side = titled ? foot + 33 : top + 8;
-    const anchor = titled ? width - RIGHT : at;
-    if (titled) svg.append(text(anchor, side, "left of the line: wrong", { "text-anchor": "end" }));
-    else {
-      svg.append(text(at - 5, side, "wrong", { "text-anchor": "end" }));
-      svg.append(text(at + 5, side, "right"));
-    }
-  }
+  const seen = shown.series.flatMap((one) => [...one.shown, ...((withBefore && one.before) || [])]);
+  const most = Math.max(1e-9, ...seen.map(Math.abs));
+
+  const svg = whole(width, Math.round(foot + 40), sentence(shown));
+  svg.append(...head.drawn);
+  svg.append(...axisBelow(shown, across, width, top + above - 4, foot));
+  svg.append(...boundary(shown, across, width, top, foot, titled));
   if (shown.of === "weights") svg.append(...gridOf(shown, across, top + above, foot));
-  if (!panels.length) svg.append(text(LEFT + 8, top + high / 2, "No group is chosen."));
+  if (!shown.series.length) svg.append(text(LEFT + 8, top + high / 2, "No group is chosen."));
   panels.forEach((group, row) => {
     const end = top + (row + 1) * (high + above);
-    const middle = shown.change ? end - high / 2 : end;
-    const reach = shown.change ? high / 2 : high;
+    const [middle, reach] = shown.change ? [end - high / 2, high / 2] : [end, high];
     const y = (value) => middle - (reach * value) / most;
-    if (titled) {
-      svg.append(mark(group[0], LEFT + 6, end - high - 9), text(LEFT + 16, end - high - 5, group[0].name));
-    }
-    const levels = single ? ticks(shown.change ? -most : 0, most, 4) : shown.change ? [-most, 0, most] : [0, most];
-    levels.forEach((level, place) => {
-      const sized = single ? plain(level) : plain(level, 2);
-      svg.append(text(LEFT - 6, y(level) + 4, `${shown.change && level > 0 ? "+" : ""}${sized}${place === levels.length - 1 ? unit : ""}`, { "text-anchor": "end", opacity: 0.85 }));
-      svg.append(rule(LEFT, y(level), width - RIGHT, y(level), { opacity: level === 0 ? 0.8 : 0.14 }));
-    });
+    if (titled) svg.append(mark(group[0], LEFT + 6, end - high - 9), text(LEFT + 16, end - high - 5, group[0].name));
+    svg.append(...axisBeside(shown, y, most, width, single));
     for (const one of group) {
-      const outline = steps(one.shown, x, y);
-      svg.append(
-        draw("path", { d: `M${LEFT},${rounded(middle)}${outline}L${width - RIGHT},${rounded(middle)}Z`, fill: one.colour, "fill-opacity": overlay ? 0.12 : 0.6 }),
-        draw("path", { d: `M${LEFT},${rounded(middle)}${outline}L${width - RIGHT},${rounded(middle)}`, stroke: one.colour, fill: "none", "stroke-width": overlay ? 2 : 1 }),
-      );
-      if (one.before && !shown.change && !overlay) {
-        svg.append(draw("path", { d: `M${LEFT},${rounded(middle)}${steps(one.before, x, y)}`, stroke: "currentColor", fill: "none", "stroke-dasharray": "3 2", opacity: 0.75 }));
+      svg.append(...bars(one, x, y, width, overlay));
+      if (withBefore && one.before) {
+        svg.append(draw("path", { d: `M${LEFT},${rounded(middle)}${steps(one.before, x, y)}`, ...DASHED }));
       }
     }
     if (overlay && shown.of === "answers") {
       for (const one of group) {
-        const peak = one.shown.reduce((best, value, bin) => (Math.abs(value) > Math.abs(one.shown[best]) ? bin : best), 0);
+        const sizes = one.shown.map(Math.abs);
+        const peak = sizes.indexOf(Math.max(...sizes));
         svg.append(mark(one, x(peak + 0.5), y(one.shown[peak])));
       }
     }
   });
-  if (titled && shown.series[0]?.before && !shown.change) {
-    svg.append(rule(width - RIGHT - 12 - widthOf(shown.first), top + 8, width - RIGHT - 34 - widthOf(shown.first), top + 8, { "stroke-dasharray": "3 2", opacity: 0.75 }));
-    svg.append(text(width - RIGHT, top + 12, shown.first, { "text-anchor": "end" }));
+  if (withBefore && shown.series[0]?.before) {
+    const start = width - RIGHT - widthOf(shown.first);
+    svg.append(rule(start - 28, top + 8, start - 6, top + 8, DASHED), text(start, top + 12, shown.first));
   }
   return { svg, top, foot, x };
 }
@@ -484,20 +518,27 @@ function gridOf(shown, across, top, foot) {
   const grid = shown.grid;
   if (!grid || !grid.zero) return [];
   const [from, to] = grid.zero.map(across);
-  const band = draw("rect", { class: "fairq-zero-bin", x: rounded(Math.min(from, to - 2)), y: top, width: rounded(Math.max(2, to - from)), height: foot - top, fill: "#c4720e", opacity: 0.3 });
+  const thick = Math.max(2, to - from);
+  const band = draw("rect", {
+    class: "fairq-zero-bin", x: rounded((from + to - thick) / 2), y: top, width: rounded(thick), height: foot - top,
+    fill: "#c4720e", opacity: 0.3,
+  });
   const lines = grid.values
     .filter((value) => value >= shown.low && value <= shown.high)
-    .map((value) => rule(across(value), top, across(value), foot, { opacity: value === 0 ? 1 : 0.55, "stroke-dasharray": value === 0 ? "none" : "4 3" }));
+    .map((value) => {
+      const look = value === 0 ? { opacity: 1 } : { opacity: 0.55, "stroke-dasharray": "4 3" };
+      return rule(across(value), top, across(value), foot, look);
+    });
   const label = text((from + to) / 2, top - 5, `zero bin: ${plain(100 * grid.zeros)} %`, { "text-anchor": "middle" });
   return [band, ...lines, label];
 }
 
 function ribbon(x1, y1, x2, y2, size, attributes) {
   const middle = (x1 + x2) / 2;
-  const path =
-    `M${rounded(x1)},${rounded(y1)}C${middle},${rounded(y1)} ${middle},${rounded(y2)} ${rounded(x2)},${rounded(y2)}` +
-    `V${rounded(y2 + size)}C${middle},${rounded(y2 + size)} ${middle},${rounded(y1 + size)} ${rounded(x1)},${rounded(y1 + size)}Z`;
-  return draw("path", { d: path, ...attributes });
+  const curve = (from, to, end) => `C${middle},${rounded(from)} ${middle},${rounded(to)} ${rounded(end)},${rounded(to)}`;
+  const there = `M${rounded(x1)},${rounded(y1)}${curve(y1, y2, x2)}`;
+  const back = `V${rounded(y2 + size)}${curve(y2 + size, y1 + size, x1)}Z`;
+  return draw("path", { d: there + back, ...attributes });
 }
 
 function flowLooks(colour) {
@@ -545,8 +586,11 @@ function alluvial(view, flows, width) {
       if (parts[part]) svg.append(ribbon(x1, top + left, x2, top + right, Math.max(thick, 0.8), looks[part]));
     }
     for (const [x, right] of [[x1 - 5, kept + lost], [x2, kept + won]]) {
-      svg.append(draw("rect", { x, y: top, width: 5, height: rounded(right), fill: group.colour }));
-      svg.append(draw("rect", { x, y: rounded(top + right + GAP), width: 5, height: rounded(high - GAP - right), fill: "currentColor", "fill-opacity": 0.5 }));
+      const [foot, rest] = [rounded(top + right + GAP), rounded(high - GAP - right)];
+      svg.append(
+        draw("rect", { x, y: top, width: 5, height: rounded(right), fill: group.colour }),
+        draw("rect", { x, y: foot, width: 5, height: rest, fill: "currentColor", "fill-opacity": 0.5 }),
+      );
     }
     const was = parts[0] + parts[1], now = parts[0] + parts[2];
     for (const [x, anchor, right] of [[x1 - 9, "end", was], [x2 + 9, "start", now]]) {
@@ -567,18 +611,22 @@ function distributionRows(shown) {
   const unit = shown.quantity.unit ? `, ${shown.quantity.unit}` : "";
   const name = `${shown.quantity.name}${unit}`;
   const exact = (value) => Number(value.toPrecision(6));
-  const heads = [shown.of === "weights" ? "layer" : "group", "treatment", `${name}: from`, `${name}: to`, "count", "percent"];
-  if (shown.of === "answers") heads.push(`count ${shown.first}`, `percent ${shown.first}`);
-  const rows = shown.series.flatMap((one) =>
-    one.counts.map((count, bin) => {
-      const row = [one.name, shown.of === "weights" ? "before rounding" : shown.under, exact(valueAt(shown, bin)), exact(valueAt(shown, bin + 1)), count, exact((100 * count) / (one.total || 1))];
-      if (shown.of === "answers") {
-        const before = one.originals[bin];
-        row.push(before, exact((100 * before) / (sum(one.originals) || 1)));
-      }
-      return row;
-    }),
-  );
+  const percent = (count, all) => exact((100 * count) / (all || 1));
+  const places = [`${name}: from`, `${name}: to`];
+  const between = (bin) => [exact(valueAt(shown, bin)), exact(valueAt(shown, bin + 1))];
+  if (shown.of === "weights") {
+    const [one] = shown.series;
+    const rows = one.counts.map((count, bin) => [one.name, ...between(bin), count, percent(count, one.total)]);
+    return [["layer, before rounding", ...places, "count", "percent"], ...rows];
+  }
+  const heads = ["group", "treatment", ...places, "count", "percent", `count ${shown.first}`, `percent ${shown.first}`];
+  const rows = shown.series.flatMap((one) => {
+    const before = sum(one.originals);
+    return one.counts.map((count, bin) => [
+      one.name, shown.under, ...between(bin), count, percent(count, one.total),
+      one.originals[bin], percent(one.originals[bin], before),
+    ]);
+  });
   return [heads, ...rows];
 }
 
@@ -590,6 +638,8 @@ function flowRows(view, flows) {
 function table(caption, rows) {
   const [heads, ...body] = rows;
   const said = (value) => (typeof value === "number" ? plain(value) : value);
+  const row = ([first, ...rest]) =>
+    html("tr", {}, html("th", { scope: "row" }, first), ...rest.map((value) => html("td", {}, said(value))));
   return html(
     "div",
     { class: "fairq-scrolled", tabindex: 0, role: "group", "aria-label": caption },
@@ -598,7 +648,7 @@ function table(caption, rows) {
       {},
       html("caption", {}, caption),
       html("thead", {}, html("tr", {}, ...heads.map((head) => html("th", { scope: "col" }, head)))),
-      html("tbody", {}, ...body.map(([first, ...rest]) => html("tr", {}, html("th", { scope: "row" }, first), ...rest.map((value) => html("td", {}, said(value)))))),
+      html("tbody", {}, ...body.map(row)),
     ),
   );
 }
@@ -608,9 +658,12 @@ function summaryTable(data, view, shown) {
     const own = data.weights.grids[view.treatment];
     const rows = data.weights.layers.map((layer, place) => {
       const grid = own ? own.layers[place] : {};
-      return [layer.name, layer.reach, grid.size || "—", grid.zero ? `${plain(grid.zero[0])} to ${plain(grid.zero[1])}` : "—", grid.zeros === undefined ? "—" : `${plain(100 * grid.zeros)} %`];
+      const zero = grid.zero ? `${plain(grid.zero[0])} to ${plain(grid.zero[1])}` : "—";
+      const share = grid.zeros === undefined ? "—" : `${plain(100 * grid.zeros)} %`;
+      return [layer.name, layer.reach, grid.size || "—", zero, share];
     });
-    return table(`Layers under ${view.treatment}`, [["layer", "largest weight", "values of the grid", "zero bin", "weights at zero"], ...rows]);
+    const heads = ["layer", "largest weight", "values of the grid", "zero bin", "weights at zero"];
+    return table(`Layers under ${view.treatment}`, [heads, ...rows]);
   }
   const { quantity } = shown;
   const unit = quantity.unit ? `, ${quantity.unit}` : "";
@@ -631,6 +684,21 @@ function save(name, blob) {
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+// A picture that leaves the page takes along what it is of.
+function captioned(svg, words) {
+  const [width, height] = [svg.getAttribute("width"), Number(svg.getAttribute("height")) + 20];
+  svg.append(text(2, height - 8, words, { "font-size": 11 }));
+  svg.setAttribute("height", height);
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  return svg;
+}
+
+function extent(data) {
+  const images = sum(data.groups.map((group) => group.n)).toLocaleString("en-US");
+  const networks = data.seeds === 1 ? "1 network" : `${data.seeds} networks (seeds), counted together`;
+  return `${data.about ? `${capital(data.about)}: ` : ""}${networks}, ${images} images.`;
 }
 
 // A file goes onto paper and slides: dark ink on white, whatever the page looks like.
@@ -665,10 +733,12 @@ function fileName(...words) {
 function render({ model, el }) {
   el.classList.add("fairq-explorer");
   const data = () => model.get("data");
-  const here = [...document.querySelectorAll('.fairq-widget[data-kind="explorer"]')].indexOf(el.closest(".fairq-widget"));
+  const explorers = [...document.querySelectorAll('.fairq-widget[data-kind="explorer"]')];
+  const here = explorers.indexOf(el.closest(".fairq-widget"));
   let view = viewOf(data(), model.get("view") || {});
   let bin = null;
   let shown, placed, read;
+  const inOnePanel = () => view.overlay || view.quantity === WEIGHTS;
 
   const status = html("p", { role: "status", class: "fairq-status" });
   const say = (words) => {
@@ -686,13 +756,15 @@ function render({ model, el }) {
     return { control, label: html("label", {}, html("span", {}, words), control) };
   };
   const tick = (name, words) => {
-    const control = html("input", { type: "checkbox", "data-control": name, onchange: () => change({ [name]: control.checked }) });
+    const changed = () => change({ [name]: control.checked });
+    const control = html("input", { type: "checkbox", "data-control": name, onchange: changed });
     const said = html("span", {}, words);
     return { control, said, label: html("label", { class: "fairq-tick" }, control, said) };
   };
   const slider = (name, words, heard) => {
     const said = html("output");
-    const control = html("input", { type: "range", min: 0, step: 1, "data-control": name, oninput: () => heard(Number(control.value)) });
+    const moved = () => heard(Number(control.value));
+    const control = html("input", { type: "range", min: 0, step: 1, "data-control": name, oninput: moved });
     return { control, said, label: html("label", {}, html("span", {}, words, " ", said), control) };
   };
   const quantity = select("quantity", "Show");
@@ -704,16 +776,18 @@ function render({ model, el }) {
   const numbers = tick("numbers", "numbers instead of shares");
   const groups = html("fieldset", { class: "fairq-groups" });
   const boxes = data().groups.map((group, place) => {
-    const control = html("input", {
-      type: "checkbox", "data-control": `group-${place}`,
-      onchange: () => change({ groups: view.groups.includes(place) ? view.groups.filter((one) => one !== place) : [...view.groups, place] }),
-    });
-    const sign = draw("svg", { width: 14, height: 14, viewBox: "-7 -7 14 14", "aria-hidden": "true" }, mark(group, 0, 0));
+    const changed = () => {
+      const others = view.groups.filter((one) => one !== place);
+      change({ groups: control.checked ? [...others, place] : others });
+    };
+    const control = html("input", { type: "checkbox", "data-control": `group-${place}`, onchange: changed });
+    const look = { width: 14, height: 14, viewBox: "-7 -7 14 14", "aria-hidden": "true" };
+    const sign = draw("svg", look, mark(group, 0, 0));
     const read = html("span", { class: "fairq-read" });
     const about = html("span", {}, group.name, html("small", {}, ` ${group.n.toLocaleString("en-US")}`));
     return { control, read, label: html("label", { class: "fairq-tick" }, control, sign, about, read) };
   });
-  groups.append(html("legend", {}, "Groups, and their test images"), ...boxes.map((box) => box.label));
+  groups.append(html("legend", {}, "Groups, and their images"), ...boxes.map((box) => box.label));
 
   const canvas = html("div", { class: "fairq-canvas" });
   const scrub = html("input", {
@@ -737,7 +811,9 @@ function render({ model, el }) {
       }, kind),
     );
   };
-  const address = html("input", { type: "text", readonly: "", class: "fairq-address", "aria-label": "Link to this view", hidden: "" });
+  const address = html("input", {
+    type: "text", readonly: "", class: "fairq-address", "aria-label": "Link to this view", hidden: "",
+  });
   const link = html("button", {
     type: "button", "data-control": "link",
     onclick: async () => {
@@ -753,7 +829,10 @@ function render({ model, el }) {
     },
   }, "Copy link");
 
-  const wish = html("input", { type: "text", size: 14, placeholder: "int5", maxlength: 80, "data-control": "wish", "aria-label": "Another treatment, by its name or width" });
+  const wish = html("input", {
+    type: "text", size: 14, placeholder: "int5", maxlength: 80, "data-control": "wish",
+    "aria-label": "Another treatment, by its name or width",
+  });
   const ask = html("form", {
     class: "fairq-ask",
     onsubmit: (event) => {
@@ -780,9 +859,9 @@ function render({ model, el }) {
     note,
     status,
     html("div", { class: "fairq-buttons" }, link, ...buttons(
-      () => histogram(shownOf(data(), view), { width: 760, overlay: view.overlay, legend: true }).svg,
+      () => captioned(histogram(shown, { width: 760, overlay: inOnePanel(), legend: true }).svg, extent(data())),
       () => ["spread", view.quantity, view.treatment],
-      () => distributionRows(shownOf(data(), view)),
+      () => distributionRows(shown),
     )),
     address,
     ask,
@@ -792,11 +871,12 @@ function render({ model, el }) {
     "section",
     { "aria-label": "Who flipped", class: "fairq-flows" },
     html("p", { class: "fairq-heading" }, "Who flipped"),
-    html("p", { class: "fairq-note" }, "What becomes of each answer from one treatment to another: the right ones on top, the wrong ones below."),
+    html("p", { class: "fairq-note" },
+      "What becomes of each answer from one treatment to another: the right ones on top, the wrong ones below."),
     html("div", { class: "fairq-controls" }, before.label, after.label),
     flowCanvas,
     html("div", { class: "fairq-buttons" }, ...buttons(
-      () => alluvial(view, flowsOf(data(), view), 760),
+      () => captioned(alluvial(view, flowsOf(data(), view), 760), extent(data())),
       () => ["flow", view.before, view.after],
       () => flowRows(view, flowsOf(data(), view)),
     )),
@@ -842,12 +922,11 @@ function render({ model, el }) {
     boxes.forEach((box, place) => {
       box.control.checked = view.groups.includes(place);
     });
-    const images = sum(all.groups.map((group) => group.n)).toLocaleString("en-US");
-    const networks = all.seeds === 1 ? "1 network" : `${all.seeds} networks (seeds), counted together`;
-    el.querySelector(".fairq-extent").textContent = `${all.about ? `${capital(all.about)}: ` : ""}${networks}, ${images} test images.`;
+    el.querySelector(".fairq-extent").textContent = extent(all);
     const edges = "What lies beyond an end of the axis is counted in the last bin before it.";
     if (!weights) note.textContent = shown.quantity.unit === "%" ? "" : edges;
-    else note.textContent = all.weights.seed === null ? "" : `Weights of the network of seed ${all.weights.seed}, before rounding.`;
+    else if (all.weights.seed === null) note.textContent = "";
+    else note.textContent = `Weights of the network of seed ${all.weights.seed}, before rounding.`;
     note.hidden = !note.textContent;
     const [axis, most] = [`${view.quantity} ${view.layer}`, Number(scrub.max) + 1];
     if (axis !== read) bin = null;
@@ -861,8 +940,9 @@ function render({ model, el }) {
 
   function paint() {
     const width = Math.max(280, Math.floor(el.clientWidth || 600));
-    placed = histogram(shown, { width, overlay: view.overlay || shown.of === "weights" });
-    placed.cursor = draw("rect", { y: placed.top, height: placed.foot - placed.top, fill: "currentColor", opacity: 0.18, visibility: "hidden" });
+    placed = histogram(shown, { width, overlay: inOnePanel() });
+    const size = { y: placed.top, height: placed.foot - placed.top };
+    placed.cursor = draw("rect", { ...size, fill: "currentColor", opacity: 0.18, visibility: "hidden" });
     placed.svg.append(placed.cursor);
     canvas.replaceChildren(placed.svg);
     const flowing = data().treatments.length > 1 && Object.keys(data().flows).length;
@@ -897,7 +977,10 @@ function render({ model, el }) {
   function point(place) {
     bin = Math.max(0, Math.min(place, shown.bins - 1));
     showBin();
-    const values = shown.series.map((one) => (shown.of === "weights" ? reading(shown, one, bin) : `${one.name} ${reading(shown, one, bin)}`));
+    const values = shown.series.map((one) => {
+      const value = reading(shown, one, bin);
+      return shown.of === "weights" ? value : `${one.name} ${value}`;
+    });
     say(`${capital(shown.quantity.name)} ${binName(shown, bin)}: ${values.join("; ") || "no group is chosen"}.`);
   }
 
@@ -932,7 +1015,8 @@ function render({ model, el }) {
     view = viewOf(data(), model.get("view") || {});
     seen = JSON.stringify(view);
     refresh();
-    const flowOnly = ["before", "after"].some((name) => old[name] !== view[name]);
+    const changed = Object.keys(view).filter((name) => String(old[name]) !== String(view[name]));
+    const flowOnly = changed.length && changed.every((name) => name === "before" || name === "after");
     say(flowOnly ? flowSentence(view, flowsOf(data(), view)) : sentence(shown));
   };
   const dataChanged = () => {
@@ -945,7 +1029,13 @@ function render({ model, el }) {
   const answered = () => {
     if (model.get("answer")) say(model.get("answer"));
   };
-  const heard = { "change:view": viewChanged, "change:data": dataChanged, "change:asks": refresh, "change:busy": busyChanged, "change:answer": answered };
+  const heard = {
+    "change:view": viewChanged,
+    "change:data": dataChanged,
+    "change:asks": refresh,
+    "change:busy": busyChanged,
+    "change:answer": answered,
+  };
   for (const [event, hears] of Object.entries(heard)) model.on(event, hears);
 
   const restore = () => {

@@ -34,7 +34,8 @@ function pointsOf(size, difficulty, recipe) {
     const side = i % 2 ? 1 : -1;
     const x = recipe.reach * (2 * draw() - 1);
     const away = recipe.near + (recipe.far - recipe.near) * draw();
-    points.push({ x: within(x), y: within(bend(x, recipe) + side * away), label: LABELS[i % 2], group: "majority" });
+    const y = bend(x, recipe) + side * away;
+    points.push({ x: within(x), y: within(y), label: LABELS[i % 2], group: "majority" });
   }
   draw = uniform(recipe.draw + 1);
   for (let i = 0; i < size; i++) {
@@ -75,7 +76,7 @@ function forward(network, x, y, values = network.map(({ biases }) => new Array(b
   return given;
 }
 
-/** Trains by Adam on all points at once. Stops after each step, so that the caller can let the page breathe. */
+/** Trains by Adam on all points at once, at a rate that falls to 0. Stops after each step, for slices. */
 function* training(points, seed, recipe) {
   const network = untrained(seed, recipe);
   const tensors = network.flatMap(({ weights, biases }) => [weights, biases]);
@@ -109,13 +110,14 @@ function* training(points, seed, recipe) {
     }
     meanLeft *= recipe.momentum;
     squareLeft *= recipe.memory;
+    const rate = recipe.rate * (1 - step / recipe.steps);
     tensors.forEach((tensor, i) => {
       for (let k = 0; k < tensor.length; k++) {
         const gradient = gradients[i][k] + recipe.decay * tensor[k];
         means[i][k] = recipe.momentum * means[i][k] + (1 - recipe.momentum) * gradient;
         squares[i][k] = recipe.memory * squares[i][k] + (1 - recipe.memory) * gradient * gradient;
         const size = Math.sqrt(squares[i][k] / (1 - squareLeft)) + recipe.tiny;
-        tensor[k] -= (recipe.rate * (means[i][k] / (1 - meanLeft))) / size;
+        tensor[k] -= (rate * (means[i][k] / (1 - meanLeft))) / size;
       }
     });
     yield;
@@ -254,7 +256,10 @@ const precision = (bits) => (bits === FULL ? "full precision" : `${bits} bits`);
 function sentence(bits, seed, full, now) {
   const where = bits === FULL ? "In full precision" : `At ${bits} bits`;
   const absent = GROUPS.filter((group) => now[group].n === 0);
-  if (absent.length) return `The ${absent.join(" and the ")} has no points: add some to compare.`;
+  if (absent.length) {
+    const has = absent.length === 1 ? "has" : "have";
+    return `The ${absent.join(" and the ")} ${has} no points: add some to compare.`;
+  }
   const right = GROUPS.map((group) => percent(now[group].accuracy));
   const before = GROUPS.map((group) => percent(full[group].accuracy));
   const said =
@@ -277,6 +282,7 @@ function sentence(bits, seed, full, now) {
 function verdictOfSeeds(bits, excesses) {
   if (bits === FULL) return "In full precision nothing is rounded, so nobody can lose. Choose fewer bits.";
   const all = [...excesses.values()];
+  if (!all.length) return "Where a group has no points, there is nothing to compare.";
   const more = all.filter((value) => value > 0).length;
   const less = all.filter((value) => value < 0).length;
   return (
@@ -336,7 +342,11 @@ function slider(name, className, attributes) {
   const label = element("label", {}, element("span", {}, name), " ", value);
   const holder = element("div", { class: `pg-slider ${className}` }, label, input);
   label.htmlFor = input.id = newId();
-  return { holder, input, say: (said) => (input.setAttribute("aria-valuetext", said), (value.textContent = said)) };
+  const say = (text, spoken = text) => {
+    value.textContent = text;
+    input.setAttribute("aria-valuetext", spoken);
+  };
+  return { holder, input, say };
 }
 
 function button(name) {
@@ -355,7 +365,8 @@ function strip(title) {
     said: shape("text", { x: width, y: 12, "text-anchor": "end", class: "pg-zero-said" }),
   };
   const heading = shape("text", { x: 0, y: 12 }, title);
-  const drawing = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" }, heading, ...Object.values(parts));
+  const view = { viewBox: `0 0 ${width} ${height}`, role: "img" };
+  const drawing = shape("svg", view, heading, ...Object.values(parts));
   return {
     drawing,
     draw(weights, shown, bits) {
@@ -406,17 +417,19 @@ function meter(name, className, mark) {
   const line = shape("path", { class: "pg-change" });
   const was = shape("path", { d: mark(4.2), class: "pg-was" });
   const now = shape("path", { d: mark(5), class: "pg-now" });
-  const scale = shape("path", { d: `M${edge},8H${width - edge}M${edge},4v8M${width - edge},4v8`, class: "pg-scale" });
+  const ends = `M${edge},4v8M${width - edge},4v8`;
+  const scale = shape("path", { d: `M${edge},8H${width - edge}${ends}`, class: "pg-scale" });
   const drawing = shape("svg", { viewBox: `0 0 ${width} 16`, "aria-hidden": "true" }, scale, line, was, now);
   const [value, note] = [element("strong"), element("small")];
-  const row = element("div", { class: `pg-meter ${className}` }, element("span", {}, name), drawing, value, note);
+  const label = element("span", {}, name);
+  const row = element("div", { class: `pg-meter ${className}` }, label, drawing, value, note);
   return {
     row,
     show(before, after, unit, more) {
       const known = before !== null && after !== null;
       drawing.style.visibility = known ? "" : "hidden";
       value.textContent = known ? `${percent(after)}${unit}` : "–";
-      note.textContent = known ? `was ${percent(before)}${unit}${more}` : "";
+      note.textContent = known ? more : "";
       if (!known) return;
       line.setAttribute("d", `M${x(before)},8H${x(after)}`);
       was.setAttribute("transform", `translate(${x(before)},8)`);
@@ -431,11 +444,12 @@ function seedStrip() {
   const dots = shape("g", {});
   const names = [
     shape("text", { x: 4, y: height - 4 }, "← the majority lost more"),
-    shape("text", { x: 4, y: 12, class: "pg-this-said" }, "● this seed"),
     shape("text", { x: width - 4, y: height - 4, "text-anchor": "end" }, "the minority lost more →"),
   ];
-  const axis = shape("path", { d: `M4,${floor + 5}H${width - 4}M${width / 2},8V${floor + 9}`, class: "pg-scale" });
-  const drawing = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" }, axis, dots, ...names);
+  const key = shape("text", { x: 4, y: 12 }, "● this seed");
+  const zero = `M${width / 2},8V${floor + 9}`;
+  const axis = shape("path", { d: `M4,${floor + 5}H${width - 4}${zero}`, class: "pg-scale" });
+  const drawing = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" }, axis, dots, key, ...names);
   return {
     drawing,
     draw(excesses, seed, said) {
@@ -457,6 +471,7 @@ function seedStrip() {
           ),
         ),
       );
+      key.style.visibility = excesses.has(seed) ? "" : "hidden";
       drawing.setAttribute("aria-label", said);
     },
   };
@@ -464,7 +479,8 @@ function seedStrip() {
 
 /** A table whose rows begin with what they are called. */
 function table(caption, head, rows) {
-  const row = (first, texts, kind) => element("tr", {}, first, ...texts.map((text) => element(kind, {}, text)));
+  const cells = (kind, texts) => texts.map((text) => element(kind, {}, text));
+  const row = (first, texts, kind) => element("tr", {}, first, ...cells(kind, texts));
   const heading = element("thead", {}, row(element("td"), head, "th"));
   const lines = rows.map(([name, ...texts]) => row(element("th", { scope: "row" }, name), texts, "td"));
   return element("table", {}, element("caption", {}, caption), heading, element("tbody", {}, ...lines));
@@ -483,11 +499,11 @@ function render({ model, el }) {
   };
 
   // -- controls
-  const bits = slider("Bits for each weight", "pg-bits", { min: 0, max: WIDTHS.length - 1, step: 1 });
+  const bits = slider("Precision of the weights:", "pg-bits", { min: 0, max: WIDTHS.length - 1, step: 1 });
   const scale = WIDTHS.map((width) => element("span", {}, width === FULL ? "full" : `${width}`));
   bits.holder.append(element("div", { class: "pg-scale-names", "aria-hidden": "true" }, ...scale));
-  const size = slider("Minority: size", "", { min: 2, max: 50, step: 2 });
-  const difficulty = slider("Minority: difficulty", "", { min: 0, max: 1, step: 0.05 });
+  const size = slider("Size of the minority:", "", { min: 0, max: recipe.largest, step: 1 });
+  const difficulty = slider("Its difficulty:", "", { min: 0, max: 1, step: 0.01 });
   const [another, reset] = [button("Another seed"), button("Start again")];
   const controls = element(
     "div",
@@ -508,7 +524,8 @@ function render({ model, el }) {
   const keys = element(
     "p",
     { class: "pg-keys", id: newId() },
-    "Keys: arrows move a point, with Shift further; Page Down and Page Up go to the next and the last one; Delete removes it.",
+    "Keys: arrows move a point, with Shift further. Page Down and Page Up choose the next and the previous " +
+      "one. Delete removes it.",
   );
   const layer = shape("svg", {
     viewBox: view,
@@ -531,20 +548,23 @@ function render({ model, el }) {
   const editor = element(
     "fieldset",
     { class: "pg-editor" },
-    element("legend", {}, "Drag a point. A tap on an empty place adds one:"),
+    element("legend", {}, "Drag points. Tap an empty place to add:"),
     element("div", { class: "pg-kinds" }, ...choices),
     element("div", { class: "pg-buttons" }, add, remove),
     keys,
   );
+  const sample = (viewBox, className, drawing) =>
+    shape("svg", { viewBox, class: className, "aria-hidden": "true" }, drawing);
   const line = (className) =>
-    shape("svg", { viewBox: "0 0 26 10", class: "pg-key-line", "aria-hidden": "true" }, shape("path", { d: "M1,5H25", class: className }));
+    sample("0 0 26 10", "pg-key-line", shape("path", { d: "M1,5H25", class: className }));
+  const ring = sample("-9 -9 18 18", "pg-swatch", shape("circle", { r: 7.5, class: "pg-ring" }));
   const legend = element(
     "p",
     { class: "pg-legend" },
     element("span", {}, element("i", { class: "pg-shade" }), "here the network answers “filled”"),
     element("span", {}, line("pg-boundary"), "its boundary"),
     element("span", {}, line("pg-before"), "in full precision"),
-    element("span", {}, shape("svg", { viewBox: "-9 -9 18 18", class: "pg-swatch", "aria-hidden": "true" }, shape("circle", { r: 7.5, class: "pg-ring" })), "wrong"),
+    element("span", {}, ring, "wrong"),
   );
 
   // -- what comes of it
@@ -559,8 +579,12 @@ function render({ model, el }) {
   });
   const seeds = seedStrip();
   const seedsSaid = element("p", { class: "pg-seeds-said" });
-  const warning = "These points were chosen to show an effect. Move them, and it may vanish.";
-  const block = (title, ...parts) => element("div", { class: "pg-block" }, element("p", { class: "pg-title" }, title), ...parts);
+  const warning = element(
+    "p",
+    { class: "pg-warning" },
+    "The points you found here were chosen to show an effect. Move them, and it may vanish.",
+  );
+  const block = (title, ...parts) => element("div", {}, element("p", { class: "pg-title" }, title), ...parts);
   const numbers = element("div", { class: "pg-numbers" });
   const details = element("details", {}, element("summary", {}, "All numbers"), numbers);
   const root = element(
@@ -576,9 +600,9 @@ function render({ model, el }) {
       element(
         "div",
         { class: "pg-right" },
-        block("Right answers (hollow: in full precision)", ...Object.values(meters).map(({ row }) => row)),
+        block("Right answers (outline: full precision)", ...Object.values(meters).map(({ row }) => row)),
         block("The weights snap to the grid", ...strips.map(({ drawing }) => drawing)),
-        block("Another seed can tell another story", seeds.drawing, seedsSaid, element("p", { class: "pg-warning" }, warning)),
+        block("Another seed can tell another story", seeds.drawing, seedsSaid, warning),
       ),
     ),
     details,
@@ -622,6 +646,7 @@ function render({ model, el }) {
       if (points === own("points")) learned.set(seed, step.value);
       if (seed === own("seed")) {
         current = step.value;
+        if (!isLearned()) show();
         update();
       } else if (points === own("points")) {
         drawSeeds();
@@ -637,32 +662,43 @@ function render({ model, el }) {
   // -- drawing
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
   let shown = null; // the rounded network as drawn, on its way to the next width
+  let whole = {}; // the boundary in full precision
   let frame = 0;
+
+  function show() {
+    cancelAnimationFrame(frame);
+    shown = quantized(current, own("bits"));
+    draw(shown);
+  }
 
   function update() {
     if (learnedOn !== own("points")) [learned, learnedOn] = [new Map(), own("points")];
     const known = learned.get(own("seed"));
     root.setAttribute("aria-busy", String(!known));
-    current = known || current;
-    if (!known) wake();
-    if (current) {
-      cancelAnimationFrame(frame);
-      shown = quantized(current, own("bits"));
-      draw(shown);
-    }
+    if (known) {
+      current = known;
+      show();
+    } else wake();
     drawPoints();
     if (known) report();
+  }
+
+  function arrive() {
+    show();
+    drawPoints();
+    if (isLearned()) report();
   }
 
   /** To another width: the weights move to their bins, and the boundary with them. */
   function move() {
     const [from, to] = [shown, current && quantized(current, own("bits"))];
-    if (!from || !to || still.matches) return update();
+    if (!from || !to) return;
+    if (still.matches) return arrive();
     const start = performance.now();
     cancelAnimationFrame(frame);
     const tick = (now) => {
       const passed = Math.min(1, Math.max(0, (now - start) / 280));
-      if (passed === 1) return update();
+      if (passed === 1) return arrive();
       const eased = 1 - (1 - passed) ** 3;
       shown = to.map(({ weights, biases }, i) => ({
         weights: weights.map((weight, k) => from[i].weights[k] + eased * (weight - from[i].weights[k])),
@@ -680,7 +716,10 @@ function render({ model, el }) {
     const path = outline(fieldOf(network, CELLS), CELLS, SIDE);
     region.setAttribute("d", path);
     boundary.setAttribute("d", path);
-    before.setAttribute("d", own("bits") === FULL ? "" : outline(fieldOf(current, CELLS), CELLS, SIDE));
+    if (whole.network !== current) {
+      whole = { network: current, path: outline(fieldOf(current, CELLS), CELLS, SIDE) };
+    }
+    before.setAttribute("d", own("bits") === FULL ? "" : whole.path);
     strips.forEach((one, i) => one.draw(current[i].weights, network[i].weights, own("bits")));
   }
 
@@ -696,7 +735,7 @@ function render({ model, el }) {
           "g",
           { role: "img" },
           shape("circle", { r: 11, class: "pg-hit" }),
-          shape("circle", { r: 8, class: "pg-ring" }),
+          shape("circle", { r: 7.4, class: "pg-ring" }),
           shape("path", {}),
         ),
       );
@@ -725,16 +764,15 @@ function render({ model, el }) {
   function drawSeeds() {
     const points = own("points");
     const width = own("bits");
-    const before = new Map();
-    for (const seed of seedsOf) if (learned.has(seed)) before.set(seed, learned.get(seed));
+    const ready = seedsOf.filter((seed) => learned.has(seed));
     const excesses = new Map();
-    for (const [seed, network] of before) {
+    for (const seed of width === FULL ? [] : ready) {
+      const network = learned.get(seed);
       const [full, now] = [measured(points, network), measured(points, quantized(network, width))];
       if (full.FVO !== null) excesses.set(seed, excess(full, now));
     }
-    const all = excesses.size === seedsOf.length;
-    const waiting = `${before.size} of ${seedsOf.length} networks have learned from these points.`;
-    seedsSaid.textContent = all ? verdictOfSeeds(width, excesses) : waiting;
+    const waiting = `${ready.length} of ${seedsOf.length} networks have learned from these points.`;
+    seedsSaid.textContent = ready.length < seedsOf.length ? waiting : verdictOfSeeds(width, excesses);
     seeds.draw(excesses, own("seed"), `A dot for each seed. ${seedsSaid.textContent}`);
     seedRows = [...excesses].map(([seed, value]) => [`seed ${seed}`, signed(100 * value, 1)]);
     if (details.open) tabulate();
@@ -752,21 +790,21 @@ function render({ model, el }) {
     if (said.textContent !== text) said.textContent = text;
     for (const group of GROUPS) {
       const [was, is] = [full[group], now[group]];
-      const margins = was.n ? ` · margin ${signed(is.margin, 1)}, was ${signed(was.margin, 1)}` : "";
-      meters[group].show(was.accuracy, is.accuracy, PERCENT, margins);
+      const margins = was.n ? `margin ${signed(is.margin, 1)}, was ${signed(was.margin, 1)}` : "";
+      const note = `was ${percent(was.accuracy)}${PERCENT} · ${margins}`;
+      meters[group].show(was.accuracy, is.accuracy, PERCENT, note);
     }
-    meters.FVO.show(full.FVO, now.FVO, "", " points");
+    meters.FVO.show(full.FVO, now.FVO, "", `was ${count(percent(full.FVO), "point")}`);
     const wrong = GROUPS.map((group) => Math.round(now[group].n * (1 - (now[group].accuracy ?? 1))));
     const filled = fieldOf(low, CELLS).reduce((sum, value) => sum + (value > 0), 0) / (CELLS + 1) ** 2;
     ground.setAttribute(
       "aria-label",
       `A plane with ${count(points.length, "point")}. At ${precision(width)} the network answers filled on ` +
-        `${percent(filled)}${PERCENT} of it, and is wrong on ${wrong[0]} of ${now.majority.n} points of the majority ` +
-        `and on ${wrong[1]} of ${now.minority.n} of the minority.`,
+        `${percent(filled)}${PERCENT} of it, and is wrong on ${wrong[0]} of ${now.majority.n} points of the ` +
+        `majority and on ${wrong[1]} of ${now.minority.n} of the minority.`,
     );
     latest = { width, full, now, network, low };
     drawSeeds();
-    if (details.open) tabulate();
     const plain = (layers, name) => layers.map((one) => one[name]);
     change({
       result: {
@@ -799,7 +837,7 @@ function render({ model, el }) {
     numbers.replaceChildren(
       table("The groups", ["full precision", width === FULL ? "now" : name], groups),
       table("The weights", ["weights", "step", "rounded to 0"], weights),
-      table("Other seeds", ["points that the minority lost beyond the majority"], seedRows),
+      table("What the minority lost beyond the majority", ["points"], seedRows),
     );
   }
 
@@ -810,17 +848,17 @@ function render({ model, el }) {
     bits.say(precision(width));
     scale.forEach((name, i) => name.classList.toggle("pg-here", WIDTHS[i] === width));
     size.input.value = own("size");
-    size.say(count(own("size"), "point"));
+    size.say(`${own("size")}`, count(own("size"), "point"));
     difficulty.input.value = own("difficulty");
     difficulty.say(signed(own("difficulty"), 2));
     another.textContent = `Another seed (now ${seed})`;
   }
 
   const edit = (points) => change({ points });
-  const replaced = (i, changes) => own("points").map((point, k) => (k === i ? { ...point, ...changes } : point));
+  const replaced = (i, changes) =>
+    own("points").map((point, k) => (k === i ? { ...point, ...changes } : point));
   const without = (i) => own("points").filter((_, k) => k !== i);
-  const limited = (value) => Math.round(1000 * Math.max(-1, Math.min(1, value))) / 1000;
-  const placed = (x, y) => ({ x: limited(x), y: limited(y) });
+  const placed = (x, y) => ({ x: within(x), y: within(y) });
 
   function focusOn(i) {
     focused = picked = i;
@@ -860,7 +898,8 @@ function render({ model, el }) {
 
   const here = (event) => {
     const box = layer.getBoundingClientRect();
-    return [(2 * (event.clientX - box.left)) / box.width - 1, 1 - (2 * (event.clientY - box.top)) / box.height];
+    const [right, down] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+    return [2 * right - 1, 1 - 2 * down];
   };
   const nearest = (event) => {
     const box = layer.getBoundingClientRect();
@@ -880,7 +919,8 @@ function render({ model, el }) {
     const i = nearest(event);
     // A finger that means to scroll often lands on one of so many points; it moves those of the minority
     // and the chosen one, and the others only after a tap.
-    const held = i !== null && (event.pointerType === "mouse" || i === picked || own("points")[i].group === "minority");
+    const isSure = event.pointerType === "mouse" || i === picked;
+    const held = i !== null && (isSure || own("points")[i].group === "minority");
     drag = { i, held, moved: false, x: event.clientX, y: event.clientY };
     if (held) {
       event.preventDefault();
@@ -901,6 +941,9 @@ function render({ model, el }) {
     drag = null;
   });
   layer.addEventListener("pointercancel", () => (drag = null));
+  // The pointer came down just before, so it is known whether this touch drags or scrolls.
+  const hold = (event) => drag?.held && event.cancelable && event.preventDefault();
+  layer.addEventListener("touchstart", hold, { passive: false });
 
   const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
   layer.addEventListener("keydown", (event) => {

@@ -1,0 +1,784 @@
+"""The explorer: what it counts, what it embeds, what it asks, and what a browser makes of it."""
+
+import html
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from scipy import special
+from torch import nn
+
+from fairq_utils import explorer as own
+from fairq_utils import figures, studies, tables
+from fairq_utils.ablations import Ablation
+from fairq_utils.errors import BadInput
+from fairq_utils.explorer import BINS, QUANTITIES, Explorer
+from fairq_utils.quantizers import bake, quantize_model
+from fairq_utils.store import Store
+from fairq_utils.studies import Prediction, Study
+from fairq_utils.treatments import FP32, Treatment
+
+ROOT = Path(__file__).parents[1]
+STUDIES = [Study(seed=seed) for seed in range(3)]
+ANSWERS = QUANTITIES[:-1]
+HOSTILE = (
+    "</script><script>pwned()</script>",
+    "<img src=x onerror=pwned()>",
+    "a \"quoted\", 'name'\nin two lines",
+    "=1+1",
+)
+
+
+def made_up(
+    treatments=("fp32", "int4", "int3"),
+    *,
+    seeds=3,
+    images=400,
+    groups=("many", "few", "none"),
+    classes=4,
+    change=None,
+) -> list[Prediction]:
+    """Logits that lean to the label, and the more noise, the fewer the bits; the last group has no images."""
+    draw = np.random.default_rng(0)
+    labels = torch.arange(images) % classes
+    codes = torch.tensor(draw.integers(len(groups) - 1, size=images))
+    names = tuple(f"class {place}" for place in range(classes))
+    found = []
+    for seed in range(seeds):
+        logits = draw.normal(size=(images, classes)) * 2
+        logits[np.arange(images), labels] += 2
+        for number, name in enumerate(treatments):
+            told = change(logits, number) if change else logits + draw.normal(size=logits.shape) * number
+            common = (torch.tensor(told), labels, codes, names, groups)
+            found.append(Prediction(STUDIES[seed], Treatment.parse(name), *common))
+    return found
+
+
+def raw(predictions: list[Prediction], treatment: str, group: int) -> dict[str, np.ndarray]:
+    """Each quantity of each image of the group, in all seeds, by other means than the package's."""
+    of_all: dict[str, list[np.ndarray]] = {name: [] for name in ANSWERS}
+    for prediction in predictions:
+        if prediction.treatment.name != treatment:
+            continue
+        inside = prediction.groups.numpy() == group
+        logits, labels = prediction.logits.numpy()[inside], prediction.labels.numpy()[inside]
+        rows = np.arange(len(labels))
+        others = np.sort(np.where(np.arange(logits.shape[1]) == labels[:, None], -np.inf, logits), axis=1)
+        of_all["logit_variance"].append(np.log10(np.mean(logits**2, axis=1) - logits.mean(axis=1) ** 2))
+        of_all["confidence"].append(special.softmax(logits, axis=1).max(axis=1))
+        of_all["margin"].append(logits[rows, labels] - others[:, -1])
+        of_all["loss"].append(np.log10(special.logsumexp(logits, axis=1) - logits[rows, labels]))
+        of_all["logit"].append(logits[rows, labels])
+    return {name: np.concatenate(values) for name, values in of_all.items()}
+
+
+def counts(explorer: Explorer, quantity: str, treatment: str, place: int) -> list[int]:
+    return own._unpacked(explorer.data["counts"][quantity][treatment][place])
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Prediction]:
+    return made_up()
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 4)).eval()
+
+
+# ---------------------------------------------------------------- counts
+
+
+@pytest.mark.parametrize("quantity", ANSWERS)
+def test_counts_are_those_of_numpy_in_the_same_bins_for_all(found, quantity):
+    explorer = Explorer.of_predictions(found)
+    bins = explorer.data["quantities"][quantity]
+    for treatment in ("fp32", "int4", "int3"):
+        for group in (0, 1):
+            values = raw(found, treatment, group)[quantity]
+            edges = np.linspace(bins["low"], bins["high"], BINS + 1)
+            expected, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
+            got = np.array(counts(explorer, quantity, treatment, group))
+            assert got.sum() == len(values)
+            # A value within rounding of an edge may be counted on either side of it.
+            assert np.abs(np.cumsum(got) - np.cumsum(expected)).max() <= 1
+
+
+@pytest.mark.parametrize("quantity", ANSWERS)
+def test_summaries_are_means_and_quartiles_of_the_raw_values(found, quantity):
+    summary = Explorer.of_predictions(found).data["summaries"][quantity]["int4"][1]
+    values = raw(found, "int4", 1)[quantity]
+    logarithmic = quantity in ("logit_variance", "loss")
+    quartiles = np.quantile(values, [0.25, 0.5, 0.75])
+    mean = {"logit_variance": 10 ** values.mean(), "loss": np.mean(10**values)}.get(quantity, values.mean())
+    expected = [mean, *(10**quartiles if logarithmic else quartiles)]
+    assert summary == pytest.approx(expected, rel=1e-3)
+
+
+def test_zero_is_an_edge_of_margins_and_wrong_answers_lie_below_it(found):
+    explorer = Explorer.of_predictions(found)
+    bins = explorer.data["quantities"]["margin"]
+    assert bins["low"] + (bins["high"] - bins["low"]) * bins["zero"] / BINS == pytest.approx(0, abs=1e-12)
+    wrong = sum(~p.correct[p.groups.numpy() == 0] for p in found if p.treatment.name == "int3").sum()
+    assert sum(counts(explorer, "margin", "int3", 0)[: bins["zero"]]) == wrong
+
+
+def test_an_exploding_treatment_does_not_press_the_others_into_one_bin():
+    def change(logits, number):
+        return logits * (1, 1000)[number]
+
+    explorer = Explorer.of_predictions(made_up(("fp32", "int2"), change=change))
+    for quantity in ("margin", "logit"):
+        assert np.count_nonzero(counts(explorer, quantity, "fp32", 0)) > 15
+        assert sum(counts(explorer, quantity, "int2", 0)) == sum(counts(explorer, quantity, "fp32", 0))
+
+
+def test_flows_are_those_counted_by_hand(found):
+    data = Explorer.of_predictions(found).data
+    pairs = {(before, after) for before, others in data["flows"].items() for after in others}
+    assert pairs == {("fp32", "int4"), ("fp32", "int3"), ("int4", "int3")}
+    for before, after in pairs:
+        expected = [[0, 0, 0, 0], [0, 0, 0, 0]]
+        for seed in range(3):
+            one, two = (
+                next(p for p in found if p.study.seed == seed and p.treatment.name == name)
+                for name in (before, after)
+            )
+            answers = zip(one.logits.argmax(1), two.logits.argmax(1), one.labels, one.groups, strict=True)
+            for first, second, label, group in answers:
+                kind = {(True, True): 0, (True, False): 1, (False, True): 2}.get(
+                    (bool(first == label), bool(second == label)), 3 if first != second else None
+                )
+                if kind is not None:
+                    expected[int(group)][kind] += 1
+        assert data["flows"][before][after] == expected
+
+
+def test_packing_loses_nothing():
+    draw = np.random.default_rng(1)
+    for _ in range(50):
+        numbers = draw.poisson(0.5, size=60).tolist()
+        assert own._unpacked(own._packed(numbers)) == numbers
+
+
+def test_treatments_stand_from_full_precision_to_the_fewest_bits_and_groups_without_images_are_left_out():
+    explorer = Explorer.of_predictions(made_up(("int3", "nf4", "fp32", "fp16", "a8", "int4")))
+    assert explorer.data["treatments"] == ["fp32", "a8", "fp16", "nf4", "int4", "int3"]
+    assert [group["name"] for group in explorer.data["groups"]] == ["many", "few"]
+
+
+def test_groups_look_as_they_do_in_the_figures():
+    assert (own.COLOURS, own.MARKS) == (figures.PALETTE, figures.MARKERS)
+
+
+# ---------------------------------------------------------------- weights
+
+
+def test_weights_are_counted_and_the_grid_is_that_of_the_treatment(network):
+    names = ["fp32", "int4", "int3", "int4-channel", "codebook3", "int4-ends8"]
+    networks = [own._rounded(network, Treatment.parse(name)) for name in names]
+    data = Explorer.of_predictions(made_up(names), networks=networks).data
+    first, second = data["weights"]["layers"]
+    weight = network[0].weight.detach().numpy()
+    edges = np.linspace(-first["reach"], first["reach"], BINS + 1)
+    assert sum(own._unpacked(first["counts"])) == weight.size
+    expected = np.histogram(weight, edges)[0]
+    assert np.abs(np.cumsum(own._unpacked(first["counts"])) - expected.cumsum()).max() <= 1
+    assert second["name"] == "3"
+    of = {name: data["weights"]["grids"][name]["layers"][0] for name in names}
+    step = float(np.abs(weight).max()) / 7
+    assert of["int4"]["size"] == 15
+    assert of["int4"]["values"] == pytest.approx([step * code for code in range(-7, 8)], rel=1e-4)
+    assert of["int4"]["zero"] == pytest.approx([-step / 2, step / 2], rel=1e-4)
+    assert of["int4"]["zeros"] == pytest.approx((np.abs(weight) < step / 2).mean(), abs=1e-6)
+    assert of["int3"]["size"] == 7
+    assert "size" not in of["fp32"]
+    assert of["int4-channel"]["size"] == 0  # a grid for each channel
+    assert "zero" not in of["codebook3"]
+    assert (of["int4-ends8"]["size"], of["int4-ends8"]["values"]) == (255, [])
+    midrise = own._grids(Ablation(Treatment(3), "midrise").apply(network), changed=True)["layers"]
+    assert [layer["size"] for layer in midrise] == [0, 0]
+
+
+# ---------------------------------------------------------------- what a page holds
+
+
+def test_eight_treatments_five_groups_and_five_quantities_are_small(network):
+    names = ["fp32", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
+    networks = [own._rounded(network, Treatment.parse(name)) for name in names]
+    predictions = made_up(names, images=6000, groups=("a", "b", "c", "d", "e", "none"))
+    markup = Explorer.of_predictions(predictions, networks=networks).page_markup()
+    assert len(markup.encode()) < 150_000
+
+
+def strange(logits, number):
+    """Full precision, constant logits, huge ones."""
+    return (logits, np.ones_like(logits), 1e6 * logits)[number]
+
+
+@pytest.mark.parametrize("change", [None, strange, lambda logits, _: 0 * logits])
+def test_what_is_embedded_is_strict_json_and_can_be_read_back(change):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    soup = BeautifulSoup(Explorer.of_predictions(made_up(change=change)).page_markup(), "html.parser")
+    state = json.loads(soup.find("script").string, parse_constant=refuse)
+    assert state["live"] is False
+    assert state["data"]["treatments"] == ["fp32", "int4", "int3"]
+    assert set(state) == {"answer", "asks", "busy", "data", "live", "view"}
+
+
+def test_the_fallback_is_a_figure_with_words_and_a_table():
+    soup = BeautifulSoup(Explorer.of_predictions(made_up()).fallback(), "html.parser")
+    assert "Histograms of margin under fp32 and int3" in soup.svg["aria-label"]
+    assert "currentColor" in str(soup.svg)
+    assert [row.th.text for row in soup.tbody.find_all("tr")] == ["many", "many", "few", "few"]
+    assert len(soup.tbody.tr.find_all("td")) == 6
+    assert "3 networks (seeds), 400 images." in soup.figcaption.text
+    assert "nan" not in soup.text
+
+
+def test_hostile_names_stay_text_in_the_markup():
+    markup = Explorer.of_predictions(made_up(groups=(*HOSTILE, "none"))).page_markup()
+    soup = BeautifulSoup(markup, "html.parser")
+    assert len(soup.find_all("script")) == 1
+    assert not soup.find_all("img")
+    assert [group["name"] for group in json.loads(soup.script.string)["data"]["groups"]] == list(HOSTILE)
+    assert {th.text for th in soup.tbody.find_all("th")} == set(HOSTILE)
+
+
+# ---------------------------------------------------------------- other ways in
+
+
+def test_a_stored_table_shows_the_same_histograms_without_flows_and_weights(found):
+    table = pd.concat([tables.densities(found, measure) for measure in ("logit_variance", "margin")])
+    explorer = Explorer.from_table(table, seeds=3, about="faces")
+    data = explorer.data
+    assert (data["flows"], "weights" in data, explorer.asks) == ({}, False, False)
+    whole = Explorer.of_predictions(found).data
+    assert data["groups"] == whole["groups"]
+    for quantity, treatment in (("margin", "int3"), ("logit_variance", "fp32")):
+        rows = table[
+            (table["measure"] == quantity) & (table["treatment"] == treatment) & (table["group"] == "few")
+        ]
+        assert counts(explorer, quantity, treatment, 1) == (rows["density"] * rows["n"]).round().tolist()
+        near = whole["summaries"][quantity][treatment][1]
+        assert data["summaries"][quantity][treatment][1] == pytest.approx(near, rel=0.1, abs=0.15)
+    bins = data["quantities"]["margin"]
+    margins = table[table["measure"] == "margin"]["value"].unique()
+    width = (bins["high"] - bins["low"]) / bins["bins"]
+    assert bins["low"] + width / 2 == pytest.approx(margins.min(), rel=1e-4)
+    json.dumps(explorer.page_state(), allow_nan=False)
+
+
+def test_a_network_and_images_of_ones_own_take_three_lines(network):
+    images = torch.rand(60, 3, 8, 8)
+    labels, groups = torch.arange(60) % 4, ["old", "young", "old"] * 20
+    explorer = Explorer.of_model(network, images, labels, groups, treatments=["int4", "int2"])
+    assert explorer.data["treatments"] == ["fp32", "int4", "int2"]
+    assert [(group["name"], group["n"]) for group in explorer.data["groups"]] == [("old", 40), ("young", 20)]
+    treated = bake(quantize_model(network, Treatment(4).quantizer))
+    with torch.no_grad():
+        moved = int((network(images).argmax(1) != treated(images).argmax(1)).sum())
+    flows = np.array(explorer.data["flows"]["fp32"]["int4"])
+    assert flows[:, 1:].sum() == moved
+    explorer._heard(explorer, {"wanted": "3"})
+    assert (explorer.data["treatments"], explorer.answer) == (["fp32", "int4", "int3", "int2"], "")
+    explorer._heard(explorer, {"wanted": "a8"})
+    assert "needs training images" in explorer.answer
+
+
+def test_images_of_bytes_are_scaled_as_everywhere(network):
+    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+    scaled = images.float() / 63.75 - 2
+    labels, groups = torch.arange(20) % 4, torch.arange(20) % 2
+    both = [
+        Explorer.of_model(network, given, labels, groups, group_names=["a", "b"], treatments=["int4"]).data
+        for given in (images, scaled)
+    ]
+    assert both[0]["flows"] == both[1]["flows"]
+    assert [group["name"] for group in both[0]["groups"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda found: Explorer.of([], ["int4"]), "no study is given"),
+        (lambda found: Explorer.of_predictions([]), "no prediction is given"),
+        (lambda found: Explorer.of_predictions(found, ["sharpness"]), "quantities is"),
+        (lambda found: Explorer.of_predictions(found, ["weights"]), "not weights alone"),
+        (lambda found: Explorer.of_predictions(found[:-1]), "other seeds or images"),
+        (lambda found: Explorer.of_predictions(found).add("int5"), "no network to ask"),
+        (lambda found: Explorer.from_table(pd.DataFrame({"n": [1]})), "the table lacks measure"),
+        (lambda found: own._own_images(torch.zeros(2), [1], [0, 0], None), "2 images come with 1 labels"),
+        (lambda found: own._own_images(torch.zeros(1), [1], [3], ["a"]), "not among the group_names"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(found, call, sentence):
+    with pytest.raises(BadInput, match=sentence) as caught:
+        call(found)
+    assert str(caught.value).endswith(".")
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- with a kernel
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """An explorer with a store behind it, and the studies it is of."""
+    trained = studies.studies(seeds=[0, 1], train_images=60, test_images=60, epochs=1)
+    store = Store(tmp_path_factory.mktemp("store"))
+    return Explorer.of(trained, [FP32, "int4"], store=store), trained, store
+
+
+def test_another_width_is_computed_and_shown_and_progress_is_told(asked):
+    explorer, trained, store = asked
+    before, told = explorer.data, []
+    explorer.observe(lambda event: told.append(event["new"]), "busy")
+    explorer._heard(explorer, {"wanted": " int3 "})
+    assert (explorer.answer, explorer.busy) == ("", "")
+    assert [text for text in told if text] == [
+        "int3: looking for it",
+        "int3: network 1 of 2",
+        "int3: network 2 of 2",
+    ]
+    assert before["treatments"] == ["fp32", "int4"]
+    assert explorer.data["treatments"] == ["fp32", "int4", "int3"]
+    assert explorer.view["treatment"] == "int3"
+    assert {name: before["quantities"][name] for name in ANSWERS} == explorer.data["quantities"]
+    # What was added is what would have been there from the beginning, in the same bins.
+    predictions = studies.predictions(trained, [Treatment(3)], store=store)
+    inside = predictions[0].groups.numpy() == 0
+    margins = np.concatenate([tables._examples([p])["margin"][0][inside] for p in predictions])
+    bins = explorer.data["quantities"]["margin"]
+    assert counts(explorer, "margin", "int3", 0) == own._counted(margins, bins)
+    assert set(explorer.data["flows"]["int4"]) == {"int3"}
+    assert explorer.data["weights"]["grids"]["int3"]["layers"][0]["size"] == 7
+    json.dumps(explorer.page_state(), allow_nan=False)
+
+
+@pytest.mark.parametrize("wanted", ["int99", "int4-msee", "</script>", "", None, "int4-qat", "1"])
+def test_a_name_that_is_none_comes_back_as_one_sentence(asked, wanted):
+    explorer, *_ = asked
+    before = explorer.data
+    explorer._heard(explorer, {"wanted": wanted})
+    assert explorer.answer.endswith((".", "them."))
+    assert "\n" not in explorer.answer
+    assert (explorer.busy, explorer.data) == ("", before)
+
+
+def test_what_nobody_foresaw_is_told_and_not_hidden(asked, monkeypatch):
+    explorer, *_ = asked
+
+    def fail(*_):
+        raise RuntimeError("the disk\nis full")
+
+    monkeypatch.setattr(explorer, "_more", fail)
+    with pytest.raises(RuntimeError):
+        explorer._heard(explorer, {"wanted": "int7"})
+    assert (explorer.answer, explorer.busy) == ("int7 could not be made: the disk is full", "")
+
+
+def test_what_is_there_already_is_shown_and_not_computed_again(asked, monkeypatch):
+    explorer, *_ = asked
+    monkeypatch.setattr(explorer, "_more", lambda *_: pytest.fail("computed again"))
+    explorer._heard(explorer, {"wanted": "4"})
+    assert (explorer.view["treatment"], explorer.answer) == ("int4", "")
+
+
+# ---------------------------------------------------------------- in a browser
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+browser = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium: neither chromium nor google-chrome is installed"
+)
+
+CATCH = """
+window.wrong = [];
+window.pwned = () => window.wrong.push("a name became code");
+window.onerror = (words) => window.wrong.push(String(words));
+window.onunhandledrejection = (event) => window.wrong.push(String(event.reason));
+console.error = (...words) => window.wrong.push(words.join(" "));
+window.blobs = [];
+URL.createObjectURL = (blob) => { window.blobs.push(blob); return "#"; };
+// The clock of the test runs ahead while a blob is read, so that what it holds is kept beside it.
+window.Blob = class extends Blob {
+  constructor(parts, about) {
+    super(parts, about);
+    this.words = parts.join("");
+  }
+};
+HTMLAnchorElement.prototype.click = () => {};
+"""
+
+TOOLS = """
+const found = { width: innerWidth };
+const one = (control, within = document) => within.querySelector(`[data-control="${control}"]`);
+const all = (what, within = document) => [...within.querySelectorAll(what)];
+const seen = (within = document) => all(".fairq-canvas", within).map((drawn) => drawn.innerHTML).join();
+const said = (within = document) => within.querySelector("[role=status]").textContent;
+const act = (control, value) => {
+  const node = one(control);
+  if (node.type === "checkbox") node.click();
+  else if (node.tagName === "BUTTON") node.click();
+  else {
+    node.value = value;
+    node.dispatchEvent(new Event(node.type === "range" ? "input" : "change", { bubbles: true }));
+  }
+};
+const until = async (done) => {
+  for (let turn = 0; turn < 2000 && !done(); turn++) await new Promise((then) => setTimeout(then, 20));
+};
+const run = async (driver) => {
+  await until(() => document.querySelector(".fairq-started"));
+  try {
+    await driver();
+  } catch (error) {
+    window.wrong.push(error.stack);
+  }
+  found.wrong = window.wrong;
+  found.scrolls = document.documentElement.scrollWidth > innerWidth;
+  const told = document.createElement("pre");
+  told.id = "findings";
+  told.textContent = JSON.stringify(found);
+  document.body.append(told);
+};
+"""
+
+
+def page(explorers: list[Explorer], driver: str) -> str:
+    """A page as the book builds it, with a script that uses it and writes down what it found."""
+    spec = importlib.util.spec_from_file_location("page_widgets", ROOT / "book/_extensions/page_widgets.py")
+    built = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(built)
+    script = (built.SCRIPTS / "explorer.js").read_text()
+    inner = re.search(r"export default \{ render \};", script)
+    opened = script[: inner.start()] + "return { unpack, merge, choicesOfBins, csv, viewOf, plain };"
+    widgets = f"window.fairqWidgets = {{}};\n{built.as_function(built.SCRIPTS / 'explorer.js')}"
+    styles = "".join((built.SCRIPTS / name).read_text() for name in ("page.css", "explorer.css"))
+    return (
+        '<!doctype html><html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<style>{styles}</style><script>{CATCH}</script></head><body>"
+        f"{''.join(one.page_markup() for one in explorers)}"
+        f"<script>{widgets}{(built.SCRIPTS / 'page.js').read_text()}</script>"
+        f"<script>const inside = (() => {{{opened}}})();</script>"
+        f"<script>{TOOLS}run(async () => {{ {driver} }});</script></body></html>"
+    )
+
+
+def findings(folder: Path, explorers: list[Explorer], driver: str, *, fragment="", width=900) -> dict:
+    target = folder / "page.html"
+    target.write_text(page(explorers, driver), encoding="utf-8")
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={folder / 'browser'}",
+            f"--window-size={width},900",
+            "--virtual-time-budget=100000",
+            "--dump-dom",
+            f"{target.as_uri()}{fragment}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    told = re.search(r'<pre id="findings">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert told, done.stdout[-2000:]
+    return json.loads(html.unescape(told[1]))
+
+
+DRIVE = """
+found.first = said();
+found.named = all("svg[role=img]").map((drawn) => drawn.getAttribute("aria-label"));
+found.steps = {};
+const steps = [
+  ["quantity", "loss"], ["quantity", "confidence"], ["quantity", "margin"], ["treatment", 0],
+  ["treatment", 1], ["bins", 0], ["bins", 5], ["overlay"], ["change"], ["numbers"], ["group-1"],
+  ["before", "int4"], ["after", "fp32"], ["quantity", "weights"], ["layer", "0"], ["quantity", "logit"],
+];
+for (const [control, value] of steps) {
+  const before = [seen(), said()];
+  act(control, value);
+  found.steps[`${control} ${value ?? ""}`] = [before[0] !== seen(), before[1] !== said()];
+}
+act("quantity", "margin");
+act("group-1");
+act("change");
+act("numbers");
+act("overlay");
+act("after", "int3");
+act("bins", 2);
+
+const scrub = one("bin");
+const press = (key) => {
+  scrub.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+};
+scrub.focus();
+press("Home");
+found.bins = Number(all("output")[1].textContent);
+found.home = said();
+press("ArrowRight");
+found.next = said();
+found.spoken = scrub.getAttribute("aria-valuetext");
+press("End");
+found.end = said();
+found.read = all(".fairq-read").map((node) => node.textContent);
+const box = document.querySelector(".fairq-plot .fairq-canvas").getBoundingClientRect();
+const hover = { clientX: box.left + 300, clientY: box.top + 50, bubbles: true };
+document.querySelector(".fairq-plot svg").dispatchEvent(new PointerEvent("pointermove", hover));
+found.hovered = said();
+
+act("bins", 1);
+act("overlay");
+act("link");
+found.link = document.querySelector(".fairq-address").value;
+found.seen = seen();
+found.table = all(".fairq-flows table tbody tr").map((row) => row.textContent);
+
+for (const control of ["spread-csv", "spread-svg", "spread-png", "flow-csv"]) {
+  const many = window.blobs.length;
+  act(control);
+  await until(() => window.blobs.length > many);
+  const blob = window.blobs.at(-1);
+  found[control] = control === "spread-png" ? [blob.type, blob.size] : blob.words;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def shown(network, found):
+    names = ["fp32", "int4", "int3"]
+    return Explorer.of_predictions(
+        found, networks=[own._rounded(network, Treatment.parse(name)) for name in names]
+    )
+
+
+@pytest.fixture(scope="module")
+def driven(shown, tmp_path_factory):
+    if not CHROMIUM:
+        pytest.skip("no Chromium: neither chromium nor google-chrome is installed")
+    return findings(tmp_path_factory.mktemp("driven"), [shown], DRIVE)
+
+
+def test_each_control_changes_what_is_drawn_and_what_is_said_without_an_error(driven):
+    assert driven["wrong"] == []
+    assert driven["steps"] == {name: [True, True] for name in driven["steps"]}
+    assert len(driven["steps"]) == 16
+    assert not driven["scrolls"]
+
+
+def test_what_is_said_comes_from_the_data(driven, shown):
+    medians = [
+        f"{own._said({'factor': 1, 'unit': ''}, s[2])}" for s in shown.data["summaries"]["margin"]["int3"]
+    ]
+    assert driven["first"] == (
+        "Margin under int3, 36 bins, shares of answers, a panel for each group: "
+        f"medians many {medians[0]}; few {medians[1]}."
+    )
+    assert driven["named"][0] == driven["first"]
+    assert driven["named"][1].startswith("Answers from fp32 to int3: many ")
+    lost = shown.data["flows"]["int4"]["int3"]
+    assert driven["table"][0].startswith(
+        f"manyint4int3{3 * shown.data['groups'][0]['n']}{lost[0][0]}{lost[0][1]}"
+    )
+
+
+def test_arrow_keys_and_the_pointer_read_bins(driven, shown):
+    bins = [own._unpacked(packed) for packed in shown.data["counts"]["margin"]["int4"]]
+    merged = np.array(bins).reshape(2, driven["bins"], -1).sum(axis=2)
+    assert driven["home"].startswith("Margin at most −")
+    assert f"({merged[0][0]})" in driven["home"]
+    assert f"({merged[0][1]}); few" in driven["next"]
+    assert driven["spoken"] in driven["next"]
+    assert "or more" in driven["end"]
+    assert driven["read"] == [
+        text.split(maxsplit=1)[1] for text in driven["end"][:-1].split(": ")[1].split("; ")
+    ]
+    assert driven["hovered"] not in (driven["end"], driven["next"])
+
+
+def test_files_hold_what_is_shown(driven, shown):
+    rows = [line.split(",") for line in driven["spread-csv"].lstrip("\ufeff").strip().split("\r\n")]
+    assert rows[0][:2] == ["group", "treatment"]
+    drawn_counts = [int(row[4]) for row in rows[1:] if row[0] == "few"]
+    assert sum(drawn_counts) == sum(counts(shown, "margin", "int4", 1))
+    assert float(rows[1][2]) == shown.data["quantities"]["margin"]["low"]
+    assert driven["spread-svg"].startswith("<svg")
+    assert "margin" in driven["spread-svg"]
+    assert driven["spread-png"][0] == "image/png"
+    assert driven["spread-png"][1] > 5000
+    assert "few,int4,int3," in driven["flow-csv"]
+
+
+def test_a_link_brings_the_same_view_back(driven, shown, tmp_path):
+    fragment = driven["link"].partition("#")[2]
+    assert fragment.startswith("explorer=quantity=margin&treatment=int4&bins=")
+    again = findings(tmp_path, [shown], "found.seen = seen();", fragment=f"#{fragment}")
+    assert again["wrong"] == []
+    assert cursorless(again["seen"]) == cursorless(driven["seen"])
+
+
+def cursorless(drawn: str) -> str:
+    """Without the band that marks the bin that is read, which is not part of a view."""
+    return re.sub(r'<rect y="[^"]*" height="[^"]*" fill="currentColor" opacity="0.18"[^>]*>', "", drawn)
+
+
+@browser
+def test_a_link_of_somebody_elses_making_is_taken_for_what_is_known_of_it(shown, tmp_path):
+    wish = "#explorer=quantity=%3Cimg%20src=x%20onerror=pwned()%3E&treatment=int9&bins=1e999&groups=7.x.1"
+    wish += "&before=__proto__"
+    told = findings(tmp_path, [shown], "found.said = said();", fragment=wish)
+    assert told["wrong"] == []
+    assert re.fullmatch(
+        r"Margin under int3, \d+ bins, shares of answers, a panel for each group: medians few [−\d.]+\.",
+        told["said"],
+    )
+
+
+@browser
+def test_a_phone_needs_no_scrolling_sideways_and_two_widgets_keep_apart(shown, found, tmp_path):
+    table = Explorer.from_table(tables.densities(found, "margin"), seeds=3)
+    driver = """
+      const [first, second] = document.querySelectorAll(".fairq-explorer");
+      const before = [seen(first), seen(second)];
+      const node = one("treatment", second);
+      node.value = 0;
+      node.dispatchEvent(new Event("input", { bubbles: true }));
+      found.changed = [before[0] !== seen(first), before[1] !== seen(second)];
+      found.parts = [first, second].map((part) => Boolean(part.querySelector(".fairq-flows")));
+      one("link", second).click();
+      found.link = second.querySelector(".fairq-address").value;
+      found.sides = [...document.querySelectorAll("svg, select, input, button, fieldset")]
+        .filter((node) => node.getBoundingClientRect().right > innerWidth).length;
+    """
+    told = findings(tmp_path, [shown, table], driver, width=390)
+    assert told["wrong"] == []
+    assert told["changed"] == [False, True]
+    assert told["parts"] == [True, False]
+    assert "&widget=2" in told["link"]
+    assert (told["scrolls"], told["sides"]) == (False, 0)
+    assert told["width"] <= 500
+
+
+@browser
+def test_hostile_names_stay_text_in_the_page_and_in_files(tmp_path):
+    explorer = Explorer.of_predictions(made_up(groups=(*HOSTILE, "none")))
+    driver = """
+      const names = all(".fairq-groups label > span:first-of-type");
+      found.labels = names.map((node) => node.firstChild.data);
+      found.images = document.querySelectorAll("img, .fairq-live script").length;
+      act("overlay");
+      act("quantity", "loss");
+      one("bin").focus();
+      for (const control of ["spread-csv", "spread-svg", "flow-csv", "spread-png"]) {
+        const many = window.blobs.length;
+        act(control);
+        await until(() => window.blobs.length > many);
+        found[control] = window.blobs.at(-1).words;
+      }
+      const parsed = new DOMParser().parseFromString(found["spread-svg"], "image/svg+xml");
+      found.svg = parsed.documentElement.tagName;
+      const fields = ["=1+1", "+1", "-1", "@x", "a,b", 'say "x"', -1.5, "two\\nlines", "plain"];
+      found.fields = inside.csv([fields]);
+    """
+    told = findings(tmp_path, [explorer], driver)
+    assert told["wrong"] == []
+    assert told["labels"] == list(HOSTILE)
+    assert (told["images"], told["svg"]) == (0, "svg")
+    assert "\n'=1+1,int" in told["spread-csv"]
+    assert "\n'=1+1,fp32" in told["flow-csv"]
+    assert '"a ""quoted"", ' in told["spread-csv"]
+    assert told["fields"] == '\'=1+1,\'+1,\'-1,\'@x,"a,b","say ""x""",-1.5,"two\nlines",plain\r\n'
+
+
+@browser
+def test_merged_bins_hold_what_the_fine_ones_hold_and_zero_stays_an_edge(shown, tmp_path):
+    driver = """
+      found.sums = [];
+      const state = JSON.parse(document.querySelector("script[type='application/json']").textContent).data;
+      for (const [key, quantity] of Object.entries(state.quantities)) {
+        for (const packed of Object.values(state.counts[key]).flat()) {
+          const fine = inside.unpack(packed);
+          for (const bins of inside.choicesOfBins(quantity)) {
+            const merged = inside.merge(fine, fine.length / bins);
+            const whole = !quantity.zero || (quantity.zero * bins) % quantity.bins === 0;
+            const total = (numbers) => numbers.reduce((a, b) => a + b, 0);
+            const sizes = fine.length === 144 && merged.length === bins;
+            found.sums.push(sizes && total(fine) === total(merged) && whole);
+          }
+        }
+      }
+      found.choices = inside.choicesOfBins({ bins: 144, zero: 48 });
+      const numbers = [0, 1234.5, 0.00001234, -0.12345, 12.345, null, 123.4];
+      found.plain = numbers.map((value) => inside.plain(value));
+    """
+    told = findings(tmp_path, [shown], driver)
+    assert told["wrong"] == []
+    assert len(told["sums"]) > 100
+    assert all(told["sums"])
+    assert told["choices"] == [12, 18, 24, 36, 48, 72, 144]
+    assert told["plain"] == ["0", "1,235", "1.2e−5", "−0.123", "12.3", "—", "123"]
+
+
+@browser
+def test_with_a_kernel_another_width_can_be_asked_for_and_without_one_it_cannot(found, tmp_path):
+    fewer = Explorer.of_predictions([p for p in found if p.treatment.name != "int3"])
+    more = json.dumps(Explorer.of_predictions(found).data)
+    driver = f"""
+      found.hidden = getComputedStyle(document.querySelector(".fairq-ask")).display;
+      const sent = [], heard = {{}}, el = document.createElement("div");
+      const state = JSON.parse(document.querySelector("script[type='application/json']").textContent);
+      Object.assign(state, {{ live: true, asks: true }});
+      const model = {{
+        get: (name) => state[name],
+        set: (name, value) => {{
+          state[name] = value;
+          (heard[`change:${{name}}`] || []).forEach((hear) => hear());
+        }},
+        save_changes: () => {{ found.saved = true; }},
+        send: (message) => sent.push(message),
+        on: (event, hear) => (heard[event] ||= []).push(hear),
+        off: (event, hear) => {{ heard[event] = heard[event].filter((other) => other !== hear); }},
+      }};
+      document.body.append(el);
+      const stop = window.fairqWidgets.explorer.render({{ model, el }});
+      found.offered = getComputedStyle(el.querySelector(".fairq-ask")).display;
+      one("wish", el).value = " int3 ";
+      el.querySelector("form").requestSubmit();
+      found.sent = sent;
+      found.asked = said(el);
+      model.set("busy", "int3: network 1 of 3");
+      found.busy = said(el);
+      model.set("busy", "");
+      model.set("answer", "treatment is 'int99', no.");
+      found.answer = said(el);
+      model.set("data", {more});
+      model.set("view", {{ ...state.view, treatment: "int3" }});
+      found.steps = [one("treatment", el).max, one("treatment", el).value];
+      found.shown = said(el);
+      stop();
+      found.left = Object.values(heard).flat().length;
+    """
+    told = findings(tmp_path, [fewer], driver)
+    assert told["wrong"] == []
+    assert (told["hidden"], told["offered"]) == ("none", "flex")
+    assert told["sent"] == [{"wanted": "int3"}]
+    assert (told["asked"], told["busy"]) == ("int3 is asked for.", "int3: network 1 of 3 …")
+    assert told["answer"] == "treatment is 'int99', no."
+    assert told["steps"] == ["2", "2"]
+    assert told["shown"].startswith("Margin under int3, 36 bins")
+    assert told["left"] == 0
