@@ -6,10 +6,22 @@ each becomes a function that returns what the module exports.
 
 from pathlib import Path
 
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
+from fairq_utils.playground import Playground
 from fairq_utils.widgets import SCRIPTS
 
 STARTER = "page"  # finds the widgets of a page and calls them
 EXPORT = "export default"
+
+
+class PlaygroundHere(Directive):
+    """The playground, as it begins."""
+
+    def run(self):
+        """Called by docutils."""
+        return [nodes.raw("", Playground().page_markup(), format="html")]
 
 
 def as_function(path):
@@ -35,6 +47,7 @@ def bring(app, exception):
 
 def setup(app):
     """Called by Sphinx."""
+    app.add_directive("playground", PlaygroundHere)
     app.add_js_file("fairq-widgets.js", loading_method="defer")
     app.add_css_file("fairq-widgets.css")
     app.connect("build-finished", bring)
