@@ -52,6 +52,7 @@ controls: list[str] = ["fp16", "bf16", "a8", "a4"]  # treatments that leave weig
 
 # %% tags=["hide-input"]
 from fairq_utils import claims, figures, results, studies, tables, verdicts
+from fairq_utils.explorer import Explorer
 from fairq_utils.treatments import Treatment
 
 treatments = studies.treatments(bit_widths)
@@ -137,6 +138,12 @@ figures.ridges(tables.densities(predictions, "margin"))
 # %% tags=["hide-input"]
 changes = tables.answer_changes(predictions, level=level)
 claims.towards_the_boundary(changes)
+
+# %% [markdown]
+# Look for yourself: choose a quantity and groups, and move the slider ([more of this](08_explorer)).
+
+# %% tags=["hide-input"]
+Explorer.of_predictions(predictions, ["margin", "logit_variance", "confidence", "loss"])
 
 # %% [markdown]
 # ## Whose loss grows?

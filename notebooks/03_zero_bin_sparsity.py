@@ -55,6 +55,7 @@ seeds_by_layer: int = 3  # networks for that, the first ones
 
 # %% tags=["hide-input"]
 from fairq_utils import ablations, claims, figures, results, studies, tables, verdicts
+from fairq_utils.explorer import Explorer
 from fairq_utils.treatments import Treatment
 
 treatments = studies.treatments(bit_widths)
@@ -123,6 +124,12 @@ claims.what_is_taken_apart(rounded.name, smallest, tables.collapse(predictions))
 # %% tags=["hide-input"]
 shown = layer or tables.emptiest_layer(bins, rounded)
 figures.weight_histogram(networks[0], shown, rounded)
+
+# %% [markdown]
+# Any other layer, at any width ([more of this](08_explorer)):
+
+# %% tags=["hide-input"]
+Explorer.of_predictions(predictions, ["weights"], networks=studies.networks(trained[:1], treatments))
 
 # %% [markdown]
 # ## One half at a time

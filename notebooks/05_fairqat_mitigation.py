@@ -56,6 +56,7 @@ images_each: int = 200  # training images of each group, to compare with the tes
 
 # %% tags=["hide-input"]
 from fairq_utils import claims, figures, results, studies, surveys, tables, verdicts
+from fairq_utils.explorer import Explorer
 
 recipe = {"arch": arch, "epochs": epochs, "tuning_epochs": tuning_epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
@@ -96,6 +97,14 @@ predictions = studies.predictions(trained, [*rounded, *arms])
 smallest = tables.smallest_group(images, predictions)
 collapse = tables.collapse(predictions)
 figures.arms(tables.against_rounding(predictions), groups=["OA", "FVO", smallest])
+
+# %% [markdown]
+# Which answers does an arm win, and which does it give away? Choose two treatments below the histograms
+# ([more of this](08_explorer)).
+
+# %% tags=["hide-input"]
+first = [*studies.treatments(bit_widths[:1], "ends8"), *studies.repair_arms(bit_widths[:1])]
+Explorer.of_predictions([p for p in predictions if p.treatment in first], ["margin", "confidence"])
 
 # %% [markdown]
 # ## Is it the training, or the weights?
