@@ -104,6 +104,8 @@ def test_a_data_card_draws_its_counts_and_says_its_facts(built, name):
 def test_the_page_of_claims_says_what_the_tables_say(built):
     article = soup(built, "book/claims").find("article")
     shown = {name: own for name, own in results.stored().items() if name != "utkface48"}
+    missing = [s.title for name, s in results.settings().items() if name not in {*shown, "utkface48"}]
+    assert all(title in article.get_text().split("not measured yet: ")[-1] for title in missing)
     glance, in_full = article.select("table.fairq-verdicts")[:2]
     for table, words in ((glance, "a .fairq-word"), (in_full, ".fairq-word")):
         said = [word.get_text() for word in table.select(words)]

@@ -21,26 +21,39 @@ def depend_on_results(env):
 
 
 def shown(names):
-    """The settings of the claims page, in the order in which they are declared."""
-    return {name: own for name, own in results.stored().items() if not names or name in names}
+    """What is kept of these settings, in the order in which they are declared, and a word on the others."""
+    kept = {name: own for name, own in results.stored().items() if name in names}
+    missing = [
+        setting.title for name, setting in results.settings().items() if name in set(names) - set(kept)
+    ]
+    said = f"Declared in book/settings.yml, but not measured yet: {'; '.join(missing)}."
+    return kept, [nodes.paragraph("", said)] if missing else []
 
 
 class Overview(Directive):
     """The claims of these settings, at a glance."""
 
+    required_arguments = 1
     optional_arguments = 9
     draw = staticmethod(verdicts.overview)
 
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
-        return [nodes.raw("", self.draw(shown(self.arguments))._repr_html_(), format="html")]
+        kept, missing = shown(self.arguments)
+        return [nodes.raw("", self.draw(kept)._repr_html_(), format="html"), *missing]
 
 
 class Claims(Overview):
     """The same with numbers, reasons and sources."""
 
     draw = staticmethod(verdicts.page)
+
+
+class Sizes(Overview):
+    """What another size of images gives, setting by setting."""
+
+    draw = staticmethod(lambda kept: verdicts.sizes(list(kept.values())))
 
 
 class InPlainWords(Directive):
@@ -80,18 +93,6 @@ class Choices(Directive):
         depend_on_results(self.state.document.settings.env)
         own = results.load(self.arguments[0])
         return [nodes.raw("", verdicts.choices(own)._repr_html_(), format="html")]
-
-
-class Sizes(Directive):
-    """What another size of images gives, setting by setting."""
-
-    required_arguments = 2
-
-    def run(self):
-        """Called by docutils."""
-        depend_on_results(self.state.document.settings.env)
-        own = [results.load(name) for name in self.arguments]
-        return [nodes.raw("", verdicts.sizes(own)._repr_html_(), format="html")]
 
 
 class Provenance(Directive):
