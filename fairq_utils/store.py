@@ -258,7 +258,7 @@ def code_files(module: str, *, without: tuple[str, ...] = ()) -> dict[str, Path]
     """The source of a module and of every module of its package that it imports, directly or not, by name.
 
     >>> sorted(code_files("fairq_utils.files"))
-    ['fairq_utils', 'fairq_utils.errors', 'fairq_utils.files']
+    ['fairq_utils.errors', 'fairq_utils.files']
     """
     package = module.split(".")[0]
     found: dict[str, Path] = {}

@@ -126,10 +126,13 @@ shown = layer or tables.emptiest_layer(bins, rounded)
 figures.weight_histogram(networks[0], shown, rounded)
 
 # %% [markdown]
-# Any other layer, at any width ([more of this](08_explorer)):
+# Any other layer, at any width: choose *weights* ([more of this](08_explorer)).
 
 # %% tags=["hide-input"]
-Explorer.of_predictions(predictions, ["weights"], networks=studies.networks(trained[:1], treatments))
+of_first = studies.networks(trained[:1], treatments)
+explorer = Explorer.of_predictions(predictions, ["margin", "weights"], networks=of_first)
+explorer.view = {"quantity": "weights"}
+explorer
 
 # %% [markdown]
 # ## One half at a time

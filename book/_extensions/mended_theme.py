@@ -1,0 +1,39 @@
+"""What the theme leaves to be mended on a page, until it mends it itself.
+
+It brings the scripts that turn code into a live kernel twice, which is an error in the console, and they
+would be fetched from elsewhere; the marks that fold the table of contents have no name that could be read
+aloud; and a list of citations says that it is a list, while its members do not say that they are in one.
+"""
+
+import re
+from pathlib import Path
+
+MENDED = (
+    (re.compile(r"\s*<script>const THEBE_JS_URL.*?</script>", re.DOTALL), ""),
+    (re.compile(r"\s*<script[^>]*sphinx-thebe\.js[^>]*></script>"), ""),
+    (re.compile(r"\s*<link[^>]*sphinx-thebe\.css[^>]*/>"), ""),
+    (re.compile(r'\s*<script type="text/x-thebe-config">.*?</script>', re.DOTALL), ""),
+    (
+        re.compile(r"<summary>(?=\s*<span[^>]*toctree-toggle)"),
+        '<summary aria-label="Show or hide these pages">',
+    ),
+    (re.compile(r'<div role="list" class="citation-list">'), '<div class="citation-list">'),
+)
+
+
+def mend(app, exception):
+    """Every page, once all are written."""
+    if exception or app.builder.format != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        text = before = path.read_text(encoding="utf-8")
+        for pattern, instead in MENDED:
+            text = pattern.sub(instead, text)
+        if text != before:
+            path.write_text(text, encoding="utf-8")
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("build-finished", mend)
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
