@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 
@@ -135,3 +136,18 @@ def swept(tmp_path_factory) -> Swept:
     reading = Store(root)
     tables = evidence.tables_of(setting, setting.studies(), store=reading)
     return Swept(setting, root, len(jobs), dict(reading.written), tables)
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium. Of a module, because while it is open its event loop keeps others from running."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        pytest.skip(f"no browser: expected one of {', '.join(BROWSERS)} on the PATH")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()

@@ -25,6 +25,7 @@ from fairq_utils.quantizers import bake, quantize_model
 from fairq_utils.store import Store
 from fairq_utils.studies import Prediction, Study
 from fairq_utils.treatments import FP32, Treatment
+from tests.conftest import BROWSERS
 
 ROOT = Path(__file__).parents[1]
 STUDIES = [Study(seed=seed) for seed in range(3)]
@@ -398,7 +399,7 @@ def test_what_is_there_already_is_shown_and_not_computed_again(asked, monkeypatc
 
 # ---------------------------------------------------------------- in a browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 browser = pytest.mark.skipif(
     not CHROMIUM, reason="no Chromium: neither chromium nor google-chrome is installed"
 )

@@ -2,29 +2,15 @@
 
 import functools
 import http.server
-import shutil
 import threading
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
 
 from tests.test_book import listed, pages_of
 
 PAGES = sorted(listed())
 SEEN = {"light": 1440, "dark": 390}  # how wide, in which scheme
-
-
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if not found:
-        pytest.skip(f"no browser: expected one of {', '.join(names)} on the PATH")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
