@@ -59,18 +59,10 @@ from fairq_utils.explorer import Explorer
 from fairq_utils.treatments import Treatment
 
 treatments = studies.treatments(bit_widths)
-trained = studies.studies(
-    seeds=seeds,
-    dataset=dataset,
-    root=root,
-    label=label,
-    group=group,
-    image_size=image_size,
-    train_images=train_images,
-    test_images=test_images,
-    arch=arch,
-    epochs=epochs,
-)
+recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
+limits = {"train_images": train_images, "test_images": test_images}
+data = {"dataset": dataset, "root": root, "label": label, "group": group}
+trained = studies.studies(seeds=seeds, **data, **recipe, **limits)
 
 # %% [markdown]
 # ## How full is the zero bin?
