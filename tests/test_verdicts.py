@@ -584,7 +584,7 @@ def test_settings_stand_beside_each_other_in_full_precision_and_at_every_width()
     }
     shown = soup(verdicts.sizes([stored(made), stored(made, name="other", title="Other")]))
     texts = [[cell.text for cell in row.find_all("td")] for row in shown.select("tbody tr")]
-    assert [heads.text for heads in shown.select("thead th")] == ["", "Toy", "Other"]
+    assert [heads.text for heads in shown.select("thead th")] == ["measure", "Toy", "Other"]
     assert texts[0] == ["71.4 (70.0 to 73.0) %"] * 2
     assert texts[1] == ["20.0 (15.0 to 25.0) points"] * 2
     assert texts[2:] == [
