@@ -12,6 +12,23 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 
+# Processes beside each other share the cores; it is said before torch counts them.
+if beside := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(beside))))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `pytest -n`: tests that share what takes long to make share a process, and the longest begin."""
+    longest = ["built", "test_book.py", "test_every_chapter.py", "swept"]
+
+    def group(item: pytest.Item) -> str:
+        asked = getattr(item, "fixturenames", ())
+        return next((name for name in ("built", "swept") if name in asked), item.path.name)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: longest.index(group(item)) if group(item) in longest else len(longest))
+
 
 @dataclass(frozen=True)
 class Clone:

@@ -591,3 +591,25 @@ def test_settings_stand_beside_each_other_in_full_precision_and_at_every_width()
         [Effect("", "points", "change", dict(zip(INTERVAL, own, strict=True))).text] * 2
         for own in (UNSURE, UP, UNSURE, UNSURE)
     ]
+
+
+def test_a_record_says_seeds_code_machine_date_and_command():
+    record = {
+        "git_revision": "0123456789abcdef",
+        "hardware": "a <fast> machine",
+        "versions": {"torch": "9.9"},
+        "date": "2031-05-04",
+    }
+    own = stored(title="Faces & more", seeds=3)
+    own = replace(own, provenance=own.provenance | record)
+    row = soup(verdicts.provenance({"toy": own})).select_one("tbody tr")
+    link = row.find("a")
+    assert (link.text, link["href"]) == ("Faces & more", "../_static/toy/provenance.json")
+    told = [cell.text for cell in row.find_all("td")]
+    assert told == [
+        "3",
+        "0123456789",
+        "a <fast> machine; torch 9.9",
+        "2031-05-04",
+        own.provenance["commands"][0],
+    ]

@@ -3,7 +3,8 @@
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
 `` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice would have given there,
 `` {sizes} `` what another size of images gives, and `` {provenance} `` where all of it comes from.
-`` {front} `` opens the book: one figure and three sentences.
+`` {front} `` opens the book: one figure and three sentences. The role `` {declared}`utkface image_size` ``
+is what that setting says.
 """
 
 from docutils import nodes
@@ -104,8 +105,16 @@ class Provenance(Directive):
         return [nodes.raw("", verdicts.provenance(results.stored())._repr_html_(), format="html")]
 
 
+def declared(_, rawtext, text, lineno, inliner, options=None, content=None):
+    """What book/settings.yml, or the default of the field, says: called by docutils."""
+    depend_on_results(inliner.document.settings.env)
+    name, _, field = text.partition(" ")
+    return [nodes.Text(str(getattr(results.find_setting(name), field)))], []
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.add_role("declared", declared)
     app.add_directive("overview", Overview)
     app.add_directive("claims", Claims)
     app.add_directive("in-plain-words", InPlainWords)
