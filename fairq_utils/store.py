@@ -273,8 +273,10 @@ def code_files(module: str, *, without: tuple[str, ...] = ()) -> dict[str, Path]
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names if alias.name.split(".")[0] == package]
             elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
-                submodules = [f"{node.module}.{alias.name}" for alias in node.names]
-                waiting += [str(node.module), *(name for name in submodules if _is_module(name))]
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                submodules = [name for name in names if _is_module(name)]
+                # What a package itself holds decides nothing where only modules are taken from it.
+                waiting += submodules if submodules == names else [str(node.module), *submodules]
     return found
 
 

@@ -197,6 +197,10 @@ def test_the_code_digest_follows_imports_and_nothing_else(tmp_path, monkeypatch)
     assert digest(stranger="value = 3") == before
     assert digest(bottom="value = 3") != before
     assert digest(middle="value = 3") != before
+    # Modules are taken from the package, and nothing that it holds itself; then it counts.
+    assert digest(__init__="thing = 1") == before
+    taken = "from sample import bottom, thing\nvalue = bottom.value"
+    assert digest(middle=taken, __init__="thing = 1") != digest(middle=taken, __init__="thing = 2")
     code_digest.cache_clear()
 
 
