@@ -31,7 +31,7 @@ _NOTE = (
     "What answers on a screen is a figure and a table here."
 )
 # What only a screen has a use for, and that code.
-_NOT_ON_PAPER = "script, button, .headerlink, .toctree-wrapper, details.above-input"
+_NOT_ON_PAPER = "script, button, .headerlink, .toctree-wrapper, .fairq-on-paper, details.above-input"
 
 
 @dataclass(frozen=True)
