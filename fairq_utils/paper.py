@@ -85,7 +85,8 @@ def write(pages: Path, contents: Path, out: Path, *, facts: Mapping[str, str]) -
     `facts` stand on the title page, such as the date and the profile.
     """
     browser = chromium()
-    with tempfile.TemporaryDirectory(prefix="fairq-") as folder:
+    # Beside the pages, because a browser that was installed as a snap sees no /tmp but its own.
+    with tempfile.TemporaryDirectory(prefix="fairq-", dir=pages.parent) as folder:
         joined, printed = Path(folder) / "book.html", Path(folder) / "book.pdf"
         text = join(pages, listed(contents), facts=facts)
         # No browser counts pages ahead: printed once to see where each section begins, and again to say so.
