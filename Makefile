@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 .DEFAULT_GOAL := help
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 
-.PHONY: help env peers book faces test lint format sync serve bench requirements clean
+.PHONY: help env peers book pdf faces test lint format sync serve bench requirements clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ peers: $(STAMP) ## add other people's quantizers and Hessians, to test and time 
 
 book: $(STAMP) ## run the chapters that changed and build the book; PROFILE=full for more seeds and images
 	$(BIN)/fairq book --profile $(PROFILE)
+
+pdf: $(STAMP) ## build the book and print it as one PDF, which needs Chromium
+	$(BIN)/fairq pdf --profile $(PROFILE)
 
 faces: $(STAMP) ## train on your copies of UTKFace and FairFace, for hours; DATA=path names their folder
 	@test -n "$(DATA)" || { echo "DATA is empty; expected the folder of UTKFace and FairFace: make faces DATA=path"; exit 2; }

@@ -15,6 +15,7 @@ import tempfile
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -99,23 +100,71 @@ def run(chapter: str, given: tuple[str, ...], help_parameters: bool, out: Path |
     click.echo(f"notebook  {_shown(out / f'{wanted.slug}.ipynb')}\npage      {_shown(out / 'index.html')}")
 
 
+def _book_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which book, for the commands that build it."""
+    options = [
+        _parameters_option,
+        click.option(
+            "--workers",
+            default=os.cpu_count() or 1,
+            show_default="all cores",
+            help="Processes that make networks beside each other.",
+        ),
+        click.option(
+            "--profile", default="laptop", show_default=True, help="laptop, full, or a file of the same form."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @main.command()
-@_parameters_option
-@click.option(
-    "--workers",
-    default=os.cpu_count() or 1,
-    show_default="all cores",
-    help="Processes that make networks beside each other.",
-)
-@click.option(
-    "--profile", default="laptop", show_default=True, help="laptop, full, or a file of the same form."
-)
+@_book_options
 def book(given: tuple[str, ...], profile: str, workers: int) -> None:
     """Run the chapters that changed and build the book.
 
     With -p or another profile a second book is built beside the first. A parameter is given to every
     chapter that has it.
     """
+    _build_book(given, profile, workers)
+
+
+@main.command()
+@_book_options
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The PDF.  [default: fairq.pdf beside the pages, the first of which then links it]",
+)
+def pdf(given: tuple[str, ...], profile: str, workers: int, out: Path | None) -> None:
+    """Build the book, and print all of it as one PDF.
+
+    Chromium prints, which has to be installed. Code that a page folds away stays out; widgets stand still.
+    """
+    # Imported here: reading pages takes a while that `fairq --help` should not.
+    from fairq_utils import paper
+
+    paper.chromium()  # missed before the hours of a build rather than after
+    built = _build_book(given, profile, workers)
+    root = book_root()
+    facts = {
+        "By": yaml.safe_load((root / "_config.yml").read_text())["author"],
+        "Printed": f"{date.today():%-d %B %Y}",
+        "Profile": ", ".join([profile, *given]),
+        "Version": f"fairq-utils {__version__}",
+    }
+    printed = out or built / paper.NAME
+    sheets = paper.write(built, root / "_toc.yml", printed, facts=facts)
+    about = f"{sheets} pages, {_size(printed.stat().st_size)}"
+    if not out:
+        paper.offer(built / "book" / "index.html", printed, f"{about}, printed {facts['Printed']}")
+    click.echo(f"pdf       {_shown(printed)} ({about})")
+
+
+def _build_book(given: tuple[str, ...], profile: str, workers: int) -> Path:
+    """The folder with the pages of the book that the options name, built."""
     from fairq_utils import chapters
 
     root = book_root()
@@ -132,7 +181,7 @@ def book(given: tuple[str, ...], profile: str, workers: int) -> None:
     name = "-".join([Path(profile).stem if profile != "laptop" else "", *(_safe(p) for p in given)]).strip(
         "-"
     )
-    _build(root, root / "_build" / "books" / name if name else root, values, workers)
+    return _build(root, root / "_build" / "books" / name if name else root, values, workers)
 
 
 @contextmanager
@@ -151,7 +200,7 @@ def _workers_for_kernels(workers: int) -> Iterator[None]:
                 del os.environ[jobs.SCHEDULER_VARIABLE]
 
 
-def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: int) -> None:
+def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: int) -> Path:
     from fairq_utils import chapters
 
     every = chapters.chapters(root)
@@ -183,6 +232,7 @@ def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: in
         raise click.ClickException(f"the book could not be built:\n{done.stdout}\n{done.stderr}")
     unfinished.unlink()
     click.echo(f"book      {_shown(built / 'index.html')}")
+    return built
 
 
 @main.command()

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import sync_playwright
 
+from fairq_utils.paper import BROWSERS
+
 ROOT = Path(__file__).parents[1]
 
 # Processes beside each other share the cores; it is said before torch counts them.
@@ -153,9 +155,6 @@ def swept(tmp_path_factory) -> Swept:
     reading = Store(root)
     tables = evidence.tables_of(setting, setting.studies(), store=reading)
     return Swept(setting, root, len(jobs), dict(reading.written), tables)
-
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
