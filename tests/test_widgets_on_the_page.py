@@ -36,11 +36,15 @@ class Reader:
         self.context.route("**/*", only_from(address))
         self.page = self.context.new_page()
         self.wrong = []
-        self.page.on("console", lambda said: self.wrong.append(said.text) if said.type == "error" else None)
+        self.page.on("console", self.heard)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.goto(f"{address}/{page}.html{fragment}", wait_until="networkidle")
         self.widget = self.page.locator(f'.fairq-widget[data-kind="{kind}"]').nth(place)
         self.live = self.widget.locator(".fairq-live")
+
+    def heard(self, said):
+        if said.type == "error":
+            self.wrong.append(f"{said.text} {said.location['url']}")
 
     @property
     def data(self):
@@ -96,7 +100,7 @@ def read(browser, address):
 
 def barriers(reader):
     """What axe finds in the widget as it stands."""
-    options = {"resultTypes": ["violations"]}
+    options = {"resultTypes": ["violations"], "preload": False}  # it would fetch styles by wrong addresses
     found = Axe().run(reader.page, context=".fairq-live", options=options).response["violations"]
     return [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found]
 
