@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import html
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -84,7 +84,8 @@ class _Images:
         return [int(code) for code in np.unique(self.groups)]
 
 
-_More = Callable[[Treatment, Callable[[str], None]], _Run]
+_Report = Callable[[str, float], None]  # what is being done, and how much of all is done before it
+_More = Callable[[Treatment, _Report], Iterator[_Run]]  # each run is of one network more than the last
 
 
 class Explorer(PageWidget):
@@ -103,6 +104,7 @@ class Explorer(PageWidget):
     view = traitlets.Dict(help="What is shown: quantity, treatment, bins ...").tag(sync=True)
     asks = traitlets.Bool(False, help="Whether another treatment can be asked for.").tag(sync=True)
     busy = traitlets.Unicode("", help="What is being computed.").tag(sync=True)
+    done = traitlets.Float(0.0, help="How much of it is done, from 0 to 1.").tag(sync=True)
     answer = traitlets.Unicode("", help="Why what was asked for did not come.").tag(sync=True)
 
     _more: _More | None = None
@@ -137,13 +139,15 @@ class Explorer(PageWidget):
             networks=studies.networks(first, chosen, store=store),
         )
 
-        def more(treatment: Treatment, report: Callable[[str], None]) -> _Run:
-            logits = []
-            for number, study in enumerate(trained, start=1):
-                report(f"{treatment.name}: network {number} of {len(trained)}")
+        def more(treatment: Treatment, report: _Report) -> Iterator[_Run]:
+            logits: list[Tensor] = []
+            treated: list[nn.Module] = []
+            for number, study in enumerate(trained):
+                report(f"{treatment.name}: network {number + 1} of {len(trained)}", number / len(trained))
                 (prediction,) = studies.predictions([study], [treatment], store=store)
                 logits.append(prediction.logits)
-            return _Run(treatment, logits, *studies.networks(first, [treatment], store=store))
+                treated = treated or studies.networks(first, [treatment], store=store)
+                yield _Run(treatment, logits, *treated)
 
         explorer._answer_questions(more)
         return explorer
@@ -218,13 +222,15 @@ class Explorer(PageWidget):
         _require_known(quantities)
         images_and_groups = _own_images(images, labels, groups, group_names)
 
-        def more(treatment: Treatment | Ablation, report: Callable[[str], None]) -> _Run:
-            report(f"{treatment.name}: {len(images):,} images")
+        def run(treatment: Treatment | Ablation) -> _Run:
             treated = _rounded(network, treatment)
             return _Run(treatment, [_logits(treated, images)], treated if "weights" in quantities else None)
 
-        chosen = _ordered([FP32, *map(_parsed, treatments)])
-        runs = [more(treatment, lambda _: None) for treatment in chosen]
+        def more(treatment: Treatment, report: _Report) -> Iterator[_Run]:
+            report(f"{treatment.name}: {len(images):,} images", 0)
+            yield run(treatment)
+
+        runs = [run(treatment) for treatment in _ordered([FP32, *map(_parsed, treatments)])]
         explorer = cls._made_of(runs, images_and_groups, quantities, about=type(network).__name__, seeds=[])
         explorer._answer_questions(more)
         return explorer
@@ -256,6 +262,7 @@ class Explorer(PageWidget):
             "counts": {},
             "summaries": {},
             "flows": {},
+            "so_far": {},
         }
         for measure, table in densities.groupby("measure", sort=False):
             quantity = _ANSWERS[str(measure)]
@@ -301,6 +308,7 @@ class Explorer(PageWidget):
             "counts": {name: {} for name in answers},
             "summaries": {name: {} for name in answers},
             "flows": {},
+            "so_far": {},
         }
         if runs[0].network is not None and "weights" in quantities:
             data["weights"] = _weights(runs[0].network) | {"seed": seeds[0] if seeds else None}
@@ -314,7 +322,10 @@ class Explorer(PageWidget):
     # ------------------------------------------------------------ what it can be asked
 
     def add(self, treatment: Treatment | str) -> None:
-        """Measure another treatment, one that needs no training, and show it."""
+        """Measure another treatment, one that needs no training, and show it.
+
+        It is shown as soon as the first network has answered; `data["so_far"]` says of how many it is.
+        """
         if self._more is None:
             raise BadInput("this explorer has no network to ask; make it by `Explorer.of` or `of_model`.")
         wanted = _parsed(treatment)
@@ -323,12 +334,22 @@ class Explorer(PageWidget):
                 f"treatment is {wanted.name!r}, which trains a network; expected one that only rounds, such "
                 "as int5: name the others where you make the explorer."
             )
-        if wanted.name not in self.data["treatments"]:
-            run = self._more(wanted, self._report)
-            data = copy.deepcopy(self.data)  # traits tell of what is new, not of what was changed inside
-            self._take_in(data, run, _measured(run.logits, self._images.labels))
-            self.data = data
-        self.view = {**self.view, "treatment": wanted.name}
+        chosen = {"treatment": wanted.name, "after": wanted.name}
+        before, view = self.data, self.view
+        try:
+            for run in [] if wanted.name in before["treatments"] else self._more(wanted, self._report):
+                data = copy.deepcopy(before)  # traits tell of what is new, not of what was changed inside
+                self._take_in(data, run, _measured(run.logits, self._images.labels))
+                with self.hold_sync():
+                    self.data, self.view = data, {**self.view, **chosen}
+        except BaseException:  # also when it is interrupted: half of an answer must not stay for a whole one
+            self._given.pop(wanted.name, None)
+            with self.hold_sync():
+                self.data, self.view = before, view
+            raise
+        finally:
+            self.busy = ""
+        self.view = {**self.view, **chosen}
 
     def _answer_questions(self, more: _More) -> None:
         self._more, self.asks = more, True
@@ -339,7 +360,7 @@ class Explorer(PageWidget):
         name = str(content.get("wanted", "") if isinstance(content, dict) else "").strip()
         self.answer = ""
         try:
-            self._report(f"{name}: looking for it")
+            self._report(f"{name}: looking for it", 0)
             self.add(name)
         except BadInput as error:
             self.answer = " ".join(str(error).split())
@@ -349,8 +370,9 @@ class Explorer(PageWidget):
         finally:
             self.busy = ""
 
-    def _report(self, text: str) -> None:
-        self.busy = text
+    def _report(self, text: str, done: float) -> None:
+        with self.hold_sync():
+            self.busy, self.done = text, done
 
     def _take_in(self, data: dict[str, Any], run: _Run, found: Mapping[str, NDArray[np.float64]]) -> None:
         """Add what was measured under one treatment to the data, at its place among the others."""
@@ -366,8 +388,12 @@ class Explorer(PageWidget):
             data["weights"]["grids"][name] = own_grids
         given = np.stack([logits.argmax(1).numpy() for logits in run.logits])
         for before, answered in self._given.items():
-            data["flows"].setdefault(before, {})[name] = _flow(answered, given, images, inside)
+            if before != name:
+                own_flow = _flow(answered[: len(given)], given, images, inside)
+                data["flows"].setdefault(before, {})[name] = own_flow
         self._given[name] = given
+        if len(given) < data["seeds"]:
+            data["so_far"][name] = len(given)
         names = _ordered([*map(_named, data["treatments"]), run.treatment])
         data["treatments"] = [treatment.name for treatment in names]
 

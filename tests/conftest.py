@@ -1,8 +1,11 @@
+import functools
+import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +158,33 @@ def swept(tmp_path_factory) -> Swept:
     reading = Store(root)
     tables = evidence.tables_of(setting, setting.studies(), store=reading)
     return Swept(setting, root, len(jobs), dict(reading.written), tables)
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(built):
+    """Where a plain file server hands out the built book."""
+    folder = built.root / "_build" / "books" / "profile" / "_build" / "html"
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def only_from(address: str) -> Any:
+    """Lets a browser reach that address, and nothing else."""
+
+    def handle(route):
+        (route.continue_ if route.request.url.startswith((address, "data:", "blob:")) else route.abort)()
+
+    return handle
 
 
 @pytest.fixture(scope="module")

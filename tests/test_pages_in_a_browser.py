@@ -1,32 +1,13 @@
 """The built book in a real browser, from a file server, with no way out."""
 
-import functools
-import http.server
-import threading
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.test_book import listed, pages_of
+from tests.conftest import only_from
+from tests.test_book import listed
 
 PAGES = sorted(listed())
 SEEN = {"light": 1440, "dark": 390}  # how wide, in which scheme
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture(scope="module")
-def address(built):
-    handler = functools.partial(Quiet, directory=str(pages_of(built)))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module", params=SEEN)
@@ -35,13 +16,9 @@ def reader(request, browser, address):
     context = browser.new_context(
         viewport={"width": SEEN[request.param], "height": 900}, color_scheme=request.param
     )
-    context.route("**/*", lambda route: (route.continue_ if _own(route, address) else route.abort)())
+    context.route("**/*", only_from(address))
     yield context
     context.close()
-
-
-def _own(route, address):
-    return route.request.url.startswith((address, "data:", "blob:"))
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -147,6 +147,11 @@ function fromFragment(fragment, place) {
 
 // ---------------------------------------------------------------- what is to be drawn
 
+// Of how many networks there are answers: while another treatment is computed, at first of few.
+function networksOf(data, treatment) {
+  return data.so_far[treatment] ?? data.seeds;
+}
+
 function weightsShown(data, view) {
   const place = data.weights.layers.findIndex((layer) => layer.name === view.layer);
   const layer = data.weights.layers[place];
@@ -178,10 +183,13 @@ function answersShown(data, view) {
   const by = quantity.bins / bins;
   const first = data.treatments[0];
   const counted = (treatment, place) => merge(unpack(data.counts[view.quantity][treatment][place]), by);
+  const networks = networksOf(data, view.treatment);
+  const soFar = networks < data.seeds ? ` So far ${networks} of ${data.seeds} networks.` : "";
+  const numbers = view.numbers && !soFar; // those of fewer networks would only look like fewer answers
   const series = view.groups.map((place) => {
     const [counts, originals] = [counted(view.treatment, place), counted(first, place)];
     const [own, before] = [counts, originals].map((found) =>
-      view.numbers ? found : found.map((count) => (100 * count) / (sum(found) || 1)),
+      numbers ? found : found.map((count) => (100 * count) / (sum(found) || 1)),
     );
     return {
       ...data.groups[place],
@@ -201,7 +209,8 @@ function answersShown(data, view) {
     high: quantity.high,
     bins,
     of: "answers",
-    numbers: view.numbers,
+    numbers,
+    soFar,
     change: view.change,
     overlay: view.overlay,
     under: view.treatment,
@@ -271,16 +280,18 @@ function sentence(shown) {
   const what = shown.change ? `change against ${shown.first} in ${scale}` : scale;
   const where = shown.overlay ? "all in one panel" : "a panel for each group";
   const how = shown.series.length ? `medians ${medians(shown).join("; ")}` : "no group is chosen";
-  return `${name} under ${shown.under}, ${shown.bins} bins, ${what}, ${where}: ${how}.`;
+  return `${name} under ${shown.under}, ${shown.bins} bins, ${what}, ${where}: ${how}.${shown.soFar}`;
 }
 
 const FLOWS = ["right → right", "right → wrong", "wrong → right", "wrong → other wrong", "wrong → same wrong"];
 
 function flowsOf(data, view) {
   const known = (before, after) => data.flows[before]?.[after];
+  const other = data.treatments.find((name) => name !== view.before);
+  const asked = view.before === view.after ? [view.before, other] : [view.before, view.after];
+  const networks = Math.min(...asked.map((name) => networksOf(data, name)));
   const between = (before, after, place) => {
     if (before === after) {
-      const other = data.treatments.find((name) => name !== before);
       const [kept, lost] = between(before, other, place);
       return [kept + lost, 0, 0, 0];
     }
@@ -291,7 +302,7 @@ function flowsOf(data, view) {
   };
   return view.groups.map((place) => {
     const group = data.groups[place];
-    const total = group.n * data.seeds;
+    const total = group.n * networks;
     const four = between(view.before, view.after, place);
     return { ...group, total, parts: [...four, total - sum(four)] };
   });
@@ -695,10 +706,12 @@ function captioned(svg, words) {
   return svg;
 }
 
-function extent(data) {
+function extent(data, ...treatments) {
   const images = sum(data.groups.map((group) => group.n)).toLocaleString("en-US");
+  const fewest = Math.min(...treatments.map((name) => networksOf(data, name)));
+  const soFar = fewest < data.seeds ? `; so far ${fewest} under ${treatments.at(-1)}` : "";
   const networks = data.seeds === 1 ? "1 network" : `${data.seeds} networks (seeds), counted together`;
-  return `${data.about ? `${capital(data.about)}: ` : ""}${networks}, ${images} images.`;
+  return `${data.about ? `${capital(data.about)}: ` : ""}${networks}${soFar}, ${images} images.`;
 }
 
 // A file goes onto paper and slides: dark ink on white, whatever the page looks like.
@@ -769,7 +782,10 @@ function render({ model, el }) {
   };
   const quantity = select("quantity", "Show");
   const layer = select("layer", "Layer");
-  const treatment = slider("treatment", "Treatment:", (place) => change({ treatment: data().treatments[place] }));
+  const treatment = slider("treatment", "Treatment:", (place) => {
+    const chosen = data().treatments[place];
+    change({ treatment: chosen, after: chosen === view.before ? view.after : chosen });
+  });
   const bins = slider("bins", "Bins:", (place) => change({ bins: bins.choices[place] }));
   const overlay = tick("overlay", "all groups in one panel");
   const difference = tick("change", "");
@@ -843,6 +859,8 @@ function render({ model, el }) {
       model.send({ wanted });
     },
   }, html("span", {}, "Another treatment:"), wish, html("button", { type: "submit", "data-control": "ask" }, "Compute"));
+  const done = html("progress", { max: 1, value: 0, "aria-label": "How much of it is computed", hidden: "" });
+  ask.append(done);
 
   const before = select("before", "From");
   const after = select("after", "To");
@@ -859,7 +877,7 @@ function render({ model, el }) {
     note,
     status,
     html("div", { class: "fairq-buttons" }, link, ...buttons(
-      () => captioned(histogram(shown, { width: 760, overlay: inOnePanel(), legend: true }).svg, extent(data())),
+      () => captioned(histogram(shown, { width: 760, overlay: inOnePanel(), legend: true }).svg, extent(data(), view.treatment)),
       () => ["spread", view.quantity, view.treatment],
       () => distributionRows(shown),
     )),
@@ -876,7 +894,7 @@ function render({ model, el }) {
     html("div", { class: "fairq-controls" }, before.label, after.label),
     flowCanvas,
     html("div", { class: "fairq-buttons" }, ...buttons(
-      () => captioned(alluvial(view, flowsOf(data(), view), 760), extent(data())),
+      () => captioned(alluvial(view, flowsOf(data(), view), 760), extent(data(), view.before, view.after)),
       () => ["flow", view.before, view.after],
       () => flowRows(view, flowsOf(data(), view)),
     )),
@@ -922,7 +940,7 @@ function render({ model, el }) {
     boxes.forEach((box, place) => {
       box.control.checked = view.groups.includes(place);
     });
-    el.querySelector(".fairq-extent").textContent = extent(all);
+    el.querySelector(".fairq-extent").textContent = extent(all, view.treatment);
     const edges = "What lies beyond an end of the axis is counted in the last bin before it.";
     if (!weights) note.textContent = shown.quantity.unit === "%" ? "" : edges;
     else if (all.weights.seed === null) note.textContent = "";
@@ -1017,14 +1035,19 @@ function render({ model, el }) {
     refresh();
     const changed = Object.keys(view).filter((name) => String(old[name]) !== String(view[name]));
     const flowOnly = changed.length && changed.every((name) => name === "before" || name === "after");
-    say(flowOnly ? flowSentence(view, flowsOf(data(), view)) : sentence(shown));
+    if (!model.get("busy")) say(flowOnly ? flowSentence(view, flowsOf(data(), view)) : sentence(shown));
   };
   const dataChanged = () => {
     view = viewOf(data(), view);
     refresh();
   };
   const busyChanged = () => {
-    if (model.get("busy")) say(`${model.get("busy")} …`);
+    const busy = model.get("busy");
+    done.hidden = !busy;
+    say(busy ? `${busy} …` : model.get("answer") || sentence(shown));
+  };
+  const doneChanged = () => {
+    done.value = model.get("done");
   };
   const answered = () => {
     if (model.get("answer")) say(model.get("answer"));
@@ -1034,6 +1057,7 @@ function render({ model, el }) {
     "change:data": dataChanged,
     "change:asks": refresh,
     "change:busy": busyChanged,
+    "change:done": doneChanged,
     "change:answer": answered,
   };
   for (const [event, hears] of Object.entries(heard)) model.on(event, hears);

@@ -1,0 +1,140 @@
+"""The explorer: how soon it answers, in a page and with a kernel behind it."""
+
+import importlib.util
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from playwright.sync_api import Browser, sync_playwright
+
+from fairq_utils import studies
+from fairq_utils.architectures import build
+from fairq_utils.explorer import Explorer
+from fairq_utils.store import Item, Store
+from fairq_utils.studies import Prediction, Study
+from fairq_utils.treatments import Treatment
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["fp32", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
+GROUPS = ("a", "b", "c", "d", "e")
+
+
+def new_width(name: str, store: Store) -> tuple[float, float]:
+    """Seconds of a core, and of the clock, from a question to its first answer on the laptop's images.
+
+    The networks are stored and this width was never predicted; what they have learned takes no part.
+    """
+    trained = studies.studies(seeds=[0, 1], train_images=5000, test_images=2500)
+    for plan in studies._plans(trained, store):
+        network = build("resnet18", classes=len(plan.images.label_names), image_size=32)
+        job = plan.original
+        if not store.find(job.kind, job.identity):
+            store.keep(job.kind, job.identity, Item(network.state_dict(), {"device": "cpu"}))
+    explorer = Explorer.of(trained, [], store=store)
+    seconds: list[tuple[float, float]] = []
+
+    def shown(change: dict) -> None:
+        if name in change["new"]["treatments"] and not seconds:
+            seconds.append((time.process_time() - begun, time.perf_counter() - start))
+
+    explorer.observe(shown, "data")
+    start, begun = time.perf_counter(), time.process_time()
+    explorer.add(name)
+    return seconds[0]
+
+
+def page() -> str:
+    """A page that holds eight treatments of five groups, with all quantities, and the widget's script."""
+    images = 6000
+    labels, groups = torch.arange(images) % 5, torch.arange(images) % len(GROUPS)
+    draw = torch.Generator().manual_seed(0)
+    common = (labels, groups, GROUPS, GROUPS)
+    logits = 2 * torch.randn(images, 5, generator=draw) + 2 * torch.eye(5)[labels]
+    predictions = [
+        Prediction(Study(), Treatment.parse(name), logits + 0.3 * place * torch.randn(images, 5), *common)
+        for place, name in enumerate(NAMES)
+    ]
+    network = build("resnet18", classes=5, image_size=32).eval()
+    networks = [Treatment.parse(name).apply(network, None) for name in NAMES]
+    markup = Explorer.of_predictions(predictions, networks=networks).page_markup()
+    spec = importlib.util.spec_from_file_location("page_widgets", ROOT / "book/_extensions/page_widgets.py")
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    scripts = extension.as_function(extension.SCRIPTS / "explorer.js")
+    starter = (extension.SCRIPTS / "page.js").read_text(encoding="utf-8")
+    style = (extension.SCRIPTS / "explorer.css").read_text(encoding="utf-8")
+    return (
+        f"<!doctype html><meta charset='utf-8'><style>{style}</style>{markup}"
+        f"<script>window.fairqWidgets = {{}};{scripts}{starter}</script>"
+    )
+
+
+FIRST_MOVE = """async () => {
+  const slider = document.querySelector("[data-control=treatment]");
+  const before = document.querySelector("[role=status]").textContent;
+  const start = performance.now();
+  slider.value = Number(slider.value) - 1;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  document.body.getBoundingClientRect();
+  const milliseconds = performance.now() - start;
+  if (document.querySelector("[role=status]").textContent === before) throw new Error("nothing happened");
+  return milliseconds;
+}"""
+
+
+def first_interaction(browser: Browser, html: str, *, runs: int = 9) -> float:
+    """Milliseconds from the first move of the slider until all is drawn and laid out: the median of pages."""
+    found = []
+    for _ in range(runs):
+        one = browser.new_page()
+        one.set_content(html)
+        one.wait_for_selector(".fairq-started")
+        found.append(one.evaluate(FIRST_MOVE))
+        one.close()
+    return statistics.median(found)
+
+
+def cases() -> Iterator[dict]:
+    html = page()
+    yield {
+        "case": "what the explorer embeds for 8 treatments, 5 groups, 5 quantities and weights",
+        "measured": len(html.split("<script type")[1].split("</script>")[0].encode()) / 1000,
+        "unit": "kB",
+        "limit": 500,
+        "peer": "a stated limit",
+        "note": "",
+    }
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=found, args=["--no-sandbox", "--disable-gpu"]
+            )
+            measured = first_interaction(browser, html)
+            browser.close()
+        yield {
+            "case": "the first move of a slider of that explorer, in Chromium",
+            "measured": measured,
+            "unit": "ms",
+            "limit": 100,
+            "peer": "a stated limit",
+            "note": "the median of 9 pages",
+        }
+    with tempfile.TemporaryDirectory() as folder:
+        measured, waited = new_width("int7", Store(Path(folder)))
+    yield {
+        "case": "a new width of stored networks, on 2,500 moths, until the first is shown",
+        "measured": measured,
+        "unit": "s",
+        "limit": 2,
+        "peer": "a stated limit",
+        "note": f"of one core; {waited:.1f} s by the clock, which needs an idle core",
+    }
+
+
+if __name__ == "__main__":
+    print(*cases(), sep="\n")
