@@ -170,9 +170,9 @@ back
 # Now one width, and every part turned up by degrees: the weight of the smallest group in {eq}`weighted-loss`,
 # and how far sampling evens out the groups. Seeing each as often as the largest is the remedy of Liu and
 # others, for a repeated image is moved and mirrored anew. Two methods from outside stand beside them:
-# group-DRO {cite}`sagawa2020`, where the weight of a group grows as long as its loss is large, and logit
-# adjustment {cite}`menon2021`, where a rare label has to win by more. Look at which way down costs least to
-# the left, and at who is worst off at each point.
+# group-DRO {cite}`sagawa2020`, where the weight of a group grows as long as its loss is large, and
+# {term}`logit` adjustment {cite}`menon2021`, where a rare label has to win by more. Look at which way down
+# costs least to the left, and at who is worst off at each point.
 
 # %%
 swept = [*(f"weighted{percent}" for percent in loss_weights), *samplings, "dro", "adjusted"]

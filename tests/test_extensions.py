@@ -38,7 +38,7 @@ def test_the_box_under_a_chapter_runs_that_chapter_with_these_parameters(built, 
     (box,) = [own for own in article.select("details") if "Run this chapter again" in own.summary.get_text()]
     run, papermill = [block.get_text() for block in box.select("pre")]
 
-    program, command, number, *rest = shlex.split(run)
+    program, command, number, *rest = shlex.split(run.replace("\\\n", " "))
     assert (program, command, number) == ("fairq", "run", slug[:2])
     assert cli._parse(word for word in rest if word != "-p") == given(slug)
 
@@ -68,10 +68,10 @@ def test_a_chapter_of_defaults_runs_again_without_a_parameter(monkeypatch):
     box = run_again.box(first, {"seeds": first.parameters["seeds"].default})
     assert "fairq run 01\n```" in box
     assert "out.ipynb\n```" in box
-    assert "here" not in box
+    assert ", here" not in box
     spoken = run_again.box(first, {"root": "~/my data", "grids": ["mse"]})
     (command,) = re.findall(r"```sh\n(fairq .*?)\n```", spoken, re.DOTALL)
-    words = shlex.split(command)[3:]
+    words = shlex.split(command.replace("\\\n", " "))[3:]
     assert cli._parse(word for word in words if word != "-p") == {"root": "~/my data", "grids": ["mse"]}
 
 
@@ -110,7 +110,7 @@ def page(tmp_path):
 
 
 def outward(page: BeautifulSoup) -> list[str]:
-    return [link["href"] for link in page.select(".header-article a[href^=http], .bd-header a[href^=http]")]
+    return [link["href"] for link in page.select(".article-header-buttons a[href^=http]")]
 
 
 def test_with_an_address_a_chapter_leads_to_its_source_and_to_binder(page):

@@ -35,7 +35,7 @@ def prose(article: BeautifulSoup) -> BeautifulSoup:
     """What an author wrote: no code, no headings, nothing computed, no notes at the side."""
     unwritten = (
         ".cell_output, .cell_input, pre, code, h1, h2, h3, aside, details, figure, table.fairq-verdicts, "
-        ".fairq-widget, .fairq-computed, .math"
+        ".fairq-widget, .fairq-computed, .math, .doc"  # the last are titles of pages
     )
     for element in article.select(unwritten):
         element.decompose()

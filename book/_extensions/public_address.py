@@ -13,9 +13,8 @@ def offer(app, config):
     options = config.html_theme_options
     if not options.get("repository_url"):
         return
-    options.setdefault("repository_branch", "main")
     options["use_repository_button"] = options["use_source_button"] = True
-    options.setdefault("launch_buttons", {"binderhub_url": BINDER, "notebook_interface": "jupyterlab"})
+    options["launch_buttons"] = {"binderhub_url": BINDER, "notebook_interface": "jupyterlab"}
 
 
 def setup(app):
