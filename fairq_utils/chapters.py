@@ -274,10 +274,31 @@ def as_page(executed: Path) -> str:
     """The executed notebook as one HTML page that needs no other file."""
     notebook = nbformat.reads(executed.read_text(), as_version=4)
     for cell in notebook.cells:
-        # The book's bibliography resolves citations; here the names in the sentence have to do.
-        cell.source = re.sub(r" ?\{cite\}`[^`]+`", "", cell.source)
+        if cell.cell_type == "markdown":
+            cell.source = _alone(cell.source)
     page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
     return page
+
+
+# What leads elsewhere in the book, and what is left of it on a page that stands alone.
+_LEFT_ALONE = (
+    (r" ?\{(?:cite|eq)\}`[^`]+`", ""),
+    (r"\{term\}`([^`<]+?)(?: <[^`>]+>)?`", r"\1"),
+    (r"\[([^\]]+)\]\(#[^)]+\)", r"\1"),
+    (r"(?<=\$\$) \([a-z-]+\)$", ""),
+    (r"^:::\{margin\} (.+)\n((?:.+\n)+):::$", r"> **\1.** \2"),
+)
+
+
+def _alone(text: str) -> str:
+    """Markdown without what only the whole book resolves: citations, words, formulas, margins.
+
+    >>> _alone("The {term}`ranges <MSE range>` of {cite}`bellam2025`, by {eq}`rounding`.")
+    'The ranges of, by.'
+    """
+    for pattern, instead in _LEFT_ALONE:
+        text = re.sub(pattern, instead, text, flags=re.MULTILINE)
+    return text
 
 
 def load_profile(profile: str, root: Path | None = None) -> dict[str, dict[str, Any]]:

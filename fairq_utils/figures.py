@@ -8,6 +8,7 @@ import html
 import io
 import itertools
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ _ONE_HUE = LinearSegmentedColormap.from_list("fairq", ["#2f7fc100", "#2f7fc1a0"]
 # Stands for "the colour of the text around the figure", which only the page knows.
 INK = "#010203"
 FAINT = "#7d828a"
+CARD_SIZE = (1200, 630)  # pixels of a picture that stands for a link to the book
 _WIDTH = 5.2  # inches; shrunk to a phone, the text is still of ten pixels
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK,
@@ -177,36 +179,76 @@ def counts(table: pd.DataFrame) -> Picture:
 
 def accuracy_by_treatment(table: pd.DataFrame) -> Picture:
     """The accuracy of each group, and OA, under each treatment, with intervals."""
-    names = [name for name in table["group"].unique() if name not in ("OA", "FVO")]
-    order = list(table["treatment"].unique())
     with canvas(3.9) as (figure, axes):
-        axis = axes[0, 0]
-        ends = {}
-        for number, name in enumerate([*names, "OA"]):
-            rows = table[table["group"] == name].set_index("treatment").loc[order]
-            colour = INK if name == "OA" else PALETTE[number % len(PALETTE)]
-            # Side by side, so that no group's interval hides another's.
-            place = np.arange(len(order)) + 0.05 * (number - len(names) / 2)
-            axis.errorbar(
-                place,
-                100 * rows["estimate"],
-                yerr=_reach(rows),
-                color=colour,
-                marker="" if name == "OA" else MARKERS[number % len(MARKERS)],
-                linestyle="--" if name == "OA" else "-",
-                markersize=5,
-                elinewidth=1,
-            )
-            ends[name] = (100 * rows["estimate"].iloc[-1], colour)
-        axis.set(ylabel="accuracy, %", ylim=(-2, 102))
-        _widths(axis, order)
-        _label_ends(axis, len(order) - 0.75, ends)
+        _accuracy_lines(axes[0, 0], table)
         return drawn(
             figure,
-            alt=f"Line chart of accuracy in percent. {_spoken(table, [*names, 'OA'])}",
+            alt=f"Line chart of accuracy in percent. {_spoken(table, [*_groups(table), 'OA'])}",
             caption="Accuracy of each group, and over all (OA, dashed), with 95 % intervals over seeds and "
             "images.",
         )
+
+
+def card(table: pd.DataFrame, *, title: str, words: str, backing: str, payer: str | None = None) -> bytes:
+    """A PNG of 1200 by 630 pixels for links to the book: its title, who pays, and the accuracies behind it.
+
+    `payer` names the group in whose colour `words` are written; without one they are in that of the text.
+    """
+    groups = _groups(table)
+    if payer is not None and payer not in groups:
+        raise BadInput(f"payer is {payer!r}; expected one of: {', '.join(groups)}, or None.")
+    colour = PALETTE[groups.index(payer) % len(PALETTE)] if payer is not None else INK
+    with mpl.rc_context({**_STYLE, "figure.facecolor": "white", "savefig.transparent": False}):
+        figure = plt.figure(figsize=(8, 4.2), dpi=CARD_SIZE[0] / 8)
+        try:
+            axis = figure.add_axes((0.56, 0.13, 0.335, 0.75))
+            _accuracy_lines(axis, table)
+            figure.add_artist(Line2D([0, 1], [1, 1], color=colour, linewidth=14))
+            top = 0.87
+            for text, size, broad, weight, ink in (
+                (title, 22, 20, "normal", INK),
+                (words, 20, 20, "bold", colour),
+                (backing, 11, 38, "normal", INK),
+            ):
+                # Line by line: matplotlib sets lines with and without descenders at unequal distances.
+                for line in textwrap.wrap(text, broad):
+                    figure.text(0.045, top, line, size=size, weight=weight, color=ink, va="top")
+                    top -= 0.0046 * size
+                top -= 0.07
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", metadata={"Software": None})
+            return buffer.getvalue()
+        finally:
+            plt.close(figure)
+
+
+def _groups(table: pd.DataFrame) -> list[str]:
+    return [name for name in table["group"].unique() if name not in ("OA", "FVO")]
+
+
+def _accuracy_lines(axis: Axes, table: pd.DataFrame) -> None:
+    names = _groups(table)
+    order = list(table["treatment"].unique())
+    ends = {}
+    for number, name in enumerate([*names, "OA"]):
+        rows = table[table["group"] == name].set_index("treatment").loc[order]
+        colour = INK if name == "OA" else PALETTE[number % len(PALETTE)]
+        # Side by side, so that no group's interval hides another's.
+        place = np.arange(len(order)) + 0.05 * (number - len(names) / 2)
+        axis.errorbar(
+            place,
+            100 * rows["estimate"],
+            yerr=_reach(rows),
+            color=colour,
+            marker="" if name == "OA" else MARKERS[number % len(MARKERS)],
+            linestyle="--" if name == "OA" else "-",
+            markersize=5,
+            elinewidth=1,
+        )
+        ends[name] = (100 * rows["estimate"].iloc[-1], colour)
+    axis.set(ylabel="accuracy, %", ylim=(-2, 102))
+    _widths(axis, order)
+    _label_ends(axis, len(order) - 0.75, ends)
 
 
 def violation_by_treatment(table: pd.DataFrame, chance: pd.DataFrame, collapse: pd.DataFrame) -> Picture:

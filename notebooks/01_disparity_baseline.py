@@ -18,7 +18,7 @@
 # # Disparity baseline
 #
 # **Purpose.** Take a network that was trained in full precision, round its weights to fewer and fewer
-# bits, and see what each group of images loses.
+# bits, and see what each {term}`group` of images loses.
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` say: with fewer bits the gap between the best and the
 # worst served group grows, with a jump between eight bits and four; at two or three bits the network's
@@ -82,11 +82,11 @@ claims.who_is_there(images)
 # %% [markdown]
 # ## The networks, and what they answer
 #
-# One network is trained from each seed. Then its weights are rounded: every convolution and linear layer,
-# symmetrically, with one scale for a whole tensor, taken from its largest weight. At $b$ bits a weight $w$
-# becomes
+# One network is trained from each {term}`seed`. Then its weights are rounded: every convolution and linear
+# layer, symmetrically, with one {term}`scale` for a {term}`whole tensor <per tensor>`, taken from its
+# {term}`largest weight <abs-max range>`. At $b$ bits a weight $w$ becomes
 #
-# $$\hat w = s \cdot \mathrm{round}(w / s), \qquad s = \frac{\max |w|}{2^{b-1} - 1}.$$
+# $$\hat w = s \cdot \mathrm{round}(w / s), \qquad s = \frac{\max |w|}{2^{b-1} - 1}.$$ (rounding)
 #
 # Nothing is trained again. Biases, normalisation and activations stay as they are.
 
@@ -99,6 +99,11 @@ collapse = tables.collapse(predictions)
 # %% [markdown]
 # ## Accuracy of each group
 #
+# :::{margin} Names on the axis
+# `fp32` is the network as it was trained, `int4` the same with its weights rounded to four bits. What was
+# done to a network is called a {term}`treatment`.
+# :::
+#
 # Look for lines that part: where the lines stay parallel, everybody pays alike.
 
 # %% tags=["hide-input"]
@@ -110,10 +115,14 @@ claims.who_pays(accuracies, changes, collapse)
 # %% [markdown]
 # ## The gap
 #
-# FVO, the fairness violation observed, is the highest group accuracy minus the lowest. It is a maximum
-# minus a minimum, so noise alone makes it positive: the grey band says by how much, if all groups were
-# served alike. The lower panel counts the classes that the networks still answer with. A network with one
-# answer for everything has the largest FVO there is, and has singled out nobody.
+# :::{margin} FVO
+# Groups that are told right in 91, 88 and 79 % of their images have an FVO of 12 points.
+# :::
+#
+# {term}`FVO`, the fairness violation observed, is the highest group accuracy minus the lowest. It is a
+# maximum minus a minimum, so noise alone makes it positive: the grey band says by how much, if all groups
+# were served alike. The lower panel counts the classes that the networks still answer with. A network with
+# one answer for everything has the largest FVO there is, and has singled out nobody.
 
 # %% tags=["hide-input"]
 figures.violation_by_treatment(accuracies, tables.chance(predictions), collapse)
@@ -142,9 +151,10 @@ silent
 # ## Another grid, another story?
 #
 # So far one scale served a whole tensor, and the largest weight set it. Neither need be so. Each output
-# channel can have a scale of its own (*one scale a channel*), and the range can be the one that makes the
-# squared error of the weights least, at the price of clipping the largest (*least squared error*). Scales
-# cost four bytes each, so look at size and not at bits: higher is better above, lower below.
+# channel can have a scale of its own ({term}`one scale a channel <per channel>`), and the range can be the
+# one that makes the squared error of the weights least, at the price of clipping the largest
+# ({term}`least squared error <MSE range>`). Scales cost four bytes each, so look at size and not at bits:
+# higher is better above, lower below.
 
 # %%
 others = [treatment for words in grids for treatment in studies.treatments(grid_bit_widths, words)[1:]]
@@ -161,12 +171,13 @@ claims.grid_matters(stored)
 # %% [markdown]
 # ## Size or difficulty?
 #
-# In data of people a small group is often also the one that is harder to tell: fewer photographs, labels
-# of less agreement, a name that gathers many. Which of the two makes quantization unequal? Such data
-# cannot say. Moths can be drawn with groups of unequal size, of unequal difficulty, with both and with
-# neither. On each kind networks are trained from the same seeds and rounded to the same widths, and
-# Others are held against the four species. The grid is chosen so that the networks stand: what a network
-# in collapse does to a group is luck, and luck has wide intervals.
+# In data of people a small group is often also the one that is harder to tell: fewer photographs, labels of
+# less agreement, a name that gathers many. Which of the two makes quantization unequal? Such data cannot say.
+# Moths can be drawn with groups of unequal size, of unequal difficulty, with both and with neither. On each
+# kind networks are trained from the same seeds and rounded to the same widths, and Others are held against
+# the four species. The grid is chosen so that the networks stand: what a network in collapse does to a group
+# is luck, and luck has wide {term}`intervals <interval>`. In [a network that you can quantize
+# yourself](#quantize-yourself) the same two, size and difficulty, are yours to turn.
 
 # %%
 kinds = ("moths", "moths-by-size", "moths-by-difficulty", "moths-equal")
@@ -200,10 +211,10 @@ claims.together(
 # %% [markdown]
 # ## On real faces
 #
-# The papers speak of photographs. These are results on UTKFace: the same study at 64 pixels, where the label
-# is the race that the data set gives, and the group is the label. The images may not be shipped, so what
-# follows is drawn from tables that are part of the book; [the page of claims](../book/claims) says who made
-# them, and how. [The data card](../book/data/utkface) says what these names of groups leave out.
+# The papers speak of photographs. These are results on UTKFace: the same {term}`study` at 64 pixels, where
+# the label is the race that the data set gives, and the group is the label. The images may not be shipped, so
+# what follows is drawn from tables that are part of the book; [the page of claims](../book/claims) says who
+# made them, and how. [The data card](../book/data/utkface) says what these names of groups leave out.
 
 # %% tags=["hide-input"]
 kept = results.stored()

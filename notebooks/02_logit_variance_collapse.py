@@ -17,18 +17,18 @@
 # %% [markdown]
 # # Logit variance collapse
 #
-# **Purpose.** Look at what a network says before it decides: the logits. See how rounding the weights
-# changes them, and find out by intervention how much of the harm that change explains.
+# **Purpose.** Look at what a network says before it decides: the {term}`logits <logit>`. See how rounding the
+# weights changes them, and find out by intervention how much of the harm that change explains.
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` say: quantization lowers the variance of the logits, as a
 # high temperature does; the softmax flattens, examples move towards the decision boundary, and the loss
 # grows, most for minorities.
 #
 # **What you will learn.** How to tell a change of scale from a change of direction; why a temperature can
-# raise a loss and cannot cost a single right answer; and whose answers flip.
+# raise a loss and cannot cost a single right answer; and whose answers {term}`flip`.
 #
-# **What this page must not be read as.** A finding about how sure one should be of a group. Logits say how
-# sure a network is, right or wrong, and a group's loss can fall because errors are made with less
+# **What this page must not be read as.** A finding about how sure one should be of a {term}`group`. Logits
+# say how sure a network is, right or wrong, and a group's loss can fall because errors are made with less
 # confidence.
 
 # %% [markdown]
@@ -64,17 +64,22 @@ trained = studies.studies(seeds=seeds, **data, **recipe, **limits)
 # %% [markdown]
 # ## From logits to loss
 #
+# :::{margin} Temperature
+# Of the logits 3 and 1 the softmax at $T = 1$ makes 88 and 12 %, at $T = 2$ it makes 73 and 27 %. The first
+# stays the answer, less surely.
+# :::
+#
 # For one image the network gives a logit $z_k$ for each of $K$ classes. The softmax at temperature $T$ makes
 # probabilities of them,
 #
-# $$p_k = \frac{e^{z_k / T}}{\sum_j e^{z_j / T}}, \qquad T = 1 \text{ unless said otherwise},$$
+# $$p_k = \frac{e^{z_k / T}}{\sum_j e^{z_j / T}}, \qquad T = 1 \text{ unless said otherwise},$$ (softmax)
 #
 # and the loss is $-\log p_y$ for the label $y$. Four numbers describe an answer:
 #
 # - **logit variance** $\frac{1}{K} \sum_k (z_k - \bar z)^2$, over the classes of one image;
 # - **confidence**, the largest $p_k$;
-# - **margin**, the label's logit less the largest other one. At 0 lies the decision boundary, below it the
-#   answer is wrong;
+# - **{term}`margin`**, the label's logit less the largest other one. At 0 lies the decision boundary, below
+#   it the answer is wrong;
 # - **loss**.
 #
 # A temperature divides all logits by $T$ and their variance by $T^2$. "Logit variance" may also be read as
@@ -90,8 +95,8 @@ level = 1 - 0.05 / len(treatments[1:])  # so that the intervals of all widths ho
 # %% [markdown]
 # ## Does the variance fall?
 #
-# Each image is compared with itself in the network of the same seed. Look for intervals that stay below the
-# dotted line.
+# Each image is compared with itself in the network of the same {term}`seed`. Look for
+# {term}`intervals <interval>` that stay below the dotted line.
 
 # %% tags=["hide-input"]
 left = tables.variance_left(predictions, level=level)
@@ -122,7 +127,8 @@ figures.measures_by_treatment(
 
 # %% [markdown]
 # The boundary itself is the vertical line below. Look for mass that gathers at it (a change of scale) and for
-# mass that crosses it (a change of answer).
+# mass that crosses it (a change of answer). How a boundary moves under single images can be watched in [a
+# network that you can quantize yourself](#quantize-yourself): take bits away.
 
 # %% tags=["hide-input"]
 figures.ridges(tables.densities(predictions, "margin"))
@@ -158,8 +164,8 @@ grows
 # $$T = \exp\Big(\tfrac12\, \overline{\log v - \log \hat v}\Big),$$
 #
 # with $v$ and $\hat v$ the variances of an image before and after, and the mean over the images. Dividing by
-# $T > 0$ keeps the order of the logits, so by arithmetic no answer changes, whatever $T$ is. Loss is another
-# matter. Look how far the two lines part.
+# $T > 0$, as in {eq}`softmax`, keeps the order of the logits, so by arithmetic no answer changes, whatever
+# $T$ is. Loss is another matter. Look how far the two lines part.
 
 # %% tags=["hide-input"]
 hot = tables.heated(predictions)
@@ -208,6 +214,11 @@ claims.what_statistics_mend(
 
 # %% [markdown]
 # ## The break condition
+#
+# :::{margin} Names on the axis
+# `fp16` and `bf16` keep weights in half precision. `a8` and `a4` leave weights alone and round what goes into
+# each layer, to eight and to four bits.
+# :::
 #
 # If coarse weights are the cause, then the variance must stand where weights are fine: in half precision, and
 # where only the inputs of layers are rounded. Look whether all marks sit at the dotted line.

@@ -20,14 +20,14 @@
 # **Purpose.** Rounding does two things to weights: small ones become zero, and the others move a little.
 # Do one without the other, and see which of the two costs whom.
 #
-# **The claim.** Bellam and Kim {cite}`bellam2025` say: the zero bin of a uniform grid empties small
+# **The claim.** Bellam and Kim {cite}`bellam2025` say: the {term}`zero bin` of a uniform grid empties small
 # weights, and these are weights that minorities need.
 #
 # **What you will learn.** How many weights become zero at each width, and why just so many; what emptying
 # the zero bin does by itself; and how to tell "these weights were needed" from "this was a large change".
 #
-# **What this page must not be read as.** A study of pruning, which trains again after it has zeroed
-# weights: nothing is trained again here. And a loss that falls for a group is no repair. When a network leans
+# **What this page must not be read as.** A study of pruning, which trains again after it has zeroed weights:
+# nothing is trained again here. And a loss that falls for a {term}`group` is no repair. When a network leans
 # towards another answer, whoever has that label gains.
 
 # %% [markdown]
@@ -67,12 +67,18 @@ trained = studies.studies(seeds=seeds, **data, **recipe, **limits)
 # %% [markdown]
 # ## How full is the zero bin?
 #
+# :::{margin} Zero bin
+# A layer whose largest weight is 0.3 has, at three bits, the step 0.1. All its weights between −0.05 and 0.05
+# become zero.
+# :::
+#
 # A symmetric grid of $b$ bits has the step $s = \max|w| / (2^{b-1} - 1)$, with the maximum taken over a
-# layer. A weight becomes zero if it is nearer to zero than half a step. Were the weights of the layer
+# layer: it is the {term}`scale` of formula {eq}`rounding` in [the first chapter](01_disparity_baseline). A
+# weight becomes zero if it is nearer to zero than half a step. Were the weights of the layer
 # Gaussian with standard deviation $\sigma$, the share of zeros would be
 #
 # $$P\left(|w| < \tfrac{s}{2}\right)
-#   = \mathrm{erf}\left(\frac{\max|w| / \sigma}{2 \sqrt 2\,(2^{b-1} - 1)}\right),$$
+#   = \mathrm{erf}\left(\frac{\max|w| / \sigma}{2 \sqrt 2\,(2^{b-1} - 1)}\right),$$ (zero-share)
 #
 # so that one number of a layer, its largest weight in sigmas, would say it all.
 
@@ -88,7 +94,9 @@ bins = tables.zero_bins(trained, networks, treatments)
 figures.zero_shares(bins)
 
 # %% [markdown]
-# Here the same shares stand over the largest weight of the layer. Look for marks that leave their line.
+# Here the same shares stand over the largest weight of the layer. The lines are formula {eq}`zero-share`:
+# look for marks that leave theirs. [A network that you can quantize yourself](#quantize-yourself) counts
+# the weights that become 0 while you take bits away.
 
 # %% tags=["hide-input"]
 figures.zero_share_by_peak(bins)
@@ -100,8 +108,8 @@ claims.zero_bins(bins, tables.zero_totals(bins))
 # ## One width, taken apart
 #
 # From here on one width is looked at. Unless you chose one, it is the narrowest at which the networks still
-# use at least half of the classes that they used before: below it, they have collapsed, and whatever is
-# said of groups is said of the one answer that is left.
+# use at least half of the classes that they used before: below it, they have {term}`collapsed <collapse>`,
+# and whatever is said of groups is said of the one answer that is left.
 
 # %%
 predictions = studies.predictions(trained, treatments)
@@ -128,6 +136,11 @@ explorer
 
 # %% [markdown]
 # ## One half at a time
+#
+# :::{margin} Names of the rows
+# After the width stands what was done: `int3-zeros` empties the zero bin of three bits, `int3-nonzeros`
+# rounds all the rest, `int3` does both. Each is a {term}`treatment`.
+# :::
 #
 # Three interventions on the same networks. *Zeros*: only the zero bin is emptied, all other weights keep
 # their exact values. *Nonzeros*: all other weights are rounded, and the small ones keep theirs. And both,
@@ -190,11 +203,11 @@ claims.length_or_smallness(differences, rounded.name, smallest)
 # %% [markdown]
 # ## Grids that keep small weights alive
 #
-# *midrise* has its values at half steps, $\pm\frac s2, \pm\frac{3s}2, \dots$: no weight becomes zero, and
-# all move about as far as before. *codebook* puts the values where k-means finds the weights, *pot* at
-# powers of two, dense near zero. *mse* narrows the range until the squared error is least, *channel* has
-# a range for each output channel, and *lsq* starts from the step that learned steps start from, without
-# any learning.
+# *midrise* has its values at half steps, $\pm\frac s2, \pm\frac{3s}2, \dots$: no weight becomes zero, and all
+# move about as far as before. *codebook* puts the values where k-means finds the weights, *pot* at powers of
+# two, dense near zero. *mse* narrows {term}`the range <MSE range>` until the squared error is least,
+# *channel* has a range {term}`for each output channel <per channel>`, and *lsq* starts from the step that
+# learned steps start from, without any learning.
 #
 # If empty bins are the harm, the fewer zeros a grid leaves, the further left its row should lie.
 

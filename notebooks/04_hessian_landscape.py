@@ -17,13 +17,13 @@
 # %% [markdown]
 # # Hessian landscape
 #
-# **Purpose.** Measure how steep and how curved the loss is for each group, before and after rounding, and
-# see whether that tells who is hurt.
+# **Purpose.** Measure how steep and how curved the loss is for each {term}`group`, before and after rounding,
+# and see whether that tells who is hurt.
 #
-# **The claim.** Bellam and Kim {cite}`bellam2025` say: minority groups have larger gradient norms and a
-# larger top eigenvalue of the Hessian, quantization sharpens the landscape further, and training while
-# quantized should flatten it again. Tran and others {cite}`tran2022` prove a bound from which it would
-# follow that such groups lose more.
+# **The claim.** Bellam and Kim {cite}`bellam2025` say: minority groups have larger
+# {term}`gradient norms <gradient norm>` and a larger {term}`top eigenvalue of the Hessian <top eigenvalue>`,
+# quantization sharpens the landscape further, and {term}`training while quantized <QAT>` should flatten it
+# again. Tran and others {cite}`tran2022` prove a bound from which it would follow that such groups lose more.
 #
 # **What you will learn.** What gradient norm and curvature of a group are and how well they can be known;
 # how to compare groups of unequal size; and the difference between a bound that is true and one that tells
@@ -74,6 +74,11 @@ trained = studies.studies(
 # %% [markdown]
 # ## Whose loss?
 #
+# :::{margin} Top eigenvalue
+# Where the loss is at its lowest, a step of length $t$ in the direction in which it bends fastest costs about
+# $\lambda t^2 / 2$: with $\lambda = 200$, a step of 0.1 costs one nat.
+# :::
+#
 # Let $J(\theta; D_a)$ be the mean cross entropy of a network with weights $\theta$ on images $D_a$ of group
 # $a$. Three things are measured for each group, all with respect to the weights that quantization rounds:
 #
@@ -118,8 +123,8 @@ figures.around_by_treatment(tables.around(table), groups)
 claims.eigenvalues_reached(table)
 
 # %% [markdown]
-# Now the two groups that the claim is about. The networks are paired by their seed, so what they have in
-# common cancels.
+# Now the two groups that the claim is about. The networks are paired by their {term}`seed`, so what they have
+# in common cancels.
 
 # %% tags=["hide-input"]
 ratios = tables.smallest_to_largest(table, ends)
@@ -135,8 +140,9 @@ rises = claims.sharpens(tables.to_full_precision(table), ends, collapse, seeds=l
 rises
 
 # %% [markdown]
-# Is this about the size of a group, or about how hard its images are? A network that is often wrong about a
-# group has a large loss there, and far from its minimum a loss is seldom flat.
+# Is this about the size of a group, or about how hard its images are? [The first
+# chapter](01_disparity_baseline) asks the same of accuracy, on moths that differ in one alone. A network that
+# is often wrong about a group has a large loss there, and far from its minimum a loss is seldom flat.
 
 # %% tags=["hide-input"]
 claims.steep_where_hard(tables.with_loss(table))
@@ -158,8 +164,9 @@ claims.how_far_out(spectra)
 # %% [markdown]
 # ## On the way to the rounded weights
 #
-# Rounding moves the weights by $d = \hat\theta - \theta$. Walk that straight line, half a length beyond
-# either end, and look at whether the loss rises as from the bottom of a valley, or whether it was never one.
+# Rounding, formula {eq}`rounding` of [the first chapter](01_disparity_baseline), moves the weights by
+# $d = \hat\theta - \theta$. Walk that straight line, half a length beyond either end, and look at whether the
+# loss rises as from the bottom of a valley, or whether it was never one.
 
 # %% tags=["hide-input"]
 way = tables.slices(landscapes)
@@ -176,7 +183,7 @@ claims.along_the_way(way)
 #
 # $$R_a \;\approx\; \underbrace{g_a^\top d + \tfrac12\, d^\top H_a\, d}_{\text{the parabola}}
 #   \;\le\; \underbrace{\lVert g_a \rVert \lVert d \rVert
-#   + \tfrac12\, \lambda_a \lVert d \rVert^2}_{\text{the bound}},$$
+#   + \tfrac12\, \lambda_a \lVert d \rVert^2}_{\text{the bound}},$$ (bound)
 #
 # with $g_a$ and $H_a$ at the original network. The bound supposes that $d$ points where the loss is steepest
 # and most curved. The parabola asks where it does point. Look at the horizontal axes, and whether the points
@@ -197,8 +204,9 @@ ranked
 # %% [markdown]
 # ## Part by part
 #
-# The same for one part of the network at a time: only its weights are rounded, and $g_a$ and $\lambda_a$ are
-# taken with respect to them alone. Look at whether the lower curves rise where the upper ones do.
+# The bound {eq}`bound` for one part of the network at a time: only its weights are rounded, and $g_a$ and
+# $\lambda_a$ are taken with respect to them alone. Look at whether the lower curves rise where the upper ones
+# do.
 
 # %% tags=["hide-input"]
 parts = tables.part_bounds(landscapes)
@@ -235,7 +243,7 @@ claims.together(
 # fairq run 04 -p dataset=moths-by-size
 # ```
 #
-# And where a verdict is undecided, more seeds narrow the intervals:
+# And where a verdict is undecided, more seeds narrow the {term}`intervals <interval>`:
 # `fairq run 04 -p seeds='[0, 1, 2, 3, 4]'`.
 
 # %% [markdown]

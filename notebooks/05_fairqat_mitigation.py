@@ -17,13 +17,14 @@
 # %% [markdown]
 # # FairQAT mitigation
 #
-# **Purpose.** Repair what rounding does to small groups, find out which part of the remedy repairs, and what
-# it costs.
+# **Purpose.** Repair what rounding does to small {term}`groups <group>`, find out which part of the remedy
+# repairs, and what it costs.
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` propose three things at once: training while quantized
-# (QAT) with 8 bits in the first and the last layer, a loss in which the smallest group counts for more, and
-# sampling that shows every group equally often. Together they say it narrows the gap between groups, against
-# rounding alone and against plain QAT, at about the same overall accuracy.
+# ({term}`QAT`) with 8 bits in the first and the last layer, a
+# {term}`loss in which the smallest group counts for more <loss weights>`, and sampling that shows every group
+# equally often. Together, as {term}`FairQAT`, they say it narrows the gap between groups, against rounding
+# alone and against plain QAT, at about the same {term}`overall accuracy <OA>`.
 #
 # **What you will learn.** How to take a remedy apart into pieces that can be switched one by one; which
 # piece does the work; and what fairness costs, in accuracy, in time and for whom.
@@ -71,10 +72,15 @@ claims.who_is_there(images)
 # %% [markdown]
 # ## The remedy, in parts
 #
+# :::{margin} Loss weights
+# Of five groups the smallest has the weight 0.6 and each other one 0.1: an image of the smallest counts six
+# times as much as any other.
+# :::
+#
 # The forward pass sees rounded weights $\hat w$, the backward pass moves the free weights $w$ behind them, as
 # if rounding had slope one. What is made small is
 #
-# $$L = \frac{\sum_i \omega_{a(i)}\, \ell_i}{\sum_i \omega_{a(i)}},$$
+# $$L = \frac{\sum_i \omega_{a(i)}\, \ell_i}{\sum_i \omega_{a(i)}},$$ (weighted-loss)
 #
 # over the images $i$ of a batch, where $\ell_i$ is the cross entropy of an image and $\omega_a$ the weight of
 # its group $a$: 0.6 for the smallest group and 0.4, divided evenly, for all others. Sampling draws each epoch
@@ -84,9 +90,9 @@ claims.who_is_there(images)
 #
 # Each of the three is on or off. Training off means: the network is trained further in full precision, as
 # long and on the same images, and rounded afterwards. That gives eight arms, and each is held against
-# rounding alone, with 8 bits in the first and the last layer like all of them. A tenth of the training
-# images is kept from all arms, for choices. Look at OA first: a gap that closes because everybody falls is no
-# repair.
+# {term}`rounding alone <PTQ>`, with 8 bits in the first and the last layer like all of them. A tenth of the
+# training images is kept from all arms, for choices. Look at OA first, then at {term}`FVO`: a gap that closes
+# because everybody falls is no repair.
 
 # %%
 arms = studies.repair_arms(bit_widths)
@@ -108,6 +114,11 @@ Explorer.of_predictions([p for p in predictions if p.treatment in first], ["marg
 
 # %% [markdown]
 # ## Is it the training, or the weights?
+#
+# :::{margin} Names of the arms
+# `ends8`: 8 bits in the first and the last layer. `qat`: trained while quantized, `tuned`: trained as long in
+# full precision. `weighted` and `sampled` are the loss and the sampling. See {term}`treatment`.
+# :::
 #
 # An effect is what is measured with a part, less what is measured without it, on average over the four
 # settings of the other two. Where parts help or hinder each other, the interaction is away from zero. Look at
@@ -156,12 +167,12 @@ back
 # %% [markdown]
 # ## What fairness costs
 #
-# Now one width, and every part turned up by degrees: the weight of the smallest group, and how far sampling
-# evens out the groups. Seeing each as often as the largest is the remedy of Liu and others, for a repeated
-# image is moved and mirrored anew. Two methods from outside stand beside them: group-DRO
-# {cite}`sagawa2020`, where the weight of a group grows as long as its loss is large, and logit adjustment
-# {cite}`menon2021`, where a rare label has to win by more. Look at which way down costs least to the left,
-# and at who is worst off at each point.
+# Now one width, and every part turned up by degrees: the weight of the smallest group in {eq}`weighted-loss`,
+# and how far sampling evens out the groups. Seeing each as often as the largest is the remedy of Liu and
+# others, for a repeated image is moved and mirrored anew. Two methods from outside stand beside them:
+# group-DRO {cite}`sagawa2020`, where the weight of a group grows as long as its loss is large, and
+# {term}`logit` adjustment {cite}`menon2021`, where a rare label has to win by more. Look at which way down
+# costs least to the left, and at who is worst off at each point.
 
 # %%
 swept = [*(f"weighted{percent}" for percent in loss_weights), *samplings, "dro", "adjusted"]

@@ -17,10 +17,10 @@
 # %% [markdown]
 # # Explorer
 #
-# **Purpose.** Touch the data: choose what to look at, for whom, and after which treatment.
+# **Purpose.** Touch the data: choose what to look at, for whom, and after which {term}`treatment`.
 #
 # **What you will learn.** What the averages of the other chapters are made of. A mean that moves a little can
-# be a few images that move far, and a gap that stays can hide many answers that flip.
+# be a few images that move far, and a gap that stays can hide many answers that {term}`flip`.
 #
 # **What this page must not be read as.** A test. Whoever looks at many histograms finds something in one of
 # them; the chapters say what can be told from luck.
@@ -64,8 +64,8 @@ trained = studies.studies(
 # ## Answers, flips and weights
 #
 # Move the slider from full precision to fewer bits, and look at who moves: how a quantity is spread over the
-# test images of each group, whose answers become right or wrong, and how the weights of a layer fall onto its
-# grid. In a notebook with a kernel any other treatment can be asked for by its name.
+# test images of each {term}`group`, whose answers become right or wrong, and how the weights of a layer fall
+# onto its grid. In a notebook with a kernel any other treatment can be asked for by its name.
 
 # %%
 Explorer.of(trained, studies.treatments(bit_widths))

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import jupytext
 import nbformat
@@ -8,6 +9,7 @@ import pytest
 from fairq_utils import chapters
 from fairq_utils.chapters import Chapter, Parameter
 from fairq_utils.errors import BadInput, ChapterFailed
+from tests.conftest import ROOT
 
 HEADER = """\
 # ---
@@ -202,3 +204,25 @@ def test_an_unknown_chapter_or_profile_is_refused():
         chapters.find("99")
     with pytest.raises(BadInput, match="profile is 'desktop'; expected one of: full, laptop"):
         chapters.load_profile("desktop")
+
+
+@pytest.mark.parametrize("chapter", chapters.chapters(ROOT), ids=lambda chapter: chapter.slug)
+def test_a_page_that_stands_alone_shows_no_sign_of_what_only_the_book_resolves(chapter, tmp_path):
+    alone = tmp_path / "alone.ipynb"
+    nbformat.write(chapter.cells, alone)
+    page = chapters.as_page(alone)
+    said = "\n".join(cell.source for cell in chapter.cells.cells if cell.cell_type == "markdown")
+    assert "{term}`" in said
+    for sign in (
+        "{term}",
+        "{eq}",
+        "{cite}",
+        "{margin}",
+        ":::",
+        "#quantize-yourself",
+        "(rounding)",
+        "(bound)",
+    ):
+        assert sign not in page
+    for title in re.findall(r":::\{margin\} (.+)", said):
+        assert f"<strong>{title}.</strong>" in page

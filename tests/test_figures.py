@@ -1,3 +1,4 @@
+import io
 import re
 import xml.etree.ElementTree as ET
 
@@ -5,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from fairq_utils import figures
 from fairq_utils.data import Dataset, DataSettings
+from fairq_utils.errors import BadInput
 from fairq_utils.studies import Prediction, Study
 from fairq_utils.treatments import FP32, Treatment
 
@@ -149,3 +152,24 @@ def test_names_from_data_stay_text():
     )
     assert "<b>" not in figures._sheet(hostile, columns=2).body
     assert "<b>" not in figures.group_sizes(hostile).body
+
+
+def colours(png: bytes) -> dict[tuple[int, ...], int]:
+    with Image.open(io.BytesIO(png)) as drawn:
+        assert drawn.size == figures.CARD_SIZE
+        return {colour[:3]: count for count, colour in drawn.getcolors(maxcolors=10**6)}
+
+
+def test_the_card_says_who_pays_in_that_groups_colour():
+    said = {"title": "Who pays?", "words": "Few pay most.", "backing": "Much less than all."}
+    own = tuple(int(figures.PALETTE[GROUPS.index("few")][i : i + 2], 16) for i in (1, 3, 5))
+    named = colours(figures.card(table("fp32", "int4"), payer="few", **said))
+    unnamed = colours(figures.card(table("fp32", "int4"), **said))
+    assert named[own] > unnamed[own] + 10_000  # the bar above all, and the words
+
+
+def test_the_card_is_the_same_every_time_and_needs_a_group_that_it_shows():
+    said = {"title": "Who pays?", "words": "Few pay most.", "backing": "Much less than all."}
+    assert figures.card(table("fp32", "int4"), **said) == figures.card(table("fp32", "int4"), **said)
+    with pytest.raises(BadInput, match="payer is 'nobody'; expected one of: many, some, few, or None"):
+        figures.card(table("fp32", "int4"), payer="nobody", **said)

@@ -40,3 +40,50 @@ def test_a_page_is_quiet_fits_and_is_accessible(reader, address, name):
     ]
     assert serious == []
     page.close()
+
+
+@pytest.fixture
+def chapter(reader, address):
+    page = reader.new_page()
+    page.goto(f"{address}/notebooks/03_zero_bin_sparsity.html", wait_until="networkidle")
+    yield page
+    page.close()
+
+
+def test_notes_stand_beside_the_text_and_on_a_phone_above_it(chapter):
+    boxes = chapter.evaluate(
+        """() => [...document.querySelectorAll("aside.margin")].map((note) => {
+            const text = [...note.parentElement.children].find((one) => one.tagName === "P");
+            const [own, other] = [note, text].map((one) => one.getBoundingClientRect());
+            const share = own.width / other.width;
+            return {beside: own.left >= other.right, above: own.bottom <= other.top, share};
+        })"""
+    )
+    assert len(boxes) == 2
+    for box in boxes:
+        if chapter.viewport_size["width"] > 1000:
+            assert box["beside"]
+        else:
+            assert box["above"]
+            assert box["share"] > 0.95
+
+
+def test_long_lines_of_code_scroll_in_their_box_which_shows_that_there_is_more(chapter):
+    boxes = chapter.evaluate(
+        """() => [...document.querySelectorAll("article div.cell_input pre")].map((box) => {
+            const [style, own] = [getComputedStyle(box), box.getBoundingClientRect()];
+            return {
+                long: box.scrollWidth > box.clientWidth + 1, scrolls: style.overflowX, right: own.right,
+                hint: style.backgroundImage, moves: style.backgroundAttachment, focus: box.tabIndex,
+            };
+        })"""
+    )
+    long = [box for box in boxes if box["long"]]
+    if chapter.viewport_size["width"] < 1000:
+        assert len(long) > 3
+    for box in boxes:
+        assert box["right"] <= chapter.viewport_size["width"]
+        assert box["scrolls"] == "auto"
+        assert box["hint"].count("linear-gradient") == 4
+        assert box["moves"] == "local, local, scroll, scroll"
+    assert all(box["focus"] == 0 for box in long)

@@ -613,3 +613,42 @@ def test_a_record_says_seeds_code_machine_date_and_command():
         "2031-05-04",
         own.provenance["commands"][0],
     ]
+
+
+# ---------------------------------------------------------------- three words
+
+
+def changed(**groups: tuple[float, float, float]) -> Stored:
+    """At four bits, the narrowest width at which these networks stand; at three bits everybody loses all."""
+    rows = {("int4", group): interval for group, interval in groups.items()}
+    rows |= {("int3", group): (-0.9, -0.95, -0.85) for group in groups}
+    return stored(hand_made() | {"change": records(["treatment", "group"], rows)})
+
+
+def test_three_words_name_who_surely_loses_most():
+    said = verdicts.in_three_words(
+        changed(OA=DOWN, FVO=UP, many=(-0.2, -0.25, -0.15), few=(-0.3, -0.4, -0.2))
+    )
+    assert (said.words, said.payer) == ("“few” pays most.", "few")
+    assert said.backing == (
+        "Of the groups that Toy names, rounded to int4: −30.0 points of accuracy, against −10.0 over all "
+        "images."
+    )
+
+
+def test_three_words_name_nobody_where_nobody_surely_loses():
+    said = verdicts.in_three_words(changed(OA=UNSURE, FVO=UP, many=UNSURE, few=(-0.3, -0.7, 0.1)))
+    assert (said.words, said.payer) == ("Nobody pays surely.", None)
+    assert "int4" in said.backing
+
+
+def test_three_words_say_that_nothing_can_be_told_of_networks_that_fall():
+    fallen = stored(hand_made() | {"collapse": collapse(fp32=4.75, int8=1.1, int4=1.0, int3=1.0, int2=1.0)})
+    assert verdicts.in_three_words(fallen).words == "Nobody can tell."
+
+
+def test_three_words_and_three_sentences_name_the_same():
+    for few in ((-0.3, -0.4, -0.2), UNSURE):
+        kept = changed(OA=DOWN, FVO=UP, many=UP, few=few)
+        named = re.findall(r"\*\*(\w+)\*\* pays most", verdicts.in_three_sentences(kept).text)
+        assert named == [name for name in [verdicts.in_three_words(kept).payer] if name]

@@ -66,10 +66,10 @@ class InPlainWords(Directive):
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
-        place = nodes.container()
+        place = nodes.container(classes=["fairq-computed"])
         lines = self.say(results.load(self.arguments[0])).text.splitlines()
         self.state.nested_parse(StringList(lines, source="computed"), self.content_offset, place)
-        return place.children
+        return [place]
 
 
 class Front(InPlainWords):

@@ -1,0 +1,81 @@
+"""Under each chapter a box that says how to run it again: the command, the parameters, the files.
+
+All is read off the chapter and the parameters of this book, so that none of it can be out of date.
+"""
+
+import json
+import shlex
+
+import executed_chapters
+
+from fairq_utils import chapters
+
+BOX = """\
+::::{{dropdown}} Run this chapter again
+
+This page was made by
+
+```sh
+{command}
+```
+
+With other values the chapter runs again, on networks that it trains or finds. Behind each parameter stands
+what it is if nothing is said.
+
+{listed}
+
+With papermill, in one line:
+
+```sh
+{papermill}
+```
+
+The chapter as a notebook: {{download}}`{slug}.ipynb`, and as a script: {{download}}`{slug}.py`.
+::::"""
+
+
+def text(value):
+    """A value as it is typed behind `-p name=`."""
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
+
+
+def box(chapter, values):
+    """The box, for a book in which the chapter ran with these values."""
+    own = {name: value for name, value in values.items() if value != chapter.parameters[name].default}
+    given = [f"-p {name}={text(value)}" for name, value in own.items()]
+    listed = [
+        f"- **`{parameter.name}`** `{json.dumps(parameter.default)}`"
+        + (f", here `{json.dumps(own[parameter.name])}`" if parameter.name in own else "")
+        + f": {parameter.help}"
+        for parameter in chapter.parameters.values()
+    ]
+    papermill = f"papermill notebooks/{chapter.notebook.name} out.ipynb"
+    return BOX.format(
+        command=" \\\n  ".join([f"fairq run {chapter.slug[:2]}", *given]),
+        listed="\n".join(listed),
+        papermill=papermill + (f" -y {shlex.quote(json.dumps(own))}" if own else ""),
+        slug=chapter.slug,
+    )
+
+
+def add_box(app, docname, source):
+    """At the end of the chapter, above the functions that it calls."""
+    for chapter in chapters.chapters():
+        if docname == f"notebooks/{chapter.slug}":
+            values = executed_chapters.parameters().get(chapter.slug, {})
+            notebook = json.loads(source[0])
+            notebook["cells"].append(
+                {
+                    "cell_type": "markdown",
+                    "id": "run-again",
+                    "metadata": {},
+                    "source": box(chapter, chapter.check(values)),
+                }
+            )
+            source[0] = json.dumps(notebook)
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("source-read", add_box, priority=850)  # after the executed notebook was put there
+    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
