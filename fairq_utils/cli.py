@@ -224,6 +224,72 @@ def serve(port: int) -> None:
             click.echo("stopped")
 
 
+# ---------------------------------------------------------------- an audit
+
+
+@main.command(
+    epilog="Exit codes: 0 when every gate held (or none was set), 1 when one failed, 2 when something given "
+    "cannot be used."
+)
+@click.option(
+    "--predictions",
+    nargs=2,
+    required=True,
+    metavar="BEFORE AFTER",
+    help="Two CSV or Parquet files: id, label, group, and prediction or logit_<class> for each class.",
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
+@click.option(
+    "--groups", default="group", show_default=True, help="Columns of groups; gender,race also crosses them."
+)
+@click.option("--names", nargs=2, metavar="BEFORE AFTER", help="What to call the two.  [default: the files]")
+@click.option("--margin", type=float, help="The smallest drop that matters, such as 0.02: test equivalence.")
+@click.option("--confidence", default=0.95, show_default=True, help="Of every interval.")
+@click.option("--smallest-cell", default=20, show_default=True, help="Crossed cells with fewer are pooled.")
+@click.option(
+    "--fail-if",
+    multiple=True,
+    metavar="GATE",
+    help="Such as 'fvo_increase > 0.03', 'worst_group_drop > 0.02', 'group_drop[elm] > 0.05', overall_drop, "
+    "fvo_after, flip_rate. May be repeated.",
+)
+@click.option(
+    "--decide-on",
+    type=click.Choice(["lower", "estimate", "upper"]),
+    default="lower",
+    show_default=True,
+    help="A gate fails when its quantity is surely beyond (lower), when the estimate is beyond, or when that "
+    "cannot be ruled out (upper).",
+)
+@click.option("--drop-unmatched", is_flag=True, help="Leave out images that stand in one file alone.")
+def audit(
+    predictions: tuple[str, str], out: Path, groups: str, names: tuple[str, str] | None, **settings: Any
+) -> None:
+    """Who pays when this model was quantized? An answer from what it predicted before and after.
+
+    The predictions may come from any framework. What is left in the folder: report.html to read,
+    audit.json to compute with, tables as CSV, and model_card.md, a paragraph for a model card.
+
+    \b
+    fairq audit --predictions fp32.csv int8.csv --out audit
+    fairq audit --predictions fp32.csv int8.csv --out audit --groups gender,race \\
+        --margin 0.02 --fail-if "worst_group_drop > 0.02" --fail-if "fvo_increase > 0.03"
+    """
+    from fairq_utils import auditing
+
+    columns = [name.strip() for name in groups.split(",") if name.strip()]
+    found = auditing.audit(*predictions, groups=columns, names=names, **settings)
+    written = found.write(out)
+    click.echo(str(found))
+    for gate in found.record["gates"]:
+        click.echo(gate["sentence"])
+    for path in written:
+        click.echo(_shown(path))
+    if not found.passes():
+        failed = sum(not gate["passed"] for gate in found.record["gates"])
+        raise click.ClickException(f"{failed} of {len(found.record['gates'])} gates failed.")
+
+
 # ---------------------------------------------------------------- data and networks
 
 # As in fairq_utils.data, which takes a second to import.
