@@ -93,15 +93,17 @@ def _file(path: Path, texts: Sequence[str], called: str, needed: Sequence[str]) 
         there = [str(name) for name in pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns]
         _check_columns(called, there, needed)
         scores = [name for name in there if _is_score(name)]
-        own = [name for name in there if name in texts]
-        return pd.read_csv(
+        # Every column is read, wanted or not: else a row with a comma too many would pass for a whole one.
+        table = pd.read_csv(
             path,
-            usecols=[*own, *scores],
             encoding="utf-8-sig",
-            dtype={name: "str" if name == "id" else "category" for name in own},
+            dtype={name: "str" if name == "id" else "category" for name in there if name not in scores},
             keep_default_na=False,  # text stays text
             na_values={name: ["", "nan", "NaN", "NA", "null", "None"] for name in scores},
         )
+        if not isinstance(table.index, pd.RangeIndex):  # pandas took the first of them for names of rows
+            raise ValueError("rows hold more fields than there are names of columns")
+        return table[[name for name in there if name in texts or name in scores]]
     except BadInput:
         raise
     except ImportError:
