@@ -34,7 +34,7 @@ _ROW = 34  # pixels
 
 # Control characters, half surrogates and marks that turn the direction of what follows: shown as escapes.
 _UNSEEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\uffff\ud800-\udfff]"
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff]"
 )
 _MARKS = {
     "harm": "M12 2 23 21H1Z M12 9v6 M12 17.5v1",
@@ -195,22 +195,18 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else _number(value, 3)
 
 
-def _many(count: int, one: str, several: str | None = None) -> str:
-    return f"{_number(count, 0)} {one if count == 1 else several or one + 's'}"
+def _many(count: int, one: str) -> str:
+    return f"{_number(count, 0)} {one if count == 1 else one + 's'}"
 
 
-def _for_all(drop: Mapping[str, float]) -> dict[str, float]:
-    """The drop with the limits that hold for all groups at once."""
+def _drop(outcome: Mapping[str, Any]) -> dict[str, float]:
+    """The drop with its limits: of a group those that hold for all groups at once."""
+    drop, wide = outcome["drop"], "simultaneous_" if "group" in outcome else ""
     return {
         "estimate": drop["estimate"],
-        "lower": drop["simultaneous_lower"],
-        "upper": drop["simultaneous_upper"],
+        "lower": drop[f"{wide}lower"],
+        "upper": drop[f"{wide}upper"],
     }
-
-
-def _surely_lost(outcome: Mapping[str, Any], for_all: bool) -> bool:
-    """All images are looked at alone, groups are looked at together."""
-    return bool(outcome["drop"]["lower" if for_all else "simultaneous_lower"] > 0)
 
 
 # -- drawings: rows of words with a drawing between them, whose places are percentages of its width -----
@@ -242,10 +238,9 @@ class _Scale:
 
 @dataclass(frozen=True)
 class _Row:
-    name: Element | str
-    drawing: Sequence[Element]
+    name: _Content
+    drawing: _Content
     said: _Content
-    for_all: bool = False
 
 
 def _line(x1: str, y1: float, x2: str, y2: float, kind: str) -> Element:
@@ -289,7 +284,8 @@ def _figure(
     rows: Sequence[_Row],
     scale: _Scale,
     *,
-    label: Callable[[float], str],
+    unit: str = "",
+    signed: bool = True,
     what: str = "groups",
 ) -> Element:
     """Rows on one scale; of very many the first, and the others folded away."""
@@ -299,8 +295,12 @@ def _figure(
         for mark in scale.marks()
     ]
     first, again = _tag("g", lines, id=f"{place}-lines"), _tag("use", href=f"#{place}-lines")
+    digits = 0 if scale.step >= 0.01 else 1
     ticks = [
-        _tag("text", label(mark), x=scale.at(mark), y=14, text_anchor="middle") for mark in scale.marks()
+        _tag(
+            "text", f"{_number(100 * (mark if signed else abs(mark)), digits)}{unit}", x=scale.at(mark), y=14
+        )
+        for mark in scale.marks()
     ]
     axis = _tag("li", _tag("span"), _drawing(ticks, height=20), aria_hidden="true")
 
@@ -311,7 +311,6 @@ def _figure(
                 _tag("span", row.name, class_="name"),
                 _drawing(first if row is rows[0] else again, row.drawing),
                 _tag("span", row.said, class_="said"),
-                class_="all" if row.for_all else None,
             )
             for row in some
         ]
@@ -350,11 +349,11 @@ def _table(
         )
         for row in rows
     ]
-    table = _tag("table", _tag("thead", _tag("tr", head)), _tag("tbody", body), aria_label=caption)
+    table = _tag("table", _tag("thead", _tag("tr", head)), _tag("tbody", body))
     # A caption inside would be as wide as the table, wider than a phone.
     return [
         _tag("p", caption, class_="quiet", aria_hidden="true"),
-        _tag("div", table, class_="scrolled", role="region", tabindex=0, aria_label=caption),
+        _tag("div", table, class_="scrolled", role="group", tabindex=0, aria_label=caption),
     ]
 
 
@@ -480,16 +479,17 @@ def _tiles(audit: Mapping[str, Any]) -> Element:
     overall, worst = audit["overall"], audit["worst_group_drop"]
     widest = max(audit["groupings"], key=lambda grouping: grouping["fvo_increase"]["lower"])
     several = len(audit["groupings"]) > 1
-    tiles: list[tuple[_Content, str, _Content]] = [
+    was, now = (overall[f"accuracy_{when}"]["estimate"] for when in ("before", "after"))
+    first, then = (widest[f"fvo_{when}"]["estimate"] for when in ("before", "after"))
+    tiles: list[tuple[_Content, str, str]] = [
         (
             "Accuracy over all (OA)",
-            f"{_percent(overall['accuracy_before']['estimate'])} → "
-            f"{_percent(overall['accuracy_after']['estimate'])} %",
+            f"{_percent(was)} → {_percent(now)} %",
             f"a drop of {_measured(overall['drop'], ' points')}",
         ),
         (
             ["Gap between groups (FVO)", [" by ", _name(widest["name"])] if several else None],
-            f"{_percent(widest['fvo_before']['estimate'])} → {_percent(widest['fvo_after']['estimate'])}",
+            f"{_percent(first)} → {_percent(then)}",
             f"points, an increase of {_measured(widest['fvo_increase'])}",
         ),
         (
@@ -502,6 +502,8 @@ def _tiles(audit: Mapping[str, Any]) -> Element:
             f"points {_interval(worst)}, with all groups looked at",
         ),
     ]
+    if len(widest["groups"]) == 1:  # which has no gap, and is all images
+        tiles = tiles[:1]
     return _tag(
         "dl",
         [
@@ -548,22 +550,24 @@ def _gates(audit: Mapping[str, Any]) -> list[_Content]:
 def _grouping(audit: Mapping[str, Any], place: int) -> list[_Content]:
     grouping, overall = audit["groupings"][place], audit["overall"]
     groups = sorted(grouping["groups"], key=lambda group: -group["drop"]["estimate"])
-    everyone = [("All images", overall, True)]
-    rows = everyone + [(_name(group["group"]), group, False) for group in groups]
-    order = [group["group"] for group in groups]
+    rows = [overall, *groups]
     return [
         _pool(grouping["pooled"]),
         _accuracies(rows, audit["settings"], f"accuracy-{place}"),
         _drops(rows, audit["settings"], f"drop-{place}"),
-        _group_table(groups, overall, audit["settings"]),
+        _group_table([*groups, overall], audit["settings"]),
         _gap(grouping, f"gap-{place}") if len(groups) > 1 else None,
         _flips(rows, f"flips-{place}"),
         _recalls(grouping["recall"], audit["settings"]),
-        _distributions(grouping["distributions"], order) if grouping["distributions"] else None,
+        _distributions(grouping["distributions"], groups) if grouping["distributions"] else None,
     ]
 
 
-_Named = Sequence[tuple[Element | str, Mapping[str, Any], bool]]
+_Outcomes = Sequence[Mapping[str, Any]]
+
+
+def _who(outcome: Mapping[str, Any]) -> Element:
+    return _name(outcome["group"]) if "group" in outcome else _tag("strong", "All images")
 
 
 def _pool(pooled: Mapping[str, Any] | None) -> Element | None:
@@ -587,27 +591,20 @@ def _pool(pooled: Mapping[str, Any] | None) -> Element | None:
     )
 
 
-def _accuracies(rows: _Named, settings: Mapping[str, Any], place: str) -> Element:
-    scale = _Scale.of(
-        found[f"accuracy_{when}"][end]
-        for _, found, _ in rows
-        for when in ("before", "after")
-        for end in ("lower", "upper")
-    )
+def _accuracies(rows: _Outcomes, settings: Mapping[str, Any], place: str) -> Element:
+    shown = [row[f"accuracy_{when}"] for row in rows for when in ("before", "after")]
+    scale = _Scale.of(accuracy[end] for accuracy in shown for end in ("lower", "upper"))
     drawn = []
-    for name, found, for_all in rows:
-        before, after = found["accuracy_before"], found["accuracy_after"]
-        drawing = [
+    for row in rows:
+        before, after = row["accuracy_before"], row["accuracy_after"]
+        drawing: _Content = [
             _line(scale.at(before["estimate"]), 11, scale.at(after["estimate"]), 23, "between"),
-            *_mark(scale, before, 11, "before"),
-            *_mark(scale, after, 23, "sure" if _surely_lost(found, for_all) else "after"),
+            _mark(scale, before, 11, "before"),
+            _mark(scale, after, 23, "sure" if _drop(row)["lower"] > 0 else "after"),
         ]
-        said: _Content = [
-            f"{_percent(before['estimate'])} → {_percent(after['estimate'])} %",
-            _tag("small", f" of {_number(found['n'], 0)}"),
-        ]
-        drawn.append(_Row(name, drawing, said, for_all))
-    any_lost = any(_surely_lost(found, for_all) for _, found, for_all in rows)
+        said = f"{_percent(before['estimate'])} → {_percent(after['estimate'])} %"
+        drawn.append(_Row(_who(row), drawing, [said, _tag("small", f" of {_number(row['n'], 0)}")]))
+    any_lost = any(_drop(row)["lower"] > 0 for row in rows)
     return _figure(
         place,
         [
@@ -622,29 +619,23 @@ def _accuracies(rows: _Named, settings: Mapping[str, Any], place: str) -> Elemen
         ),
         drawn,
         scale,
-        label=lambda mark: f"{_number(100 * mark, 0 if scale.step >= 0.01 else 1)} %",
+        unit=" %",
     )
 
 
-def _drops(rows: _Named, settings: Mapping[str, Any], place: str) -> Element:
-    shown = [found["drop"] if for_all else _for_all(found["drop"]) for _, found, for_all in rows]
-    could = [found["detectable_drop"] for _, found, _ in rows if found["detectable_drop"] is not None]
+def _drops(rows: _Outcomes, settings: Mapping[str, Any], place: str) -> Element:
+    shown = [_drop(row) for row in rows]
+    could = [row["detectable_drop"] for row in rows if row["detectable_drop"] is not None]
     scale = _Scale.of([0, *could, *(drop[end] for drop in shown for end in ("lower", "upper"))])
     drawn = []
-    for (name, found, for_all), drop in zip(rows, shown, strict=True):
-        seen = found["detectable_drop"]
-        tick = None if seen is None else _line(scale.at(seen), 6, scale.at(seen), 28, "could")
-        drawing = [*_mark(scale, drop, 17, "sure" if drop["lower"] > 0 else "after")]
-        said = _measured(drop)
-        drawn.append(
-            _Row(
-                name,
-                drawing if tick is None else [*drawing, tick],
-                _tag("strong", said) if drop["lower"] > 0 else said,
-                for_all,
-            )
-        )
-    power = f"{_hundredths(settings['power'])} of 100"
+    for row, drop in zip(rows, shown, strict=True):
+        sure, least = drop["lower"] > 0, row["detectable_drop"]
+        drawing = [
+            _mark(scale, drop, 17, "sure" if sure else "after"),
+            None if least is None else _line(scale.at(least), 6, scale.at(least), 28, "could"),
+        ]
+        drawn.append(_Row(_who(row), drawing, _tag("strong" if sure else "span", _measured(drop))))
+    of_100 = _hundredths(settings["power"])
     return _figure(
         place,
         [
@@ -657,53 +648,37 @@ def _drops(rows: _Named, settings: Mapping[str, Any], place: str) -> Element:
             (_key_mark("after"), "may be none") if any(drop["lower"] <= 0 for drop in shown) else None,
             (
                 [_line("50%", 1, "50%", 15, "could")],
-                f"smallest drop that {power} such audits would have shown",
+                f"smallest drop that {of_100} of 100 such audits would show",
             ),
         ),
         drawn,
         scale,
-        label=lambda mark: _number(100 * mark, 0 if scale.step >= 0.01 else 1),
     )
 
 
-def _group_table(
-    groups: Sequence[Mapping[str, Any]], overall: Mapping[str, Any], settings: Mapping[str, Any]
-) -> list[_Content]:
+def _group_table(rows: _Outcomes, settings: Mapping[str, Any]) -> list[_Content]:
     margin = settings["margin"]
-    heads = [
-        "group",
-        "images",
-        "before, %",
-        "after, %",
-        "drop, points",
-        "corrected p",
-        "smallest drop it could show",
-    ]
-    if margin is not None:
-        heads.append(f"within {_percent(margin)} points")
-    rows = []
-    for found in [*groups, overall]:
-        for_all = found is overall
-        drop = found["drop"] if for_all else _for_all(found["drop"])
-        least = found["detectable_drop"]
-        cells = [
-            _Cell(_tag("strong", "All images") if for_all else _name(found["group"])),
-            _Cell(_number(found["n"], 0), found["n"]),
-            _Cell.measured(found["accuracy_before"]),
-            _Cell.measured(found["accuracy_after"]),
-            _Cell.measured(drop),
-            _Cell(_p(found["p_holm"]), found["p_holm"]),
-            _Cell("none" if least is None else _percent(least), "" if least is None else least),
+    heads = ["group", "images", "before, %", "after, %", "drop, points", "corrected p"]
+    heads += ["smallest drop it could show"]
+    heads += [] if margin is None else [f"within {_percent(margin)} points"]
+    cells = []
+    for row in rows:
+        least, same = row["detectable_drop"], row["equivalence"]
+        own = [
+            _Cell(_who(row)),
+            _Cell(_number(row["n"], 0), row["n"]),
+            _Cell.measured(row["accuracy_before"]),
+            _Cell.measured(row["accuracy_after"]),
+            _Cell.measured(_drop(row)),
+            _Cell(_p(row["p_holm"]), row["p_holm"]),
+            _Cell("none", "") if least is None else _Cell(_percent(least), least),
         ]
-        if margin is not None:
-            same = found["equivalence"]
-            told = "" if same is None else "yes" if same["equivalent"] else "not shown"
-            cells.append(_Cell(told, told))
-        rows.append(cells)
+        own += [] if same is None else [_Cell("yes" if same["equivalent"] else "not shown")]
+        cells.append(own)
     caption = (
-        "Accuracy by group, and what it lost; in brackets intervals, those of drops for all groups at once."
+        "Accuracy by group, and what it lost; in brackets intervals, those of drops for all groups at once"
     )
-    return _table(caption, heads, rows)
+    return _table(caption, heads, cells)
 
 
 def _gap(grouping: Mapping[str, Any], place: str) -> list[_Content]:
@@ -711,15 +686,14 @@ def _gap(grouping: Mapping[str, Any], place: str) -> list[_Content]:
     scale = _Scale.of(
         [0, *(found[end] for found in (before, after, increase) for end in ("lower", "upper", "estimate"))]
     )
-    sure = increase["lower"] > 0
+    kind = "sure" if increase["lower"] > 0 else "after"
     rows = [
-        _Row(name, _mark(scale, found, 17, kind), _tag("strong" if kind == "sure" else "span", said))
+        _Row(name, _mark(scale, found, 17, kind), _measured(found))
         for name, found, kind in (
             ("before", before, "before"),
             ("after", after, "after"),
-            ("increase", increase, "sure" if sure else "after"),
+            ("increase", increase, kind),
         )
-        for said in [_measured(found)]
     ]
     return [
         _tag("h3", "The gap between groups (FVO)"),
@@ -744,25 +718,18 @@ def _gap(grouping: Mapping[str, Any], place: str) -> list[_Content]:
             None,
             rows,
             scale,
-            label=lambda mark: _number(100 * mark, 0 if scale.step >= 0.01 else 1),
         ),
     ]
 
 
-def _flips(rows: _Named, place: str) -> list[_Content]:
-    shares = [
-        (found["lost"] / found["n"], found["gained"] / found["n"]) for _, found, _ in rows if found["n"]
-    ]
-    scale = _Scale.of([0, *(-lost for lost, _ in shares), *(gained for _, gained in shares)])
+def _flips(rows: _Outcomes, place: str) -> list[_Content]:
+    lost, won = ([row[what] / row["n"] for row in rows] for what in ("lost", "gained"))
+    scale = _Scale.of([0, *(-share for share in lost), *won])
     drawn = []
-    for name, found, for_all in rows:
-        n = found["n"] or 1
-        bars = [
-            _bar(scale, -found["lost"] / n, 0, "lost"),
-            _bar(scale, 0, found["gained"] / n, "won"),
-        ]
-        said = f"{_number(found['lost'], 0)} lost, {_number(found['gained'], 0)} won"
-        drawn.append(_Row(name, bars, said, for_all))
+    for row, left, right in zip(rows, lost, won, strict=True):
+        bars = [_bar(scale, -left, 0, "lost"), _bar(scale, 0, right, "won")]
+        said = f"{_number(row['lost'], 0)} lost, {_number(row['gained'], 0)} won"
+        drawn.append(_Row(_who(row), bars, said))
     return [
         _tag("h3", "Whose answers changed"),
         _tag(
@@ -779,23 +746,23 @@ def _flips(rows: _Named, place: str) -> list[_Content]:
             ),
             drawn,
             scale,
-            label=lambda mark: _number(100 * abs(mark), 0 if scale.step >= 0.01 else 1),
+            signed=False,
         ),
         _tag("details", _tag("summary", "The same in numbers"), _flip_table(rows)),
     ]
 
 
-def _flip_table(rows: _Named) -> list[_Content]:
+def _flip_table(rows: _Outcomes) -> list[_Content]:
     return _table(
         "Images whose answer changed",
         ["group", "images", "lost", "won", "wrong both times", "changed in all, %"],
         [
             [
-                _Cell(name),
-                *(_Cell(_number(found[what], 0), found[what]) for what in ("n", "lost", "gained", "changed")),
-                _Cell.measured(found["flip_rate"]),
+                _Cell(_who(row)),
+                *(_Cell(_number(row[what], 0), row[what]) for what in ("n", "lost", "gained", "changed")),
+                _Cell.measured(row["flip_rate"]),
             ]
-            for name, found, for_all in rows
+            for row in rows
         ],
     )
 
@@ -861,7 +828,7 @@ def _recalls(recall: Mapping[str, Any], settings: Mapping[str, Any]) -> list[_Co
     ]
 
 
-def _distributions(found: Mapping[str, Any], order: Sequence[str]) -> list[_Content]:
+def _distributions(found: Mapping[str, Any], rows: _Outcomes) -> list[_Content]:
     texts = {
         "confidence": ("How sure the answers are", "The probability of the predicted class", _sureness),
         "margin": (
@@ -875,9 +842,7 @@ def _distributions(found: Mapping[str, Any], order: Sequence[str]) -> list[_Cont
     for measure, (heading, words, said) in texts.items():
         edges = found[measure]["edges"]
         by_name = {group["group"]: group for group in found[measure]["groups"]}
-        drawn = [_histogram(by_name[name], edges, said) for name in order if name in by_name]
-        if not drawn:
-            continue
+        drawn = [_histogram(by_name[row["group"]], edges, said) for row in rows]
         first, others = drawn[:_HISTOGRAMS_UNFOLDED], drawn[_HISTOGRAMS_UNFOLDED:]
         parts += [
             _tag("h3", heading),
@@ -988,7 +953,7 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> list[_Content]:
             _key((_key_mark("before")[1:], "before"), (_key_mark("after")[1:], "after")),
             rows,
             scale,
-            label=lambda mark: f"{_number(100 * mark, 0 if scale.step >= 0.01 else 1)} %",
+            unit=" %",
             what="layers",
         ),
     ]
@@ -1045,8 +1010,8 @@ def _end(audit: Mapping[str, Any]) -> Element:
         _tag(
             "p",
             f"Made by {audit['package']['name']} {audit['package']['version']}, {audit['created']}, as "
-            f"{audit['schema']}. "
-            "About images and answers, never about people: a group is a name in a file.",
+            f"{audit['schema']}. What it says is about these images and answers, not about people: a group "
+            "is a name in a file.",
             class_="quiet",
         ),
     )
