@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 
 from fairq_utils import auditing, report
 from fairq_utils.errors import BadInput
@@ -490,6 +490,7 @@ def test_strange_names_change_no_markup():
         assert list(tag.attrs) == list(same.attrs)
 
 
+@settings(deadline=None)
 @given(strategies.text())
 def test_any_text_comes_back_as_it_went_in(text):
     soup = BeautifulSoup(
