@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from fairq_utils import __version__, answers, gates, paired
+from fairq_utils import __version__, answers, gates, paired, report
 from fairq_utils.answers import Predictions
 from fairq_utils.errors import BadInput
 from fairq_utils.files import write_atomically
@@ -86,20 +86,19 @@ def audit(
     pairs = answers.pair(first, second, columns, drop_unmatched=drop_unmatched)
 
     cells = _groupings(pairs, columns, smallest_cell)
-    family = sum(len(cell.names) for cell in cells)
-    measure = functools.partial(_outcomes, confidence=confidence, family=family, margin=margin)
-    (overall,) = measure(np.bincount(pairs.kinds, minlength=5)[None], family=1)
-    rows = measure(np.concatenate([cell.counts.sum(axis=1) for cell in cells]))
-    for row, p in zip(rows, paired.holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = float(p)
-    found, recalls = [], []
-    for cell in cells:
-        own, rows = rows[: len(cell.names)], rows[len(cell.names) :]
-        recall = _recall(cell, pairs.classes, confidence)
-        recalls.append(recall.assign(grouping=cell.name))
-        found.append(
-            _grouping(cell, own, recall, pairs, 1 - (1 - confidence) / len(cells), smallest_cell, seed)
-        )
+    overall = np.bincount(pairs.kinds, minlength=5)
+    by_group = {cell.name: dict(zip(cell.names, cell.counts.sum(axis=1), strict=True)) for cell in cells}
+    measured = measure(overall, by_group, confidence=confidence, margin=margin, seed=seed)
+    recalls = [_recall(cell, pairs.classes, confidence) for cell in cells]
+    for cell, recall, grouping in zip(cells, recalls, measured["groupings"], strict=True):
+        grouping |= {
+            "columns": cell.columns,
+            "pooled": cell.pooled,
+            "recall": _recall_ends(recall, smallest_cell),
+            "distributions": _histograms(cell, pairs),
+        }
+        if cell.pooled and cell.pooled["kept"]:
+            grouping["groups"][-1]["pooled"] = True
     called = names or _names(first, second)
     record: dict[str, Any] = {
         "schema": "audit-1",
@@ -109,7 +108,7 @@ def audit(
             "before": {"name": called[0], "file": first.file, "rows": len(first.table)},
             "after": {"name": called[1], "file": second.file, "rows": len(second.table)},
             "description": description,
-            "n": overall["n"],
+            "n": measured["overall"]["n"],
             "classes": pairs.classes,
             "group_columns": columns,
             "scores": pairs.kind if pairs.scores else None,
@@ -122,16 +121,14 @@ def audit(
             "resamples": RESAMPLES,
             "seed": seed,
             "power": POWER,
-            "family": family,
+            "family": sum(len(cell.names) for cell in cells),
             "decide_on": decide_on,
         },
-        "overall": overall,
-        "worst_group_drop": _worst([grouping["worst_group_drop"] for grouping in found]),
-        "groupings": found,
+        "verdict": verdict(measured, confidence=confidence, margin=margin),
+        **measured,
         "layers": None if layers is None else _layers(layers),
-        "not_tested": _not_tested(pairs, found),
+        "not_tested": _not_tested(pairs, measured["groupings"]),
     }
-    record["verdict"] = _verdict(record)
     record["gates"] = [gate.judge(record) for gate in asked]
     record["passed"] = all(gate["passed"] for gate in record["gates"]) if asked else None
     return Audit(record, pd.concat(recalls, ignore_index=True))
@@ -218,12 +215,16 @@ class Audit:
         return _model_card(self.record)
 
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write audit.json, a CSV file a table and model_card.md into a folder, and return their paths.
+        """Write report.html, audit.json, model_card.md and a CSV file a table, and return their paths.
 
-        Cells of text that a spreadsheet would run as a formula get an apostrophe in front.
+        In the CSV files, text that a spreadsheet would run as a formula gets an apostrophe in front.
         """
         place = Path(folder)
-        contents = {"audit.json": self.to_json() + "\n", "model_card.md": self.model_card() + "\n"}
+        contents = {
+            "report.html": report.page(self.record),
+            "audit.json": self.to_json() + "\n",
+            "model_card.md": self.model_card() + "\n",
+        }
         for name, table in self.tables.items():
             contents[f"{name}.csv"] = _harmless(table).to_csv(index=False, lineterminator="\n")
         for name, content in contents.items():
@@ -316,6 +317,65 @@ def _cells(
 # -- measures -----------------------------------------------------------------------------------------
 
 
+def measure(
+    overall: NDArray[np.int64],
+    groupings: Mapping[str, Mapping[str, NDArray[np.int64]]],
+    *,
+    confidence: float = 0.95,
+    margin: float | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What counts alone say: the entries `overall`, `worst_group_drop` and `groupings` of an audit's record.
+
+    Five counts describe some images: how many predictions were kept (right throughout), lost, gained,
+    the same and wrong, and wrong in another way after. `groupings` holds them by grouping and group.
+
+    >>> counts = {"ash": np.array([800, 30, 20, 140, 10]), "elm": np.array([150, 30, 2, 16, 2])}
+    >>> found = measure(sum(counts.values()), {"tree": counts})
+    >>> {end: round(found["worst_group_drop"][end], 2) for end in ("estimate", "lower", "upper")}
+    {'estimate': 0.14, 'lower': 0.09, 'upper': 0.2}
+    """
+    family = sum(len(groups) for groups in groupings.values())
+    of = functools.partial(_outcomes, confidence=confidence, margin=margin)
+    rows = of(np.stack([own for groups in groupings.values() for own in groups.values()]), family=family)
+    for row, p in zip(rows, paired.holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = float(p)
+    left = iter(rows)
+    found: list[dict[str, Any]] = []
+    # FVO is judged once a grouping; together these intervals hold as often as one was asked to.
+    stricter = 1 - (1 - confidence) / len(groupings)
+    for name, groups in groupings.items():
+        own: list[dict[str, Any]] = [{"group": group, "pooled": False, **next(left)} for group in groups]
+        gap = paired.gap_limits(np.stack(list(groups.values())), stricter, RESAMPLES, seed)
+        found.append(
+            {
+                "name": name,
+                "groups": own,
+                "fvo_before": _interval(*gap.before) | _ends(own, "accuracy_before"),
+                "fvo_after": _interval(*gap.after) | _ends(own, "accuracy_after"),
+                "fvo_increase": _interval(*gap.increase),
+                "fvo_confidence": stricter,
+                "worst_group_drop": _worst([_drop(name, group) for group in own]),
+            }
+        )
+    return {
+        "overall": of(overall[None], family=1)[0],
+        "worst_group_drop": _worst([grouping["worst_group_drop"] for grouping in found]),
+        "groupings": found,
+    }
+
+
+def _ends(groups: Sequence[Mapping[str, Any]], accuracy: str) -> dict[str, str]:
+    ranked = sorted(groups, key=lambda group: group[accuracy]["estimate"])
+    return {"best": ranked[-1]["group"], "worst": ranked[0]["group"]}
+
+
+def _drop(grouping: str, group: Mapping[str, Any]) -> dict[str, Any]:
+    drop = group["drop"]
+    ends = {"estimate": drop["estimate"], "lower": drop["simultaneous_lower"], "upper": drop["upper"]}
+    return {"grouping": grouping, "group": group["group"], **ends}
+
+
 def _outcomes(
     counts: NDArray[np.int64], *, confidence: float, family: int, margin: float | None
 ) -> list[dict[str, Any]]:
@@ -356,52 +416,6 @@ def _outcomes(
 
 def _interval(estimate: float, lower: float, upper: float) -> dict[str, float]:
     return {"estimate": float(estimate), "lower": float(lower), "upper": float(upper)}
-
-
-def _grouping(
-    cell: _Cells,
-    outcomes: list[dict[str, Any]],
-    recall: pd.DataFrame,
-    pairs: answers.Pairs,
-    confidence: float,
-    smallest: int,
-    seed: int,
-) -> dict[str, Any]:
-    gap = paired.gap_limits(cell.counts.sum(axis=1), confidence, RESAMPLES, seed)
-    ends = {}
-    for side in ("before", "after"):
-        accuracies = [row[f"accuracy_{side}"]["estimate"] for row in outcomes]
-        best, worst = int(np.argmax(accuracies)), int(np.argmin(accuracies))
-        ends[side] = {"best": cell.names[best], "worst": cell.names[worst]}
-    pool = len(cell.names) - 1 if cell.pooled and cell.pooled["kept"] else None
-    groups = [
-        {"group": name, "pooled": at == pool, **row}
-        for at, (name, row) in enumerate(zip(cell.names, outcomes, strict=True))
-    ]
-    return {
-        "name": cell.name,
-        "columns": cell.columns,
-        "groups": groups,
-        "pooled": cell.pooled,
-        "fvo_before": _interval(*gap.before) | ends["before"],
-        "fvo_after": _interval(*gap.after) | ends["after"],
-        "fvo_increase": _interval(*gap.increase),
-        "fvo_confidence": confidence,
-        "worst_group_drop": _worst(
-            [
-                {
-                    "grouping": cell.name,
-                    "group": group["group"],
-                    "estimate": group["drop"]["estimate"],
-                    "lower": group["drop"]["simultaneous_lower"],
-                    "upper": group["drop"]["upper"],
-                }
-                for group in groups
-            ]
-        ),
-        "recall": _recall_ends(recall, smallest),
-        "distributions": _histograms(cell, pairs),
-    }
 
 
 def _worst(drops: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -529,8 +543,14 @@ def _harmed(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return sorted(sure, key=lambda found: -found[1]["drop"]["estimate"])
 
 
-def _verdict(record: Mapping[str, Any]) -> dict[str, Any]:
-    margin = record["settings"]["margin"]
+def verdict(record: Mapping[str, Any], *, confidence: float, margin: float | None) -> dict[str, Any]:
+    """A word, the sentences to it, and the groups that surely lost, from what `measure` gives.
+
+    Harm is shown when the drop of a group is above 0 with all groups looked at, or that of all images.
+    With a margin, all groups within it are equivalent, however surely one lost a little. Otherwise it
+    matters what could have been found: where a group's smallest drop that the audit would have shown is
+    above the margin (5 points without one), it cannot tell.
+    """
     harmed = _harmed(record)
     groups = [group for grouping in record["groupings"] for group in grouping["groups"]]
     overall = record["overall"]["drop"]
@@ -540,7 +560,7 @@ def _verdict(record: Mapping[str, Any]) -> dict[str, Any]:
         word = "equivalent"
         sentences += [
             f"In every group accuracy stayed within {_points(margin)} points, up or down, by two one-sided "
-            f"tests at {100 * record['settings']['confidence']:g} % each."
+            f"tests at {100 * confidence:g} % each."
         ]
         if harmed:
             sentences += [f"Within that margin, {_loss(harmed, len(groups))}."]
@@ -573,7 +593,7 @@ def _verdict(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> str:
-    name, worst = harmed[0][0], harmed[0][1]
+    worst = harmed[0][1]
     allowing = (
         ""
         if looked_at == 1
@@ -583,13 +603,11 @@ def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> st
         f"group {shown(worst['group'])} lost {_points(worst['drop']['estimate'])} points of accuracy, at "
         f"least {_points(worst['drop']['simultaneous_lower'])}{allowing}"
     )
-    others = [
-        shown(group["group"]) for own, group in harmed[1:] if (own, group["group"]) != (name, worst["group"])
-    ]
+    others = [shown(group["group"]) for _, group in harmed[1:]]
     if not others:
         return lost
     more = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
-    return f"{lost}; {more} surely lost too"
+    return f"{lost}; {more if len(harmed) < looked_at else 'all others'} surely lost too"
 
 
 def _gap(record: Mapping[str, Any]) -> str:
