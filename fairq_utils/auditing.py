@@ -32,6 +32,7 @@ POWER = 0.8
 RESAMPLES = 2000
 # Without a margin, an audit that could not have shown a drop of so much in some group cannot tell.
 TELLING_DROP = 0.05
+MOST_GROUPS = 250
 _LISTED = 20
 _BINS = 20
 
@@ -79,13 +80,21 @@ def audit(
         )
     if smallest_cell < 2:
         raise BadInput(f"smallest_cell is {smallest_cell}; expected 2 images or more, such as 20.")
-    paired.two_sided(confidence)  # refuses what is no confidence before anything is read
+    # Refused before anything is read:
+    paired.two_sided(confidence)
     asked = [gates.parse(expression, decide_on) for expression in fail_if]
+    gates.check_end(decide_on)
     first = answers.read(before, columns, called="The first table", with_labels=True)
     second = answers.read(after, columns, called="The second table", with_labels=False)
     pairs = answers.pair(first, second, columns, drop_unmatched=drop_unmatched)
 
     cells = _groupings(pairs, columns, smallest_cell)
+    for cell in cells:
+        if len(cell.names) > MOST_GROUPS:
+            raise BadInput(
+                f"{shown(cell.name)} has {len(cell.names)} groups; expected {MOST_GROUPS} at most: name "
+                "columns with fewer, or raise smallest_cell."
+            )
     overall = np.bincount(pairs.kinds, minlength=5)
     by_group = {cell.name: dict(zip(cell.names, cell.counts.sum(axis=1), strict=True)) for cell in cells}
     measured = measure(overall, by_group, confidence=confidence, margin=margin, seed=seed)

@@ -133,11 +133,6 @@ def parse(expression: str, decide_on: str = "lower") -> Gate:
     such as fvo_increase > 0.03, where the quantity is one of: overall_drop, worst_group_drop,
     group_drop[NAME], fvo_increase, fvo_after, flip_rate.
     """
-    if decide_on not in get_args(DecideOn):
-        raise BadInput(
-            f"decide_on is {decide_on!r}; expected lower (fail when surely beyond), estimate (when the "
-            "estimate is beyond) or upper (when it cannot be ruled out)."
-        )
     found = _EXPRESSION.fullmatch(expression)
     quantity = found["quantity"] + ("[NAME]" if found["name"] is not None else "") if found else None
     try:
@@ -160,7 +155,22 @@ def parse(expression: str, decide_on: str = "lower") -> Gate:
         name=found["name"],
         threshold=threshold,
         or_equal=found["sign"] == ">=",
-        decide_on=decide_on,  # type: ignore[arg-type]  # one of them, as was seen above
+        decide_on=check_end(decide_on),
+    )
+
+
+def check_end(decide_on: str) -> DecideOn:
+    """The end of the interval by which gates are decided, if it is one.
+
+    >>> check_end("upper")
+    'upper'
+    """
+    for end in get_args(DecideOn):
+        if decide_on == end:
+            return end
+    raise BadInput(
+        f"decide_on is {decide_on!r}; expected lower (fail when surely beyond), estimate (when the estimate "
+        "is beyond) or upper (when it cannot be ruled out)."
     )
 
 

@@ -469,18 +469,21 @@ def test_names_that_mean_harm_stay_text(tmp_path):
     [
         ({"groups": []}, "groups is []; expected one column or several"),
         ({"groups": ["group", "group"]}, "each once, such as gender,race"),
-        ({"groups": "colour"}, "has no column colour; it has id, label, group, light, prediction"),
+        ({"groups": "colour"}, "has no column colour; it has id, label, group, light, prediction, many"),
         ({"smallest_cell": 1}, "smallest_cell is 1; expected 2 images or more"),
         ({"confidence": 95}, "confidence is 95; expected a fraction from 0.5 to 1"),
         ({"margin": 2}, "margin is 2; expected a fraction between 0 and 1"),
         ({"fail_if": ["accuracy < 1"]}, "The gate 'accuracy < 1' cannot be read"),
         ({"decide_on": "middle", "fail_if": ["fvo_after > 0.1"]}, "decide_on is 'middle'"),
+        ({"decide_on": "middle"}, "decide_on is 'middle'; expected lower"),
+        ({"groups": "many"}, "many has 300 groups; expected 250 at most: name columns with fewer"),
         ({"layers": pd.DataFrame({"layer": ["conv"]})}, "The table of layers has no column weights"),
         ({"groups": ["group", "light"], "smallest_cell": 5000}, "No cell of group x light has 5000 images"),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence(settings, said):
-    before, after = tables({"ash": 50, "elm": 50}, {})
+    before, after = tables({"ash": 300, "elm": 300}, {})
+    before["many"] = np.arange(600) % 300
     with pytest.raises(BadInput) as refused:
         fairq_utils.audit(before, after, **settings)
     assert said in str(refused.value)
