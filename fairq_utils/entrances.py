@@ -1,7 +1,7 @@
 """From a model that somebody has to a table of predictions, before and after its weights are rounded.
 
-`load_model` opens a model, `Auditable.treated` rounds its weights, `predictions_of` and `layers` make the
-tables that an audit compares. What was quantized elsewhere is opened as it is, as the second of two models.
+`load_model` opens a model, `Auditable.treated` rounds its weights, and `to_audit` makes the tables that
+`fairq_utils.audit` compares. What was quantized elsewhere is opened as it is, as the second of two models.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
 from fairq_utils.packing import load_packed
 from fairq_utils.progress import progress
-from fairq_utils.quantizers import zero_share
+from fairq_utils.quantizers import _weights
 from fairq_utils.store import Store
 from fairq_utils.studies import Study, dataset, network
 from fairq_utils.training import Recipe, default_device, to_input
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.treatments import Treatment
 
 # What `training.to_input` subtracts from pixels that run from 0 to 1, and divides them by.
 _BOOK_MEAN, _BOOK_STD = (0.5,), (0.25,)
@@ -55,16 +55,16 @@ class Auditable:
     `image_size`: pixels along a side, where the network fixes them.
     `class_names`: what its logits stand for, in their order; None where nobody says: then the labels of the
     images in theirs.
-    `treatment`: what was done to it here. `source`: what else is known of where it comes from.
+    `treatment`: what was done to it here; None where it is as it came. `source`: what else is known of it.
 
     >>> images = dataset(DataSettings(train_images=40, test_images=20, image_size=16))
     >>> mine = Auditable(name="mine", network=nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)))
     >>> rounded = mine.treated("int2", images)
     >>> list(predictions_of(rounded, images).columns[:5])
     ['id', 'label', 'group', 'prediction', 'logit_Alder']
-    >>> layers(mine, rounded)[["layer", "weights", "zeros_before"]]
-          layer  weights  zeros_before
-    0  1.weight     3840           0.0
+    >>> layers(mine, rounded)[["layer", "weights", "zero_before"]]
+          layer  weights  zero_before
+    0  1.weight     3840          0.0
     """
 
     name: str
@@ -73,7 +73,7 @@ class Auditable:
     mean: tuple[float, ...] | None = _BOOK_MEAN
     std: tuple[float, ...] | None = _BOOK_STD
     class_names: tuple[str, ...] | None = None
-    treatment: Treatment = FP32
+    treatment: Treatment | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -129,11 +129,20 @@ class Auditable:
             self, network=self.network.holding(treatment.apply(weights, images)), treatment=treatment
         )
 
+    @property
+    def title(self) -> str:
+        """Its name and what was done to it.
+
+        >>> Auditable(name="mine", network=nn.Identity(), treatment=Treatment(4)).title
+        'mine int4'
+        """
+        return f"{self.name} {self.treatment.name}" if self.treatment else self.name
+
     def description(self) -> dict[str, Any]:
         """What a record of the audit has to say of the model, as plain JSON."""
         return {
             "model": self.name,
-            "treatment": self.treatment.name,
+            "treatment": self.treatment and self.treatment.name,
             "image_size": self.image_size,
             "mean": None if self.mean is None else list(self.mean),
             "std": None if self.std is None else list(self.std),
@@ -692,7 +701,7 @@ def predictions_of(model: Auditable, images: Dataset, *, batch_size: int = 100) 
     with (
         _where_it_runs_fast(model.seeing) as device,
         torch.inference_mode(),
-        progress(total=len(shown), description=f"{model.name} {model.treatment.name}", unit="img") as bar,
+        progress(total=len(shown), description=model.title, unit="img") as bar,
     ):
         for rows in shown.split(batch_size):
             with _explained(model, images):
@@ -704,7 +713,7 @@ def predictions_of(model: Auditable, images: Dataset, *, batch_size: int = 100) 
     finite = logits.isfinite().all(1)
     if not finite.all():
         raise BadInput(
-            f"{model.name} at {model.treatment.name} gives NaN or infinity for {int((~finite).sum())} of "
+            f"{model.title} gives NaN or infinity for {int((~finite).sum())} of "
             f"{len(shown)} images; expected finite logits: look at mean and std, and whether it diverged."
         )
     names = np.array(images.label_names)
@@ -720,26 +729,61 @@ def predictions_of(model: Auditable, images: Dataset, *, batch_size: int = 100) 
 
 
 def layers(before: Auditable, after: Auditable) -> pd.DataFrame:
-    """The layers of two models: how many weights, and which share of them is exactly zero in each.
+    """The layers that two models share: how many weights, and which share of them is exactly zero in each.
 
-    Where a layer is found in one of them only, or holds its weights in a packed form, its share is NaN.
+    Left out is a layer that is in one of them only, under that name, or holds its weights in a packed form.
     """
     first, second = (_shares(model.network) for model in (before, after))
-    table = first.merge(second, on=["layer", "weights"], how="left", suffixes=("_before", "_after"))
-    return table.rename(columns={"zeros": "zeros_before"})
+    return first.merge(second, on=["layer", "weights"], suffixes=("_before", "_after"))
 
 
 def _shares(network: nn.Module) -> pd.DataFrame:
     weights: nn.Module = network.weights() if isinstance(network, _Graph) else network
-    try:
-        shares = zero_share(weights).drop("total")
-    except (NotImplementedError, RuntimeError):  # a tensor of another library, which cannot be counted
-        shares = pd.Series(dtype=float)
-    counts = [weights.get_parameter(name).numel() for name in shares.index]
-    names = weights.names if isinstance(weights, _Weights) else tuple(shares.index)
-    return pd.DataFrame(
-        {"layer": np.array(names, dtype=object), "weights": counts, "zeros": shares.to_numpy()}
-    )
+    rows = []
+    for number, place in enumerate(_weights(weights)):
+        name = weights.names[number] if isinstance(weights, _Weights) else place.name
+        values = getattr(place.module, place.tensor).detach()
+        with suppress(NotImplementedError, RuntimeError):  # of a packed form that cannot be unpacked
+            values = values if type(values) is Tensor else values.dequantize()
+            share = 1 - int(values.count_nonzero()) / max(values.numel(), 1)
+            rows.append((name, values.numel(), share))
+    return pd.DataFrame(rows, columns=["layer", "weights", "zero"])
+
+
+def to_audit(
+    before: Auditable, after: Auditable, images: Dataset, *, batch_size: int = 100
+) -> dict[str, Any]:
+    """What two models say of the test images, as the arguments of `fairq_utils.audit`.
+
+    >>> from fairq_utils import audit
+    >>> images = dataset(DataSettings(train_images=40, test_images=60, image_size=16))
+    >>> mine = Auditable(name="mine", network=nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)))
+    >>> found = audit(**to_audit(mine, mine.treated("int4", images), images))
+    >>> found.record["compared"]["after"]["name"]
+    'mine int4'
+    """
+    tables = [predictions_of(model, images, batch_size=batch_size) for model in (before, after)]
+    shared = layers(before, after)
+    names = [model.title for model in (before, after)]
+    if names[0] == names[1]:
+        names = [f"{name}, {place}" for name, place in zip(names, ("before", "after"), strict=True)]
+    size = images.images.shape[-1]
+    models = " and ".join(_about(name, model) for name, model in zip(names, (before, after), strict=True))
+    return {
+        "before": tables[0],
+        "after": tables[1],
+        "names": tuple(names),
+        "layers": None if shared.empty else shared,
+        "description": f"{models}, on {len(tables[0]):,} test images of {size} × {size} pixels (fingerprint "
+        f"{images.fingerprint[:12]}).",
+    }
+
+
+def _about(name: str, model: Auditable) -> str:
+    """Which model, from which file, and how its images were normalised."""
+    digest = str(model.source.get("sha256", ""))[:12]
+    mean, std = (", ".join(f"{n:g}" for n in numbers or ()) for numbers in (model.mean, model.std))
+    return f"{name} ({f'SHA-256 {digest}, ' if digest else ''}mean {mean}, std {std})"
 
 
 def _require_fit(model: Auditable, images: Dataset) -> None:

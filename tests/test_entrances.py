@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from click.testing import CliRunner, Result
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fairq_utils import entrances
+from fairq_utils import cli, entrances
 from fairq_utils.data import DataSettings
 from fairq_utils.entrances import Auditable, layers, load_model, predictions_of
 from fairq_utils.errors import BadInput
@@ -192,9 +193,9 @@ def test_the_layers_say_how_many_weights_became_zero(doors, trained, images):
         table = layers(door, door.treated(emptied, images))
         assert table["layer"].tolist() == ["conv.weight", "inner.weight", "head.weight"], name
         assert table["weights"].tolist() == [216, 8192, 80], name
-        assert (table["zeros_before"] == 0).all(), name
-        np.testing.assert_allclose(table["zeros_after"], wanted[table["layer"]], err_msg=name)
-        assert table["zeros_after"].min() > 0.1, name
+        assert (table["zero_before"] == 0).all(), name
+        np.testing.assert_allclose(table["zero_after"], wanted[table["layer"]], err_msg=name)
+        assert table["zero_after"].min() > 0.1, name
 
 
 def test_a_treatment_leaves_the_model_as_it_is(doors, images):
@@ -365,7 +366,7 @@ def test_an_onnx_file_that_onnxruntime_quantized_is_a_second_model(doors, images
     after = load_model(str(folder / "int8.onnx"))
     one, two = (logits(predictions_of(model, images)) for model in (doors["onnx"], after))
     assert 0 < np.abs(one - two).max() < 0.2
-    assert layers(doors["onnx"], after)["zeros_after"].isna().any()
+    assert layers(doors["onnx"], after).empty
     with pytest.raises(BadInput, match=r"int8\.onnx has no floating-point weight that a layer reads"):
         after.treated("int4", images)
 
@@ -384,7 +385,11 @@ def test_a_network_that_torchao_quantized_is_a_second_model(images):
     one, two, three = (logits(predictions_of(model, images)) for model in (before, after, rounded))
     assert 0 < np.abs(one - two).max() < 0.05
     assert np.abs(two - three).max() < 0.05
-    assert set(layers(before, after)["layer"]) == {"conv.weight", "inner.weight", "head.weight"}
+    table = layers(before, after).set_index("layer")
+    assert list(table.index) == ["conv.weight", "inner.weight", "head.weight"]
+    assert table["zero_after"].tolist() == pytest.approx(
+        layers(before, rounded)["zero_after"].tolist(), abs=0.01
+    )
 
 
 # ---------------------------------------------------------------- what is said in one sentence
@@ -569,3 +574,64 @@ def test_what_a_record_says_of_a_model_is_plain_json(doors, images):
         assert json.loads(json.dumps(said)) == said
         assert said["treatment"] == "int4"
     assert re.fullmatch(r"[0-9a-f]{64}", doors["onnx"].description()["sha256"])
+
+
+# ---------------------------------------------------------------- the command
+
+
+def audited(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.main, ["audit", *map(str, arguments)])
+
+
+SMALL = ("--train-images", 40, "--test-images", 60, "--image-size", 16)
+
+
+def test_a_model_and_a_treatment_are_audited(tmp_path, folder, doors):
+    options = ("--model", of_here("tiny"), "--weights", folder / "w.safetensors", "-a", "seed=3")
+    result = audited(*options, "--treatment", "int2", *SMALL, "--out", tmp_path / "audit")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert record["compared"]["n"] == 60
+    assert record["compared"]["after"]["name"] == f"{of_here('tiny')} int2"
+    assert record["compared"]["description"].startswith(f"{of_here('tiny')} (SHA-256 ")
+    assert [layer["layer"] for layer in record["layers"]] == ["conv.weight", "inner.weight", "head.weight"]
+    # what is left beside it gives the same audit again
+    left = [tmp_path / "audit" / f"{name}.parquet" for name in ("before", "after")]
+    again = audited("--predictions", *left, "--out", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "again" / "audit.json").read_text())["overall"] == record["overall"]
+
+
+def test_two_models_are_audited_whatever_their_kind(tmp_path, folder, doors):
+    models = ("--model", of_here("tiny"), "--weights", folder / "w.pt", "--model", folder / "any.onnx")
+    result = audited(*models, *SMALL, "--out", tmp_path, "--fail-if", "flip_rate > 0.01")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "audit.json").read_text())
+    assert record["overall"]["drop"]["estimate"] == 0
+
+
+def test_the_size_is_the_one_that_the_model_takes(tmp_path, folder, doors):
+    few = SMALL[:4]
+    result = audited("--model", folder / "any.pt2", "--treatment", "int8", *few, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "60 test images of 16 × 16 pixels" in (tmp_path / "audit.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "--model was given 0 times, without --treatment; expected one model and --treatment"),
+        (("--model", "a:b"), "--model was given 1 times, without --treatment"),
+        (
+            ("--model", "x.onnx", "--weights", "w.pt", "--treatment", "int4"),
+            "for 0 factories; expected at mo",
+        ),
+        (("--model", "a:b", "--treatment", "int4", "--mean", "x"), "mean is 'x'; expected numbers, such as"),
+        (("--predictions", "a", "b", "--model", "a:b"), "--model was given beside --predictions"),
+        (("--model", "a:b", "--treatment", "int4", "--fail-if", "x"), "'x'"),
+    ],
+)
+def test_what_the_command_cannot_audit_is_said(tmp_path, arguments, said):
+    result = audited(*arguments, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert said in result.output
