@@ -429,7 +429,7 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
                 f"{path} has a preprocessor_config.json that cannot be used ({_said(error)}); expected what "
                 "save_pretrained wrote: save the image processor again."
             ) from error
-        size, mean, std = _asked(path, processor)
+        size, mean, std = _size_and_normalisation(path, processor)
     return Auditable(
         name=path.name,
         network=network.eval(),
@@ -445,7 +445,7 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
     )
 
 
-def _asked(path: Path, processor: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+def _size_and_normalisation(path: Path, processor: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """The size that an image processor makes, and what it does to a pixel: seen on plain images.
 
     Its settings are many, and each kind of processor reads them in its own way.

@@ -276,6 +276,30 @@ def test_a_folder_says_size_normalisation_and_class_names(saved, images):
     assert table["prediction"].tolist() == [NAMES[place] for place in wanted.argmax(1)]
 
 
+def with_processor(saved: Path, target: Path, name: str, **settings) -> str:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    path = copy_of(saved, target)
+    getattr(transformers, f"{name}ImageProcessor")(**settings).save_pretrained(path)
+    return str(path)
+
+
+def test_a_processor_is_asked_what_it_does_not_what_it_says(saved, tmp_path):
+    """EfficientNet's divides a second time; ConvNext's and CLIP's cut more than they keep."""
+    size = {"height": 16, "width": 16}
+    options = {"size": size, "do_center_crop": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    twice = load_model(with_processor(saved, tmp_path / "twice", "EfficientNet", include_top=True, **options))
+    assert (twice.image_size, twice.mean, twice.std) == (16, (0.5,) * 3, (0.25,) * 3)
+    cut = load_model(with_processor(saved, tmp_path / "cut", "CLIP", crop_size=size))
+    assert cut.image_size == 16
+    raw = load_model(with_processor(saved, tmp_path / "raw", "ViT", size=size, do_normalize=False))
+    assert (raw.mean, raw.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+def test_a_processor_that_swaps_colours_is_refused(saved, tmp_path):
+    path = with_processor(saved, tmp_path / "swaps", "MobileViT", do_flip_channel_order=True)
+    assert "does more to a pixel than to subtract and divide" in refusal(path)
+
+
 def test_a_folder_is_quantized_as_any_network(saved, images):
     model = load_model(str(saved))
     rounded = bake(quantize_model(model.network, UniformQuantizer(4, axis=0)))
