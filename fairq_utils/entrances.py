@@ -385,6 +385,7 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
     path = Path(path).expanduser()
     try:
         from transformers import AutoImageProcessor, AutoModelForImageClassification
+        from transformers.utils import logging
     except ImportError as error:
         raise BadInput(
             f"{path} is a folder, and to open it takes the package transformers; run pip install "
@@ -402,6 +403,8 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
             "again by save_pretrained of a current transformers."
         )
     local = {"local_files_only": True, "trust_remote_code": False}
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of a file on this disk, shown whoever watches
     try:
         network, loaded = AutoModelForImageClassification.from_pretrained(
             path, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
@@ -411,6 +414,9 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
             f"{path} cannot be opened as an image classifier ({_said(error)}); expected a folder that "
             "save_pretrained of such a model wrote."
         ) from error
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
     for what, keys in (("misses", "missing_keys"), ("has, and the model not,", "unexpected_keys")):
         if loaded[keys]:
             raise BadInput(
@@ -768,22 +774,27 @@ def to_audit(
     if names[0] == names[1]:
         names = [f"{name}, {place}" for name, place in zip(names, ("before", "after"), strict=True)]
     size = images.images.shape[-1]
-    models = " and ".join(_about(name, model) for name, model in zip(names, (before, after), strict=True))
+    other = _about(after)
+    if after.treatment and (before.name, before.source) == (after.name, after.source):
+        other = f"the same at {after.treatment.name}"
     return {
         "before": tables[0],
         "after": tables[1],
         "names": tuple(names),
         "layers": None if shared.empty else shared,
-        "description": f"{models}, on {len(tables[0]):,} test images of {size} × {size} pixels (fingerprint "
-        f"{images.fingerprint[:12]}).",
+        "description": f"{_about(before)}, and {other}, on {len(tables[0]):,} test images of {size} × {size} "
+        f"pixels (fingerprint {images.fingerprint[:12]}).",
     }
 
 
-def _about(name: str, model: Auditable) -> str:
+def _about(model: Auditable) -> str:
     """Which model, from which file, and how its images were normalised."""
     digest = str(model.source.get("sha256", ""))[:12]
-    mean, std = (", ".join(f"{n:g}" for n in numbers or ()) for numbers in (model.mean, model.std))
-    return f"{name} ({f'SHA-256 {digest}, ' if digest else ''}mean {mean}, std {std})"
+    mean, std = (
+        ", ".join(f"{n:g}" for n in (numbers[:1] if len(set(numbers)) == 1 else numbers))
+        for numbers in (model.mean or (), model.std or ())
+    )
+    return f"{model.title} ({f'SHA-256 {digest}, ' if digest else ''}mean {mean}, std {std})"
 
 
 def _require_fit(model: Auditable, images: Dataset) -> None:
