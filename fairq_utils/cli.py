@@ -330,7 +330,7 @@ def _answers(
             f"--model was given {len(models)} times, {'with' if treatment else 'without'} --treatment; "
             "expected one model and --treatment, two models without it, or --predictions."
         )
-    factories = [":" in model and not Path(model).exists() for model in models]
+    factories = [entrances.is_factory(model) for model in models]
     if len(weights) > sum(factories):
         raise BadInput(
             f"--weights was given {len(weights)} times, for {sum(factories)} factories; expected at most one "
@@ -349,8 +349,8 @@ def _answers(
     opened = [
         entrances.load_model(
             model,
-            weights=next(files, None) if is_factory else None,
-            arguments=_parse(arguments) if is_factory else None,
+            weights=next(files, None) if factory else None,
+            arguments=_parse(arguments) if factory else None,
             image_size=image_size or None,
             mean=_decimals("mean", mean),
             std=_decimals("std", std),
@@ -358,7 +358,7 @@ def _answers(
             data=images,
             epochs=epochs,
         )
-        for model, is_factory in zip(models, factories, strict=True)
+        for model, factory in zip(models, factories, strict=True)
     ]
     size = image_size or next(filter(None, (model.image_size for model in opened)), images.image_size)
     shown = studies.dataset(replace(images, image_size=size))

@@ -163,7 +163,9 @@ class _Seeing(nn.Module):
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network
-        own_mean, own_std = (torch.tensor(numbers).double().view(-1, 1, 1) for numbers in (mean, std))
+        own_mean, own_std = (
+            torch.tensor(numbers, dtype=torch.float64).view(-1, 1, 1) for numbers in (mean, std)
+        )
         # Exactly 1 and 0 where the two normalisations are one.
         self.register_buffer("factor", (_BOOK_STD[0] / own_std).float())
         self.register_buffer("shift", ((_BOOK_MEAN[0] - own_mean) / own_std).float())
@@ -226,14 +228,14 @@ def load_model(
     mobilenet_v3_small, vit).
     """
     path = Path(text).expanduser()
+    factory = is_factory(text)
     named = re.fullmatch(rf"({'|'.join(architectures.NAMES)})(?:-seed(\d+))?", text)
-    is_factory = re.fullmatch(r"[\w.]+:[\w.]+", text) and not path.exists()
-    if not is_factory and (weights or arguments):
+    if not factory and (weights or arguments):
         raise BadInput(
             f"{text} was given with weights or arguments, but brings its own; expected them with "
             "package.module:factory alone: leave them out."
         )
-    if is_factory:
+    if factory:
         found = from_factory(text, weights=weights, arguments=arguments)
     elif named:
         recipe = Recipe(epochs=epochs) if epochs else Recipe()
@@ -258,6 +260,15 @@ def load_model(
         if given is not None
     }
     return replace(found, image_size=image_size or found.image_size, **overruled)
+
+
+def is_factory(text: str) -> bool:
+    """Whether the text names a factory, which may be given weights and arguments.
+
+    >>> is_factory("torchvision.models:resnet18"), is_factory("resnet18")
+    (True, False)
+    """
+    return bool(re.fullmatch(r"[\w.]+:[\w.]+", text)) and not Path(text).exists()
 
 
 def from_study(study: Study, *, store: Store | None = None) -> Auditable:
@@ -347,7 +358,8 @@ def from_program(path: str | os.PathLike[str]) -> Auditable:
     for node in module.graph.nodes:
         schema = getattr(node.target, "_schema", None)
         names = [argument.name for argument in schema.arguments] if schema else []
-        if any(name in ("train", "training") and value is True for name, value in zip(names, node.args)):  # noqa: B905 - defaults may be left out
+        given = dict(zip(names, node.args, strict=False))  # what has a default may be left out
+        if given.get("train") is True or given.get("training") is True:
             raise BadInput(
                 f"{path} was exported in training mode ({node.name}); expected evaluation mode: call "
                 "network.eval() before torch.export.export."
@@ -425,17 +437,19 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
             )
     names = [network.config.id2label[place] for place in sorted(network.config.id2label)]
     unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in names)
-    size = getattr(network.config, "image_size", None)
-    mean = std = None
+    fixed = getattr(network.config, "image_size", None)
+    size, mean, std = fixed if isinstance(fixed, int) else None, None, None
     if (path / "preprocessor_config.json").is_file():
         try:
             processor = AutoImageProcessor.from_pretrained(path, **local)
+            plain = [np.broadcast_to(colour, (64, 64, 3)).copy() for colour in _COLOURS]
+            seen = processor(images=plain, return_tensors="pt")["pixel_values"].double()
         except Exception as error:  # likewise
             raise BadInput(
                 f"{path} has a preprocessor_config.json that cannot be used ({_said(error)}); expected what "
                 "save_pretrained wrote: save the image processor again."
             ) from error
-        size, mean, std = _size_and_normalisation(path, processor)
+        size, mean, std = _size_and_normalisation(path, seen)
     return Auditable(
         name=path.name,
         network=network.eval(),
@@ -451,14 +465,13 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
     )
 
 
-def _size_and_normalisation(path: Path, processor: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
-    """The size that an image processor makes, and what it does to a pixel: seen on plain images.
+# Plain images that an image processor is asked about: its settings are many, and each kind of processor reads
+# them in its own way.
+_COLOURS = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [102, 102, 102]], dtype=np.uint8)
 
-    Its settings are many, and each kind of processor reads them in its own way.
-    """
-    colours = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [102, 102, 102]], dtype=np.uint8)
-    plain = [np.broadcast_to(colour, (64, 64, 3)).copy() for colour in colours]
-    seen = processor(images=plain, return_tensors="pt")["pixel_values"].double()
+
+def _size_and_normalisation(path: Path, seen: Tensor) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """The size that an image processor makes, and what it does to a pixel: from its images of `_COLOURS`."""
     if seen.dim() != 4 or seen.shape[1] != 3 or seen.shape[2] != seen.shape[3]:
         raise BadInput(
             f"the image processor in {path} makes {tuple(seen.shape[1:])} of an image; expected 3 × size × "
@@ -467,13 +480,14 @@ def _size_and_normalisation(path: Path, processor: Any) -> tuple[int, tuple[floa
     middle = seen[:, :, seen.shape[2] // 2, seen.shape[3] // 2]
     std = 1 / (middle[1] - middle[0])
     mean = -middle[0] * std
-    wanted = (torch.from_numpy(colours).double() / 255 - mean) / std
+    wanted = (torch.from_numpy(_COLOURS).double() / 255 - mean) / std
     if not torch.allclose(middle, wanted, atol=1e-4):
         raise BadInput(
             f"the image processor in {path} does more to a pixel than to subtract and divide; expected red, "
             "green and blue, each with its mean and std: wrap the rest into the model and export it."
         )
-    return seen.shape[-1], *(tuple(round(float(n), 6) for n in numbers) for numbers in (mean, std))
+    rounded = [tuple(round(float(n), 6) for n in numbers) for numbers in (mean, std)]
+    return seen.shape[-1], rounded[0], rounded[1]
 
 
 # ---------------------------------------------------------------- models that are a graph, not modules
