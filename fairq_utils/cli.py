@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import inspect
 import itertools
 import json
 import os
@@ -274,7 +275,7 @@ def serve(port: int) -> None:
             click.echo("stopped")
 
 
-# ---------------------------------------------------------------- data and networks
+# ---------------------------------------------------------------- which images
 
 # As in fairq_utils.data, which takes a second to import.
 _DATA_NAMES = (
@@ -287,19 +288,241 @@ _DATA_NAMES = (
     "celeba",
     "folder",
 )
+_which_images = [
+    click.option("--dataset", default="moths", show_default=True, help=f"One of {', '.join(_DATA_NAMES)}."),
+    click.option(
+        "--root", multiple=True, metavar="PATH", help="Where your copy of the data lies. May be repeated."
+    ),
+    click.option("--label", default="", help="What is predicted.  [default: the data set's own]"),
+    click.option("--group", default="", help="Whom to compare.  [default: the data set's own]"),
+]
+
+
+# ---------------------------------------------------------------- an audit
+
+
+def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which models are to be run, and on which images."""
+    options = [
+        click.option(
+            "--model",
+            "models",
+            multiple=True,
+            metavar="MODEL",
+            help="package.module:factory, a .pt2 or .onnx file, a folder that save_pretrained of "
+            "transformers wrote, or the book's own, such as resnet18-seed0. Once with --treatment, or twice: "
+            "before and after. A factory and a .pt2 run the code of whoever wrote them: name only those that "
+            "you trust.",
+        ),
+        click.option("--treatment", help="Round the weights of the one model so: `fairq treatments`."),
+        click.option(
+            "--weights",
+            multiple=True,
+            metavar="FILE",
+            help="What the factory's network is filled with: .safetensors, or a state dict as .pt. "
+            "Once for each factory, in their order.",
+        ),
+        click.option(
+            "-a",
+            "--argument",
+            "arguments",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="What the factory is called with; the value is YAML. May be repeated.",
+        ),
+        click.option("--mean", default="", help="Of pixels from 0 to 1.  [default: the model's own, or 0.5]"),
+        click.option("--std", default="", help="Likewise.  [default: the model's own, or 0.25]"),
+        click.option(
+            "--classes", default="", help="Labels in the order of the logits.  [default: the model's own]"
+        ),
+        *_which_images,
+        click.option(
+            "--image-size", default=0, help="Pixels along a side.  [default: what the model takes, or 32]"
+        ),
+        click.option(
+            "--train-images", default=0, help="At most so many for training.  [default: all; 6000 moths]"
+        ),
+        click.option("--test-images", default=0, help="At most so many to ask.  [default: all; 6000 moths]"),
+        click.option(
+            "--epochs", default=0.0, help="Those that the book's own network was trained for.  [default: 8]"
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _answers(
+    models: tuple[str, ...],
+    treatment: str | None,
+    weights: tuple[str, ...],
+    arguments: tuple[str, ...],
+    mean: str,
+    std: str,
+    classes: str,
+    dataset: str,
+    root: tuple[str, ...],
+    label: str,
+    group: str,
+    image_size: int,
+    train_images: int,
+    test_images: int,
+    epochs: float,
+) -> dict[str, Any]:
+    """What the models that the options name say of the images that they name, for `auditing.audit`."""
+    from dataclasses import replace
+
+    from fairq_utils import entrances, studies
+    from fairq_utils.data import DataSettings
+
+    if len(models) != (1 if treatment else 2):
+        raise BadInput(
+            f"--model was given {len(models)} times, {'with' if treatment else 'without'} --treatment; "
+            "expected one model and --treatment, two models without it, or --predictions."
+        )
+    factories = [entrances.is_factory(model) for model in models]
+    if len(weights) > sum(factories):
+        raise BadInput(
+            f"--weights was given {len(weights)} times, for {sum(factories)} factories; expected at most one "
+            "file for each --model package.module:factory."
+        )
+    images = DataSettings(
+        image_size=image_size or 32,
+        name=dataset,
+        root=os.pathsep.join(root) or None,
+        label=label or None,
+        group=group or None,
+        train_images=train_images or None,
+        test_images=test_images or None,
+    )
+    files = iter(weights)
+    opened = [
+        entrances.load_model(
+            model,
+            weights=next(files, None) if factory else None,
+            arguments=_parse(arguments) if factory else None,
+            image_size=image_size or None,
+            mean=_decimals("mean", mean),
+            std=_decimals("std", std),
+            class_names=[name.strip() for name in classes.split(",")] if classes else None,
+            data=images,
+            epochs=epochs,
+        )
+        for model, factory in zip(models, factories, strict=True)
+    ]
+    size = image_size or next(filter(None, (model.image_size for model in opened)), images.image_size)
+    shown = studies.dataset(replace(images, image_size=size))
+    after = opened[0].treated(treatment, shown) if treatment else opened[1]
+    return entrances.to_audit(opened[0], after, shown)
+
+
+def _decimals(name: str, text: str) -> list[float] | None:
+    try:
+        return [float(part) for part in text.split(",")] if text else None
+    except ValueError as error:
+        raise BadInput(f"{name} is {text!r}; expected numbers, such as 0.485,0.456,0.406.") from error
+
+
+@main.command(
+    epilog="Exit codes: 0 when every gate held (or none was set), 1 when one failed, 2 when something given "
+    "cannot be used."
+)
+@click.option(
+    "--predictions",
+    nargs=2,
+    metavar="BEFORE AFTER",
+    help="Two CSV or Parquet files: id, label, group, and prediction or logit_<class> for each class.",
+)
+@_model_options
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
+@click.option(
+    "--groups", default="group", show_default=True, help="Columns of groups; gender,race also crosses them."
+)
+@click.option("--names", nargs=2, metavar="BEFORE AFTER", help="What to call the two.  [default: the files]")
+@click.option("--margin", type=float, help="The smallest drop that matters, such as 0.02: test equivalence.")
+@click.option("--confidence", default=0.95, show_default=True, help="Of every interval.")
+@click.option("--smallest-cell", default=20, show_default=True, help="Crossed cells with fewer are pooled.")
+@click.option(
+    "--fail-if",
+    multiple=True,
+    metavar="GATE",
+    help="Such as 'fvo_increase > 0.03', 'worst_group_drop > 0.02', 'group_drop[elm] > 0.05', overall_drop, "
+    "fvo_after, flip_rate. May be repeated.",
+)
+@click.option(
+    "--decide-on",
+    type=click.Choice(["lower", "estimate", "upper"]),
+    default="lower",
+    show_default=True,
+    help="A gate fails when its quantity is surely beyond (lower), when the estimate is beyond, or when that "
+    "cannot be ruled out (upper).",
+)
+@click.option("--drop-unmatched", is_flag=True, help="Leave out images that stand in one file alone.")
+@click.pass_context
+def audit(
+    ctx: click.Context,
+    predictions: tuple[str, str] | None,
+    out: Path,
+    groups: str,
+    names: tuple[str, str] | None,
+    **settings: Any,
+) -> None:
+    """Who pays when this model was quantized? An answer from what it predicted before and after.
+
+    The predictions may come from any framework. Or give a model and images, and they are made here: of the
+    model and of the same one with its weights rounded, or of two models. What is left in the folder:
+    report.html to read, audit.json to compute with, tables as CSV, model_card.md, a paragraph for a model
+    card, and of models the predictions themselves, to be audited again.
+
+    \b
+    fairq audit --predictions fp32.csv int8.csv --out audit
+    fairq audit --predictions fp32.csv int8.csv --out audit --groups gender,race \\
+        --margin 0.02 --fail-if "worst_group_drop > 0.02" --fail-if "fvo_increase > 0.03"
+    fairq audit --model resnet18 --treatment int4 --out audit
+    fairq audit --model my_code:network --weights w.safetensors --treatment int8-mse-channel \\
+        --dataset folder --root photos --image-size 64 --out audit
+    fairq audit --model fp32.onnx --model int8.onnx --dataset folder --root photos --out audit
+    """
+    from fairq_utils import auditing, gates
+
+    columns = [name.strip() for name in groups.split(",") if name.strip()]
+    of_models = {name: settings.pop(name) for name in inspect.signature(_answers).parameters}
+    for expression in settings["fail_if"]:
+        gates.parse(expression, settings["decide_on"])  # before hours are spent on answers
+    if predictions:
+        given = [name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+        if given:
+            raise BadInput(
+                f"--{given[0].replace('_', '-').removesuffix('s')} was given beside --predictions; expected "
+                "either files of predictions, or models and images."
+            )
+        found = auditing.audit(*predictions, groups=columns, names=names, **settings)
+        written = found.write(out)
+    else:
+        answers = _answers(**of_models)
+        answers["names"] = names or answers["names"]
+        found = auditing.audit(**answers, groups=columns, **settings)
+        written = found.write(out)
+        for name in ("before", "after"):
+            written.append(out / f"{name}.parquet")
+            answers[name].to_parquet(written[-1])
+    click.echo(str(found))
+    for gate in found.record["gates"]:
+        click.echo(gate["sentence"])
+    for path in written:
+        click.echo(_shown(path))
+    if not found.passes():
+        failed = sum(not gate["passed"] for gate in found.record["gates"])
+        raise click.ClickException(f"{failed} of {len(found.record['gates'])} gates failed.")
+
+
+# ---------------------------------------------------------------- data and networks
 
 
 def _study_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which studies, for every command that asks for some."""
     options = [
-        click.option(
-            "--dataset", default="moths", show_default=True, help=f"One of {', '.join(_DATA_NAMES)}."
-        ),
-        click.option(
-            "--root", multiple=True, metavar="PATH", help="Where your copy of the data lies. May be repeated."
-        ),
-        click.option("--label", default="", help="What is predicted.  [default: the data set's own]"),
-        click.option("--group", default="", help="Whom to compare.  [default: the data set's own]"),
+        *_which_images,
         click.option("--image-size", default=32, show_default=True, help="Pixels along a side."),
         click.option(
             "--train-images", default=0, help="At most so many to learn from.  [default: all; 6000 moths]"

@@ -1,0 +1,763 @@
+"""Who pays when this model was quantized? An answer from two tables of predictions.
+
+`audit` takes what a model answered before and after, from any framework, and says group by group what was
+lost, how sure that is, and what could not have been seen. `answers` reads the tables, `paired` holds the
+statistics and `gates` what a pipeline may fail on. Nothing here needs a network or torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from fairq_utils import __version__, answers, gates, paired, report
+from fairq_utils.answers import Predictions
+from fairq_utils.errors import BadInput
+from fairq_utils.files import write_atomically
+from fairq_utils.gates import shown
+
+POWER = 0.8
+RESAMPLES = 2000
+# Without a margin, an audit that could not have shown a drop of so much in some group cannot tell.
+TELLING_DROP = 0.05
+MOST_GROUPS = 250
+_LISTED = 20
+_BINS = 20
+
+
+def audit(
+    before: Predictions,
+    after: Predictions,
+    *,
+    groups: str | Sequence[str] = "group",
+    names: tuple[str, str] | None = None,
+    margin: float | None = None,
+    confidence: float = 0.95,
+    smallest_cell: int = 20,
+    fail_if: Sequence[str] = (),
+    decide_on: str = "lower",
+    drop_unmatched: bool = False,
+    layers: pd.DataFrame | None = None,
+    description: str | None = None,
+    seed: int = 0,
+) -> Audit:
+    """Audit a model that was quantized (or changed in any other way), from what it answered before and after.
+
+    `before` and `after` are CSV or Parquet files or data frames with a row an image: `id`, `label`, a
+    column for each of `groups`, and `prediction`, or a column `logit_<class>` (or `probability_<class>`)
+    for each class; then the class with the highest score is the prediction. `after` may leave out label
+    and groups. Several `groups` are audited each by itself and crossed; crossed cells of fewer than
+    `smallest_cell` images are pooled.
+
+    `margin` is the smallest drop that matters, a fraction: with it the audit also tests whether every
+    group stayed within it. `fail_if` are gates such as "fvo_increase > 0.03"; `decide_on` says whether
+    one fails when the interval's lower end, the estimate or the upper end is beyond. `layers` may hold,
+    for each layer, `weights` and the share of zeros before and after (`zero_before`, `zero_after`).
+
+    >>> before = pd.DataFrame({"id": range(600), "label": "moth", "group": ["ash", "elm"] * 300})
+    >>> before["prediction"] = "moth"
+    >>> after = before.assign(prediction=["moth", "fly", "moth", "moth"] * 150)
+    >>> print(audit(before, after).sentence)
+    Group elm lost 50.0 points of accuracy, at least 43.6 allowing for both groups that were looked at.
+    The gap between the best and the worst group rose by 50.0 points (43.8 to 55.4).
+    """
+    columns = [groups] if isinstance(groups, str) else list(groups)
+    if not columns or len(set(columns)) < len(columns) or set(columns) & {"id", "prediction"}:
+        raise BadInput(
+            f"groups is {columns}; expected one column or several, each once, such as gender,race."
+        )
+    if smallest_cell < 2:
+        raise BadInput(f"smallest_cell is {smallest_cell}; expected 2 images or more, such as 20.")
+    # Refused before anything is read:
+    paired.two_sided(confidence)
+    asked = [gates.parse(expression, decide_on) for expression in fail_if]
+    gates.check_end(decide_on)
+    first = answers.read(before, columns, called="The first table", with_labels=True)
+    second = answers.read(after, columns, called="The second table", with_labels=False)
+    pairs = answers.pair(first, second, columns, drop_unmatched=drop_unmatched)
+
+    cells = _groupings(pairs, columns, smallest_cell)
+    for cell in cells:
+        if len(cell.names) > MOST_GROUPS:
+            raise BadInput(
+                f"{shown(cell.name)} has {len(cell.names)} groups; expected {MOST_GROUPS} at most: name "
+                "columns with fewer, or raise smallest_cell."
+            )
+    overall = np.bincount(pairs.kinds, minlength=5)
+    by_group = {cell.name: dict(zip(cell.names, cell.counts.sum(axis=1), strict=True)) for cell in cells}
+    measured = measure(overall, by_group, confidence=confidence, margin=margin, seed=seed)
+    recalls = [_recall(cell, pairs.classes, confidence) for cell in cells]
+    for cell, recall, grouping in zip(cells, recalls, measured["groupings"], strict=True):
+        grouping |= {
+            "columns": cell.columns,
+            "pooled": cell.pooled,
+            "recall": _recall_ends(recall, smallest_cell),
+            "distributions": _histograms(cell, pairs),
+        }
+        if cell.pooled and cell.pooled["kept"]:
+            grouping["groups"][-1]["pooled"] = True
+    called = names or _names(first, second)
+    record: dict[str, Any] = {
+        "schema": "audit-1",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "package": {"name": "fairq-utils", "version": __version__},
+        "compared": {
+            "before": {"name": called[0], "file": first.file, "rows": len(first.table)},
+            "after": {"name": called[1], "file": second.file, "rows": len(second.table)},
+            "description": description,
+            "n": measured["overall"]["n"],
+            "classes": pairs.classes,
+            "group_columns": columns,
+            "scores": pairs.kind if pairs.scores else None,
+            "dropped": pairs.dropped,
+        },
+        "settings": {
+            "confidence": confidence,
+            "margin": margin,
+            "smallest_cell": smallest_cell,
+            "resamples": RESAMPLES,
+            "seed": seed,
+            "power": POWER,
+            "family": sum(len(cell.names) for cell in cells),
+            "decide_on": decide_on,
+        },
+        "verdict": verdict(measured, confidence=confidence, margin=margin),
+        **measured,
+        "layers": None if layers is None else _layers(layers),
+        "not_tested": _not_tested(pairs, measured["groupings"]),
+    }
+    record["gates"] = [gate.judge(record) for gate in asked]
+    record["passed"] = all(gate["passed"] for gate in record["gates"]) if asked else None
+    return Audit(record, pd.concat(recalls, ignore_index=True))
+
+
+def _names(first: answers.Answers, second: answers.Answers) -> tuple[str, str]:
+    """The models are called as their files are, when that tells them apart."""
+    if not first.file or not second.file or Path(first.file).stem == Path(second.file).stem:
+        return "before", "after"
+    return Path(first.file).stem, Path(second.file).stem
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found: a sentence, tables, gates, and files.
+
+    `record` is the whole of it, in the form that `schemas/audit-1.json` describes.
+    """
+
+    record: dict[str, Any]
+    recall: pd.DataFrame
+
+    @property
+    def verdict(self) -> str:
+        """One of: harm shown, no harm found, equivalent, cannot tell."""
+        return str(self.record["verdict"]["word"])
+
+    @property
+    def sentence(self) -> str:
+        """The answer, with what could have been found where nothing was."""
+        return str(self.record["verdict"]["sentence"])
+
+    def __repr__(self) -> str:
+        return f"{self.verdict.capitalize()}. {self.sentence}"
+
+    def passes(self, *expressions: str, decide_on: str | None = None) -> bool:
+        """Whether the gates hold; without any, whether those of the audit did.
+
+        `decide_on` is that of the audit unless said otherwise.
+        """
+        if not expressions:
+            return self.record["passed"] is not False
+        decided = decide_on or self.record["settings"]["decide_on"]
+        return all(gates.parse(one, decided).judge(self.record)["passed"] for one in expressions)
+
+    def to_json(self) -> str:
+        """The whole of it as JSON, in the form of `schemas/audit-1.json`."""
+        return json.dumps(self.record, indent=1, allow_nan=False, ensure_ascii=False)
+
+    @functools.cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Tidy tables, each the content of a CSV file: groups, fvo, recall, and what else there is."""
+        record = self.record
+        everyone = {"grouping": "", "group": "all", "pooled": False, **record["overall"]}
+        groups = [
+            {"grouping": grouping["name"], **group}
+            for grouping in record["groupings"]
+            for group in grouping["groups"]
+        ]
+        tables = {
+            "groups": pd.DataFrame(_flat(row) for row in [everyone, *groups]),
+            "fvo": pd.DataFrame(
+                {"grouping": grouping["name"], "measure": measure, **grouping[measure]}
+                for grouping in record["groupings"]
+                for measure in ("fvo_before", "fvo_after", "fvo_increase")
+            ),
+            "recall": self.recall,
+        }
+        others: dict[str, list[dict[str, Any]]] = {
+            "pooled": [
+                {"grouping": grouping["name"], **cell, "kept": grouping["pooled"]["kept"]}
+                for grouping in record["groupings"]
+                if grouping["pooled"]
+                for cell in grouping["pooled"]["cells"]
+            ],
+            "distributions": list(_distributed(record)),
+            "layers": record["layers"] or [],
+            "gates": [_flat(gate) for gate in record["gates"]],
+        }
+        return tables | {name: pd.DataFrame(rows) for name, rows in others.items() if rows}
+
+    def model_card(self) -> str:
+        """One paragraph for a model card, in Markdown."""
+        return _model_card(self.record)
+
+    def write(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write report.html, audit.json, model_card.md and a CSV file a table, and return their paths.
+
+        In the CSV files, text that a spreadsheet would run as a formula gets an apostrophe in front.
+        """
+        place = Path(folder)
+        contents = {
+            "report.html": report.page(self.record),
+            "audit.json": self.to_json() + "\n",
+            "model_card.md": self.model_card() + "\n",
+        }
+        for name, table in self.tables.items():
+            contents[f"{name}.csv"] = _harmless(table).to_csv(index=False, lineterminator="\n")
+        for name, content in contents.items():
+            write_atomically(place / name, content.encode())
+        return [place / name for name in contents]
+
+
+# -- groups -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """One way to divide the images: of each image its cell, −1 for none; counts cells x classes x kinds."""
+
+    name: str
+    columns: list[str]
+    names: list[str]
+    codes: NDArray[np.intp]
+    counts: NDArray[np.int64]
+    pooled: dict[str, Any] | None
+
+
+def _groupings(pairs: answers.Pairs, columns: Sequence[str], smallest: int) -> list[_Cells]:
+    cells = [_column(pairs, name) for name in columns]
+    return [*cells, _crossed(pairs, columns, smallest)] if len(columns) > 1 else cells
+
+
+def _column(pairs: answers.Pairs, name: str) -> _Cells:
+    column = pairs.groups[name]
+    names = [str(value) for value in column.categories]
+    sizes = np.bincount(column.codes, minlength=len(names))
+    if (sizes == 1).any():
+        lone = names[int((sizes == 1).argmax())]
+        raise BadInput(
+            f"{shown(name)} has a group of one image, {shown(lone)!r}; expected two or more, better twenty: "
+            "merge it with another, or leave it out."
+        )
+    return _cells(pairs, name, [name], names, column.codes.astype(np.intp), None)
+
+
+def _crossed(pairs: answers.Pairs, columns: Sequence[str], smallest: int) -> _Cells:
+    """The intersection of several columns, its small cells in one pool."""
+    parts = [pairs.groups[name] for name in columns]
+    flat = np.ravel_multi_index([part.codes for part in parts], [len(part.categories) for part in parts])
+    seen, codes, sizes = np.unique(flat, return_inverse=True, return_counts=True)
+    places = np.unravel_index(seen, [len(part.categories) for part in parts])
+    names = [
+        " x ".join(str(part.categories[place[cell]]) for part, place in zip(parts, places, strict=True))
+        for cell in range(len(seen))
+    ]
+    name = " x ".join(columns)
+    small = sizes < smallest
+    if not small.any():
+        return _cells(pairs, name, list(columns), names, codes, None)
+    kept = bool(sizes[small].sum() >= smallest)
+    if not kept and small.all():
+        raise BadInput(
+            f"No cell of {shown(name)} has {smallest} images; expected some: lower smallest_cell or cross "
+            "fewer columns."
+        )
+    pooled = {
+        "smallest": smallest,
+        "n": int(sizes[small].sum()),
+        "kept": kept,
+        "cells": [{"cell": names[cell], "n": int(sizes[cell])} for cell in np.flatnonzero(small)],
+    }
+    new = np.where(small, -1, np.cumsum(~small) - 1)
+    large = [names[cell] for cell in np.flatnonzero(~small)]
+    if kept:
+        new[small] = len(large)
+        large.append(f"{small.sum()} small cells")
+    return _cells(pairs, name, list(columns), large, new[codes], pooled)
+
+
+def _cells(
+    pairs: answers.Pairs,
+    name: str,
+    columns: list[str],
+    names: list[str],
+    codes: NDArray[np.intp],
+    pooled: dict[str, Any] | None,
+) -> _Cells:
+    inside = codes >= 0
+    shape = len(names), len(pairs.classes), 5
+    flat = np.ravel_multi_index((codes[inside], pairs.labels[inside], pairs.kinds[inside]), shape)
+    counts = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
+    return _Cells(name, columns, names, codes, counts, pooled)
+
+
+# -- measures -----------------------------------------------------------------------------------------
+
+
+def measure(
+    overall: NDArray[np.int64],
+    groupings: Mapping[str, Mapping[str, NDArray[np.int64]]],
+    *,
+    confidence: float = 0.95,
+    margin: float | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What counts alone say: the entries `overall`, `worst_group_drop` and `groupings` of an audit's record.
+
+    Five counts describe some images: how many predictions were kept (right throughout), lost, gained,
+    the same and wrong, and wrong in another way after. `groupings` holds them by grouping and group.
+
+    >>> counts = {"ash": np.array([800, 30, 20, 140, 10]), "elm": np.array([150, 30, 2, 16, 2])}
+    >>> found = measure(sum(counts.values()), {"tree": counts})
+    >>> {end: round(found["worst_group_drop"][end], 2) for end in ("estimate", "lower", "upper")}
+    {'estimate': 0.14, 'lower': 0.09, 'upper': 0.2}
+    """
+    family = sum(len(groups) for groups in groupings.values())
+    of = functools.partial(_outcomes, confidence=confidence, margin=margin)
+    rows = of(np.stack([own for groups in groupings.values() for own in groups.values()]), family=family)
+    for row, p in zip(rows, paired.holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = float(p)
+    left = iter(rows)
+    found: list[dict[str, Any]] = []
+    # FVO is judged once a grouping; together these intervals hold as often as one was asked to.
+    stricter = 1 - (1 - confidence) / len(groupings)
+    for name, groups in groupings.items():
+        own: list[dict[str, Any]] = [{"group": group, "pooled": False, **next(left)} for group in groups]
+        gap = paired.gap_limits(np.stack(list(groups.values())), stricter, RESAMPLES, seed)
+        found.append(
+            {
+                "name": name,
+                "groups": own,
+                "fvo_before": _interval(*gap.before) | _ends(own, "accuracy_before"),
+                "fvo_after": _interval(*gap.after) | _ends(own, "accuracy_after"),
+                "fvo_increase": _interval(*gap.increase),
+                "fvo_confidence": stricter,
+                "worst_group_drop": _worst([_drop(name, group) for group in own]),
+            }
+        )
+    return {
+        "overall": of(overall[None], family=1)[0],
+        "worst_group_drop": _worst([grouping["worst_group_drop"] for grouping in found]),
+        "groupings": found,
+    }
+
+
+def _ends(groups: Sequence[Mapping[str, Any]], accuracy: str) -> dict[str, str]:
+    ranked = sorted(groups, key=lambda group: group[accuracy]["estimate"])
+    return {"best": ranked[-1]["group"], "worst": ranked[0]["group"]}
+
+
+def _drop(grouping: str, group: Mapping[str, Any]) -> dict[str, Any]:
+    drop = group["drop"]
+    ends = {"estimate": drop["estimate"], "lower": drop["simultaneous_lower"], "upper": drop["upper"]}
+    return {"grouping": grouping, "group": group["group"], **ends}
+
+
+def _outcomes(
+    counts: NDArray[np.int64], *, confidence: float, family: int, margin: float | None
+) -> list[dict[str, Any]]:
+    """For each row of counts all that is said of a group."""
+    n = counts.sum(axis=1)
+    kept, lost, gained, _, changed = counts.T
+    together = paired.simultaneous(confidence, family)
+    intervals = {
+        "accuracy_before": ((kept + lost) / n, *paired.share_limits(kept + lost, n, confidence)),
+        "accuracy_after": ((kept + gained) / n, *paired.share_limits(kept + gained, n, confidence)),
+        "drop": ((lost - gained) / n, *paired.drop_limits(lost, gained, n, confidence)),
+        "flip_rate": (
+            (lost + gained + changed) / n,
+            *paired.share_limits(lost + gained + changed, n, confidence),
+        ),
+    }
+    wide = paired.drop_limits(lost, gained, n, together)
+    p = paired.mcnemar(lost, gained)
+    equivalence = None if margin is None else paired.equivalence_p(lost, gained, n, margin)
+    rows = []
+    for at, size in enumerate(n.tolist()):
+        row: dict[str, Any] = {"n": size}
+        for name, (estimate, lower, upper) in intervals.items():
+            row[name] = _interval(estimate[at], lower[at], upper[at])
+        row["drop"] |= {"simultaneous_lower": float(wide[0][at]), "simultaneous_upper": float(wide[1][at])}
+        row |= {"p": float(p[at]), "p_holm": float(p[at])}
+        row |= {"lost": int(lost[at]), "gained": int(gained[at]), "changed": int(changed[at])}
+        row["detectable_drop"] = paired.detectable_drop(
+            size, (lost[at] + gained[at]) / size, row["accuracy_before"]["estimate"], together, POWER
+        )
+        row["equivalence"] = None
+        if equivalence is not None:
+            within = bool(equivalence[at] < 1 - confidence)
+            row["equivalence"] = {"margin": margin, "p": float(equivalence[at]), "equivalent": within}
+        rows.append(row)
+    return rows
+
+
+def _interval(estimate: float, lower: float, upper: float) -> dict[str, float]:
+    return {"estimate": float(estimate), "lower": float(lower), "upper": float(upper)}
+
+
+def _worst(drops: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The largest drop. It is above every group's simultaneous lower limit, and it is one group's own."""
+    worst = max(drops, key=lambda drop: drop["estimate"])
+    ends = {end: max(drop[end] for drop in drops) for end in ("lower", "upper")}
+    return {**worst, **ends}
+
+
+def _recall(cell: _Cells, classes: Sequence[str], confidence: float) -> pd.DataFrame:
+    """Recall of every class in every group that has it."""
+    groups, labels = np.nonzero(cell.counts.sum(axis=2))
+    kept, lost, gained, _, _ = cell.counts[groups, labels].T
+    n = cell.counts[groups, labels].sum(axis=1)
+    lower, upper = paired.drop_limits(lost, gained, n, confidence)
+    return pd.DataFrame(
+        {
+            "grouping": cell.name,
+            "group": np.array(cell.names, dtype=object)[groups],
+            "class": np.array(classes, dtype=object)[labels],
+            "n": n,
+            "before": (kept + lost) / n,
+            "after": (kept + gained) / n,
+            "drop": (lost - gained) / n,
+            "drop_lower": lower,
+            "drop_upper": upper,
+        }
+    )
+
+
+def _recall_ends(recall: pd.DataFrame, smallest: int) -> dict[str, Any]:
+    large = recall[recall["n"] >= smallest]
+    by_class = large.groupby("class", sort=False)[["before", "after"]]
+    gaps = (by_class.max() - by_class.min()).assign(increase=lambda own: own["after"] - own["before"])
+    gaps = gaps[by_class.size() > 1].sort_values("increase", ascending=False, kind="stable")
+    falls = large.sort_values("drop", ascending=False, kind="stable").head(_LISTED)
+    return {
+        "cells": len(large),
+        "largest_drops": [
+            {
+                **{name: row[name] for name in ("class", "group", "n", "before", "after")},
+                "drop": _interval(row["drop"], row["drop_lower"], row["drop_upper"]),
+            }
+            for row in falls.to_dict("records")
+        ],
+        "disparities": gaps.head(_LISTED).reset_index().to_dict("records"),
+    }
+
+
+def _histograms(cell: _Cells, pairs: answers.Pairs) -> dict[str, Any] | None:
+    if pairs.scores is None:
+        return None
+    edges = {"confidence": np.linspace(0, 1, _BINS + 1)}
+    found = [_sureness(scores, pairs.labels, pairs.kind) for scores in pairs.scores]
+    margins = np.concatenate([one["margin"] for one in found])
+    low, high = np.quantile(margins, [0.005, 0.995])
+    step = max((high - low) / _BINS, 1e-6)
+    edges["margin"] = step * np.arange(np.floor(low / step), np.floor(low / step) + _BINS + 2)  # 0 is an edge
+    inside = cell.codes >= 0
+
+    def counts(values: NDArray[np.float64], limits: NDArray[np.float64]) -> list[list[int]]:
+        bins = np.searchsorted(limits[1:-1], values[inside], side="right")
+        shape = len(cell.names), len(limits) - 1
+        flat = np.ravel_multi_index((cell.codes[inside], bins), shape)
+        table: list[list[int]] = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).tolist()
+        return table
+
+    return {
+        name: {
+            "edges": [round(float(edge), 9) for edge in edges[name]],
+            "groups": [
+                {"group": group, "before": before, "after": after}
+                for group, before, after in zip(
+                    cell.names, *(counts(one[name], edges[name]) for one in found), strict=True
+                )
+            ],
+        }
+        for name in edges
+    }
+
+
+def _sureness(
+    scores: NDArray[np.float64], labels: NDArray[np.intp], kind: answers.Kind | None
+) -> dict[str, NDArray[np.float64]]:
+    """The probability of the predicted class, and the true class's score minus the highest other."""
+    rows = np.arange(len(scores))
+    top = scores.max(axis=1)
+    confidence = top if kind == "probability" else np.exp(top - special.logsumexp(scores, axis=1))
+    own = scores[rows, labels]
+    others = scores.copy()
+    others[rows, labels] = -np.inf
+    return {"confidence": confidence, "margin": own - others.max(axis=1)}
+
+
+def _layers(layers: pd.DataFrame) -> list[dict[str, Any]]:
+    wanted = ["layer", "weights", "zero_before", "zero_after"]
+    if missing := [name for name in wanted if name not in layers]:
+        raise BadInput(f"The table of layers has no column {missing[0]}; expected {', '.join(wanted)}.")
+    return [
+        {
+            "layer": str(layer),
+            "weights": int(weights),
+            "zero_before": float(before),
+            "zero_after": float(after),
+        }
+        for layer, weights, before, after in layers[wanted].itertuples(index=False)
+    ]
+
+
+# -- sentences ----------------------------------------------------------------------------------------
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:.1f}".replace("-", "−").replace("−0.0", "0.0")
+
+
+def _harmed(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The groups that surely lost, most first."""
+    sure = [
+        (grouping["name"], group)
+        for grouping in record["groupings"]
+        for group in grouping["groups"]
+        if group["drop"]["simultaneous_lower"] > 0
+    ]
+    return sorted(sure, key=lambda found: -found[1]["drop"]["estimate"])
+
+
+def verdict(record: Mapping[str, Any], *, confidence: float, margin: float | None) -> dict[str, Any]:
+    """A word, the sentences to it, and the groups that surely lost, from what `measure` gives.
+
+    Harm is shown when the drop of a group is above 0 with all groups looked at, or that of all images.
+    With a margin, all groups within it are equivalent, however surely one lost a little. Otherwise it
+    matters what could have been found: where a group's smallest drop that the audit would have shown is
+    above the margin (5 points without one), it cannot tell.
+    """
+    harmed = _harmed(record)
+    groups = [group for grouping in record["groupings"] for group in grouping["groups"]]
+    overall = record["overall"]["drop"]
+    telling = TELLING_DROP if margin is None else margin
+    sentences = []
+    if margin is not None and all(group["equivalence"]["equivalent"] for group in groups):
+        word = "equivalent"
+        sentences += [
+            f"In every group accuracy stayed within {_points(margin)} points, up or down, by two one-sided "
+            f"tests at {100 * confidence:g} % each."
+        ]
+        if harmed:
+            sentences += [f"Within that margin, {_loss(harmed, len(groups))}."]
+    elif harmed:
+        word = "harm shown"
+        loss = _loss(harmed, len(groups))
+        sentences += [f"{loss[0].upper()}{loss[1:]}.", _gap(record)]
+    elif overall["lower"] > 0:
+        word = "harm shown"
+        sentences += [
+            f"Over all images {_points(overall['estimate'])} points of accuracy were lost "
+            f"({_points(overall['lower'])} to {_points(overall['upper'])}), but no group's loss is sure by "
+            "itself: who pays cannot be told.",
+            _power(groups),
+        ]
+    else:
+        blind = any(
+            group["detectable_drop"] is None or group["detectable_drop"] > telling for group in groups
+        )
+        word = "cannot tell" if blind else "no harm found"
+        sentences += ["No group's loss is sure, and that is no proof that there is none.", _power(groups)]
+        if blind:
+            what = "the margin" if margin is not None else "a drop that would matter"
+            sentences += [f"That is too blunt to tell: {what}, {_points(telling)} points, could go unseen."]
+    return {
+        "word": word,
+        "sentence": " ".join(sentences),
+        "harmed": [{"grouping": name, "group": group["group"]} for name, group in harmed],
+    }
+
+
+def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> str:
+    worst = harmed[0][1]
+    allowing = (
+        ""
+        if looked_at == 1
+        else f" allowing for {'both' if looked_at == 2 else f'all {looked_at}'} groups that were looked at"
+    )
+    lost = (
+        f"group {shown(worst['group'])} lost {_points(worst['drop']['estimate'])} points of accuracy, at "
+        f"least {_points(worst['drop']['simultaneous_lower'])}{allowing}"
+    )
+    others = [shown(group["group"]) for _, group in harmed[1:]]
+    if not others:
+        return lost
+    more = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
+    return f"{lost}; {more if len(harmed) < looked_at else 'all others'} surely lost too"
+
+
+def _gap(record: Mapping[str, Any]) -> str:
+    grouping = max(record["groupings"], key=lambda own: own["fvo_increase"]["lower"])
+    rise = grouping["fvo_increase"]
+    where = f" of {shown(grouping['name'])}" if len(record["groupings"]) > 1 else ""
+    between = f"{_points(rise['lower'])} to {_points(rise['upper'])}"
+    if rise["lower"] > 0:
+        return (
+            f"The gap between the best and the worst group{where} rose by {_points(rise['estimate'])} points "
+            f"({between})."
+        )
+    if rise["upper"] < 0:
+        return f"The gap between the best and the worst group{where} shrank ({between} points)."
+    return (
+        f"Whether the gap between the best and the worst group{where} rose is not decided ({between} points)."
+    )
+
+
+def _power(groups: Sequence[Mapping[str, Any]]) -> str:
+    """What could have been found, at best and at worst."""
+    blind = [shown(group["group"]) for group in groups if group["detectable_drop"] is None]
+    seeing = sorted(
+        (group for group in groups if group["detectable_drop"] is not None),
+        key=lambda group: group["detectable_drop"],
+    )
+    sentences = []
+    if blind:
+        listed = ", ".join(blind[:4]) + (f" and {len(blind) - 4} more" if len(blind) > 4 else "")
+        sentences.append(f"In {listed} no drop, however large, would have been found: too few images.")
+    if seeing:
+        sharp, dull = seeing[0], seeing[-1]
+        least, most = _points(sharp["detectable_drop"]), _points(dull["detectable_drop"])
+        sharpest = f" ({least} in {shown(sharp['group'])})" if least != most else ""
+        sentences.append(
+            f"In 80 of 100 such audits a drop of {most} points or more would have been found in any "
+            f"{'other ' if blind else ''}group{sharpest}; smaller ones may be there."
+        )
+    return " ".join(sentences)
+
+
+def _not_tested(pairs: answers.Pairs, groupings: Sequence[Mapping[str, Any]]) -> list[str]:
+    sentences = [
+        "Images unlike these: the intervals hold for images that are drawn as these were.",
+        "Other training runs: one model was compared with one, and another seed may fail other groups.",
+        "Groups that no column names, and whether the names of the groups and the labels are right.",
+    ]
+    if pairs.scores is None:
+        sentences.append("How sure the models were: at least one table holds predictions without scores.")
+    if pairs.dropped:
+        n = sum(row["n"] for row in pairs.dropped)
+        sentences.append(f"The {n} images that stand in one table alone: they were left out.")
+    if pairs.never_predicted:
+        listed = ", ".join(map(shown, pairs.never_predicted[:5]))
+        sentences.append(
+            f"Labels that neither model ever predicts count as wrong throughout ({listed}): check that they "
+            "are spelt as the predictions are."
+        )
+    for grouping in groupings:
+        if len(grouping["groups"]) == 1:
+            sentences.append(
+                f"{shown(grouping['name'])} has one group alone, so there is no gap to speak of."
+            )
+        pooled = grouping["pooled"]
+        if pooled:
+            what = (
+                "were pooled" if pooled["kept"] else "count over all images alone, being too few for a pool"
+            )
+            sentences.append(
+                f"{len(pooled['cells'])} cells of {shown(grouping['name'])} with fewer than "
+                f"{pooled['smallest']} images each ({pooled['n']} together) {what}: what happened in each by "
+                "itself is not known."
+            )
+    return sentences
+
+
+def _model_card(record: Mapping[str, Any]) -> str:
+    compared, overall, worst = record["compared"], record["overall"], record["worst_group_drop"]
+    before, after = compared["before"]["name"], compared["after"]["name"]
+    was, now = (_points(overall[f"accuracy_{side}"]["estimate"]) for side in ("before", "after"))
+    text = (
+        f"Accuracy was compared before ({shown(before)}) and after ({shown(after)}) on {compared['n']:,} "
+        f"images, by {' and '.join(map(shown, compared['group_columns']))}. Over all images it went from "
+        f"{was} % to {now} %; the largest drop of a group was {_points(worst['estimate'])} points "
+        f"({shown(worst['group'])}; {_points(worst['lower'])} to {_points(worst['upper'])}). "
+    )
+    for grouping in record["groupings"]:
+        first, second, rise = (grouping[f"fvo_{name}"] for name in ("before", "after", "increase"))
+        text += (
+            f"The gap between the best and the worst group of {shown(grouping['name'])} went from "
+            f"{_points(first['estimate'])} to {_points(second['estimate'])} points (increase "
+            f"{_points(rise['lower'])} to {_points(rise['upper'])}). "
+        )
+    text += f"Verdict: {record['verdict']['word']}. {record['verdict']['sentence']} "
+    text += (
+        f"Intervals are at {100 * record['settings']['confidence']:g} %, and those of groups hold together. "
+        f"Not tested: other training runs, other images. Made by {record['package']['name']} "
+        f"{record['package']['version']}."
+    )
+    return re.sub(r"([\\`*_\[\]<>#|~&!])", r"\\\1", text)
+
+
+# -- files --------------------------------------------------------------------------------------------
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested numbers beside each other: drop_lower for drop's lower; an estimate has the name alone."""
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= {name if end == "estimate" else f"{name}_{end}": own for end, own in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _distributed(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for grouping in record["groupings"]:
+        for measure, histogram in (grouping["distributions"] or {}).items():
+            edges = histogram["edges"]
+            for group in histogram["groups"]:
+                for at, (before, after) in enumerate(zip(group["before"], group["after"], strict=True)):
+                    yield {
+                        "grouping": grouping["name"],
+                        "measure": measure,
+                        "group": group["group"],
+                        "from": edges[at],
+                        "to": edges[at + 1],
+                        "before": before,
+                        "after": after,
+                    }
+
+
+def _harmless(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose text no spreadsheet runs, in lines that nothing breaks."""
+
+    def quiet(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        line = "".join(char if char.isprintable() else " " for char in value)
+        return f"'{line}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else line
+
+    texts = table.select_dtypes(include=["object"]).columns
+    return table.assign(**{name: table[name].map(quiet) for name in texts})

@@ -1,0 +1,235 @@
+"""Tables of predictions: what is read, what is refused, and that text stays text."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairq_utils import answers, paired
+from fairq_utils.errors import BadInput
+
+
+def table(**changes) -> pd.DataFrame:
+    columns = {
+        "id": ["1", "2", "3", "4"],
+        "label": ["moth", "moth", "fly", "fly"],
+        "group": ["ash", "elm", "ash", "elm"],
+        "prediction": ["moth", "fly", "fly", "moth"],
+    }
+    columns |= changes
+    return pd.DataFrame({name: values for name, values in columns.items() if values is not None})
+
+
+def paired_up(before, after, groups=("group",), *, drop_unmatched=False) -> answers.Pairs:
+    first = answers.read(before, groups, called="The first table", with_labels=True)
+    second = answers.read(after, groups, called="The second table", with_labels=False)
+    return answers.pair(first, second, groups, drop_unmatched=drop_unmatched)
+
+
+def with_logits(order=("moth", "fly"), kind="logit") -> pd.DataFrame:
+    scores = {"moth": [2.0, -1.0, 0.0, 3.0], "fly": [1.0, 0.0, 4.0, -2.0]}
+    return table(prediction=None).assign(**{f"{kind}_{name}": scores[name] for name in order})
+
+
+def test_every_image_has_one_of_five_fates():
+    before = table(id=list("abcde"), label=["x"] * 5, group=["g"] * 5, prediction=list("xxyyy"))
+    after = before.assign(prediction=list("xyxyz"))
+    found = paired_up(before, after)
+    assert found.kinds.tolist() == [paired.KEPT, paired.LOST, paired.GAINED, paired.SAME, paired.CHANGED]
+
+
+def test_rows_are_matched_by_id_and_not_by_place():
+    after = table(prediction=["fly"] * 4)
+    expected = paired_up(table(), after).kinds
+    shuffled = after.iloc[[2, 0, 3, 1]]
+    np.testing.assert_array_equal(paired_up(table(), shuffled).kinds, expected)
+    np.testing.assert_array_equal(paired_up(table(), shuffled[["id", "prediction"]]).kinds, expected)
+
+
+def test_classes_are_matched_by_name_and_not_by_place():
+    same = paired_up(with_logits(), with_logits(("fly", "moth")))
+    assert same.classes == ["moth", "fly"]
+    assert set(same.kinds) <= {paired.KEPT, paired.SAME}
+    np.testing.assert_array_equal(*same.scores)
+
+
+def test_of_equal_scores_the_first_class_before_wins_in_both():
+    tied = with_logits().assign(logit_moth=1.0, logit_fly=1.0)
+    found = paired_up(tied, tied[["id", "logit_fly", "logit_moth"]])
+    assert set(found.kinds) == {paired.KEPT, paired.SAME}
+    assert (found.kinds == paired.KEPT).tolist() == [True, True, False, False]
+
+
+def test_a_prediction_that_is_said_counts_more_than_the_scores():
+    stubborn = with_logits().assign(prediction=["fly"] * 4)
+    found = paired_up(stubborn, with_logits())
+    assert (found.kinds == paired.LOST).tolist() == [False, False, False, True]
+
+
+def test_files_and_frames_are_read_alike(tmp_path):
+    numbers = table(label=[0, 0, 1, 1], prediction=[0.0, 1.0, 1.0, 0.0], group=[7, 8, 7, 8])
+    numbers.astype({"prediction": int}).to_csv(tmp_path / "table.csv", index=False)
+    numbers.to_parquet(tmp_path / "table.parquet")
+    numbers.to_csv(tmp_path / "table.csv.gz", index=False)
+    sources = [numbers, tmp_path / "table.csv", tmp_path / "table.parquet", str(tmp_path / "table.csv")]
+    for source in sources:
+        found = paired_up(source, sources[0])
+        assert found.classes == ["0", "1"]
+        assert list(found.groups["group"].categories) == ["7", "8"]
+        assert found.kinds.tolist() == paired_up(numbers, numbers).kinds.tolist()
+
+
+def test_text_stays_text(tmp_path):
+    path = tmp_path / "odd.csv"
+    odd = table(id=["01", "1", "NA", "1e3"], group=["NA", "None", "NA", "nan"])
+    path.write_text("\ufeff" + odd.to_csv(index=False), encoding="utf-8")  # as spreadsheets save it
+    found = paired_up(path, path)
+    assert list(found.groups["group"]) == ["NA", "None", "NA", "nan"]
+    assert len(found.kinds) == 4
+
+
+def test_names_may_hold_newlines_commas_and_quotes(tmp_path):
+    path = tmp_path / "odd.csv"
+    names = ["a\nb", 'c "d", e', "<b>f</b>", "=1+1"]
+    table(group=names).to_csv(path, index=False)
+    assert sorted(paired_up(path, path).groups["group"].categories) == sorted(names)
+
+
+def test_images_of_one_table_alone_are_left_out_when_asked():
+    after = table(
+        id=["2", "3", "4", "5"], label=["moth", "fly", "fly", "fly"], group=["elm", "ash", "elm", "elm"]
+    )
+    found = paired_up(table(), after, drop_unmatched=True)
+    assert len(found.kinds) == 3
+    assert found.dropped == [
+        {"reason": "only in The first table", "n": 1},
+        {"reason": "only in The second table", "n": 1},
+    ]
+
+
+def test_labels_that_nothing_predicts_are_named():
+    found = paired_up(table(label=["moth", "moth", "fly", "Fly"]), table(label=None))
+    assert found.never_predicted == ["Fly"]
+
+
+REFUSED = {
+    "ids that differ": (
+        table(),
+        table(id=["1", "2", "8", "9"]),
+        "share 2 ids; 2 stand only in the first and 2 only in the second; expected the same images in both: "
+        "--drop-unmatched",
+    ),
+    "no common id": (table(), table(id=list("abcd")), "share 0 ids; 4 stand only in the first and 4 only"),
+    "an id twice": (table(id=["1", "2", "2", "2"]), table(), "repeats 2 ids, the first '2'; expected each"),
+    "another label": (
+        table(),
+        table(label=["moth", "moth", "fly", "moth"]),
+        "The label of 1 images differs between The first table and The second table, such as 'fly' and "
+        "'moth' for '4'",
+    ),
+    "another group": (table(), table(group=["ash", "elm", "elm", "elm"]), "The group of 1 images differs"),
+    "no group": (
+        table(group=None),
+        table(),
+        "The first table has no column group; it has id, label, prediction: rename those that are meant.",
+    ),
+    "no prediction": (table(), table(prediction=None), "no column prediction, nor logit_<class>; it has id,"),
+    "empty": (table().head(0), table(), "The first table holds no rows; expected one an image."),
+    "a prediction that is missing": (
+        table(),
+        table(prediction=["moth", "", None, "fly"]),
+        "The second table lacks 2 of the 4 entries of prediction",
+    ),
+    "a group that is missing": (
+        table(group=["ash", None, "ash", "elm"]),
+        table(),
+        "lacks 1 of the 4 entries",
+    ),
+    "a logit that is NaN": (
+        with_logits().assign(logit_fly=[1.0, np.nan, np.inf, 2.0]),
+        with_logits(),
+        "has 2 entries of logit_fly that are missing, NaN, infinite or no number",
+    ),
+    "classes that differ": (
+        with_logits(),
+        with_logits().rename(columns={"logit_fly": "logit_bee"}).assign(label=None).drop(columns="label"),
+        "The class 'bee' has scores in only one of The first table and The second table",
+    ),
+    "kinds that differ": (
+        with_logits(),
+        with_logits(kind="probability"),
+        "holds a logit for each class and The second table a probability",
+    ),
+    "both kinds": (
+        with_logits().assign(probability_moth=0.5),
+        with_logits(),
+        "has columns of logits and of probabilities; expected one kind of score",
+    ),
+    "one class": (with_logits(("moth",)), with_logits(), "has logit_moth alone; expected a column for each"),
+    "a label without scores": (
+        with_logits().assign(label=["moth", "bee", "fly", "fly"]),
+        with_logits().drop(columns="label"),
+        "'bee' is a label or a prediction, but no column of scores is named after it; expected one of: moth",
+    ),
+    "other names of classes": (
+        table(label=["Moth", "Moth", "Fly", "Fly"]),
+        table(label=None),
+        "No label is ever predicted: labels are such as 'Fly', predictions such as 'fly'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_tables_are_refused_in_one_sentence(case):
+    before, after, said = REFUSED[case]
+    with pytest.raises(BadInput) as refused:
+        paired_up(before, after)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("gone.csv", None, "gone.csv is no file; expected predictions as CSV or Parquet."),
+        ("empty.csv", b"", "empty.csv is empty; expected a row of column names"),
+        ("head.csv", b"id,label,group,prediction\n", "head.csv holds no rows"),
+        ("photo.csv", b"\x89PNG\r\n\x1a\n\x00\x00\xff", "photo.csv cannot be read as CSV ("),
+        (
+            "ragged.csv",
+            b"id,label,group,prediction\n1,a,b,c\n1,a,b,c,d,e\n",
+            "ragged.csv cannot be read as CSV",
+        ),
+        (
+            "comma.csv",
+            b"id,label,group,prediction\n1,a,b,c,d\n2,a,b,c,d\n",
+            "comma.csv cannot be read as CSV (rows hold more fields than there are names of columns)",
+        ),
+        ("short.csv", b"id,label,group,prediction\n1,a,b\n2,a,b,c\n", "short.csv lacks 1 of the 2 entries"),
+        (
+            "semicolons.csv",
+            b"id;label;group;prediction\n1;a;b;c\n",
+            "it has id;label;group;prediction: rename",
+        ),
+        ("broken.parquet", b"PAR1 or not", "broken.parquet cannot be read as Parquet"),
+        ("words.csv", b"id,label,group,logit_a,logit_b\n1,a,g,high,2\n", "1 entries of logit_a"),
+        ("hole.csv", b"id,label,group,logit_a,logit_b\n1,a,g,,2\n", "1 entries of logit_a"),
+        ("broken.csv.gz", b"no gzip", "broken.csv.gz cannot be read as CSV"),
+    ],
+)
+def test_bad_files_are_refused_in_one_sentence(tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput) as refused:
+        answers.read(tmp_path / name, ["group"], called="", with_labels=True)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_parquet_without_pyarrow_says_what_is_missing(tmp_path, monkeypatch):
+    table().to_parquet(tmp_path / "table.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr(pd, "read_parquet", lambda _: (_ for _ in ()).throw(ImportError("no pyarrow")))
+    with pytest.raises(BadInput, match="is Parquet, which needs pyarrow; expected it to be installed"):
+        answers.read(tmp_path / "table.parquet", ["group"], called="", with_labels=True)

@@ -1,0 +1,151 @@
+"""The command: what it leaves and says, its exit codes, and how little it needs to start."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from fairq_utils import cli
+from tests.conftest import ROOT
+from tests.test_auditing import TREES, tables
+
+
+@pytest.fixture
+def files(tmp_path):
+    before, after = tables(TREES, {"elm": 0.3})
+    before.to_csv(tmp_path / "fp32.csv", index=False)
+    after[["id", "prediction"]].to_csv(tmp_path / "int4.csv", index=False)
+    return tmp_path
+
+
+def fairq(files, *arguments: str):
+    given = ["audit", "--predictions", str(files / "fp32.csv"), str(files / "int4.csv")]
+    return CliRunner().invoke(cli.main, [*given, "--out", str(files / "out"), *arguments])
+
+
+def test_an_audit_leaves_its_files_and_says_who_pays(files):
+    done = fairq(files)
+    assert done.exit_code == 0
+    assert done.output.startswith("Harm shown. Group elm lost")
+    assert "report.html" in done.output
+    record = json.loads((files / "out" / "audit.json").read_text())
+    assert record["compared"]["before"] == {"name": "fp32", "file": "fp32.csv", "rows": 1900}
+    assert record["verdict"]["harmed"] == [{"grouping": "group", "group": "elm"}]
+    assert "elm" in (files / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("gates", "code", "said"),
+    [
+        (["--fail-if", "worst_group_drop > 0.05"], 1, "Error: 1 of 1 gates failed."),
+        (
+            ["--fail-if", "worst_group_drop > 0.9", "--fail-if", "fvo_increase > 0.1"],
+            1,
+            "1 of 2 gates failed",
+        ),
+        (["--fail-if", "worst_group_drop > 0.9"], 0, "Passed. worst_group_drop > 0.9"),
+        (["--fail-if", "worst_group_drop > 0.35"], 0, "Passed, but not ruled out."),
+        (["--fail-if", "worst_group_drop > 0.35", "--decide-on", "upper"], 1, "it cannot be ruled out."),
+        (["--fail-if", "group_drop[elm] > 0.05"], 1, "Failed. group_drop[elm] > 0.05"),
+        (["--fail-if", "group_drop[oak] > 0.05"], 2, "names no group of this audit; expected one of: ash"),
+        (["--fail-if", "accuracy > 0.05"], 2, "cannot be read; expected QUANTITY > FRACTION"),
+        (["--decide-on", "middle"], 2, "is not one of"),
+        (["--groups", "colour"], 2, "fp32.csv has no column colour; it has id, label"),
+        (["--margin", "7"], 2, "margin is 7.0; expected a fraction between 0 and 1"),
+        (["--names", "one"], 2, "requires 2 arguments"),
+    ],
+)
+def test_exit_codes(files, gates, code, said):
+    done = fairq(files, *gates)
+    assert done.exit_code == code
+    assert said in done.output
+    if code == 1:
+        assert (files / "out" / "report.html").exists()  # a failed gate is when the report is wanted
+
+
+def test_options_reach_the_audit(files):
+    done = fairq(
+        files, "--groups", "group, light", "--names", "a", "b", "--margin", "0.02", "--confidence", "0.9",
+        "--smallest-cell", "30", "--fail-if", "flip_rate > 0.9", "--decide-on", "upper",
+    )  # fmt: skip
+    assert done.exit_code == 0
+    record = json.loads((files / "out" / "audit.json").read_text())
+    assert [grouping["name"] for grouping in record["groupings"]] == ["group", "light", "group x light"]
+    assert record["compared"]["before"]["name"] == "a"
+    settings = record["settings"]
+    assert (settings["margin"], settings["confidence"], settings["smallest_cell"]) == (0.02, 0.9, 30)
+    assert record["gates"][0]["decided_on"] == "upper"
+
+
+def test_images_of_one_file_alone_are_refused_unless_left_out(files):
+    after = pd.read_csv(files / "int4.csv")
+    after.iloc[:-5].to_csv(files / "int4.csv", index=False)
+    refused = fairq(files)
+    assert refused.exit_code == 2
+    assert "share 1895 ids; 5 stand only in the first and 0 only in the second" in refused.output
+    done = fairq(files, "--drop-unmatched")
+    assert done.exit_code == 0
+    record = json.loads((files / "out" / "audit.json").read_text())
+    assert record["compared"]["dropped"] == [{"reason": "only in fp32.csv", "n": 5}]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence(files):
+    (files / "out").write_text("a file")
+    done = fairq(files)
+    assert done.exit_code == 2
+    assert "cannot be written" in done.output
+
+
+def test_a_name_cannot_move_the_cursor_of_a_terminal(files):
+    table = pd.read_csv(files / "fp32.csv")
+    table["group"] = table["group"].replace("elm", "elm\x1b[2J\nHarm shown.")
+    table.to_csv(files / "fp32.csv", index=False)
+    done = fairq(files, "--fail-if", "worst_group_drop > 0.01")
+    assert "\x1b" not in done.output
+    assert not any(line.startswith("Harm shown.") for line in done.output.splitlines()[1:])
+
+
+MEASURED = """
+import json, sys
+sys.argv = ["fairq", *sys.argv[1:]]
+from fairq_utils.cli import main
+try:
+    main()
+finally:
+    heavy = ("torch", "matplotlib", "scipy.stats", "seaborn")
+    print(json.dumps([name for name in heavy if name in sys.modules]))
+"""
+
+
+def started(*arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    """A run, and the seconds of processor that it took: those do not depend on who else is at work."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *arguments],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, now.ru_utime + now.ru_stime - spent.ru_utime - spent.ru_stime
+
+
+def test_help_and_a_small_audit_start_at_once_and_without_torch(files):
+    helped, seconds = started("audit", "--help")
+    assert "--fail-if" in helped.stdout
+    assert seconds < 2
+    given = ("--predictions", str(files / "fp32.csv"), str(files / "int4.csv"), "--out", str(files / "out"))
+    done, seconds = started("audit", *given)
+    assert done.stdout.startswith("Harm shown.")
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert seconds < 2
+
+
+def test_the_package_itself_stays_light():
+    code = "import sys, fairq_utils; print('pandas' in sys.modules, fairq_utils.audit.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False audit\n"

@@ -1,0 +1,495 @@
+"""Audits against fairlearn, against worlds where it is known who pays, and of names that mean harm."""
+
+import csv
+import json
+from functools import cache
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+from fairlearn.metrics import MetricFrame
+from sklearn.metrics import accuracy_score, recall_score
+
+import fairq_utils
+from fairq_utils import auditing, gates, paired
+from fairq_utils.errors import BadInput
+from tests.conftest import ROOT
+
+SCHEMA = json.loads((ROOT / "fairq_utils" / "schemas" / "audit-1.json").read_text())
+CLASSES = np.array(["bee", "fly", "moth"])
+
+
+def tables(
+    sizes: dict[str, int], harm: dict[str, float], *, scores: bool = False, seed: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions before and after, where the groups' right answers are lost with the chances of `harm`."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(list(sizes), list(sizes.values()))
+    n = len(group)
+    labels = rng.integers(3, size=n)
+    base = pd.DataFrame({"id": [f"image {i}" for i in range(n)], "label": CLASSES[labels], "group": group})
+    base["light"] = rng.choice(["day", "night"], size=n)
+    before = rng.normal(size=(n, 3)) + 4 * np.eye(3)[labels]
+    after = before + 0.3 * rng.normal(size=(n, 3))
+    hit = rng.random(n) < [harm.get(name, 0.0) for name in group]
+    after[hit, labels[hit]] -= 8
+    if scores:
+        columns = [f"logit_{name}" for name in CLASSES]
+        return tuple(base.join(pd.DataFrame(one, columns=columns)) for one in (before, after))
+    return tuple(base.assign(prediction=CLASSES[one.argmax(axis=1)]) for one in (before, after))
+
+
+TREES = {"ash": 900, "birch": 500, "cedar": 300, "elm": 200}
+
+
+@cache
+def audited(scores: bool = True) -> auditing.Audit:
+    return fairq_utils.audit(
+        *tables(TREES, {"elm": 0.15}, scores=scores),
+        groups=["group", "light"],
+        margin=0.02,
+        fail_if=["worst_group_drop > 0.02", "overall_drop > 0.2"],
+        layers=pd.DataFrame({"layer": ["conv"], "weights": [9], "zero_before": [0.0], "zero_after": [1 / 3]}),
+    )
+
+
+# -- against fairlearn --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_accuracies_and_their_gap_are_fairlearns(side):
+    before, after = tables(TREES, {"elm": 0.15})
+    found = fairq_utils.audit(before, after).record
+    answers = before if side == "before" else after
+    frame = MetricFrame(
+        metrics={"accuracy": accuracy_score},
+        y_true=answers["label"],
+        y_pred=answers["prediction"],
+        sensitive_features=answers["group"],
+    )
+    (grouping,) = found["groupings"]
+    own = {group["group"]: group[f"accuracy_{side}"]["estimate"] for group in grouping["groups"]}
+    assert own == pytest.approx(frame.by_group["accuracy"].to_dict())
+    fvo = grouping[f"fvo_{side}"]
+    assert fvo["estimate"] == pytest.approx(frame.difference()["accuracy"])
+    assert own[fvo["worst"]] / own[fvo["best"]] == pytest.approx(frame.ratio()["accuracy"])
+    assert found["overall"][f"accuracy_{side}"]["estimate"] == pytest.approx(frame.overall["accuracy"])
+
+
+def test_crossed_groups_and_recall_are_fairlearns():
+    before, after = tables(TREES, {"elm": 0.15})
+    found = fairq_utils.audit(before, after, groups=["group", "light"])
+    frame = MetricFrame(
+        metrics=accuracy_score,
+        y_true=after["label"],
+        y_pred=after["prediction"],
+        sensitive_features=after[["group", "light"]],
+    )
+    crossed = found.record["groupings"][-1]
+    assert crossed["name"] == "group x light"
+    own = {group["group"]: group["accuracy_after"]["estimate"] for group in crossed["groups"]}
+    expected = {" x ".join(names): value for names, value in frame.by_group.items()}
+    assert own == pytest.approx(expected)
+    recalls = found.tables["recall"].query("grouping == 'group'").set_index(["group", "class"])["after"]
+    for name, own in after.groupby("group"):
+        expected = recall_score(own["label"], own["prediction"], average=None, labels=CLASSES)
+        np.testing.assert_allclose(recalls[name][CLASSES], expected)
+
+
+def test_counts_are_those_of_a_table_of_before_and_after():
+    before, after = tables(TREES, {"elm": 0.15})
+    found = fairq_utils.audit(before, after).tables["groups"].set_index("group")
+    right = before["prediction"] == before["label"], after["prediction"] == after["label"]
+    expected = pd.crosstab(before["group"], [right[0], right[1]])
+    flips = (before["prediction"] != after["prediction"]).groupby(before["group"])
+    for name in TREES:
+        assert found["lost"][name] == expected.loc[name, (True, False)]
+        assert found["gained"][name] == expected.loc[name, (False, True)]
+        assert found["flip_rate"][name] == pytest.approx(flips.mean()[name])
+    assert found["lost"]["all"] == expected[(True, False)].sum()
+
+
+# -- worlds where it is known who pays ----------------------------------------------------------------
+
+SIZES = np.array([400, 180, 140, 160, 70])
+NAMES = ["ash", "birch", "cedar", "elm", "fir"]
+AUDITS = 500
+CHURN = 0.03
+
+
+def world(before, harm) -> np.ndarray:
+    """The chances of the five fates, a row a group: churn to both sides, and harm on top."""
+    before, harm = np.broadcast_to(before, 5), np.broadcast_to(harm, 5)
+    kept, wrong = before - CHURN - harm, 1 - before - CHURN
+    return np.stack([kept, CHURN + harm, np.full(5, CHURN), 0.8 * wrong, 0.2 * wrong], axis=1)
+
+
+def simulated(chances: np.ndarray, sizes=SIZES) -> list[dict]:
+    rng = np.random.default_rng(3)
+    found = []
+    for seed in range(AUDITS):
+        counts = rng.multinomial(sizes, chances)
+        found.append(
+            auditing.measure(counts.sum(axis=0), {"tree": dict(zip(NAMES, counts, strict=True))}, seed=seed)
+        )
+    return found
+
+
+WORLDS = {
+    "none": (0.85, 0.0),
+    "one": ([0.88, 0.86, 0.84, 0.8, 0.78], [0, 0, 0, 0, 0.15]),
+    "all": ([0.88, 0.86, 0.84, 0.8, 0.78], 0.06),
+}
+
+
+@cache
+def audits(name: str) -> list[dict]:
+    return simulated(world(*WORLDS[name]))
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_intervals_of_drops_hold_the_truth_as_often_as_they_say(name):
+    harm = np.broadcast_to(WORLDS[name][1], 5)
+    groups = np.array(
+        [[[group["drop"][e] for e in ("lower", "upper")] for group in found["groupings"][0]["groups"]]
+         for found in audits(name)]
+    )  # fmt: skip
+    held = (groups[..., 0] <= harm) & (harm <= groups[..., 1])
+    # 2,500 intervals: the noise of this share is half a point.
+    assert 0.93 <= held.mean() <= 0.97
+    truth = harm @ SIZES / SIZES.sum()
+    overall = [found["overall"]["drop"] for found in audits(name)]
+    share = np.mean([drop["lower"] <= truth <= drop["upper"] for drop in overall])
+    assert 0.93 <= share <= 0.98  # 500 intervals: the noise of this share is a point
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_rise_of_the_gap_and_the_worst_drop_are_held_at_least_as_often(name):
+    before, harm = (np.broadcast_to(own, 5) for own in WORLDS[name])
+    truths = {"fvo_increase": np.ptp(before - harm) - np.ptp(before), "worst_group_drop": harm.max()}
+    for measure, truth in truths.items():
+        own = [found["groupings"][0][measure] for found in audits(name)]
+        assert np.mean([one["lower"] <= truth + 1e-9 and truth - 1e-9 <= one["upper"] for one in own]) >= 0.93
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_gates_that_should_hold_fail_in_at_most_one_audit_of_twenty(name):
+    before, harm = (np.broadcast_to(own, 5) for own in WORLDS[name])
+    truths = {
+        "worst_group_drop": harm.max(),
+        "overall_drop": harm @ SIZES / SIZES.sum(),
+        "fvo_increase": np.ptp(before - harm) - np.ptp(before),
+        "group_drop[fir]": harm[-1],
+    }
+    for quantity, truth in truths.items():
+        gate = gates.parse(f"{quantity} > {truth:.6f}")
+        failed = np.mean([not gate.judge(found)["passed"] for found in audits(name)])
+        assert failed <= 0.05, quantity
+
+
+def test_where_nobody_pays_harm_is_said_in_at_most_one_audit_of_twenty():
+    words = [auditing.verdict(found, confidence=0.95, margin=None)["word"] for found in audits("none")]
+    assert words.count("harm shown") <= 0.05 * AUDITS
+    assert words.count("cannot tell") > 0.9 * AUDITS  # seventy images of the smallest group show too little
+
+
+def test_who_pays_is_found_and_named():
+    said = [auditing.verdict(found, confidence=0.95, margin=None) for found in audits("one")]
+    named = [[one["group"] for one in verdict["harmed"]] for verdict in said]
+    assert sum("fir" in names for names in named) > 0.5 * AUDITS
+    assert sum(bool(set(names) - {"fir"}) for names in named) <= 0.05 * AUDITS
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_the_stated_power_is_the_simulated_one(place):
+    """Audits of a world without harm state a drop; in a world with that drop, four of five show it."""
+    stated = [own["groupings"][0]["groups"][place]["detectable_drop"] for own in audits("none")]
+    harm, n = np.median(stated), int(SIZES[place])
+    rng = np.random.default_rng(4)
+    counts = rng.multinomial(n, world(0.85, harm)[place], size=10 * AUDITS)
+    together = paired.simultaneous(0.95, len(SIZES))
+    lower, _ = paired.drop_limits(counts[:, paired.LOST], counts[:, paired.GAINED], n, together)
+    assert (lower > 0).mean() == pytest.approx(0.8, abs=0.05)
+
+
+def test_harm_in_an_intersection_alone_is_found_there():
+    rng = np.random.default_rng(5)
+    found, truth = [], 0.2
+    for seed in range(40):
+        n = 1600
+        base = pd.DataFrame(
+            {
+                "id": np.arange(n),
+                "label": "moth",
+                "tree": rng.choice(["ash", "elm"], size=n),
+                "light": rng.choice(["day", "night"], size=n),
+            }
+        )
+        right = rng.random(n) < 0.9
+        hit = (base["tree"] == "elm") & (base["light"] == "night")
+        after = np.where(rng.random(n) < np.where(right, 0.01, 0.09), ~right, right) & ~(
+            hit & (rng.random(n) < truth)
+        )
+        answer = [base.assign(prediction=np.where(own, "moth", "fly")) for own in (right, after)]
+        found.append(fairq_utils.audit(*answer, groups=["tree", "light"], seed=seed).record)
+    harmed = [{one["group"] for one in own["verdict"]["harmed"]} for own in found]
+    assert sum("elm x night" in own for own in harmed) >= 38
+    # Its two columns pay too, by what it is of them; nobody else does.
+    assert sum(bool(own - {"elm x night", "elm", "night"}) for own in harmed) <= 2
+
+
+# -- verdicts -----------------------------------------------------------------------------------------
+
+
+def verdict_of(harm: float, n: int, margin: float | None = None) -> dict:
+    counts = np.array([0.9 * n, 0.01 * n + harm * n, 0.01 * n, 0.08 * n, 0]).astype(int)
+    found = auditing.measure(2 * counts, {"tree": {"ash": counts, "elm": counts}}, margin=margin)
+    return auditing.verdict(found, confidence=0.95, margin=margin)
+
+
+@pytest.mark.parametrize(
+    ("harm", "n", "margin", "word", "said"),
+    [
+        (0.1, 1000, None, "harm shown", "Group ash lost 9.1 points of accuracy, at least"),
+        (0.1, 1000, 0.05, "harm shown", "both groups that were looked at; all others surely lost too."),
+        (0.013, 500, None, "harm shown", "but no group's loss is sure by itself: who pays cannot be told"),
+        (0.0, 5000, None, "no harm found", "a drop of 0.7 points or more would have been found in any group"),
+        (0.0, 60, None, "cannot tell", "a drop that would matter, 5.0 points, could go unseen"),
+        (0.0, 1000, 0.005, "cannot tell", "the margin, 0.5 points, could go unseen"),
+        (0.0, 6, None, "cannot tell", "In ash, elm no drop, however large, would have been found"),
+        (0.0, 5000, 0.02, "equivalent", "accuracy stayed within 2.0 points, up or down"),
+        (0.005, 50_000, 0.02, "equivalent", "Within that margin, group ash lost 0.5 points"),
+    ],
+)
+def test_the_verdict_and_its_words(harm, n, margin, word, said):
+    found = verdict_of(harm, n, margin)
+    assert found["word"] == word
+    assert said in found["sentence"]
+    assert (word == "harm shown") <= bool(found["harmed"] or "who pays cannot be told" in found["sentence"])
+
+
+def test_no_verdict_says_that_nothing_was_found_without_what_could_have_been():
+    for n in (20, 100, 500, 2000, 20_000):
+        for margin in (None, 0.01):
+            found = verdict_of(0.0, n, margin)
+            if found["word"] in ("no harm found", "cannot tell"):
+                assert "would have been found" in found["sentence"]
+
+
+# -- pools, recall, distributions ---------------------------------------------------------------------
+
+
+def small_cells(rows: int) -> auditing.Audit:
+    """A crossing of two columns in which some cells have few images."""
+    tree = ["ash"] * 200 + ["elm"] * 200
+    light = ["day"] * 150 + ["night"] * 50 + ["day"] * (200 - 2 * rows) + ["dusk"] * rows + ["night"] * rows
+    base = pd.DataFrame({"id": range(400), "label": "moth", "tree": tree, "light": light})
+    before = base.assign(prediction=["moth", "moth", "fly", "moth"] * 100)
+    after = base.assign(prediction=["moth", "fly", "moth", "moth"] * 100)
+    return fairq_utils.audit(before, after, groups=["tree", "light"])
+
+
+def test_small_cells_are_pooled_and_named():
+    crossed = small_cells(rows=15).record["groupings"][-1]
+    assert crossed["pooled"] == {
+        "smallest": 20,
+        "n": 30,
+        "kept": True,
+        "cells": [{"cell": "elm x dusk", "n": 15}, {"cell": "elm x night", "n": 15}],
+    }
+    assert [(group["group"], group["n"], group["pooled"]) for group in crossed["groups"]] == [
+        ("ash x day", 150, False),
+        ("ash x night", 50, False),
+        ("elm x day", 170, False),
+        ("2 small cells", 30, True),
+    ]
+
+
+def test_a_pool_that_is_itself_too_small_is_no_group_but_counts_over_all():
+    found = small_cells(rows=5)
+    crossed = found.record["groupings"][-1]
+    assert crossed["pooled"]["kept"] is False
+    assert sum(group["n"] for group in crossed["groups"]) == 390
+    assert found.record["overall"]["n"] == 400
+    assert any("count over all images alone" in sentence for sentence in found.record["not_tested"])
+
+
+def test_cells_of_the_smallest_size_stand_alone():
+    assert small_cells(rows=20).record["groupings"][-1]["pooled"] is None
+
+
+def test_fvo_is_held_to_more_where_there_are_several_groupings():
+    found = audited().record
+    assert [grouping["fvo_confidence"] for grouping in found["groupings"]] == pytest.approx(
+        [1 - 0.05 / 3] * 3
+    )
+    assert found["settings"]["family"] == 4 + 2 + 8
+
+
+def test_recall_fell_where_it_was_made_to_fall():
+    recall = audited().record["groupings"][0]["recall"]
+    assert {row["group"] for row in recall["largest_drops"][:3]} == {"elm"}
+    drops = [row["drop"]["estimate"] for row in recall["largest_drops"]]
+    assert drops == sorted(drops, reverse=True)
+    assert recall["cells"] == 12
+    for row in recall["disparities"]:
+        assert row["increase"] == pytest.approx(row["after"] - row["before"])
+
+
+def test_distributions_hold_every_image_once_on_each_side():
+    for grouping in audited().record["groupings"]:
+        for measure in ("confidence", "margin"):
+            found = grouping["distributions"][measure]
+            for group, row in zip(grouping["groups"], found["groups"], strict=True):
+                assert row["group"] == group["group"]
+                assert sum(row["before"]) == sum(row["after"]) == group["n"]
+                assert len(found["edges"]) == len(row["before"]) + 1
+    edges = np.array(audited().record["groupings"][0]["distributions"]["margin"]["edges"])
+    assert np.abs(edges).min() < 1e-6  # right and wrong never share a bin
+
+
+def test_wrong_answers_are_left_of_zero_margin():
+    grouping = audited().record["groupings"][0]
+    found = grouping["distributions"]["margin"]
+    wrong = np.array(found["edges"])[1:] <= 1e-9
+    for group, row in zip(grouping["groups"], found["groups"], strict=True):
+        share = np.array(row["after"])[wrong].sum() / group["n"]
+        assert 1 - share == pytest.approx(group["accuracy_after"]["estimate"])
+
+
+def test_probabilities_give_the_confidence_of_their_logits():
+    before, after = tables(TREES, {}, scores=True)
+    columns = [f"logit_{name}" for name in CLASSES]
+
+    def soft(table: pd.DataFrame) -> pd.DataFrame:
+        odds = np.exp(table[columns])
+        shares = odds.div(odds.sum(axis=1), axis=0).rename(
+            columns=lambda name: name.replace("logit", "probability")
+        )
+        return table.drop(columns=columns).join(shares)
+
+    by_logits = fairq_utils.audit(before, after).record["groupings"][0]["distributions"]["confidence"]
+    by_shares = fairq_utils.audit(soft(before), soft(after)).record["groupings"][0]["distributions"][
+        "confidence"
+    ]
+    assert by_logits == by_shares
+
+
+# -- what comes out -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_the_record_is_what_the_schema_says(scores):
+    jsonschema.validate(json.loads(audited(scores).to_json()), SCHEMA)
+
+
+def test_the_record_of_little_is_what_the_schema_says():
+    few = pd.DataFrame({"id": [1, 2, 3], "label": "a", "group": "only", "prediction": ["a", "a", "b"]})
+    found = fairq_utils.audit(few, few)
+    jsonschema.validate(json.loads(found.to_json()), SCHEMA)
+    assert found.verdict == "cannot tell"
+    assert found.record["groupings"][0]["fvo_increase"]["estimate"] == 0
+    assert any("one group alone" in sentence for sentence in found.record["not_tested"])
+
+
+def test_the_same_audit_twice_is_the_same():
+    once, again = (
+        fairq_utils.audit(*tables(TREES, {"elm": 0.15}), groups=["group", "light"]).record for _ in range(2)
+    )
+    assert once | {"created": ""} == again | {"created": ""}
+
+
+def test_tables_and_json_hold_the_same_numbers(tmp_path):
+    found = audited()
+    paths = {path.name: path for path in found.write(tmp_path)}
+    assert set(paths) == {
+        "report.html", "audit.json", "model_card.md", "groups.csv", "fvo.csv", "recall.csv",
+        "distributions.csv", "layers.csv", "gates.csv",
+    }  # fmt: skip
+    assert json.loads(paths["audit.json"].read_text()) == json.loads(found.to_json())
+    groups = pd.read_csv(paths["groups.csv"], keep_default_na=False)
+    elm = groups.query("grouping == 'group' and group == 'elm'").iloc[0]
+    (expected,) = [group for group in found.record["groupings"][0]["groups"] if group["group"] == "elm"]
+    assert elm["drop"] == pytest.approx(expected["drop"]["estimate"])
+    assert elm["drop_simultaneous_lower"] == pytest.approx(expected["drop"]["simultaneous_lower"])
+    assert len(groups) == 1 + 4 + 2 + 8
+    assert not pd.read_csv(paths["gates.csv"])["passed"].all()
+
+
+def test_gates_can_be_asked_afterwards():
+    found = audited()
+    assert found.record["passed"] is False
+    assert not found.passes()
+    assert found.passes("overall_drop > 0.2", "fvo_increase > 0.9")
+    assert not found.passes("overall_drop > 0.2", "worst_group_drop > 0.02")
+    assert found.passes("worst_group_drop > 0.14")
+    assert not found.passes("worst_group_drop > 0.14", decide_on="upper")
+    assert fairq_utils.audit(*tables(TREES, {})).passes()  # without gates there is nothing to fail
+
+
+def test_the_model_card_is_one_paragraph():
+    card = audited().model_card()
+    assert "\n" not in card
+    assert "Over all images it went from" in card
+    assert "elm" in card
+
+
+NASTY = [
+    "=cmd|' /C calc'!A0", "+1",
+    "-1", "@SUM(A1)", "\tx", "\r=1", "<script>alert(1)</script>", "a\nb", "[x](y)",
+]  # fmt: skip
+
+
+def test_names_that_mean_harm_stay_text(tmp_path):
+    n = 40 * len(NASTY)
+    base = pd.DataFrame({"id": [f"={i}" for i in range(n)], "label": "=1+1", "group": NASTY * 40})
+    before = base.assign(prediction="=1+1")
+    after = base.assign(prediction=["=1+1", "@x"] * (n // 2))
+    found = fairq_utils.audit(before, after)
+    for path in found.write(tmp_path):
+        if path.suffix == ".csv":
+            with path.open(newline="") as file:
+                for row in csv.reader(file):
+                    for cell in row:
+                        number = cell.lstrip("-").replace(".", "").replace("e-", "").isdigit()
+                        assert number or not cell.startswith(("=", "+", "-", "@", "\t", "\r")), cell
+                        assert "\n" not in cell
+    names = pd.read_csv(tmp_path / "groups.csv")["group"]
+    assert "'=cmd|' /C calc'!A0" in set(names)
+    card = (tmp_path / "model_card.md").read_text()
+    assert "<script>" not in card
+    assert card.count("\n") == 1
+    recorded = [group["group"] for group in json.loads(found.to_json())["groupings"][0]["groups"]]
+    assert sorted(recorded) == sorted(NASTY)  # JSON needs no defence: the names as they are
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"groups": []}, "groups is []; expected one column or several"),
+        ({"groups": ["group", "group"]}, "each once, such as gender,race"),
+        ({"groups": "colour"}, "has no column colour; it has id, label, group, light, prediction, many"),
+        ({"smallest_cell": 1}, "smallest_cell is 1; expected 2 images or more"),
+        ({"confidence": 95}, "confidence is 95; expected a fraction from 0.5 to 1"),
+        ({"margin": 2}, "margin is 2; expected a fraction between 0 and 1"),
+        ({"fail_if": ["accuracy < 1"]}, "The gate 'accuracy < 1' cannot be read"),
+        ({"decide_on": "middle", "fail_if": ["fvo_after > 0.1"]}, "decide_on is 'middle'"),
+        ({"decide_on": "middle"}, "decide_on is 'middle'; expected lower"),
+        ({"groups": "many"}, "many has 300 groups; expected 250 at most: name columns with fewer"),
+        ({"layers": pd.DataFrame({"layer": ["conv"]})}, "The table of layers has no column weights"),
+        ({"groups": ["group", "light"], "smallest_cell": 5000}, "No cell of group x light has 5000 images"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_sentence(settings, said):
+    before, after = tables({"ash": 300, "elm": 300}, {})
+    before["many"] = np.arange(600) % 300
+    with pytest.raises(BadInput) as refused:
+        fairq_utils.audit(before, after, **settings)
+    assert said in str(refused.value)
+
+
+def test_a_group_of_one_image_is_refused():
+    before, after = tables({"ash": 50, "elm": 1}, {})
+    with pytest.raises(BadInput, match="group has a group of one image, 'elm'; expected two or more"):
+        fairq_utils.audit(before, after)

@@ -1,0 +1,133 @@
+"""What a pipeline may fail on: how gates are read, and by which end of an interval they are decided."""
+
+import pytest
+
+from fairq_utils import gates
+from fairq_utils.errors import BadInput
+
+
+def interval(estimate: float, lower: float, upper: float) -> dict[str, float]:
+    return {"estimate": estimate, "lower": lower, "upper": upper}
+
+
+def group(name: str, estimate: float, lower: float, upper: float) -> dict:
+    return {"group": name, "drop": interval(estimate, lower, upper)}
+
+
+RECORD = {
+    "overall": {"drop": interval(0.02, 0.01, 0.03), "flip_rate": interval(0.1, 0.08, 0.12)},
+    "worst_group_drop": {"group": "elm", **interval(0.05, 0.02, 0.09)},
+    "groupings": [
+        {
+            "name": "tree",
+            "fvo_increase": interval(0.04, -0.01, 0.1),
+            "fvo_after": interval(0.12, 0.08, 0.16),
+            "groups": [group("elm", 0.05, 0.02, 0.09), group("ash", 0.0, -0.01, 0.01)],
+        },
+        {
+            "name": "light",
+            "fvo_increase": interval(0.03, 0.01, 0.05),
+            "fvo_after": interval(0.1, 0.09, 0.11),
+            "groups": [group("ash", 0.01, -0.02, 0.04), group("a ] b", 0.3, 0.2, 0.4)],
+        },
+    ],
+}
+
+
+def judged(expression: str, decide_on: str = "lower") -> dict:
+    return gates.parse(expression, decide_on).judge(RECORD)
+
+
+@pytest.mark.parametrize(
+    ("expression", "failing"),
+    [
+        ("overall_drop > 0.005", {"lower", "estimate", "upper"}),
+        ("overall_drop > 0.015", {"estimate", "upper"}),
+        ("overall_drop > 0.025", {"upper"}),
+        ("overall_drop > 0.035", set()),
+        ("worst_group_drop>0.04", {"estimate", "upper"}),
+        ("  flip_rate  >=  0.08 ", {"lower", "estimate", "upper"}),
+        ("flip_rate > 0.08", {"estimate", "upper"}),
+        ("group_drop[elm] > 0.01", {"lower", "estimate", "upper"}),
+        ("group_drop[a ] b] > 0.25", {"estimate", "upper"}),
+        ("group_drop[light=ash] > 0.02", {"upper"}),
+        ("fvo_after > 0.085", {"lower", "estimate", "upper"}),
+        ("fvo_increase > 0.005", {"lower", "estimate", "upper"}),
+        ("fvo_increase > 0.06", {"upper"}),
+        ("overall_drop > -0.01", {"lower", "estimate", "upper"}),
+    ],
+)
+def test_a_gate_fails_when_the_chosen_end_is_beyond(expression, failing):
+    found = {end for end in ("lower", "estimate", "upper") if not judged(expression, end)["passed"]}
+    assert found == failing
+
+
+def test_the_grouping_that_comes_furthest_decides():
+    assert judged("fvo_increase > 0.02", "lower")["where"] == "light"
+    assert judged("fvo_increase > 0.02", "upper")["where"] == "tree"
+
+
+def test_a_gate_that_passed_says_when_more_is_not_ruled_out():
+    assert judged("overall_drop > 0.025")["sentence"] == (
+        "Passed, but not ruled out. overall_drop > 0.025: 0.0200, between 0.0100 and 0.0300."
+    )
+    assert judged("overall_drop > 0.05")["sentence"].startswith("Passed. overall_drop")
+    assert judged("worst_group_drop > 0.01")["sentence"] == (
+        "Failed. worst_group_drop > 0.01: 0.0500 for elm, between 0.0200 and 0.0900; it is surely beyond."
+    )
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "",
+        "fvo_increase",
+        "fvo_increase < 0.1",
+        "fvo_increase == 0.1",
+        "fvo > 0.1",
+        "fvo_increase > much",
+        "fvo_increase > 0.0.3",
+        "fvo_increase > 3%",
+        "group_drop > 0.1",
+        "group_drop[] > 0.1",
+        "overall_drop[elm] > 0.1",
+        "__import__('os').system('true') > 0",
+        "fvo_increase > 0.1 or True",
+        "fvo_increase > 1e-3\nfvo_after > 1",
+    ],
+)
+def test_what_is_no_gate_is_refused_with_what_is_known(expression):
+    with pytest.raises(BadInput) as refused:
+        gates.parse(expression)
+    assert str(refused.value) == (
+        f"The gate {expression!r} cannot be read; expected QUANTITY > FRACTION, such as fvo_increase > 0.03, "
+        "where the quantity is one of: overall_drop, worst_group_drop, group_drop[NAME], fvo_increase, "
+        "fvo_after, flip_rate."
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        (
+            "fvo_increase > 3",
+            "has the threshold 3; expected a fraction between −1 and 1: 0.03 for three points",
+        ),
+        ("group_drop[oak] > 0.1", "names no group of this audit; expected one of: elm, ash, ash, a ] b."),
+        ("group_drop[ash] > 0.1", "of several columns; expected one of: tree=ash, light=ash."),
+    ],
+)
+def test_gates_that_fit_no_audit_are_refused(expression, said):
+    with pytest.raises(BadInput) as refused:
+        judged(expression)
+    assert said in str(refused.value)
+
+
+def test_a_side_that_does_not_exist_is_refused():
+    with pytest.raises(BadInput, match="decide_on is 'middle'; expected lower"):
+        gates.parse("overall_drop > 0.1", "middle")
+
+
+def test_names_in_sentences_stay_in_their_line_and_end():
+    assert gates.shown("a\r\n\tb\x1b[2J\u202ec") == "a b [2J c"
+    assert len(gates.shown("x" * 500)) == 60
