@@ -622,7 +622,7 @@ def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> st
 def _gap(record: Mapping[str, Any]) -> str:
     grouping = max(record["groupings"], key=lambda own: own["fvo_increase"]["lower"])
     rise = grouping["fvo_increase"]
-    where = f" of {shown(grouping['name'])}" if len(record["groupings"]) > 1 else ""
+    where = f" by {shown(grouping['name'])}" if len(record["groupings"]) > 1 else ""
     between = f"{_points(rise['lower'])} to {_points(rise['upper'])}"
     if rise["lower"] > 0:
         return (
@@ -698,15 +698,15 @@ def _model_card(record: Mapping[str, Any]) -> str:
     before, after = compared["before"]["name"], compared["after"]["name"]
     was, now = (_points(overall[f"accuracy_{side}"]["estimate"]) for side in ("before", "after"))
     text = (
-        f"Accuracy was compared before ({shown(before)}) and after ({shown(after)}) on {compared['n']:,} "
-        f"images, by {' and '.join(map(shown, compared['group_columns']))}. Over all images it went from "
+        f"The accuracy of {shown(before)} and {shown(after)} was compared on {compared['n']:,} images, by "
+        f"{' and '.join(map(shown, compared['group_columns']))}. Over all images it went from "
         f"{was} % to {now} %; the largest drop of a group was {_points(worst['estimate'])} points "
         f"({shown(worst['group'])}; {_points(worst['lower'])} to {_points(worst['upper'])}). "
     )
     for grouping in record["groupings"]:
         first, second, rise = (grouping[f"fvo_{name}"] for name in ("before", "after", "increase"))
         text += (
-            f"The gap between the best and the worst group of {shown(grouping['name'])} went from "
+            f"The gap between the best and the worst group by {shown(grouping['name'])} went from "
             f"{_points(first['estimate'])} to {_points(second['estimate'])} points (increase "
             f"{_points(rise['lower'])} to {_points(rise['upper'])}). "
         )

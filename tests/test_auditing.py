@@ -3,6 +3,7 @@
 import csv
 import json
 from functools import cache
+from importlib.resources import files
 
 import jsonschema
 import numpy as np
@@ -14,9 +15,8 @@ from sklearn.metrics import accuracy_score, recall_score
 import fairq_utils
 from fairq_utils import auditing, gates, paired
 from fairq_utils.errors import BadInput
-from tests.conftest import ROOT
 
-SCHEMA = json.loads((ROOT / "fairq_utils" / "schemas" / "audit-1.json").read_text())
+SCHEMA = json.loads((files("fairq_utils") / "schemas" / "audit-1.json").read_text())
 CLASSES = np.array(["bee", "fly", "moth"])
 
 
