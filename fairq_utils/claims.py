@@ -1522,3 +1522,168 @@ def _what_to_do(row: Mapping[Hashable, Any]) -> str:
         f"points, and FVO {gap}, {_change(changes['FVO'])}{doubt}. It costs {100 * row['cost']:.0f} % of the "
         "training that the original took."
     )
+
+
+# ---------------------------------------------------------------- chapter 6: vision and language
+
+_SHOWN = 0.05  # what remains of p after Holm's correction is below it
+
+
+def no_consistent_change(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
+    """Does quantization skew a population in no consistent way? `found` of `populations.consistency`.
+
+    A change is shown to be none that matters where the equivalence test puts its mean within the margin. It
+    is consistent where that is not so and the paired t-test or the sign test finds a direction. Supported
+    when all changes are shown to be none; contradicted when some is consistent and none is shown to be
+    none; mixed when there are both; undecided when some are neither and none is consistent.
+    """
+    claim = "Over a population of models, quantization changes bias in no consistent size or direction."
+    apart = _failures(failed)
+    if found.empty:
+        return Verdict(claim, "undecided", f"No treatment has two models to judge it by.{apart}")
+    none = found["p_within"] < _SHOWN
+    consistent = ~none & ((found["p_holm"] < _SHOWN) | (found["p_sign"] < _SHOWN))
+    word: Word = (
+        "supported"
+        if none.all()
+        else "mixed"
+        if consistent.any() and none.any()
+        else "contradicted"
+        if consistent.any()
+        else "undecided"
+    )
+    counts = [
+        f"{rows['treatment'].iloc[0]} {int(none[rows.index].sum())} none, "
+        f"{int(consistent[rows.index].sum())} consistent, "
+        f"{int((~none & ~consistent)[rows.index].sum())} open"
+        for _, rows in found.groupby("treatment", sort=False)
+    ]
+    said = [_moved(row) for row in found[consistent].to_dict("records")]
+    which = f" Consistent: {'; '.join(said)}." if said else ""
+    margins = _margins(found)
+    return Verdict(
+        claim,
+        word,
+        f"Of {_count(len(found), 'change')}, {int(none.sum())} surely lie within the margin ({margins}), "
+        f"{int(consistent.sum())} surely have a direction and are not within it. By treatment: "
+        f"{'; '.join(counts)}.{which} Paired over up to {_count(int(found['n'].max()), 'model')}, corrected "
+        f"for {_tested(found)} tests a treatment.{apart}",
+    )
+
+
+def groups_oppose(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
+    """Do groups answer the same quantization in opposite ways? `found` of `populations.consistency`.
+
+    Judged by the accuracy of each group. Opposite at a treatment: some group surely gains and another surely
+    loses, over the population. Not opposite: every group surely moves one way, or surely stays within the
+    margin. Supported when some treatment is opposite and none is not, contradicted the other way round,
+    mixed when there are both.
+    """
+    claim = "Different groups answer the same quantization in opposite ways."
+    apart = _failures(failed)
+    own = found[(found["measure"] == "accuracy") & ~found["group"].isin(["OA", "FVO"])]
+    if own.empty:
+        return Verdict(claim, "undecided", f"No treatment has two models to judge it by.{apart}")
+    answers, said = [], []
+    for treatment, rows in own.groupby("treatment", sort=False):
+        sure = rows["p_holm"] < _SHOWN
+        gains, losses = sure & (rows["estimate"] > 0), sure & (rows["estimate"] < 0)
+        within = rows["p_within"] < _SHOWN
+        opposite = gains.any() and losses.any()
+        alike = not opposite and ((gains | within).all() or (losses | within).all())
+        answers.append("opposite" if opposite else "alike" if alike else "open")
+        numbers = ", ".join(
+            f"{row['group']} {points(row['estimate'])}" + ("" if certain else " (not sure)")
+            for row, certain in zip(rows.to_dict("records"), sure, strict=True)
+        )
+        said.append(f"{treatment} {answers[-1]}: {numbers}")
+    word: Word = (
+        "mixed"
+        if {"opposite", "alike"} <= set(answers)
+        else "supported"
+        if "opposite" in answers
+        else "contradicted"
+        if "alike" in answers
+        else "undecided"
+    )
+    return Verdict(
+        claim,
+        word,
+        f"Mean change of accuracy in points, paired over up to {_count(int(own['n'].max()), 'model')}: "
+        f"{'; '.join(said)}. Sure is what the paired t-test shows after correction for "
+        f"{_tested(found)} tests a treatment.{apart}",
+    )
+
+
+def significant_but_small(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
+    """Are the changes that are significant small? `found` of `populations.consistency`.
+
+    Significant is what the paired t-test shows after correction. Small is a change whose interval lies
+    within the margin, large one whose interval lies outside. Supported when there are small ones and no
+    large ones, contradicted the other way round, mixed when there are both.
+    """
+    claim = "Some changes of bias are significant, and those are small."
+    apart = _failures(failed)
+    if found.empty:
+        return Verdict(claim, "undecided", f"No treatment has two models to judge it by.{apart}")
+    rows = found[found["p_holm"] < _SHOWN]
+    small = (rows["lower"] > -rows["margin"]) & (rows["upper"] < rows["margin"])
+    large = (rows["lower"] >= rows["margin"]) | (rows["upper"] <= -rows["margin"])
+    word: Word = (
+        "mixed"
+        if small.any() and large.any()
+        else "supported"
+        if small.any()
+        else "contradicted"
+        if large.any()
+        else "undecided"
+    )
+    ranked = rows.loc[(rows["estimate"].abs() / rows["margin"]).sort_values(ascending=False).index]
+    largest = "; ".join(_moved(row) for row in ranked.head(3).to_dict("records"))
+    which = f" Largest against the margin: {largest}." if largest else ""
+    return Verdict(
+        claim,
+        word,
+        f"Of {_count(len(found), 'change')}, {len(rows)} are significant; of these {int(small.sum())} surely "
+        f"are smaller than the margin ({_margins(found)}), {int(large.sum())} surely are larger.{which}"
+        f"{apart}",
+    )
+
+
+def _moved(row: Mapping[Hashable, Any]) -> str:
+    """A change with its interval, in points or nats."""
+    who = "" if row["group"] == "OA" else f" of {row['group']}"
+    ways = f"{row['rises']} models rise, {row['falls']} fall"
+    if _in_nats(row["measure"]):
+        size = f"{_plain(row['estimate'])} ({_plain(row['lower'])} to {_plain(row['upper'])}) nats"
+    else:
+        size = f"{_change(row)} points"
+    return f"{row['treatment']} {row['measure']}{who} {size}, {ways}"
+
+
+def _in_nats(measure: str) -> bool:
+    return measure.startswith(("MaxSkew", "MinSkew", "NDKL"))
+
+
+def _margins(found: pd.DataFrame) -> str:
+    nats = found["measure"].map(_in_nats)
+    said = [f"{100 * margin:g} points" for margin in sorted(set(found.loc[~nats, "margin"]))]
+    return ", ".join(said + [f"{margin:g} nats" for margin in sorted(set(found.loc[nats, "margin"]))])
+
+
+def _tested(found: pd.DataFrame) -> int:
+    return int(found["treatment"].value_counts().max())
+
+
+def _failures(failed: pd.DataFrame) -> str:
+    """How many models have failed under which treatment, and how."""
+    down = failed[failed["sign"] != ""]
+    if down.empty:
+        return ""
+    meaning = {
+        "random": "no better than one answer to everything",
+        "lost": "lost over a fifth of its accuracy",
+    }
+    counts = down.groupby(["treatment", "sign"], sort=False).size().rename("count").reset_index()
+    said = [f"{row['treatment']} {row['count']} {meaning[row['sign']]}" for row in counts.to_dict("records")]
+    return f" Set apart as failed: {'; '.join(said)}."

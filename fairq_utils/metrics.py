@@ -693,6 +693,18 @@ def _holm(p_values: pd.Series) -> pd.Series:
     return (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1).reindex(p_values.index)
 
 
+def holm(p_values: Array) -> NDArray[np.float64]:
+    """What remains of each p-value when all were tested beside one another: Holm's correction.
+
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = pd.Series(_array(p_values).astype(np.float64))
+    if not ((p >= 0) & (p <= 1)).all():
+        raise BadInput(f"p_values is {p.tolist()}; expected numbers from 0 to 1.")
+    return _holm(p).to_numpy()
+
+
 def paired_test(
     changes: pd.DataFrame, *, families: Sequence[str] | None = None, level: float = 0.95
 ) -> pd.DataFrame:
@@ -771,7 +783,136 @@ def sign_consistency(changes: pd.DataFrame, *, level: float = 0.95) -> pd.DataFr
     )
 
 
+def equivalence_test(
+    changes: pd.DataFrame, margin: float, *, families: Sequence[str] | None = None, level: float = 0.95
+) -> pd.DataFrame:
+    """Whether a population of models changes by less than the margin: two one-sided t-tests a measure.
+
+    `changes` is after minus before: a row a model, a column a measure. That a change was not found does not
+    show that there is none; this does. `p` is the larger of the p-values against "the mean change is the
+    margin or more" and against "it is minus the margin or less": small, it shows that the mean lies between
+    the two. `p_holm`, `families` and what the models are taken for: as for `paired_test`. `lower` and
+    `upper` are the interval that goes with it, of 1 - 2 (1 - level): at a level of 0.95 one of 90 %, and it
+    lies inside the margins exactly when p is below 0.05. The margin is to be named before the numbers are
+    seen. When every model changed by exactly the same amount, p is 0 or 1.
+
+    >>> changes = pd.DataFrame({"gap": [0.002, -0.001, 0.001], "accuracy": [-0.01, 0.02, -0.03]})
+    >>> equivalence_test(changes, 0.01).round(3)
+        measure  n  estimate  lower  upper  margin      p  p_holm
+    0       gap  3     0.001 -0.002  0.003    0.01  0.004   0.009
+    1  accuracy  3    -0.007 -0.049  0.036    0.01  0.420   0.420
+    """
+    table = _changes(changes)
+    count, columns = table.shape
+    if not np.isfinite(margin) or margin <= 0:
+        raise BadInput(f"margin is {margin}; expected a number above 0, the least change that matters.")
+    if families is not None and len(families) != columns:
+        raise BadInput(f"{len(families)} families for {columns} measures; expected one family a column.")
+    mean, error = table.mean(), table.sem()
+    nearest = margin - mean.abs()  # of the two margins the nearer one, which has the larger p
+    with np.errstate(invalid="ignore"):
+        statistic = (nearest / error).where(nearest != 0, 0.0)
+    reach = error * stats.t.ppf(1 - 2 * _tail(level), count - 1)
+    p = pd.Series(stats.t.sf(statistic, count - 1))
+    return pd.DataFrame(
+        {
+            "measure": table.columns,
+            "n": count,
+            "estimate": mean.to_numpy(),
+            "lower": (mean - reach).to_numpy(),
+            "upper": (mean + reach).to_numpy(),
+            "margin": margin,
+            "p": p,
+            "p_holm": p.groupby([0] * columns if families is None else list(families)).transform(_holm),
+        }
+    )
+
+
 # -- retrieval ----------------------------------------------------------------------------------------
+
+
+def retrieval_ranks(scores: Array, relevant: Array) -> NDArray[np.intp]:
+    """For each query, the place at which the first relevant item comes: 1 is the best.
+
+    `scores` is queries by items, larger is better; `relevant` says of each pair whether the item answers the
+    query. An item that is not relevant and scores as high as the first relevant one stands before it: who
+    cannot tell two items apart has not found the right one.
+
+    >>> scores = [[0.9, 0.5, 0.1], [0.4, 0.4, 0.2]]
+    >>> retrieval_ranks(scores, [[True, False, False], [False, True, False]])
+    array([1, 2])
+    """
+    table, right = _array(scores).astype(np.float64), _array(relevant).astype(bool)
+    if table.ndim != 2 or table.shape != right.shape or not table.size:
+        raise BadInput(
+            f"The scores have shape {table.shape} and what is relevant {right.shape}; expected queries by "
+            "items for both."
+        )
+    if not np.isfinite(table).all():
+        raise BadInput("Some scores are NaN or infinite; expected finite numbers: look at the encoder.")
+    if not right.any(axis=1).all():
+        raise BadInput(
+            f"{int((~right.any(axis=1)).sum())} queries have no relevant item; expected one for each: leave "
+            "those queries out."
+        )
+    best = np.where(right, table, -np.inf).max(axis=1, keepdims=True)
+    return 1 + ((table >= best) & ~right).sum(axis=1)
+
+
+def recall_at_k(ranks: Array, k: int) -> float:
+    """The share of queries that find a relevant item among the first k, from `retrieval_ranks`.
+
+    With k at least the number of items every query finds one, and the recall is 1.
+
+    >>> recall_at_k([1, 2, 7], 1), recall_at_k([1, 2, 7], 10)
+    (0.3333333333333333, 1.0)
+    """
+    places = _array(ranks)
+    if places.ndim != 1 or not len(places) or (places < 1).any():
+        raise BadInput("The ranks are no list of places from 1; expected those of `retrieval_ranks`.")
+    if not isinstance(k, int) or k < 1:
+        raise BadInput(f"k is {k!r}; expected a whole number of at least 1.")
+    return float((places <= k).mean())
+
+
+def recall_disparity(
+    correct: Array,
+    labels: Array,
+    groups: Array,
+    *,
+    between: tuple[str, str],
+    label_names: Sequence[str] | None = None,
+    group_names: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """For each class, the recall in the first group minus that in the second: a row a class.
+
+    Recall is the share of the images of a class, in a group, that are called so. `between` names the two
+    groups. A class of which one of the groups has no image has no disparity: it is NaN, and to be left out
+    of a mean.
+
+    >>> right = [True, False, True, True]
+    >>> recall_disparity(right, ["cook"] * 4, ["a", "a", "b", "b"], between=("a", "b"))
+      label  n_first  n_second  first  second  estimate
+    0  cook        2         2    0.5     1.0      -0.5
+    """
+    codes, names = _codes(groups, group_names, "group")
+    classes, known = _codes(labels, label_names, "label")
+    right = _correct(correct)
+    if right.ndim != 1 or not len(right) == len(codes) == len(classes):
+        raise BadInput(
+            f"{right.shape} answers, {len(classes)} labels and {len(codes)} groups; expected one of each for "
+            "every image of one network."
+        )
+    if len(set(between)) != 2 or not set(between) <= set(names):
+        raise BadInput(f"between is {between!r}; expected two of the groups {names}.")
+    table = pd.DataFrame({"label": np.array(known, dtype=object)})
+    for place, group in zip(("first", "second"), between, strict=True):
+        own = codes == names.index(group)
+        table[f"n_{place}"] = np.bincount(classes[own], minlength=len(known))
+        hits = np.bincount(classes[own], weights=right[own], minlength=len(known))
+        table[place] = hits / table[f"n_{place}"].replace(0, np.nan)
+    table = table[["label", "n_first", "n_second", "first", "second"]]
+    return table.assign(estimate=table["first"] - table["second"])
 
 
 def _top_shares(

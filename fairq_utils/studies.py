@@ -477,6 +477,9 @@ def _current_code() -> set[str]:
         _TREATING,
         _ABLATING,
         _SURVEYING,
+        code_digest("fairq_utils.moths"),
+        code_digest("fairq_utils.vision_language", without=("fairq_utils.data",)),
+        code_digest("fairq_utils.questions", without=("fairq_utils.data",)),
     }
 
 

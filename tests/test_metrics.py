@@ -14,6 +14,7 @@ from pandas.testing import assert_frame_equal
 from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
 
 from fairq_utils import metrics
 from fairq_utils.errors import BadInput
@@ -605,6 +606,88 @@ def test_ndkl_is_its_definition(ranked: list[int], equal: bool) -> None:
     assert ours == pytest.approx(sum(terms) / weight, abs=1e-12)
 
 
+# -- whether nothing changes, and retrieval ------------------------------------------------------------
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=3, max_size=12).filter(lambda values: np.std(values) > 1e-3),
+    st.floats(0.01, 1),
+)
+def test_equivalence_is_that_of_statsmodels_and_of_scipy(values: list[float], margin: float) -> None:
+    (row,) = metrics.equivalence_test(pd.DataFrame({"x": values}), margin).to_dict("records")
+    p, _, _ = ttost_paired(np.array(values), np.zeros(len(values)), -margin, margin)
+    assert row["p"] == pytest.approx(p, abs=1e-9)
+    sides = (
+        stats.ttest_1samp(values, -margin, alternative="greater").pvalue,
+        stats.ttest_1samp(values, margin, alternative="less").pvalue,
+    )
+    assert row["p"] == pytest.approx(max(sides), abs=1e-9)
+    inside = -margin < row["lower"] and row["upper"] < margin
+    assert inside == (row["p"] < 0.05) or abs(row["p"] - 0.05) < 1e-9
+
+
+def test_equivalence_of_changes_without_spread_is_certain() -> None:
+    table = metrics.equivalence_test(
+        pd.DataFrame({"none": [0.0] * 3, "much": [0.5] * 3, "at": [0.25] * 3}), 0.25
+    )
+    assert table["p"].tolist() == [0.0, 1.0, 0.5]
+
+
+def test_a_large_p_shows_nothing_and_equivalence_says_so() -> None:
+    wild = pd.DataFrame({"x": [-0.5, 0.5, -0.4, 0.4]})
+    assert metrics.paired_test(wild)["p"].item() == 1.0
+    assert metrics.equivalence_test(wild, 0.05)["p"].item() > 0.4
+
+
+def test_equivalence_is_corrected_within_families() -> None:
+    changes = pd.DataFrame({"a": [0.01, 0.02, 0.0], "b": [0.0, 0.02, 0.03], "c": [0.01, 0.0, 0.0]})
+    table = metrics.equivalence_test(changes, 0.05, families=["x", "x", "y"])
+    assert table["p_holm"].iloc[2] == table["p"].iloc[2]
+    own = multipletests(table["p"].iloc[:2], method="holm")[1]
+    assert table["p_holm"].iloc[:2].to_numpy() == pytest.approx(own)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    assert metrics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_ranks_count_ties_against_the_query_and_take_the_best_of_several() -> None:
+    scores = [[3.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 2.0, 3.0]]
+    relevant = [[False, False, True, True], [True, False, False, False], [True, False, False, True]]
+    assert metrics.retrieval_ranks(scores, relevant).tolist() == [3, 4, 1]
+    assert metrics.retrieval_ranks(torch.tensor(scores), relevant).tolist() == [3, 4, 1]
+    assert [metrics.recall_at_k([3, 4, 1], k) for k in (1, 3, 4, 99)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 2**32 - 1))
+def test_recall_rises_with_k_to_one(queries: int, items: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    relevant = random.random((queries, items)) < 0.5
+    relevant[:, 0] = True
+    ranks = metrics.retrieval_ranks(random.random((queries, items)), relevant)
+    recalls = [metrics.recall_at_k(ranks, k) for k in range(1, items + 1)]
+    assert recalls == sorted(recalls)
+    assert recalls[-1] == 1
+
+
+def test_recall_disparity_is_by_class_and_open_where_a_group_has_none() -> None:
+    correct = np.array([1, 1, 0, 1, 0, 1], dtype=bool)
+    table = metrics.recall_disparity(
+        correct,
+        ["cook", "cook", "cook", "judge", "judge", "nurse"],
+        ["a", "b", "b", "a", "b", "a"],
+        between=("b", "a"),
+        label_names=["cook", "judge", "nurse", "pilot"],
+        group_names=["a", "b", "c"],
+    ).set_index("label")
+    assert table["estimate"].tolist()[:2] == [-0.5, -1.0]
+    assert table["estimate"].isna().tolist() == [False, False, True, True]
+    assert table.loc["nurse", ["n_first", "n_second"]].tolist() == [0, 1]
+    turned = metrics.recall_disparity(correct, [0] * 6, [0, 1, 1, 0, 1, 0], between=("0", "1"))
+    assert turned["estimate"].item() == pytest.approx(1 - 1 / 3)
+
+
 # -- what is refused ----------------------------------------------------------------------------------
 
 RIGHT = [True, False]
@@ -653,6 +736,20 @@ CHANGES = pd.DataFrame({"a": [1.0, 2.0]})
         (lambda: metrics.paired_test(CHANGES, families=["x", "y"]), "2 families for 1 measures"),
         (lambda: metrics.paired_test(CHANGES, level=1), "level is 1"),
         (lambda: metrics.sign_consistency(CHANGES - CHANGES[:1]), "NaN"),
+        (lambda: metrics.holm([0.5, 2]), "numbers from 0 to 1"),
+        (lambda: metrics.equivalence_test(CHANGES, 0), "margin is 0"),
+        (lambda: metrics.equivalence_test(CHANGES, 0.1, families=["x", "y"]), "2 families for 1 measures"),
+        (lambda: metrics.equivalence_test(CHANGES[:1], 0.1), "two models or more"),
+        (lambda: metrics.retrieval_ranks([[1.0]], [[False]]), "1 queries have no relevant item"),
+        (lambda: metrics.retrieval_ranks([[1.0]], [[True, False]]), "queries by items for both"),
+        (lambda: metrics.retrieval_ranks([[np.nan]], [[True]]), "NaN or infinite"),
+        (lambda: metrics.recall_at_k([0, 1], 1), "places from 1"),
+        (lambda: metrics.recall_at_k([1], 0), "k is 0"),
+        (lambda: metrics.recall_disparity(RIGHT, ["x"], ["a", "b"], between=("a", "b")), "1 labels"),
+        (
+            lambda: metrics.recall_disparity(RIGHT, ["x", "x"], ["a", "b"], between=("a", "c")),
+            "two of the groups",
+        ),
         (lambda: metrics.max_skew(["a", "b"], 3), "k is 3"),
         (lambda: metrics.min_skew(["a", "b"], 0), "k is 0"),
         (lambda: metrics.ndkl(["a", "b"], desired="fair"), "desired is 'fair'"),

@@ -1,0 +1,584 @@
+"""A population of dual encoders, each as it was trained and quantized: what they answer, and how it changes.
+
+`population` names the encoders, `answers` makes what is missing and reads the rest, `measures` says what
+the answers are worth and for whom, and `consistency` whether quantization changes that in one direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from fairq_utils import jobs, studies
+from fairq_utils.captions import (
+    FACES,
+    MOTHS,
+    TRAINING_SETS,
+    Grammar,
+    captioned_faces,
+    captioned_moths,
+    training_set,
+)
+from fairq_utils.data import DataSettings
+from fairq_utils.errors import BadInput
+from fairq_utils.linear_layers import LINEAR_TREATMENTS, ORIGINAL, runs
+from fairq_utils.metrics import (
+    equivalence_test,
+    flipped,
+    holm,
+    max_skew,
+    ndkl,
+    paired_test,
+    recall_at_k,
+    recall_disparity,
+    sign_consistency,
+)
+from fairq_utils.moths import Moths, MothSettings, draw_moths
+from fairq_utils.progress import Report
+from fairq_utils.questions import Answers, Questions, answer, as_answers
+from fairq_utils.scenes import Scenes
+from fairq_utils.store import Item, Store, code_digest, versions
+from fairq_utils.vision_language import (
+    SHAPES,
+    ContrastiveRecipe,
+    DualEncoder,
+    MiniCLIP,
+    WordTokenizer,
+    train_mini_clip,
+)
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# What was read and drawn enters an identity by its content, whatever code made it.
+_ENCODING = code_digest("fairq_utils.vision_language", without=("fairq_utils.data",))
+_ANSWERING = code_digest("fairq_utils.questions", without=("fairq_utils.data",))
+
+LOST = 0.2  # of its accuracy: a model that lost more has failed, and is set apart
+MARGIN_OF_SHARES, MARGIN_OF_SKEWS = 0.02, 0.05  # the least change that matters: 2 points, 0.05 nats
+
+MOTH_SETTINGS = MothSettings(train=8000, test=1000, sizes=(0.2,) * 5, difficulty=(0.7,) * 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipStudy:
+    """Everything that decides one encoder that is trained here.
+
+    `dataset`: what moths are drawn, or FairFace. By default moths of equal groups, and easier ones than
+    elsewhere, so that half a minute of training suffices. `training`: which of its training images are
+    shown, as `captions.training_set` draws them by `group`, and `images` how many.
+
+    >>> ClipStudy(seed=2).name
+    'moths-patch8-balanced-seed2'
+    >>> ClipStudy(training="all")
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: training is 'all'; expected one of: balanced, skewed, noisy.
+    """
+
+    dataset: MothSettings | DataSettings = MOTH_SETTINGS
+    arch: str = "patch8"
+    training: str = "balanced"
+    group: str = ""
+    images: int = 3000
+    recipe: ContrastiveRecipe = field(default_factory=ContrastiveRecipe)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.training not in TRAINING_SETS:
+            raise BadInput(f"training is {self.training!r}; expected one of: {', '.join(TRAINING_SETS)}.")
+        if type(self.seed) is not int or self.seed < 0:
+            raise BadInput(f"seed is {self.seed!r}; expected a whole number of at least 0.")
+        if type(self.images) is not int or self.images < 2:
+            raise BadInput(f"images is {self.images!r}; expected a whole number of at least 2.")
+        if isinstance(self.dataset, DataSettings) and self.dataset.name != "fairface":
+            raise BadInput(
+                f"dataset is {self.dataset.name!r}; expected MothSettings, or DataSettings of fairface: of "
+                "others there is too little to say."
+            )
+        with torch.device("meta"):  # refuses an architecture that is unknown or does not take such images
+            MiniCLIP(self.arch, WordTokenizer(("a",)), image_size=self.dataset.image_size)
+        if not self.group:
+            object.__setattr__(self, "group", self.label)
+
+    @property
+    def name(self) -> str:
+        """Short enough for a file name; the settings it leaves out are in the digest beside it."""
+        return f"{'moths' if self.is_drawn else 'fairface'}-{self.arch}-{self.training}-seed{self.seed}"
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the images are moths, so that no person is on them."""
+        return isinstance(self.dataset, MothSettings)
+
+    @property
+    def label(self) -> str:
+        """The attribute that is to be recognised."""
+        return "species" if self.is_drawn else "gender"
+
+    @property
+    def grammar(self) -> Grammar:
+        """What is said of the images."""
+        return MOTHS if self.is_drawn else FACES
+
+
+def population(
+    *,
+    archs: Sequence[str] = tuple(SHAPES),
+    training_sets: Sequence[str] = TRAINING_SETS,
+    seeds: Sequence[int] | str = (0, 1),
+    **settings: Any,
+) -> list[ClipStudy]:
+    """One study for each architecture, training set and seed; `settings` are those of `ClipStudy`.
+
+    >>> [study.name for study in population(archs=["patch4"], training_sets=["balanced"], seeds=[0, 1])]
+    ['moths-patch4-balanced-seed0', 'moths-patch4-balanced-seed1']
+    """
+    given = seeds if isinstance(seeds, str) else list(seeds)
+    return [
+        ClipStudy(arch=arch, training=training, seed=seed, **settings)
+        for arch in archs
+        for training in training_sets
+        for seed in studies.whole_numbers("seeds", given, such_as=[0, 1])
+    ]
+
+
+def answers(
+    asked: Iterable[ClipStudy],
+    treatments: Sequence[str] = LINEAR_TREATMENTS,
+    *,
+    store: Store | None = None,
+    client: Client | None = None,
+) -> list[Answers]:
+    """What each encoder says under each treatment: read, or made when missing, with a progress bar.
+
+    Retrieval is among the first captions of the test images.
+    """
+    store = store or Store()
+    plans = _plans(list(asked), store)
+    wanted = [(plan, treatment, plan.answer(treatment)) for plan in plans for treatment in treatments]
+    items = jobs.make([job for _, _, job in wanted], store=store, client=client)
+    return [
+        as_answers(plan.study.name, treatment, plan.questions, item)
+        for (plan, treatment, _), item in zip(wanted, items, strict=True)
+    ]
+
+
+def encoders(
+    asked: Iterable[ClipStudy], *, store: Store | None = None, client: Client | None = None
+) -> list[MiniCLIP]:
+    """The encoders in full precision, trained when missing."""
+    store = store or Store()
+    plans = _plans(list(asked), store)
+    items = jobs.make([plan.encoder for plan in plans], store=store, client=client)
+    return [_filled(plan.study, plan.words, item) for plan, item in zip(plans, items, strict=True)]
+
+
+def answers_of(
+    encoder: DualEncoder,
+    questions: Questions,
+    treatments: Sequence[str] = LINEAR_TREATMENTS,
+    *,
+    name: str,
+    store: Store | None = None,
+) -> list[Answers]:
+    """The same for an encoder that you have, such as one of `open_clip`'s; kept in the store as well."""
+    store = store or Store()
+    own = Item(encoder.state_dict()).digest
+    wanted = [
+        _answer_job(name, {"state": own}, treatment, questions, partial(_answer_given, encoder, treatment))
+        for treatment in treatments
+    ]
+    items = jobs.make(wanted, store=store)
+    return [
+        as_answers(name, treatment, questions, item)
+        for treatment, item in zip(treatments, items, strict=True)
+    ]
+
+
+def scenes(study: ClipStudy, *, store: Store | None = None) -> Scenes:
+    """All images of the study, with their captions and attributes."""
+    store = store or Store()
+    if isinstance(study.dataset, MothSettings):
+        return captioned_moths(study.dataset, _drawn(study.dataset, store))
+    alike = replace(study.dataset, keep_conflicting=True, group="race")
+    by_gender, by_age = (
+        studies.dataset(replace(alike, label=label), store=store) for label in ("gender", "age")
+    )
+    return captioned_faces(by_gender, by_age)
+
+
+def _drawn(settings: MothSettings, store: Store) -> Moths:
+    tensors = ("images", "labels", "groups", "is_train")
+    identity = {
+        "name": f"captioned-moths-{settings.image_size}px",
+        "settings": asdict(settings),
+        "code": code_digest("fairq_utils.moths"),
+        "versions": versions("torch", "numpy"),
+    }
+
+    def make() -> Item:
+        drawn = draw_moths(settings)
+        return Item({name: getattr(drawn, name) for name in tensors})
+
+    made = store.get_or_make("datasets", identity, make).tensors
+    return Moths(made["images"], made["labels"], made["groups"], made["is_train"])
+
+
+# ---------------------------------------------------------------- how it is made
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    study: ClipStudy
+    shown: Scenes
+    questions: Questions
+    words: tuple[str, ...]
+
+    @property
+    def encoder(self) -> jobs.Job:
+        study = self.study
+        identity = {
+            "name": study.name,
+            "scenes": self.shown.fingerprint,
+            "arch": study.arch,
+            "words": self.words,
+            "recipe": asdict(study.recipe),
+            "seed": study.seed,
+            "code": _ENCODING,
+            "versions": versions("torch"),
+        }
+        return jobs.Job(
+            kind="encoders",
+            identity=identity,
+            function=partial(_train, study, self.words),
+            data=self.shown,
+            cost=3 * study.recipe.epochs * len(self.shown.images),
+        )
+
+    def answer(self, treatment: str) -> jobs.Job:
+        made = self.encoder
+        job = _answer_job(
+            self.study.name,
+            made.identity,
+            treatment,
+            self.questions,
+            partial(_answer, self.study, self.words, treatment),
+        )
+        return replace(job, needs=(made,))
+
+
+def _plans(asked: list[ClipStudy], store: Store) -> list[_Plan]:
+    read: dict[MothSettings | DataSettings, Scenes] = {}
+    tests: dict[MothSettings | DataSettings, Questions] = {}
+    drawn: dict[tuple, Scenes] = {}
+    plans = []
+    for study in asked:
+        if study.dataset not in read:
+            everything = read[study.dataset] = scenes(study, store=store)
+            tests[study.dataset] = _questions(study, everything)
+        everything = read[study.dataset]
+        way = (study.dataset, study.training, study.group, study.images)
+        if way not in drawn:  # other seeds train on the same images: what differs is the training
+            drawn[way] = training_set(everything, study.training, group=study.group, count=study.images)
+        words = study.grammar.vocabulary(everything.attributes)
+        plans.append(_Plan(study, drawn[way], tests[study.dataset], words))
+    return plans
+
+
+def _questions(study: ClipStudy, everything: Scenes) -> Questions:
+    assert everything.is_train is not None
+    test = everything.take(~everything.is_train)
+    test = replace(test, captions=tuple(several[:1] for several in test.captions))
+    prompts = study.grammar.prompts_for(study.label, test.names(study.label))
+    return Questions(test, study.label, prompts, study.grammar.queries)
+
+
+def _answer_job(
+    name: str, encoder: Mapping[str, Any], treatment: str, questions: Questions, function: Any
+) -> jobs.Job:
+    identity = {
+        "name": f"{name}-{treatment}",
+        "encoder": encoder,
+        "treatment": treatment,
+        "runs": runs(treatment),
+        "questions": questions.digest,
+        "code": _ANSWERING,
+        "versions": versions("torch"),
+    }
+    return jobs.Job(
+        kind="answers",
+        identity=identity,
+        function=function,
+        data=questions,
+        cost=2 * len(questions.scenes.images),
+    )
+
+
+def _train(study: ClipStudy, words: tuple[str, ...], shown: Scenes, *, report: Report) -> Item:
+    encoder = train_mini_clip(
+        study.arch,
+        shown.images,
+        shown.captions,
+        words=words,
+        recipe=study.recipe,
+        seed=study.seed,
+        description=study.name,
+        report=report,
+    )
+    return Item(encoder.state_dict())
+
+
+def _answer(
+    study: ClipStudy,
+    words: tuple[str, ...],
+    treatment: str,
+    questions: Questions,
+    made: Item,
+    *,
+    report: Report,
+) -> Item:
+    return _answer_given(_filled(study, words, made), treatment, questions, report=report)
+
+
+def _answer_given(encoder: DualEncoder, treatment: str, questions: Questions, *, report: Report) -> Item:
+    found = answer(encoder, treatment, questions)
+    report(2 * len(questions.scenes.images))
+    return found
+
+
+def _filled(study: ClipStudy, words: tuple[str, ...], made: Item) -> MiniCLIP:
+    with torch.device("meta"):
+        encoder = MiniCLIP(study.arch, WordTokenizer(words), image_size=study.dataset.image_size)
+    encoder.load_state_dict(made.tensors, assign=True)
+    return encoder.eval()
+
+
+# ---------------------------------------------------------------- what the answers are worth
+
+
+def measures(
+    given: Sequence[Answers],
+    group: str,
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    top: int = 100,
+    between: tuple[str, str] | None = None,
+) -> pd.DataFrame:
+    """All measures of all answers, tidy: model, treatment, measure, group and value.
+
+    - `accuracy` of each group and overall (OA), and its gap (FVO): zero-shot, over the averaged prompts;
+    - `recall to text@k` and `recall to image@k` overall, and the former of each group;
+    - `MaxSkew`, `MinSkew` and `NDKL` of the first `top` images of each neutral query, against the shares of
+      all images, as means over the queries;
+    - `flips`: the share of images, of each group and overall, whose answer is not that of the original;
+    - with `between`, the `recall disparity` between two groups, as a mean over the classes that both have.
+
+    What cannot be measured is left out: a group without images, labels or captions that were never given.
+    """
+    before = {one.model: one for one in given if one.treatment == ORIGINAL}
+    rows = []
+    for one in given:
+        codes, names = one.codes(group)
+        told: list[tuple[str, str, float]] = []
+        if one.logits is not None and one.label is not None:
+            told += _by_group("accuracy", one.correct, codes, names, gap=True)
+            original = before[one.model].logits if one.model in before else None
+            if original is not None:
+                flips = flipped(original, one.logits)
+                told += _by_group("flips", flips, codes, names)
+            if between is not None:
+                table = recall_disparity(
+                    one.correct,
+                    one.attributes[one.label],
+                    codes,
+                    between=between,
+                    label_names=[str(name) for name in one.attributes[one.label].cat.categories],
+                    group_names=names,
+                )
+                told.append(
+                    (f"recall disparity, {between[0]} − {between[1]}", "OA", table["estimate"].mean())
+                )
+        for k in ks:
+            if one.to_text is not None and one.to_image is not None:
+                told += _by_group(f"recall to text@{k}", one.to_text.numpy() <= k, codes, names)
+                told.append((f"recall to image@{k}", "OA", recall_at_k(one.to_image, k)))
+        if one.queries is not None:
+            mean = skews([one], group, top=top).groupby("measure", sort=False)["value"].mean()
+            told += [(str(measure), "OA", float(value)) for measure, value in mean.items()]
+        rows += [(one.model, one.treatment, *said) for said in told if not np.isnan(said[2])]
+    return pd.DataFrame(rows, columns=["model", "treatment", "measure", "group", "value"])
+
+
+def _by_group(
+    measure: str, hit: np.ndarray, codes: np.ndarray, names: Sequence[str], *, gap: bool = False
+) -> list[tuple[str, str, float]]:
+    shares = {
+        name: float(hit[codes == place].mean()) for place, name in enumerate(names) if (codes == place).any()
+    }
+    told = [(measure, name, share) for name, share in shares.items()]
+    told.append((measure, "OA", float(hit.mean())))
+    if gap:
+        told.append((measure, "FVO", max(shares.values()) - min(shares.values())))
+    return told
+
+
+def skews(given: Sequence[Answers], group: str, *, top: int = 100) -> pd.DataFrame:
+    """MaxSkew, MinSkew and NDKL of the first `top` images of each neutral query: a row a model and query.
+
+    Images that are equally close keep their order. A group that is missing from the top counts as half an
+    image of it in MinSkew, which would be minus infinity otherwise; a group without any image is left out.
+    """
+    rows = []
+    for one in given:
+        if one.queries is None:
+            raise BadInput(
+                f"{one.model} was asked no neutral query; expected some: name them when it is asked."
+            )
+        codes, names = one.codes(group)
+        count = len(codes)
+        if type(top) is not int or not 1 <= top <= count:
+            raise BadInput(
+                f"top is {top!r}; expected a whole number from 1 to {count}, the number of images."
+            )
+        sizes = np.bincount(codes, minlength=len(names))
+        there = [name for name, size in zip(names, sizes, strict=True) if size]
+        due = {name: size / count for name, size in zip(names, sizes, strict=True) if size}
+        for number, close in enumerate(one.queries):
+            order = torch.sort(close, descending=True, stable=True).indices.numpy()[:top]
+            first = np.array(names, dtype=object)[codes[order]]
+            found = np.array([(first == name).sum() for name in there])
+            least = np.log(np.maximum(found, 0.5) / top / np.array([due[name] for name in there])).min()
+            told = {
+                f"MaxSkew@{top}": max_skew(first, top, desired=due, group_names=there),
+                f"MinSkew@{top}": float(least),
+                f"NDKL@{top}": ndkl(first, desired=due, group_names=there),
+            }
+            rows += [(one.model, number, one.treatment, name, "OA", value) for name, value in told.items()]
+    return pd.DataFrame(rows, columns=["model", "query", "treatment", "measure", "group", "value"])
+
+
+def changes(table: pd.DataFrame, treatment: str) -> pd.DataFrame:
+    """After minus before: a row a model (and query, where the table has them), a column a measure and group.
+
+    `table` of `measures` or `skews`. Models that lack either are left out; so are measures of which the
+    original has none, and those that some model lacks.
+    """
+    rows = [name for name in ("model", "query") if name in table]
+    wide = table.pivot_table(
+        index=["treatment", *rows], columns=["measure", "group"], values="value", sort=False
+    )
+    known = wide.index.get_level_values("treatment")
+    for name in (ORIGINAL, treatment):
+        if name not in known:
+            raise BadInput(
+                f"treatment {name!r} is not in the table; expected of: {', '.join(known.unique())}."
+            )
+    moved: pd.DataFrame = wide.xs(treatment) - wide.xs(ORIGINAL)  # type: ignore[assignment] # of a table it is one
+    return moved.dropna(how="all").dropna(axis="columns")
+
+
+def failures(given: Sequence[Answers], *, lost: float = LOST) -> pd.DataFrame:
+    """The signs that a model has failed: a row a model and treatment, `sign` empty where it stands.
+
+    - random: its accuracy is not surely (one-sided binomial test at 5 %) above the share of the most
+      frequent label, which one and the same answer to everything would reach;
+    - lost: it lost more than `lost` of the original's accuracy.
+    """
+    before = {one.model: one.correct.mean() for one in given if one.treatment == ORIGINAL}
+    rows = []
+    for one in given:
+        right, labels = one.correct, one.codes(one.label)[0]  # type: ignore[arg-type] # correct has refused None
+        most = np.bincount(labels).max() / len(labels)
+        guessed = stats.binomtest(int(right.sum()), len(right), float(most), alternative="greater").pvalue
+        own = before.get(one.model, float("nan"))
+        sign = "random" if guessed >= 0.05 else "lost" if right.mean() < (1 - lost) * own else ""
+        rows.append((one.model, one.treatment, right.mean(), own, sign))
+    return pd.DataFrame(rows, columns=["model", "treatment", "accuracy", "original", "sign"])
+
+
+def lost_and_won(given: Sequence[Answers], group: str) -> pd.DataFrame:
+    """Sign tests over all pairs of model and image: how many answers turned wrong, and how many right.
+
+    A row a treatment and group; p_holm is corrected over the groups of a treatment. One image under
+    several models is taken for several: the p-values are those of these very images.
+    """
+    before = {one.model: one.correct for one in given if one.treatment == ORIGINAL}
+    rows = []
+    for treatment in dict.fromkeys(one.treatment for one in given if one.treatment != ORIGINAL):
+        own = [one for one in given if one.treatment == treatment and one.model in before]
+        for place, name in enumerate(own[0].codes(group)[1] if own else []):
+            lost = won = count = 0
+            for one in own:
+                member = one.codes(group)[0] == place
+                was, now = before[one.model][member], one.correct[member]
+                lost, won, count = (
+                    lost + int((was & ~now).sum()),
+                    won + int((~was & now).sum()),
+                    count + len(was),
+                )
+            p = stats.binomtest(min(lost, won), lost + won).pvalue if lost + won else 1.0
+            rows.append((treatment, name, count, lost, won, p))
+    table = pd.DataFrame(rows, columns=["treatment", "group", "n", "lost", "won", "p"])
+    return table.assign(p_holm=table.groupby("treatment")["p"].transform(holm))
+
+
+def consistency(
+    table: pd.DataFrame, failed: pd.DataFrame | None = None, *, margins: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """Whether each measure changes in one direction over the population: a row a treatment, measure, group.
+
+    `table` of `measures`, or of `skews` for pairs of model and query; `failed` of `failures`, to set apart
+    what has failed. `margins` names the least change that matters for a measure; else it is 2 points for
+    shares and 0.05 nats for MaxSkew, MinSkew and NDKL. A row holds the mean change with its interval, p of
+    the paired t-test, of the sign test and of the equivalence test, each after Holm over the measures of
+    the treatment, and how many rise and fall. Flips have no before, and no row. A treatment that fewer than
+    two models stand is left out.
+    """
+    if failed is not None:
+        down = failed[failed["sign"] != ""]
+        keys = pd.MultiIndex.from_frame(table[["model", "treatment"]])
+        table = table[~keys.isin(pd.MultiIndex.from_frame(down[["model", "treatment"]]))]
+    table = table[table["measure"] != "flips"]
+    parts: list[pd.DataFrame] = []
+    for treatment in dict.fromkeys(table["treatment"]):
+        if treatment == ORIGINAL or ORIGINAL not in set(table["treatment"]):
+            continue
+        moved = changes(table, treatment)
+        if len(moved) < 2:
+            continue
+        names = [(str(column[0]), str(column[1])) for column in moved.columns]
+        moved.columns = pd.RangeIndex(len(names))
+        tests, signs = paired_test(moved), sign_consistency(moved)
+        margin = [_margin(measure, margins or {}) for measure, _ in names]
+        within = pd.concat([equivalence_test(moved[[i]], margin[i]) for i in range(len(names))])
+        parts.append(
+            pd.DataFrame(
+                {
+                    "treatment": treatment,
+                    "measure": [measure for measure, _ in names],
+                    "group": [group for _, group in names],
+                    **{name: tests[name] for name in ("n", "estimate", "lower", "upper", "p_holm")},
+                    "rises": signs["rises"],
+                    "falls": signs["falls"],
+                    "p_sign": holm(signs["p"]),
+                    "margin": margin,
+                    "p_within": holm(within["p"]),
+                }
+            )
+        )
+    columns = ["treatment", "measure", "group", "n", "estimate", "lower", "upper", "p_holm"]
+    columns += ["rises", "falls", "p_sign", "margin", "p_within"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _margin(measure: str, margins: Mapping[str, float]) -> float:
+    nats = measure.startswith(("MaxSkew", "MinSkew", "NDKL"))
+    return margins.get(measure, MARGIN_OF_SKEWS if nats else MARGIN_OF_SHARES)

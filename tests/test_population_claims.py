@@ -1,0 +1,110 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairq_utils import claims
+from fairq_utils.populations import consistency
+
+NOTHING = pd.DataFrame(columns=["model", "treatment", "accuracy", "original", "sign"])
+GROUPS = ("many", "few")
+
+
+def population(
+    centres: dict[str, tuple[float, float]], *, spread: float = 0.003, models: int = 12
+) -> pd.DataFrame:
+    """What `consistency` finds of models in which two groups change by about so much at each treatment."""
+    random = np.random.default_rng(0)
+    rows = []
+    for treatment, means in centres.items():
+        for group, mean in zip(GROUPS, means, strict=True):
+            noise = random.normal(0, spread, models)
+            for model, change in enumerate(mean + noise - noise.mean()):
+                rows.append((f"m{model}", "fp32", "accuracy", group, 0.8))
+                rows.append((f"m{model}", treatment, "accuracy", group, 0.8 + change))
+    table = pd.DataFrame(rows, columns=["model", "treatment", "measure", "group", "value"])
+    return consistency(table.drop_duplicates(["model", "treatment", "measure", "group"]))
+
+
+@pytest.mark.parametrize(
+    ("centres", "spread", "word"),
+    [
+        ({"int8": (0.0, 0.001), "int4": (-0.001, 0.0)}, 0.003, "supported"),
+        ({"int4": (-0.05, -0.06)}, 0.003, "contradicted"),
+        ({"int8": (0.0, 0.0), "int4": (-0.05, -0.06)}, 0.003, "mixed"),
+        ({"int4": (0.0, 0.0)}, 0.3, "undecided"),
+    ],
+)
+def test_consistent_change_is_shown_or_shown_to_be_none(centres, spread, word):
+    verdict = claims.no_consistent_change(population(centres, spread=spread), NOTHING)
+    assert verdict.word == word
+    assert "margin (2 points)" in verdict.because
+    assert "12 models" in verdict.because
+
+
+def test_a_large_p_alone_supports_nothing():
+    found = population({"int4": (0.0, 0.0)}, spread=0.3)
+    assert (found["p_holm"] > 0.9).all()
+    assert claims.no_consistent_change(found, NOTHING).word == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("centres", "spread", "word"),
+    [
+        ({"int4": (0.03, -0.03)}, 0.01, "supported"),
+        ({"int4": (-0.05, -0.03)}, 0.01, "contradicted"),
+        ({"int4": (0.0, 0.0)}, 0.003, "contradicted"),
+        ({"int8": (0.0, 0.0), "int4": (0.03, -0.03)}, 0.003, "mixed"),
+        ({"int4": (0.0, 0.0)}, 0.3, "undecided"),
+        ({"int4": (-0.05, 0.0)}, 0.1, "undecided"),
+    ],
+)
+def test_groups_oppose_when_one_surely_gains_and_one_surely_loses(centres, spread, word):
+    verdict = claims.groups_oppose(population(centres, spread=spread), NOTHING)
+    assert verdict.word == word
+    assert "many" in verdict.because
+
+
+@pytest.mark.parametrize(
+    ("centres", "spread", "word"),
+    [
+        ({"int4": (-0.01, 0.0)}, 0.003, "supported"),
+        ({"int4": (-0.05, 0.0)}, 0.003, "contradicted"),
+        ({"int8": (-0.01, 0.0), "int4": (-0.05, 0.0)}, 0.003, "mixed"),
+        ({"int4": (0.0, 0.0)}, 0.1, "undecided"),
+        ({"int4": (-0.02, 0.0)}, 0.003, "undecided"),
+    ],
+)
+def test_small_is_what_surely_lies_within_the_margin(centres, spread, word):
+    verdict = claims.significant_but_small(population(centres, spread=spread), NOTHING)
+    assert verdict.word == word
+    assert "significant" in verdict.because
+
+
+def test_what_failed_is_told_and_without_models_nothing_is_decided():
+    failed = pd.DataFrame(
+        {
+            "model": ["a", "b", "c"],
+            "treatment": ["int3"] * 3,
+            "accuracy": [0.2, 0.2, 0.5],
+            "original": [0.8] * 3,
+            "sign": ["random", "random", "lost"],
+        }
+    )
+    for claim in (claims.no_consistent_change, claims.groups_oppose, claims.significant_but_small):
+        verdict = claim(
+            consistency(pd.DataFrame(columns=["model", "treatment", "measure", "group", "value"])), failed
+        )
+        assert verdict.word == "undecided"
+        assert "int3 2 no better than one answer to everything" in verdict.because
+        assert "int3 1 lost over a fifth of its accuracy" in verdict.because
+
+
+def test_sizes_are_said_in_their_own_unit():
+    found = population({"int4": (-0.05, 0.0)})
+    nats = found.assign(measure="MaxSkew@100", group="OA", margin=0.04)
+    said = claims.no_consistent_change(pd.concat([found, nats], ignore_index=True), NOTHING).because
+    assert re.search(r"int4 accuracy of many −5\.0 \(−5\.\d to −4\.\d\) points, 0 models rise, 12 fall", said)
+    assert re.search(r"int4 MaxSkew@100 −0\.05 \(−0\.05 to −0\.05\) nats, 0 models rise", said)
+    assert "(2 points, 0.04 nats)" in said
