@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,7 +242,7 @@ class _Plan:
     questions: Questions
     words: tuple[str, ...]
 
-    @property
+    @cached_property
     def encoder(self) -> jobs.Job:
         study = self.study
         identity = {
@@ -383,6 +383,13 @@ def measures(
 
     What cannot be measured is left out: a group without images, labels or captions that were never given.
     """
+    twice = pd.DataFrame([(one.model, one.treatment) for one in given]).duplicated()
+    if twice.any():
+        again = given[int(twice.argmax())]
+        raise BadInput(
+            f"{again.model} is given twice under {again.treatment}; expected each once: measure studies that "
+            "differ in more than their names apart."
+        )
     before = {one.model: one for one in given if one.treatment == ORIGINAL}
     rows = []
     for one in given:

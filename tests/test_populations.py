@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from fairq_utils import metrics, populations, studies
 from fairq_utils.captions import captioned_moths
@@ -65,6 +66,35 @@ def test_an_encoder_that_is_brought_is_asked_the_same(store, population):
         for part in ("logits", "to_text", "to_image", "queries"):
             assert torch.equal(getattr(brought, part), getattr(ours, part))
     assert store.written["answers"] == written + 1
+
+
+def test_fairface_is_asked_for_gender_and_measured_by_any_attribute(store, tmp_path):
+    random = np.random.default_rng(0)
+    for split, file, count in (
+        ("train", "fairface_label_train.csv", 12),
+        ("val", "fairface_label_val.csv", 6),
+    ):
+        (tmp_path / split).mkdir()
+        rows = []
+        for number in range(1, count + 1):
+            pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / f"{number}.jpg")
+            who = (
+                ("20-29", "more than 70")[number % 2],
+                ("Male", "Female")[number % 2],
+                ("White", "Black")[number // 2 % 2],
+            )
+            rows.append((f"{split}/{number}.jpg", *who, True))
+        table = pd.DataFrame(rows, columns=["file", "age", "gender", "race", "service_test"])
+        table.to_csv(tmp_path / file, index=False)
+    settings = DataSettings(name="fairface", root=str(tmp_path), image_size=16)
+    study = ClipStudy(dataset=settings, images=8, recipe=ContrastiveRecipe(epochs=1, batch_size=4))
+    assert study.name == "fairface-patch8-balanced-seed0"
+    given = answers([study], ["fp32", "int4"], store=store)
+    assert given[0].logits.shape == (6, 2)
+    table = measures(given, "race", ks=(1,), top=3)
+    assert set(table.query("measure == 'accuracy'")["group"]) == {"White", "Black", "OA", "FVO"}
+    assert set(measures(given, "age", top=3).query("measure == 'flips'")["group"]) == {"20-29", "70+", "OA"}
 
 
 def test_names_and_digests_tell_studies_apart(population):
@@ -266,6 +296,7 @@ def test_models_and_queries_can_be_the_pairs():
         (lambda: ClipStudy(dataset=DataSettings(name="utkface", root="x")), "expected MothSettings"),
         (lambda: populations.population(seeds=[0, 0]), "each once"),
         (lambda: measures([made("m", "fp32", ALL)], "kind"), "group is 'kind'"),
+        (lambda: measures([made("m", "fp32", ALL)] * 2, "group"), "given twice"),
         (lambda: populations.skews([made("m", "fp32", ALL)], "group"), "asked no neutral query"),
         (lambda: populations.skews([made("m", "fp32", ALL, [[1.0] * 6])], "group", top=7), "top is 7"),
         (lambda: populations.changes(tidy({"a": [0.0]}), "int3"), "'int3' is not in the table"),
