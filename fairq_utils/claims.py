@@ -1532,13 +1532,15 @@ _SHOWN = 0.05  # what remains of p after Holm's correction is below it
 def no_consistent_change(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
     """Does quantization skew a population in no consistent way? `found` of `populations.consistency`.
 
-    A change is shown to be none that matters where the equivalence test puts its mean within the margin. It
-    is consistent where that is not so and the paired t-test or the sign test finds a direction. Supported
-    when all changes are shown to be none; contradicted when some is consistent and none is shown to be
-    none; mixed when there are both; undecided when some are neither and none is consistent.
+    Judged by the measures of bias: FVO, the skews and the recall disparity. A change is shown to be none
+    that matters where the equivalence test puts its mean within the margin. It is consistent where that is
+    not so and the paired t-test or the sign test finds a direction. Supported when all changes are shown to
+    be none; contradicted when some is consistent and none is shown to be none; mixed when there are both;
+    undecided when some are neither and none is consistent.
     """
     claim = "Over a population of models, quantization changes bias in no consistent size or direction."
     apart = _failures(failed)
+    found = found[found["family"] == "bias"]
     if found.empty:
         return Verdict(claim, "undecided", f"No treatment has two models to judge it by.{apart}")
     none = found["p_within"] < _SHOWN
@@ -1611,19 +1613,20 @@ def groups_oppose(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
         word,
         f"Mean change of accuracy in points, paired over up to {_count(int(own['n'].max()), 'model')}: "
         f"{'; '.join(said)}. Sure is what the paired t-test shows after correction for "
-        f"{_tested(found)} tests a treatment.{apart}",
+        f"{_tested(found[found['family'] == 'group'])} tests a treatment.{apart}",
     )
 
 
 def significant_but_small(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
     """Are the changes that are significant small? `found` of `populations.consistency`.
 
-    Significant is what the paired t-test shows after correction. Small is a change whose interval lies
-    within the margin, large one whose interval lies outside. Supported when there are small ones and no
-    large ones, contradicted the other way round, mixed when there are both.
+    Judged by the measures of bias. Significant is what the paired t-test shows after correction. Small is a
+    change whose interval lies within the margin, large one whose interval lies outside. Supported when there
+    are small ones and no large ones, contradicted the other way round, mixed when there are both.
     """
     claim = "Some changes of bias are significant, and those are small."
     apart = _failures(failed)
+    found = found[found["family"] == "bias"]
     if found.empty:
         return Verdict(claim, "undecided", f"No treatment has two models to judge it by.{apart}")
     rows = found[found["p_holm"] < _SHOWN]
@@ -1672,7 +1675,7 @@ def _margins(found: pd.DataFrame) -> str:
 
 
 def _tested(found: pd.DataFrame) -> int:
-    return int(found["treatment"].value_counts().max())
+    return int(found.groupby(["treatment", "family"]).size().max())
 
 
 def _failures(failed: pd.DataFrame) -> str:

@@ -546,8 +546,9 @@ def consistency(
     what has failed. `margins` names the least change that matters for a measure; else it is 2 points for
     shares and 0.05 nats for MaxSkew, MinSkew and NDKL. A row holds the mean change with its interval, p of
     the paired t-test, of the sign test and of the equivalence test, each after Holm over the measures of
-    the treatment, and how many rise and fall. Flips have no before, and no row. A treatment that fewer than
-    two models stand is left out.
+    the treatment and family, and how many rise and fall. `family` is bias (FVO, the skews and the recall
+    disparity), group (what each group gets) or overall. Flips have no before, and no row. A treatment that
+    fewer than two models stand is left out.
     """
     if failed is not None:
         down = failed[failed["sign"] != ""]
@@ -563,29 +564,41 @@ def consistency(
             continue
         names = [(str(column[0]), str(column[1])) for column in moved.columns]
         moved.columns = pd.RangeIndex(len(names))
-        tests, signs = paired_test(moved), sign_consistency(moved)
+        family = [_family(*name) for name in names]
+        tests, signs = paired_test(moved, families=family), sign_consistency(moved)
         margin = [_margin(measure, margins or {}) for measure, _ in names]
-        within = pd.concat([equivalence_test(moved[[i]], margin[i]) for i in range(len(names))])
+        within = pd.concat(
+            [equivalence_test(moved[[i]], margin[i]) for i in range(len(names))], ignore_index=True
+        )
         parts.append(
             pd.DataFrame(
                 {
                     "treatment": treatment,
                     "measure": [measure for measure, _ in names],
                     "group": [group for _, group in names],
+                    "family": family,
                     **{name: tests[name] for name in ("n", "estimate", "lower", "upper", "p_holm")},
                     "rises": signs["rises"],
                     "falls": signs["falls"],
-                    "p_sign": holm(signs["p"]),
+                    "p_sign": signs["p"].groupby(family).transform(holm),
                     "margin": margin,
-                    "p_within": holm(within["p"]),
+                    "p_within": within["p"].groupby(family).transform(holm),
                 }
             )
         )
-    columns = ["treatment", "measure", "group", "n", "estimate", "lower", "upper", "p_holm"]
+    columns = ["treatment", "measure", "group", "family", "n", "estimate", "lower", "upper", "p_holm"]
     columns += ["rises", "falls", "p_sign", "margin", "p_within"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
+_SKEWS = ("MaxSkew", "MinSkew", "NDKL")
+
+
+def _family(measure: str, group: str) -> str:
+    if group == "FVO" or measure.startswith((*_SKEWS, "recall disparity")):
+        return "bias"
+    return "overall" if group == "OA" else "group"
+
+
 def _margin(measure: str, margins: Mapping[str, float]) -> float:
-    nats = measure.startswith(("MaxSkew", "MinSkew", "NDKL"))
-    return margins.get(measure, MARGIN_OF_SKEWS if nats else MARGIN_OF_SHARES)
+    return margins.get(measure, MARGIN_OF_SKEWS if measure.startswith(_SKEWS) else MARGIN_OF_SHARES)

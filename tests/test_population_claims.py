@@ -27,6 +27,11 @@ def population(
     return consistency(table.drop_duplicates(["model", "treatment", "measure", "group"]))
 
 
+def of_bias(found: pd.DataFrame) -> pd.DataFrame:
+    """The same changes, as if each were one of a measure of bias."""
+    return found.assign(family="bias")
+
+
 @pytest.mark.parametrize(
     ("centres", "spread", "word"),
     [
@@ -37,14 +42,14 @@ def population(
     ],
 )
 def test_consistent_change_is_shown_or_shown_to_be_none(centres, spread, word):
-    verdict = claims.no_consistent_change(population(centres, spread=spread), NOTHING)
+    verdict = claims.no_consistent_change(of_bias(population(centres, spread=spread)), NOTHING)
     assert verdict.word == word
     assert "margin (2 points)" in verdict.because
     assert "12 models" in verdict.because
 
 
 def test_a_large_p_alone_supports_nothing():
-    found = population({"int4": (0.0, 0.0)}, spread=0.3)
+    found = of_bias(population({"int4": (0.0, 0.0)}, spread=0.3))
     assert (found["p_holm"] > 0.9).all()
     assert claims.no_consistent_change(found, NOTHING).word == "undecided"
 
@@ -77,7 +82,7 @@ def test_groups_oppose_when_one_surely_gains_and_one_surely_loses(centres, sprea
     ],
 )
 def test_small_is_what_surely_lies_within_the_margin(centres, spread, word):
-    verdict = claims.significant_but_small(population(centres, spread=spread), NOTHING)
+    verdict = claims.significant_but_small(of_bias(population(centres, spread=spread)), NOTHING)
     assert verdict.word == word
     assert "significant" in verdict.because
 
@@ -101,8 +106,17 @@ def test_what_failed_is_told_and_without_models_nothing_is_decided():
         assert "int3 1 lost over a fifth of its accuracy" in verdict.because
 
 
+def test_what_groups_get_is_no_measure_of_bias():
+    found = population({"int4": (-0.05, -0.05)})
+    assert set(found["family"]) == {"group"}
+    assert claims.no_consistent_change(found, NOTHING).word == "undecided"
+    both = pd.concat([found, of_bias(population({"int4": (0.0, 0.0)}))], ignore_index=True)
+    assert claims.no_consistent_change(both, NOTHING).word == "supported"
+    assert claims.groups_oppose(both[both["family"] == "group"], NOTHING).word == "contradicted"
+
+
 def test_sizes_are_said_in_their_own_unit():
-    found = population({"int4": (-0.05, 0.0)})
+    found = of_bias(population({"int4": (-0.05, 0.0)}))
     nats = found.assign(measure="MaxSkew@100", group="OA", margin=0.04)
     said = claims.no_consistent_change(pd.concat([found, nats], ignore_index=True), NOTHING).because
     assert re.search(r"int4 accuracy of many −5\.0 \(−5\.\d to −4\.\d\) points, 0 models rise, 12 fall", said)

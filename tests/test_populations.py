@@ -264,6 +264,18 @@ def test_consistency_is_what_the_three_tests_say():
     ]
 
 
+def test_tests_are_corrected_within_their_family():
+    table = tidy(
+        {"a": [0.01, 0.02, 0.04], "b": [0.0, 0.01, 0.05], "FVO": [0.01, 0.02, 0.03], "OA": [0.0, 0.1, 0.0]}
+    )
+    found = populations.consistency(table).set_index("group")
+    assert found["family"].to_dict() == {"a": "group", "b": "group", "FVO": "bias", "OA": "overall"}
+    alone = metrics.paired_test(pd.DataFrame({"FVO": [0.01, 0.02, 0.03]}))["p"].item()
+    assert found.loc["FVO", "p_holm"] == pytest.approx(alone)
+    pair = metrics.paired_test(pd.DataFrame({"a": [0.01, 0.02, 0.04], "b": [0.0, 0.01, 0.05]}))
+    assert found.loc[["a", "b"], "p_holm"].tolist() == pytest.approx(pair["p_holm"].tolist())
+
+
 def test_what_failed_is_set_apart():
     table = tidy({"a": [-0.5, -0.01, 0.01, 0.0]})
     failed = pd.DataFrame({"model": ["m0"], "treatment": ["int4"], "sign": ["lost"]})
