@@ -1578,8 +1578,8 @@ def groups_oppose(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
 
     Judged by the accuracy of each group. Opposite at a treatment: some group surely gains and another surely
     loses, over the population. Not opposite: every group surely moves one way, or surely stays within the
-    margin. Supported when some treatment is opposite and none is not, contradicted the other way round,
-    mixed when there are both.
+    margin. Supported when some treatment is opposite and of none it is shown that it is not, mixed when
+    there are both, contradicted when it is shown of all that they are not.
     """
     claim = "Different groups answer the same quantization in opposite ways."
     apart = _failures(failed)
@@ -1605,7 +1605,7 @@ def groups_oppose(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
         else "supported"
         if "opposite" in answers
         else "contradicted"
-        if "alike" in answers
+        if set(answers) == {"alike"}
         else "undecided"
     )
     return Verdict(

@@ -60,6 +60,7 @@ def test_a_large_p_alone_supports_nothing():
         ({"int4": (0.03, -0.03)}, 0.01, "supported"),
         ({"int4": (-0.05, -0.03)}, 0.01, "contradicted"),
         ({"int4": (0.0, 0.0)}, 0.003, "contradicted"),
+        ({"int8": (0.0, 0.0), "int4": (-0.03, -0.05)}, 0.003, "contradicted"),
         ({"int8": (0.0, 0.0), "int4": (0.03, -0.03)}, 0.003, "mixed"),
         ({"int4": (0.0, 0.0)}, 0.3, "undecided"),
         ({"int4": (-0.05, 0.0)}, 0.1, "undecided"),
@@ -85,6 +86,13 @@ def test_small_is_what_surely_lies_within_the_margin(centres, spread, word):
     verdict = claims.significant_but_small(of_bias(population(centres, spread=spread)), NOTHING)
     assert verdict.word == word
     assert "significant" in verdict.because
+
+
+def test_groups_that_are_alike_at_one_treatment_may_oppose_at_another():
+    found = pd.concat(
+        [population({"int8": (0.0, 0.0)}), population({"int4": (0.0, 0.0)}, spread=0.3)], ignore_index=True
+    )
+    assert claims.groups_oppose(found, NOTHING).word == "undecided"
 
 
 def test_what_failed_is_told_and_without_models_nothing_is_decided():

@@ -19,8 +19,8 @@ with quietly():
 
 TINY = {
     "embed_dim": 16,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1},
 }
 
 
@@ -86,7 +86,8 @@ def test_all_its_linear_layers_are_treated(encoder, treatment, questions):
     )
     if runs(treatment).startswith("fairq_utils"):
         assert len(plain) == 12
-        assert all(len(layer.weight.unique()) <= 256 or "NF4" in runs(treatment) for layer in plain)
+        before = dict(encoder.state_dict())
+        assert all(not any(torch.equal(layer.weight, one) for one in before.values()) for layer in plain)
     else:
         assert plain == []
     close = torch.cosine_similarity(

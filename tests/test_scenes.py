@@ -177,7 +177,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, call, message):
     assert str(refusal.value).endswith(".")
 
 
-def test_files_that_do_not_fit_are_refused(imagenet_root, coco_root, facet_root):
+def test_folders_without_a_name_are_refused(imagenet_root):
     names = imagenet_root / "few.txt"
     names.write_text("n01440764 tench\n")
     with pytest.raises(BadInput, match="does not name 'n01443537'"):
@@ -187,6 +187,9 @@ def test_files_that_do_not_fit_are_refused(imagenet_root, coco_root, facet_root)
         imagenet(str(imagenet_root), image_size=16, names=str(names))
     with pytest.raises(BadInput, match="most is 0"):
         imagenet(str(imagenet_root), image_size=16, most=0)
+
+
+def test_images_that_are_not_there_are_refused(coco_root, facet_root):
     with pytest.raises(BadInput, match=r"000000000009\.jpg"):
         coco_captions(str(coco_root), str(coco_root / "captions_val2017.json"))
     (facet_root / "empty").mkdir()
