@@ -693,18 +693,6 @@ def _holm(p_values: pd.Series) -> pd.Series:
     return (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1).reindex(p_values.index)
 
 
-def holm(p_values: Array) -> NDArray[np.float64]:
-    """What remains of each p-value when all were tested beside one another: Holm's correction.
-
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    p = pd.Series(_array(p_values).astype(np.float64))
-    if not ((p >= 0) & (p <= 1)).all():
-        raise BadInput(f"p_values is {p.tolist()}; expected numbers from 0 to 1.")
-    return _holm(p).to_numpy()
-
-
 def paired_test(
     changes: pd.DataFrame, *, families: Sequence[str] | None = None, level: float = 0.95
 ) -> pd.DataFrame:

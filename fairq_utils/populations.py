@@ -32,7 +32,6 @@ from fairq_utils.linear_layers import LINEAR_TREATMENTS, ORIGINAL, runs
 from fairq_utils.metrics import (
     equivalence_test,
     flipped,
-    holm,
     max_skew,
     ndkl,
     paired_test,
@@ -41,6 +40,7 @@ from fairq_utils.metrics import (
     sign_consistency,
 )
 from fairq_utils.moths import Moths, MothSettings, draw_moths
+from fairq_utils.paired import holm, mcnemar
 from fairq_utils.progress import Report
 from fairq_utils.questions import Answers, Questions, answer, as_answers
 from fairq_utils.scenes import Scenes
@@ -531,8 +531,7 @@ def lost_and_won(given: Sequence[Answers], group: str) -> pd.DataFrame:
                     won + int((~was & now).sum()),
                     count + len(was),
                 )
-            p = stats.binomtest(min(lost, won), lost + won).pvalue if lost + won else 1.0
-            rows.append((treatment, name, count, lost, won, p))
+            rows.append((treatment, name, count, lost, won, float(mcnemar(lost, won))))
     table = pd.DataFrame(rows, columns=["treatment", "group", "n", "lost", "won", "p"])
     return table.assign(p_holm=table.groupby("treatment")["p"].transform(holm))
 

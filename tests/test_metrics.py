@@ -647,11 +647,6 @@ def test_equivalence_is_corrected_within_families() -> None:
     assert table["p_holm"].iloc[:2].to_numpy() == pytest.approx(own)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
-def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
-    assert metrics.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
-
-
 def test_ranks_count_ties_against_the_query_and_take_the_best_of_several() -> None:
     scores = [[3.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 2.0, 3.0]]
     relevant = [[False, False, True, True], [True, False, False, False], [True, False, False, True]]
@@ -736,7 +731,6 @@ CHANGES = pd.DataFrame({"a": [1.0, 2.0]})
         (lambda: metrics.paired_test(CHANGES, families=["x", "y"]), "2 families for 1 measures"),
         (lambda: metrics.paired_test(CHANGES, level=1), "level is 1"),
         (lambda: metrics.sign_consistency(CHANGES - CHANGES[:1]), "NaN"),
-        (lambda: metrics.holm([0.5, 2]), "numbers from 0 to 1"),
         (lambda: metrics.equivalence_test(CHANGES, 0), "margin is 0"),
         (lambda: metrics.equivalence_test(CHANGES, 0.1, families=["x", "y"]), "2 families for 1 measures"),
         (lambda: metrics.equivalence_test(CHANGES[:1], 0.1), "two models or more"),
