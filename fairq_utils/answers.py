@@ -81,6 +81,29 @@ def read(source: Predictions, groups: Sequence[str], *, called: str, with_labels
     return Answers(called, file, pd.concat([table, scores], axis=1), kinds[0], classes)
 
 
+def side_by_side(
+    before: Predictions, after: Predictions, groups: str | Sequence[str] = "group", rows: int = 2
+) -> pd.DataFrame:
+    """The first images of each group with both predictions, to see what two tables hold.
+
+    >>> before = pd.DataFrame({"id": [7, 9], "label": "moth", "group": "elm", "prediction": "moth"})
+    >>> side_by_side(before, before[["id"]].assign(prediction=["moth", "fly"]))
+       label group before after
+    id
+    7   moth   elm   moth  moth
+    9   moth   elm   moth   fly
+    """
+    columns = [groups] if isinstance(groups, str) else list(groups)
+    first = read(before, columns, called="The first table", with_labels=True)
+    second = read(after, columns, called="The second table", with_labels=False)
+    classes = np.array(_classes(first, second), dtype=object)
+    found = first.table[["id", "label", *columns]].astype(object).set_index("id")
+    for name, one in (("before", first), ("after", second)):
+        ids = one.table["id"].astype(object)
+        found[name] = pd.Series(classes[_predicted(one, list(classes))], index=ids)
+    return found.dropna().groupby(columns).head(rows)
+
+
 def _file(path: Path, texts: Sequence[str], called: str, needed: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
         raise BadInput(f"{path} is no file; expected predictions as CSV or Parquet.")

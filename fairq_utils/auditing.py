@@ -8,6 +8,7 @@ statistics and `gates` what a pipeline may fail on. Nothing here needs a network
 from __future__ import annotations
 
 import functools
+import html
 import json
 import os
 import re
@@ -154,7 +155,8 @@ def _names(first: answers.Answers, second: answers.Answers) -> tuple[str, str]:
 class Audit:
     """What an audit found: a sentence, tables, gates, and files.
 
-    `record` is the whole of it, in the form that `schemas/audit-1.json` describes.
+    `record` is the whole of it, in the form that `schemas/audit-1.json` describes. In a notebook it shows the
+    report.
     """
 
     record: dict[str, Any]
@@ -172,6 +174,15 @@ class Audit:
 
     def __repr__(self) -> str:
         return f"{self.verdict.capitalize()}. {self.sentence}"
+
+    def _repr_html_(self) -> str:
+        # In a frame of its own, whose style and script reach nothing of the page around it.
+        return (
+            '<iframe class="fairq-report" title="Report of the audit" '
+            'sandbox="allow-scripts allow-downloads" '
+            'style="width:100%;height:34rem;border:1px solid #7d828a;border-radius:4px" '
+            f'srcdoc="{html.escape(report.page(self.record))}"></iframe>'
+        )
 
     def passes(self, *expressions: str, decide_on: str | None = None) -> bool:
         """Whether the gates hold; without any, whether those of the audit did.
@@ -218,6 +229,39 @@ class Audit:
             "gates": [_flat(gate) for gate in record["gates"]],
         }
         return tables | {name: pd.DataFrame(rows) for name, rows in others.items() if rows}
+
+    def power(self, drop: float) -> pd.DataFrame:
+        """What this audit could have seen: a row a group, for a true drop of that size (a fraction).
+
+        `power`: how often such an audit would have shown it. `images_needed`: how many images of the group
+        it takes to show it in 80 of 100 audits. `smallest_drop`: what its images show as often; NaN for none.
+        Each when as many images flip without harm as flipped here, allowing for all groups.
+
+        >>> before = pd.DataFrame({"id": range(600), "label": "moth", "group": ["ash", "elm", "elm"] * 200})
+        >>> before["prediction"] = ["moth"] * 500 + ["fly"] * 100
+        >>> found = audit(before, before.assign(prediction=before["prediction"].iloc[::-1].to_numpy()))
+        >>> found.power(0.2).round(3)
+          grouping group    n  smallest_drop  power  images_needed
+        0    group   ash  200          0.157  0.959            129
+        1    group   elm  400          0.109  1.000            129
+        """
+        settings = self.record["settings"]
+        together = paired.simultaneous(settings["confidence"], settings["family"])
+        rows = []
+        for grouping in self.record["groupings"]:
+            for group in grouping["groups"]:
+                flips = (group["lost"] + group["gained"]) / group["n"]
+                rows.append(
+                    {
+                        "grouping": grouping["name"],
+                        "group": group["group"],
+                        "n": group["n"],
+                        "smallest_drop": group["detectable_drop"],
+                        "power": paired.power(group["n"], flips, drop, together),
+                        "images_needed": paired.images_needed(flips, drop, together, settings["power"]),
+                    }
+                )
+        return pd.DataFrame(rows).astype({"smallest_drop": float})
 
     def model_card(self) -> str:
         """One paragraph for a model card, in Markdown."""
@@ -716,7 +760,16 @@ def _model_card(record: Mapping[str, Any]) -> str:
         f"Not tested: other training runs, other images. Made by {record['package']['name']} "
         f"{record['package']['version']}."
     )
-    return re.sub(r"([\\`*_\[\]<>#|~&!])", r"\\\1", text)
+    return as_markdown(text)
+
+
+def as_markdown(text: str) -> str:
+    r"""The text as Markdown that reads the same, whatever the names in it look like.
+
+    >>> print(as_markdown("<b> of *all*"))
+    \<b\> of \*all\*
+    """
+    return re.sub(r"([\\`*_\[\]<>#|~&!$])", r"\\\1", text)
 
 
 # -- files --------------------------------------------------------------------------------------------

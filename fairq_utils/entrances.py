@@ -801,6 +801,20 @@ def to_audit(
     }
 
 
+def of_study(study: Study, treatment: Treatment | str, *, store: Store | None = None) -> dict[str, Any]:
+    """The arguments of `fairq_utils.audit` for a study's network, before and after its weights are rounded.
+
+    The network is read from the store, or trained now.
+
+
+    >>> few = DataSettings(train_images=40, test_images=60, image_size=16)
+    >>> of_study(Study(dataset=few, recipe=Recipe(epochs=1)), "int4")["names"]
+    ('moths-resnet18-16px-seed0', 'moths-resnet18-16px-seed0 int4')
+    """
+    before, images = from_study(study, store=store), dataset(study, store=store)
+    return to_audit(before, before.treated(treatment, images), images)
+
+
 def _about(model: Auditable) -> str:
     """Which model, from which file, and how its images were normalised."""
     digest = str(model.source.get("sha256", ""))[:12]

@@ -191,6 +191,26 @@ def detectable_drop(
     return high
 
 
+def images_needed(flips: float, drop: float, confidence: float = 0.95, wanted: float = 0.8) -> int:
+    """How many images it takes until an interval shows a true drop with the wanted power.
+
+    `flips` as in `power`. Power rises with the images in small steps up and down, so this is where it first
+    gets there, to within a few images.
+
+    >>> images_needed(flips=0.05, drop=0.02)
+    1346
+    """
+    if not 0 < drop <= 1:
+        raise BadInput(f"drop is {drop}; expected a fraction above 0, such as 0.02 for two points.")
+    low, high = 0, 16
+    while power(high, flips, drop, confidence) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle, flips, drop, confidence) >= wanted else (middle, high)
+    return high
+
+
 # -- the gap between the best group and the worst ------------------------------------------------------
 
 

@@ -233,3 +233,21 @@ def test_parquet_without_pyarrow_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(pd, "read_parquet", lambda _: (_ for _ in ()).throw(ImportError("no pyarrow")))
     with pytest.raises(BadInput, match="is Parquet, which needs pyarrow; expected it to be installed"):
         answers.read(tmp_path / "table.parquet", ["group"], called="", with_labels=True)
+
+
+def test_tables_stand_side_by_side_by_id_whatever_they_hold():
+    before = pd.DataFrame(
+        {
+            "id": ["a", "b", "c", "d"],
+            "label": "moth",
+            "g": ["x", "x", "x", "y"],
+            "logit_moth": 1.0,
+            "logit_fly": 0.0,
+        }
+    )
+    after = pd.DataFrame({"id": ["c", "b", "d", "e"], "prediction": ["fly", "moth", "fly", "moth"]})
+    found = answers.side_by_side(before, after, "g", rows=1)
+    assert found.to_dict("index") == {
+        "b": {"label": "moth", "g": "x", "before": "moth", "after": "moth"},
+        "d": {"label": "moth", "g": "y", "before": "moth", "after": "fly"},
+    }

@@ -9,11 +9,12 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score, recall_score
 
 import fairq_utils
-from fairq_utils import auditing, gates, paired
+from fairq_utils import auditing, gates, paired, report
 from fairq_utils.errors import BadInput
 
 SCHEMA = json.loads((files("fairq_utils") / "schemas" / "audit-1.json").read_text())
@@ -275,6 +276,24 @@ def test_no_verdict_says_that_nothing_was_found_without_what_could_have_been():
             found = verdict_of(0.0, n, margin)
             if found["word"] in ("no harm found", "cannot tell"):
                 assert "would have been found" in found["sentence"]
+
+
+def test_what_could_have_been_seen_is_what_the_record_says():
+    table = audited().power(0.03)
+    record = [group for grouping in audited().record["groupings"] for group in grouping["groups"]]
+    assert table["smallest_drop"].tolist() == [group["detectable_drop"] for group in record]
+    enough = table["n"] >= table["images_needed"]
+    assert enough.any()
+    assert not enough.all()
+    assert (enough == (table["power"] >= auditing.POWER)).all()
+    assert (enough == (table["smallest_drop"] <= 0.03)).all()
+
+
+def test_in_a_notebook_an_audit_is_its_report_in_a_frame_of_its_own():
+    (frame,) = BeautifulSoup(audited()._repr_html_(), "html.parser").find_all(True)
+    assert frame["srcdoc"] == report.page(audited().record)
+    assert "allow-same-origin" not in frame["sandbox"]
+    assert frame["title"]
 
 
 # -- pools, recall, distributions ---------------------------------------------------------------------

@@ -79,7 +79,7 @@ def test_no_page_fetches_anything_from_elsewhere(built, page):
 def test_every_figure_can_be_heard(built, slug):
     article = soup(built, f"notebooks/{slug}").find("article")
     drawings = article.select("svg[role=img]")
-    assert len(drawings) >= (2 if slug == "08_explorer" else 4)
+    assert len(drawings) >= (4 if slug < "06" else 2)
     for drawing in drawings:
         assert len(drawing["aria-label"]) > 40
         assert any(character.isdigit() for character in drawing["aria-label"])

@@ -231,3 +231,18 @@ def test_what_is_no_confidence_is_refused(confidence):
 def test_what_is_no_margin_is_refused(margin):
     with pytest.raises(BadInput, match="expected a fraction between 0 and 1, such as"):
         paired.equivalence_p(1, 2, 10, margin)
+
+
+@pytest.mark.parametrize(("flips", "drop"), [(0.0, 0.05), (0.05, 0.02), (0.2, 0.1)])
+def test_so_many_images_show_the_drop_as_often_as_they_say(flips, drop):
+    n = paired.images_needed(flips, drop, confidence=0.99)
+    assert paired.power(n, flips, drop, 0.99) >= 0.8
+    assert paired.power(round(0.9 * n), flips, drop, 0.99) < 0.8
+    counts = drawn(np.array([n]), 0.9, flips / 2 + drop, flips / 2, sims=4000)[:, 0]
+    lower, _ = paired.drop_limits(counts[:, 1], counts[:, 2], n, 0.99)
+    assert (lower > 0).mean() == pytest.approx(0.8, abs=0.04)
+
+
+def test_images_to_see_no_drop_are_refused():
+    with pytest.raises(BadInput, match=r"drop is 0; expected a fraction above 0, such as 0\.02"):
+        paired.images_needed(0.05, 0)
