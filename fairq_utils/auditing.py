@@ -235,7 +235,8 @@ class Audit:
 
         `power`: how often such an audit would have shown it. `images_needed`: how many images of the group
         it takes to show it in 80 of 100 audits. `smallest_drop`: what its images show as often; NaN for none.
-        Each when as many images flip without harm as flipped here, allowing for all groups.
+        Each when as many images flip without harm as flipped here, allowing for all groups. A group that was
+        right in fewer of its images than the drop has no such drop to show.
 
         >>> before = pd.DataFrame({"id": range(600), "label": "moth", "group": ["ash", "elm", "elm"] * 200})
         >>> before["prediction"] = ["moth"] * 500 + ["fly"] * 100
@@ -251,17 +252,19 @@ class Audit:
         for grouping in self.record["groupings"]:
             for group in grouping["groups"]:
                 flips = (group["lost"] + group["gained"]) / group["n"]
+                possible = group["accuracy_before"]["estimate"] >= drop
+                needed = paired.images_needed(flips, drop, together, settings["power"])
                 rows.append(
                     {
                         "grouping": grouping["name"],
                         "group": group["group"],
                         "n": group["n"],
                         "smallest_drop": group["detectable_drop"],
-                        "power": paired.power(group["n"], flips, drop, together),
-                        "images_needed": paired.images_needed(flips, drop, together, settings["power"]),
+                        "power": paired.power(group["n"], flips, drop, together) if possible else 0.0,
+                        "images_needed": needed if possible else None,
                     }
                 )
-        return pd.DataFrame(rows).astype({"smallest_drop": float})
+        return pd.DataFrame(rows).astype({"smallest_drop": float, "images_needed": "Int64"})
 
     def model_card(self) -> str:
         """One paragraph for a model card, in Markdown."""

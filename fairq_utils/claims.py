@@ -1705,15 +1705,16 @@ def audit_verdict(audit: Audit) -> Prose:
 
 
 def audit_groups(audit: Audit) -> pd.DataFrame:
-    """Accuracies before and after and what was lost, group by group, as they are read."""
+    """Accuracies before and after, and the points lost with limits that hold for all groups at once."""
     rows = [
         {
             "group": row["group"],
             "images": f"{row['n']:,}",
             "before, %": _hundredths(row["accuracy_before"]),
             "after, %": _hundredths(row["accuracy_after"]),
-            "lost, points": f"{points(row['drop'])} ({points(row['drop_simultaneous_lower'])} to "
-            f"{points(row['drop_simultaneous_upper'])})",
+            "lost, points": points(row["drop"]),
+            "from": points(row["drop_simultaneous_lower"]),
+            "to": points(row["drop_simultaneous_upper"]),
         }
         for row in audit.tables["groups"].to_dict("records")
     ]
@@ -1770,28 +1771,30 @@ def audit_power(audit: Audit, drop: float) -> Prose:
     """How often a true drop of that size would have been shown in each group, and what it would take."""
     table = audit.power(drop).sort_values("power", kind="stable")
     wanted = audit.record["settings"]["power"]
-    short = int((table["power"] < wanted).sum())
+    enough = int((table["power"] >= wanted).sum())
     reading = (
-        f"Too few images for that in {short} of {_count(len(table), 'group')}."
-        if short
-        else "In every group the images are enough for that."
+        "Every group reaches that."
+        if enough == len(table)
+        else f"{enough or 'None'} of {_count(len(table), 'group')} "
+        f"{'reach' if enough > 1 else 'reaches'} that."
+    )
+    overall = audit.record["overall"]
+    quiet = (
+        ""
+        if overall["lost"] + overall["gained"]
+        else " No answer became right or wrong here; where some do, it takes more images."
     )
     lines = [
-        f"- **{as_markdown(shown(row['group']))}**, {row['n']:,} images: in {100 * row['power']:.0f} of 100. "
-        + (
-            "That is enough."
-            if row["power"] >= wanted
-            else f"It takes about {_rounded(row['images_needed'])} images."
-        )
+        f"- **{as_markdown(shown(row['group']))}**, {row['n']:,} images: {_what_it_takes(row, wanted)}"
         for row in table.head(_MOST_SAID).to_dict("records")
     ]
     if len(table) > _MOST_SAID:
-        lines.append(f"- The other {len(table) - _MOST_SAID} groups more often than these.")
+        lines.append(f"- The other {len(table) - _MOST_SAID} groups: at least as often.")
     return Prose(
         "\n".join(
             [
                 f"If a group had truly lost {_points(drop)}, how often would an audit like this one "
-                f"have shown it? Enough is {100 * wanted:.0f} of 100. {reading}",
+                f"have shown it? Enough is {100 * wanted:.0f} of 100. {reading}{quiet}",
                 "",
                 *lines,
             ]
@@ -1817,7 +1820,7 @@ def audit_equivalence(audit: Audit) -> Prose:
     if open_:
         text += (
             f" For {', '.join(open_[:_MOST_SAID])}{' and others' if len(open_) > _MOST_SAID else ''} it "
-            "is not shown. That alone is no harm: it may be harm, or too few images."
+            "is not shown: either they changed more, or the images are too few to tell."
         )
     return Prose(as_markdown(text))
 
@@ -1840,6 +1843,15 @@ def audit_card(audit: Audit) -> Prose:
 def audit_untested(audit: Audit) -> Prose:
     """What the audit did not test, in a list."""
     return Prose("\n".join(f"- {as_markdown(sentence)}" for sentence in audit.record["not_tested"]))
+
+
+def _what_it_takes(row: Mapping[Hashable, Any], wanted: float) -> str:
+    if pd.isna(row["images_needed"]):
+        return "it was right too rarely to lose so much."
+    often = f"in {100 * row['power']:.0f} of 100."
+    if row["power"] >= wanted:
+        return f"{often} That is enough."
+    return f"{often} It takes about {_rounded(row['images_needed'])} images."
 
 
 def _hundredths(share: float) -> str:

@@ -1404,12 +1404,14 @@ def audited_drops(table: pd.DataFrame, *, margin: float | None = None) -> Pictur
         _names_of(axis, rows)
         axis.set_xlabel("accuracy lost, points")
         band = "" if margin is None else f" Grey band: within {100 * margin:g} points."
+        unseen = rows["detectable_drop"].isna().any()
+        blind = " Without a stroke: no drop, however large, would have been." if unseen else ""
         return drawn(
             figure,
             alt=f"Dot plot. Accuracy lost, in points. {' '.join(map(_heard_drop, rows.to_dict('records')))}",
             caption="Accuracy lost. Dots with limits that hold for all groups at once; right of the line is "
             "loss. The upright stroke is the smallest drop that the group's images would have shown in 80 of "
-            f"100 audits: what lies left of it may have gone unseen.{band}{left_out}",
+            f"100 audits: what lies left of it may have gone unseen.{blind}{band}{left_out}",
         )
 
 
@@ -1428,7 +1430,7 @@ def audited_flips(table: pd.DataFrame) -> Picture:
             parts = "; ".join(f"{row[kind]} {words}" for kind, (words, _) in _FLIPS.items())
             said.append(f"{shown(row['group'])}, {row['n']} images: {parts}.")
         _names_of(axis, rows)
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, 1.05 * max(1, start.max()))
         axis.set_xlabel("predictions that changed, %")
         looks = {
             words: {"color": colour, "marker": "s", "linestyle": ""} for words, colour in _FLIPS.values()

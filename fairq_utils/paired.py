@@ -299,7 +299,7 @@ def gap_limits(
         upper = one.gap - _lowest(
             np.zeros(resamples), -one.errors[:, one.top], one.errors[:, one.bottom], tail
         )
-        return one.gap, max(lower, 0.0), min(upper, 1.0)
+        return one.gap, min(max(lower, 0.0), one.gap), max(min(upper, 1.0), one.gap)
 
     def least_rise(first: _Side, second: _Side) -> float:
         bounded = (second.gap - first.gap) + _lowest(

@@ -55,6 +55,7 @@ def test_the_drops_are_heard_with_limits_for_all_groups_and_what_could_be_seen()
     assert f"elm +{100 * own['drop']:.1f} (+{low} to +{high}; shown from {least})." in heard
     none = figures.audited_drops(table_of(same(5))).alt
     assert none.count("no drop would have been shown") == 2
+    assert "Without a stroke" in figures.audited_drops(table_of(same(5))).caption
 
 
 def test_the_flips_are_heard_as_they_were_counted():
@@ -115,7 +116,7 @@ def said(audit: Audit) -> list[claims.Prose]:
                 r"Not one of 20 predictions changed",
                 r"No margin was set, so equivalence was not tested",
                 r"No gate was set\. The exit code is 0",
-                r"Too few images for that in 2 of 2 groups",
+                r"None of 2 groups reaches that\. No answer became right or wrong here",
             ],
         ),
         (
@@ -123,7 +124,7 @@ def said(audit: Audit) -> list[claims.Prose]:
             [
                 r"\*\*Equivalent\.\*\*",
                 r"2 of 2 groups stayed surely within 5 points, up or down \(ash, elm\)\.$",
-                r"In every group the images are enough for that(?s:.*)in 100 of 100. That is enough",
+                r"Every group reaches that(?s:.*)in 100 of 100. That is enough",
             ],
         ),
     ],
@@ -155,7 +156,9 @@ def test_the_table_to_read_holds_the_numbers_of_the_audit():
     assert list(read.index) == ["all", *TREES]
     assert read.loc["elm", "images"] == "200"
     assert read.loc["elm", "before, %"] == f"{100 * own.loc['elm', 'accuracy_before']:.1f}"
-    assert read.loc["elm", "lost, points"].startswith(f"+{100 * own.loc['elm', 'drop']:.1f} (+")
+    assert read.loc["elm", "lost, points"] == f"+{100 * own.loc['elm', 'drop']:.1f}"
+    assert read.loc["elm", "from"] == f"+{100 * own.loc['elm', 'drop_simultaneous_lower']:.1f}"
+    assert read.loc["elm", "to"] == f"+{100 * own.loc['elm', 'drop_simultaneous_upper']:.1f}"
 
 
 def test_the_paragraph_for_a_model_card_is_quoted_whole():
@@ -166,3 +169,17 @@ def test_the_paragraph_for_a_model_card_is_quoted_whole():
 def test_one_group_has_no_gap():
     audit = fairq_utils.audit(*tables({"ash": 100}, {}))
     assert claims.audit_gap(audit).text == "There is one group alone, so there is no gap to speak of."
+
+
+def test_a_group_that_is_rarely_right_cannot_lose_much():
+    before, after = tables(TREES, {})
+    never = before["group"] == "elm"
+    before.loc[never, "prediction"] = after.loc[never, "prediction"] = "none of these"
+    audit = fairq_utils.audit(before, after)
+    own = audit.power(0.02).set_index("group").loc["elm"]
+    assert own["power"] == 0
+    assert pd.isna(own["images_needed"])
+    assert (
+        "- **elm**, 200 images: it was right too rarely to lose so much."
+        in claims.audit_power(audit, 0.02).text
+    )

@@ -62,8 +62,9 @@ def records(tmp_path_factory) -> dict[str, dict]:
     asked = to_audit(before, before.treated(TREATMENT, images), images)
     in_python = fairq_utils.audit(**asked, margin=0.02, fail_if=GATES)
     for name in ("before", "after"):  # a table as another framework would write it, in another order
-        table: pd.DataFrame = asked[name]
-        table.sample(frac=1, random_state=0).to_csv(folder / f"{name}.csv", index=False)
+        table: pd.DataFrame = asked[name].sample(frac=1, random_state=0)
+        exact = dict.fromkeys(table.filter(like="logit_"), "float64")  # all digits of the same number
+        table.astype(exact).to_csv(folder / f"{name}.csv", index=False)
     first, second = ((*model, folder / f"{name}.safetensors") for name in ("before", "after"))
     return {
         "Python": json.loads(in_python.to_json()),

@@ -2,6 +2,7 @@
 
 import csv
 
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -9,7 +10,7 @@ from PIL import Image
 from fairq_utils import chapters, data
 from tests.conftest import Clone, copy_project
 
-TINY = {"train_images": 60, "test_images": 60, "epochs": 1, "seeds": [0, 1]}
+TINY = {"train_images": 60, "test_images": 60, "epochs": 1, "seeds": [0, 1], "treatment": "int3"}
 # Of the chapters that have such parameters: the same path at the size of a test.
 SMALLER = {
     "grids": ["mse"],
@@ -77,7 +78,7 @@ VARIANTS = {
 def test_it_runs_and_says_nothing_empty(workplace, shop, slug, variant):
     known = chapters.find(slug).parameters
     values = {name: value for name, value in (TINY | SMALLER).items() if name in known}
-    values |= VARIANTS[variant](shop)
+    values |= {name: value for name, value in VARIANTS[variant](shop).items() if name in known}
     given = [f"--parameter={name}={value}" for name, value in values.items()]
     done = workplace.fairq("run", slug, *given, "--out", str(workplace.root / "out"))
     assert done.returncode == 0, done.stderr
@@ -91,3 +92,30 @@ def test_it_runs_and_says_nothing_empty(workplace, shop, slug, variant):
         assert (
             "Others" not in said.split("On real faces")[0].split("Size or difficulty")[0]
         )  # nothing of the moths is left
+
+
+def test_the_audit_takes_two_files_trains_nothing_and_leaves_its_report(workplace):
+    before = pd.DataFrame({"id": range(600), "label": "coat", "group": ["adult", "child"] * 300})
+    before = before.assign(age=["old", "new", "new"] * 200, prediction="coat")
+    files = [workplace.root / f"{name}.csv" for name in ("fp32", "int8")]
+    before.to_csv(files[0], index=False)
+    answers = ["coat", "shoe", "coat", "coat"] * 150
+    before[["id"]].assign(prediction=answers).to_csv(files[1], index=False)
+    kept = sorted(workplace.store.rglob("*"))
+    given = (
+        f"before={files[0]}",
+        f"after={files[1]}",
+        "groups=[group, age]",
+        f"out={workplace.root / 'audit'}",
+    )
+    parameters = [f"--parameter={one}" for one in given]
+    done = workplace.fairq("run", "07", *parameters, "--out", str(workplace.root / "out"))
+    assert done.returncode == 0, done.stderr
+    assert sorted(workplace.store.rglob("*")) == kept
+    said = (workplace.root / "out" / "index.html").read_text()
+    assert "Group child lost 50.0 points" in said
+    assert "Alder" not in said.split("On real faces")[0].split("Two tables")[1]
+    assert "FVO by group x age" in said
+    assert "The exit code is <strong>1</strong>" in said
+    left = {path.name for path in (workplace.root / "audit").iterdir()}
+    assert {"report.html", "audit.json", "model_card.md", "groups.csv", "gates.csv"} <= left

@@ -238,7 +238,7 @@ def test_so_many_images_show_the_drop_as_often_as_they_say(flips, drop):
     n = paired.images_needed(flips, drop, confidence=0.99)
     assert paired.power(n, flips, drop, 0.99) >= 0.8
     assert paired.power(round(0.9 * n), flips, drop, 0.99) < 0.8
-    counts = drawn(np.array([n]), 0.9, flips / 2 + drop, flips / 2, sims=4000)[:, 0]
+    counts = drawn(np.array([n]), 0.8, flips / 2 + drop, flips / 2, sims=4000)[:, 0]
     lower, _ = paired.drop_limits(counts[:, 1], counts[:, 2], n, 0.99)
     assert (lower > 0).mean() == pytest.approx(0.8, abs=0.04)
 
@@ -246,3 +246,10 @@ def test_so_many_images_show_the_drop_as_often_as_they_say(flips, drop):
 def test_images_to_see_no_drop_are_refused():
     with pytest.raises(BadInput, match=r"drop is 0; expected a fraction above 0, such as 0\.02"):
         paired.images_needed(0.05, 0)
+
+
+def test_a_gap_lies_within_its_limits_also_where_it_is_as_large_as_can_be():
+    found = paired.gap_limits(np.array([[40, 0, 0, 0, 0], [0, 0, 0, 40, 0]]))
+    for estimate, lower, upper in (found.before, found.after, found.increase):
+        assert lower <= estimate <= upper
+    assert found.after[0] == 1
