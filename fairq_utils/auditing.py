@@ -243,8 +243,8 @@ class Audit:
         >>> found = audit(before, before.assign(prediction=before["prediction"].iloc[::-1].to_numpy()))
         >>> found.power(0.2).round(3)
           grouping group    n  smallest_drop  power  images_needed
-        0    group   ash  200          0.157  0.959            129
-        1    group   elm  400          0.109  1.000            129
+        0    group   ash  200          0.150  0.957            123
+        1    group   elm  400          0.101  1.000            122
         """
         settings = self.record["settings"]
         together = paired.simultaneous(settings["confidence"], settings["family"])

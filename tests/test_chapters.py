@@ -177,7 +177,8 @@ class TestEveryChapter:
     def test_is_thin(self, chapter):
         for cell in chapter.cells.cells:
             if cell.cell_type == "code":
-                assert len(cell.source.splitlines()) <= 16
+                declares = "parameters" in cell.metadata.get("tags", [])
+                assert len(cell.source.splitlines()) <= (18 if declares else 16)
                 assert "def " not in cell.source
                 assert "lambda" not in cell.source
 
