@@ -62,7 +62,6 @@ def test_the_networks_on_utkface_are_as_good_as_those_of_others():
     assert rows.loc[("fp32", "OA"), "estimate"] >= 0.82
 
 
-@pytest.mark.timeout(1200)
 def test_a_kept_number_of_the_moths_is_what_the_images_give():
     """Drawn anew at every run, and trained anew: the images of this setting are drawn by code."""
     if "moths" not in KEPT:
