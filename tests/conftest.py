@@ -22,6 +22,7 @@ if beside := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(beside))))
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `pytest -n`: tests that share what takes long to make share a process, and the longest begin."""
     longest = ["built", "test_every_chapter.py", "swept"]
