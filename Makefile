@@ -39,7 +39,7 @@ faces: $(STAMP) ## train on your copies of UTKFace and FairFace, for hours; DATA
 	$(BIN)/fairq results write utkface gender fairface --root "$(DATA)"
 
 test: $(STAMP) ## run every test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 lint: $(STAMP) ## style, types, layers, notebook pairs
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 from fairq_utils.paper import BROWSERS
 
@@ -22,20 +23,34 @@ if beside := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(beside))))
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
+@functools.cache
+def _shared(path: Path) -> str:
+    """What takes long to make and is shared by the tests of this file; else the file itself."""
+    asked = (
+        re.findall(r"[(,] ?(built|address|swept)[,)]", path.read_text()) if path.name != "conftest.py" else []
+    )
+    if {"built", "address"} & {*asked} or path.name == "test_book.py":  # two books at once fill the memory
+        return "built"
+    return "swept" if asked else str(path)
+
+
+class _Together(LoadScopeScheduling):
+    """With `pytest -n`: tests that share something stay in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _shared(ROOT / nodeid.split("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _Together(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `pytest -n`: tests that share what takes long to make share a process, and the longest begin."""
-    longest = ["built", "test_every_chapter.py", "swept"]
-
-    def group(item: pytest.Item) -> str:
-        asked = getattr(item, "fixturenames", ())
-        if "built" in asked or item.path.name == "test_book.py":  # two books at once fill the memory
-            return "built"
-        return "swept" if "swept" in asked else item.path.name
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: longest.index(group(item)) if group(item) in longest else len(longest))
+    """What takes longest begins."""
+    longest = ["built", str(ROOT / "tests" / "test_every_chapter.py"), "swept"]
+    place = {name: number for number, name in enumerate(longest)}
+    items.sort(key=lambda item: place.get(_shared(item.path), len(longest)))
 
 
 @dataclass(frozen=True)
