@@ -110,8 +110,7 @@ def short_book(clone) -> Clone:
     for path in (clone.root / "notebooks").iterdir():
         if later.match(path.name):
             path.unlink()
-    for name in ("_toc.yml", "book/index.md"):
-        path = clone.root / name
+    for path in (clone.root / "_toc.yml", *(clone.root / "book").rglob("*.md")):
         kept = [line for line in path.read_text().splitlines() if not later.search(line)]
         path.write_text("\n".join(kept) + "\n")
     for path in (clone.root / "tests" / "profile.yml", *(clone.root / "book" / "profiles").iterdir()):
