@@ -17,7 +17,6 @@ from tests.conftest import ROOT
 from tests.test_book import PROFILE, pages_of
 
 PAGES = paper.listed(ROOT / "_toc.yml")
-pytestmark = pytest.mark.timeout(1200)  # the first test waits for the book and for the print
 MARGIN = 40  # points; the sheets leave more than that on every side
 
 
