@@ -255,8 +255,9 @@ def test_two_sweeps_at_once_make_each_network_once(clone):
     ]
     said = [sweep.communicate()[0] for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0]
-    made = [int(number) for text in said for number in re.findall(r"(\d+) networks(?!.*networks)", text)]
-    assert sum(made) == 3, said
+    now = " ".join(text.split("made now:")[1] for text in said)
+    assert sum(int(number) for number in re.findall(r"(\d+) networks", now)) == 3, said
+    assert sum(int(number) for number in re.findall(r"(\d+) predictions", now)) == 6, said
 
 
 def test_a_caller_that_is_killed_goes_on_with_what_is_missing(clone):
