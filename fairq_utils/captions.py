@@ -84,8 +84,11 @@ class Grammar:
 
     def prompts_for(self, attribute: str, names: Iterable[str]) -> list[list[str]]:
         """For each class, every prompt with its name: what is averaged to recognise it."""
+        for prompt in self.prompts:
+            if prompt.count("{}") != 1:
+                raise BadInput(f"a prompt is {prompt!r}; expected one gap, as in: a photo of a {{}}.")
         said = [self.wordings.get(attribute, {}).get(name, (name,))[0] for name in names]
-        return [[_smooth(prompt.format(name)) for prompt in self.prompts] for name in said]
+        return [[_smooth(prompt.replace("{}", name)) for prompt in self.prompts] for name in said]
 
 
 def _values(column: pd.Series) -> list[str]:

@@ -1655,6 +1655,94 @@ def significant_but_small(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
     )
 
 
+def who_was_trained(measured: pd.DataFrame, failed: pd.DataFrame, *, classes: int) -> Prose:
+    """How many models there are, and what they are worth before anything is rounded.
+
+    `measured` of `populations.measures`, `failed` of `populations.failures`.
+    """
+    rows = measured[(measured["measure"] == "accuracy") & (measured["treatment"] == "fp32")]
+    own = rows[rows["group"] == "OA"]["value"]
+    gaps = rows[rows["group"] == "FVO"]["value"]
+    random = failed[(failed["treatment"] == "fp32") & (failed["sign"] == "random")]
+    doubt = f" Set apart, for they cannot be told from guessing: {len(random)}." if len(random) else ""
+    return Prose(
+        f"{_count(len(own), 'model')}. In full precision they name {percent(own.mean())} of the images "
+        f"right, the worst of them {percent(own.min())} and the best {percent(own.max())}; guessing would "
+        f"reach {percent(1 / classes)}. The gap between their groups (FVO) is {100 * gaps.mean():.1f} points "
+        f"on average, from {100 * gaps.min():.1f} to {100 * gaps.max():.1f}.{doubt}"
+    )
+
+
+def retrieval(measured: pd.DataFrame) -> pd.DataFrame:
+    """Recall at K in both directions, and the share of flips: means over the models, in percent."""
+    own = measured[(measured["group"] == "OA") & measured["measure"].str.contains("recall to|flips")]
+    table = own.pivot_table(index="treatment", columns="measure", values="value", sort=False) * 100
+    order = [name for name in own["measure"].unique() if name != "flips"]
+    order += ["flips"] if "flips" in table else []
+    table = table[order].round(1)
+    table.columns.name = "percent"
+    return table
+
+
+def lost_and_won(counts: pd.DataFrame) -> Prose:
+    """Which groups lost more answers than they won. `counts` of `populations.lost_and_won`."""
+    said = []
+    for treatment, rows in counts.groupby("treatment", sort=False):
+        sure = rows[rows["p_holm"] < _SHOWN]
+        fewer = [
+            f"{row['group']} ({row['lost']} lost, {row['won']} won)"
+            for row in sure.to_dict("records")
+            if row["lost"] > row["won"]
+        ]
+        more = [
+            f"{row['group']} ({row['won']} won, {row['lost']} lost)"
+            for row in sure.to_dict("records")
+            if row["lost"] < row["won"]
+        ]
+        parts = [f"lost by {', '.join(fewer)}"] * bool(fewer) + [f"won by {', '.join(more)}"] * bool(more)
+        said.append(f"- `{treatment}`: {'; '.join(parts) or 'no group surely'}")
+    return Prose("Answers surely, on these very images:\n\n" + "\n".join(said))
+
+
+def differs_in_kind(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
+    """Does quantization do other things to dual encoders than to classifiers of the same images?
+
+    `found` of `populations.beyond_classifiers`: judged by FVO. It differs where the paired t-test finds a
+    difference that is not shown to lie within the margin; it is alike where it is shown to. Supported when
+    some treatment differs and none is alike, contradicted the other way round, mixed when there are both.
+    """
+    claim = "Quantization changes the gap between groups otherwise in dual encoders than in classifiers."
+    apart = _failures(failed)
+    own = found[(found["measure"] == "accuracy") & (found["group"] == "FVO")]
+    if own.empty:
+        return Verdict(claim, "undecided", f"No treatment has two pairs to judge it by.{apart}")
+    alike = own["p_within"] < _SHOWN
+    differs = ~alike & (own["p_holm"] < _SHOWN)
+    word: Word = (
+        "mixed"
+        if alike.any() and differs.any()
+        else "supported"
+        if differs.any()
+        else "contradicted"
+        if alike.any()
+        else "undecided"
+    )
+    words = [
+        "alike" if same else "other" if other else "open" for same, other in zip(alike, differs, strict=True)
+    ]
+    said = "; ".join(
+        f"{row['treatment']} {how}, {_change(row)} points"
+        for row, how in zip(own.to_dict("records"), words, strict=True)
+    )
+    return Verdict(
+        claim,
+        word,
+        f"What FVO changes by in an encoder, less what it changes by in its classifier, over up to "
+        f"{_count(int(own['n'].max()), 'pair')}: {said}. Alike: surely within "
+        f"{100 * own['margin'].iloc[0]:g} points.{apart}",
+    )
+
+
 def _moved(row: Mapping[Hashable, Any]) -> str:
     """A change with its interval, in points or nats."""
     who = "" if row["group"] == "OA" else f" of {row['group']}"

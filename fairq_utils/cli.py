@@ -685,12 +685,18 @@ def _chosen(
 
 
 def _sweep_settings(chosen: list[Any], store: Any, client: Any) -> str:
-    from fairq_utils import evidence
+    from fairq_utils import census, evidence
     from fairq_utils.studies import prepare
 
-    made = prepare(evidence.wanted(chosen), store=store, client=client)
-    names = ", ".join(f"{setting.name} ({len(own)} seeds)" for setting, own in chosen)
-    return f"{len(made)} predictions and landscapes of {names}"
+    populations = [(setting, own) for setting, own in chosen if isinstance(setting, census.Census)]
+    networks = [one for one in chosen if one not in populations]
+    count = len(prepare(evidence.wanted(networks), store=store, client=client)) if networks else 0
+    for setting, own in populations:
+        count += len(census.everything(setting, own, store=store, client=client))
+    names = ", ".join(
+        f"{setting.name} ({len({study.seed for study in own})} seeds)" for setting, own in chosen
+    )
+    return f"{count} predictions and landscapes of {names}"
 
 
 @main.group()
@@ -719,7 +725,8 @@ def write(ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], 
     for setting, studies in _chosen(ctx, settings, root, seeds):
         paths = results.keep(setting, studies, results.results_folder())
         size = _size(sum(path.stat().st_size for path in paths))
-        click.echo(f"{setting.name}: {len(paths) - 1} tables of {len(studies)} seeds, {size}")
+        count = len({study.seed for study in studies})
+        click.echo(f"{setting.name}: {len(paths) - 1} tables of {count} seeds, {size}")
 
 
 @results.command("list")

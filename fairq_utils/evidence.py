@@ -7,18 +7,20 @@ images may not be.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from fairq_utils import ablations, studies, tables
+from fairq_utils import ablations, census, studies, tables
 from fairq_utils.ablations import Ablation
 from fairq_utils.architectures import build
+from fairq_utils.census import Census
 from fairq_utils.data import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.store import Store
@@ -102,10 +104,11 @@ class Setting:
         return Survey(images_per_group=self.images_per_group)
 
 
-def declared(file: Path) -> dict[str, Setting]:
+def declared(file: Path) -> dict[str, Declared]:
     """The settings that a file declares, by name, in its order.
 
-    A block for each, in YAML, with the fields of `Setting`.
+    A block for each, in YAML, with the fields of `Setting`; or, where it says `training_sets`, with those
+    of `Census`.
     """
     try:
         blocks = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
@@ -114,16 +117,21 @@ def declared(file: Path) -> dict[str, Setting]:
         raise BadInput(f"{file} cannot be read ({said}); expected settings in YAML.") from error
     if not isinstance(blocks, dict):
         raise BadInput(f"{file} holds no blocks with names; expected settings in YAML.")
-    known = [field.name for field in fields(Setting) if field.name != "name"]
-    found = {}
+    found: dict[str, Declared] = {}
     for name, block in blocks.items():
+        kind = Census if isinstance(block, dict) and "training_sets" in block else Setting
+        known = [field.name for field in fields(kind) if field.name != "name"]
+        needed = {field.name for field in fields(kind) if field.default is MISSING} - {"name"}
         if not isinstance(block, dict) or (unknown := set(block) - set(known)):
             stranger = repr(sorted(unknown)[0]) if isinstance(block, dict) else repr(block)
             raise BadInput(f"{file.name} says {stranger} of {name}; expected some of: {', '.join(known)}.")
-        if missing := {"title", "seeds", "bit_widths"} - set(block):
+        if missing := needed - set(block):
             raise BadInput(f"{file.name} says no {sorted(missing)[0]} of {name}; expected one.")
-        found[name] = Setting(name=name, **block)
+        found[name] = kind(name=name, **block)
     return found
+
+
+Declared = Setting | Census
 
 
 @dataclass(frozen=True)
@@ -222,9 +230,11 @@ def gathered(setting: Setting, chosen: Sequence[Study], *, store: Store | None =
 
 
 def tables_of(
-    setting: Setting, chosen: Sequence[Study], *, store: Store | None = None
+    setting: Declared, chosen: Sequence[Any], *, store: Store | None = None
 ) -> dict[str, pd.DataFrame]:
     """Every table of the setting, by name, from networks of these studies; what is missing is made."""
+    if isinstance(setting, Census):
+        return census.tables_of(setting, chosen, store=store)
     got = gathered(setting, chosen, store=store)
     images = studies.dataset(chosen[0], store=store)
     found = {
@@ -244,6 +254,35 @@ def tables_of(
     if "arms" in got:
         found |= _repair(setting, chosen, got, images, store)
     return found
+
+
+def made_of(setting: Declared, chosen: Sequence[Any], *, store: Store | None = None) -> dict[str, Any]:
+    """The recipes, the fingerprint of the images and the devices, for a record of the tables."""
+    if isinstance(setting, Census):
+        return census.made_of(chosen, store=store)
+    originals = studies.predictions(chosen, [FP32], store=store)
+    return {
+        "recipe": asdict(chosen[0].recipe),
+        "tuning": asdict(chosen[0].tuning),
+        "data_fingerprint": originals[0].fingerprint,
+        "devices": sorted({prediction.device for prediction in originals}),
+    }
+
+
+def counted_anew(
+    setting: Declared, row: Mapping[Hashable, Any], *, root: str = "", store: Store | None = None
+) -> tuple[int, dict[str, Any]]:
+    """What the images give for a row of `accuracy_by_seed`, and how that was made."""
+    chosen: list[Any] = list(setting.studies(root=root, seeds=[int(row["seed"])]))
+    if isinstance(setting, Census):
+        chosen = [study for study in chosen if study.name == row["model"]]
+        given = census.everything(replace(setting, treatments=[row["treatment"]]), chosen, store=store)
+        mine = census.accuracy_by_seed(given, chosen)
+    else:
+        name = str(row["treatment"])
+        treatment = FP32 if name == FP32.name else Treatment.parse(name)
+        mine = tables.accuracy_by_seed(studies.predictions(chosen, [treatment], store=store))
+    return int(mine.set_index("group")["correct"][row["group"]]), made_of(setting, chosen, store=store)
 
 
 def _on_all_test_images(got: Got) -> list[Prediction]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import logging
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
@@ -29,11 +30,9 @@ _MEANING = {
     "bnb-int8": "bitsandbytes, LLM.int8: weights and inputs at 8 bits, a scale a row, outliers in full",
     "bnb-nf4": "bitsandbytes: weights at 4 bits (NormalFloat), a scale for each 64 of them",
     "torch-int8": "PyTorch, dynamic: weights at 8 bits, a scale a layer; inputs at 8 bits, a range a batch",
-    "int8": "our own: weights at 8 bits, one scale for each layer",
-    "int4": "our own: weights at 4 bits, one scale for each layer",
-    "int3": "our own: weights at 3 bits, one scale for each layer",
 }
-LINEAR_TREATMENTS = tuple(_MEANING)
+_OWN = re.compile(r"int([2-9]|1[0-6])")
+LINEAR_TREATMENTS = (*_MEANING, "int8", "int4", "int3")
 # LLM.int8 keeps inputs above it in full precision; the value that its authors chose.
 _OUTLIER = 6.0
 _BLOCK = 64  # weights that have a scale in common under NF4
@@ -42,8 +41,10 @@ Model = TypeVar("Model", bound=nn.Module)
 Change = Callable[[nn.Linear], nn.Module]
 
 
-def linear_treatments() -> pd.DataFrame:
+def linear_treatments(names: Sequence[str] = LINEAR_TREATMENTS) -> pd.DataFrame:
     """The treatments by name, what each does, and what runs when it is asked for on this machine.
+
+    Of our own there is one for every width from `int2` to `int16`.
 
     Where a library is missing or cannot compute here, our equal of its weights stands in for it, and
     `runs` says so.
@@ -52,9 +53,14 @@ def linear_treatments() -> pd.DataFrame:
     [['fp32', 'PyTorch'], ['int3', 'fairq_utils: UniformQuantizer(3)']]
     """
     return pd.DataFrame(
-        [(name, meaning, runs(name)) for name, meaning in _MEANING.items()],
+        [(name, _meaning(name), runs(name)) for name in names],
         columns=["treatment", "meaning", "runs"],
     )
+
+
+def _meaning(name: str) -> str:
+    own = f"our own: weights at {name.removeprefix('int')} bits, one scale for each layer"
+    return _MEANING.get(name, own)
 
 
 def runs(treatment: str) -> str:
@@ -66,7 +72,7 @@ def runs(treatment: str) -> str:
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: treatment is 'int1'; expected one of: fp32, bnb-int8, bnb-nf4, torch-int8,
-    int8, int4, int3.
+    or int2 to int16.
     """
     return _chosen(treatment)[0]
 
@@ -117,9 +123,9 @@ def _chosen(treatment: str) -> tuple[str, Change | None]:
             return _ours(NF4Quantizer(), "in place of bitsandbytes")
         case "torch-int8":
             return _ours(UniformQuantizer(8), "weights alone, in place of PyTorch's")
-        case "int8" | "int4" | "int3":
+        case str() if _OWN.fullmatch(treatment):
             return _ours(UniformQuantizer(int(treatment[3:])))
-    raise BadInput(f"treatment is {treatment!r}; expected one of: {', '.join(_MEANING)}.")
+    raise BadInput(f"treatment is {treatment!r}; expected one of: {', '.join(_MEANING)}, or int2 to int16.")
 
 
 def _ours(quantizer: UniformQuantizer | NF4Quantizer, why: str = "") -> tuple[str, Change]:

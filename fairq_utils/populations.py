@@ -49,8 +49,11 @@ from fairq_utils.vision_language import (
     SHAPES,
     ContrastiveRecipe,
     DualEncoder,
+    MiniClassifier,
     MiniCLIP,
+    MiniEncoder,
     WordTokenizer,
+    train_mini_classifier,
     train_mini_clip,
 )
 
@@ -64,7 +67,7 @@ _ANSWERING = code_digest("fairq_utils.questions", without=("fairq_utils.data",))
 LOST = 0.2  # of its accuracy: a model that lost more has failed, and is set apart
 MARGIN_OF_SHARES, MARGIN_OF_SKEWS = 0.02, 0.05  # the least change that matters: 2 points, 0.05 nats
 
-MOTH_SETTINGS = MothSettings(train=8000, test=1000, sizes=(0.2,) * 5, difficulty=(0.7,) * 5)
+MOTH_SETTINGS = MothSettings(train=9000, test=1000, sizes=(0.2,) * 5, difficulty=(0.7,) * 5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,8 @@ class ClipStudy:
 
     `dataset`: what moths are drawn, or FairFace. By default moths of equal groups, and easier ones than
     elsewhere, so that half a minute of training suffices. `training`: which of its training images are
-    shown, as `captions.training_set` draws them by `group`, and `images` how many.
+    shown, as `captions.training_set` draws them by `group`, and `images` how many. `taught`: by captions, or
+    by labels alone, which makes a classifier of the same images: the captions are then not read.
 
     >>> ClipStudy(seed=2).name
     'moths-patch8-balanced-seed2'
@@ -88,10 +92,13 @@ class ClipStudy:
     training: str = "balanced"
     group: str = ""
     images: int = 3000
+    taught: str = "captions"
     recipe: ContrastiveRecipe = field(default_factory=ContrastiveRecipe)
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.taught not in ("captions", "labels"):
+            raise BadInput(f"taught is {self.taught!r}; expected captions or labels.")
         if self.training not in TRAINING_SETS:
             raise BadInput(f"training is {self.training!r}; expected one of: {', '.join(TRAINING_SETS)}.")
         if type(self.seed) is not int or self.seed < 0:
@@ -104,14 +111,15 @@ class ClipStudy:
                 "others there is too little to say."
             )
         with torch.device("meta"):  # refuses an architecture that is unknown or does not take such images
-            MiniCLIP(self.arch, WordTokenizer(("a",)), image_size=self.dataset.image_size)
+            MiniEncoder(self.arch, image_size=self.dataset.image_size)
         if not self.group:
             object.__setattr__(self, "group", self.label)
 
     @property
     def name(self) -> str:
         """Short enough for a file name; the settings it leaves out are in the digest beside it."""
-        return f"{'moths' if self.is_drawn else 'fairface'}-{self.arch}-{self.training}-seed{self.seed}"
+        by = "-labels" if self.taught == "labels" else ""
+        return f"{'moths' if self.is_drawn else 'fairface'}-{self.arch}-{self.training}{by}-seed{self.seed}"
 
     @property
     def is_drawn(self) -> bool:
@@ -134,16 +142,38 @@ def population(
     archs: Sequence[str] = tuple(SHAPES),
     training_sets: Sequence[str] = TRAINING_SETS,
     seeds: Sequence[int] | str = (0, 1),
+    dataset: str = "moths",
+    root: str = "",
+    image_size: int = 32,
+    images: int = ClipStudy.images,
+    test_images: int = 0,
     **settings: Any,
 ) -> list[ClipStudy]:
-    """One study for each architecture, training set and seed; `settings` are those of `ClipStudy`.
+    """One study for each architecture, training set and seed; `settings` are more of those of `ClipStudy`.
+
+    `dataset`: moths, or fairface, which lies at `root`. `test_images`: at most so many, of moths 1000.
 
     >>> [study.name for study in population(archs=["patch4"], training_sets=["balanced"], seeds=[0, 1])]
     ['moths-patch4-balanced-seed0', 'moths-patch4-balanced-seed1']
     """
     given = seeds if isinstance(seeds, str) else list(seeds)
+    shown: MothSettings | DataSettings
+    if dataset == "moths":
+        if root:
+            raise BadInput(f"root is {root!r}; expected none, for moths are drawn: leave it out.")
+        # Enough for the largest group of a skewed training set.
+        count = test_images or MOTH_SETTINGS.test
+        shown = replace(MOTH_SETTINGS, train=3 * images, test=count, image_size=image_size)
+    elif dataset == "fairface":
+        shown = DataSettings(
+            name=dataset, root=root or None, image_size=image_size, test_images=test_images or None
+        )
+    else:
+        raise BadInput(
+            f"dataset is {dataset!r}; expected moths or fairface: of others there is too little to say."
+        )
     return [
-        ClipStudy(arch=arch, training=training, seed=seed, **settings)
+        ClipStudy(arch=arch, training=training, seed=seed, dataset=shown, images=images, **settings)
         for arch in archs
         for training in training_sets
         for seed in studies.whole_numbers("seeds", given, such_as=[0, 1])
@@ -154,15 +184,17 @@ def answers(
     asked: Iterable[ClipStudy],
     treatments: Sequence[str] = LINEAR_TREATMENTS,
     *,
+    prompts: Sequence[str] = (),
     store: Store | None = None,
     client: Client | None = None,
 ) -> list[Answers]:
     """What each encoder says under each treatment: read, or made when missing, with a progress bar.
 
-    Retrieval is among the first captions of the test images.
+    Retrieval is among the first captions of the test images. Who was taught by labels is asked for those
+    alone. `prompts`: sentences with a gap, {}, for the name of a class; else those of `captions`.
     """
     store = store or Store()
-    plans = _plans(list(asked), store)
+    plans = _plans(list(asked), store, prompts)
     wanted = [(plan, treatment, plan.answer(treatment)) for plan in plans for treatment in treatments]
     items = jobs.make([job for _, _, job in wanted], store=store, client=client)
     return [
@@ -173,12 +205,12 @@ def answers(
 
 def encoders(
     asked: Iterable[ClipStudy], *, store: Store | None = None, client: Client | None = None
-) -> list[MiniCLIP]:
+) -> list[MiniEncoder]:
     """The encoders in full precision, trained when missing."""
     store = store or Store()
     plans = _plans(list(asked), store)
     items = jobs.make([plan.encoder for plan in plans], store=store, client=client)
-    return [_filled(plan.study, plan.words, item) for plan, item in zip(plans, items, strict=True)]
+    return [_filled(plan.study, plan.texts, item) for plan, item in zip(plans, items, strict=True)]
 
 
 def answers_of(
@@ -240,7 +272,7 @@ class _Plan:
     study: ClipStudy
     shown: Scenes
     questions: Questions
-    words: tuple[str, ...]
+    texts: tuple[str, ...]  # the words that it can read, or the names of its classes
 
     @cached_property
     def encoder(self) -> jobs.Job:
@@ -249,7 +281,8 @@ class _Plan:
             "name": study.name,
             "scenes": self.shown.fingerprint,
             "arch": study.arch,
-            "words": self.words,
+            "taught": study.taught,
+            "texts": self.texts,
             "recipe": asdict(study.recipe),
             "seed": study.seed,
             "code": _ENCODING,
@@ -258,7 +291,7 @@ class _Plan:
         return jobs.Job(
             kind="encoders",
             identity=identity,
-            function=partial(_train, study, self.words),
+            function=partial(_train, study, self.texts),
             data=self.shown,
             cost=3 * study.recipe.epochs * len(self.shown.images),
         )
@@ -270,35 +303,42 @@ class _Plan:
             made.identity,
             treatment,
             self.questions,
-            partial(_answer, self.study, self.words, treatment),
+            partial(_answer, self.study, self.texts, treatment),
         )
         return replace(job, needs=(made,))
 
 
-def _plans(asked: list[ClipStudy], store: Store) -> list[_Plan]:
+def _plans(asked: list[ClipStudy], store: Store, prompts: Sequence[str] = ()) -> list[_Plan]:
     read: dict[MothSettings | DataSettings, Scenes] = {}
-    tests: dict[MothSettings | DataSettings, Questions] = {}
+    tests: dict[tuple, Questions] = {}
     drawn: dict[tuple, Scenes] = {}
     plans = []
     for study in asked:
         if study.dataset not in read:
-            everything = read[study.dataset] = scenes(study, store=store)
-            tests[study.dataset] = _questions(study, everything)
+            read[study.dataset] = scenes(study, store=store)
         everything = read[study.dataset]
+        if (study.dataset, study.taught) not in tests:
+            tests[study.dataset, study.taught] = _questions(study, everything, prompts)
         way = (study.dataset, study.training, study.group, study.images)
         if way not in drawn:  # other seeds train on the same images: what differs is the training
             drawn[way] = training_set(everything, study.training, group=study.group, count=study.images)
-        words = study.grammar.vocabulary(everything.attributes)
-        plans.append(_Plan(study, drawn[way], tests[study.dataset], words))
+        by_labels = study.taught == "labels"
+        texts = (
+            everything.names(study.label) if by_labels else study.grammar.vocabulary(everything.attributes)
+        )
+        plans.append(_Plan(study, drawn[way], tests[study.dataset, study.taught], tuple(texts)))
     return plans
 
 
-def _questions(study: ClipStudy, everything: Scenes) -> Questions:
+def _questions(study: ClipStudy, everything: Scenes, prompts: Sequence[str]) -> Questions:
     assert everything.is_train is not None
     test = everything.take(~everything.is_train)
+    names = test.names(study.label)
+    if study.taught == "labels":
+        return Questions(replace(test, captions=()), study.label, [[name] for name in names], ())
     test = replace(test, captions=tuple(several[:1] for several in test.captions))
-    prompts = study.grammar.prompts_for(study.label, test.names(study.label))
-    return Questions(test, study.label, prompts, study.grammar.queries)
+    grammar = replace(study.grammar, prompts=tuple(prompts)) if prompts else study.grammar
+    return Questions(test, study.label, grammar.prompts_for(study.label, names), grammar.queries)
 
 
 def _answer_job(
@@ -322,30 +362,32 @@ def _answer_job(
     )
 
 
-def _train(study: ClipStudy, words: tuple[str, ...], shown: Scenes, *, report: Report) -> Item:
-    encoder = train_mini_clip(
-        study.arch,
-        shown.images,
-        shown.captions,
-        words=words,
-        recipe=study.recipe,
-        seed=study.seed,
-        description=study.name,
-        report=report,
-    )
+def _train(study: ClipStudy, texts: tuple[str, ...], shown: Scenes, *, report: Report) -> Item:
+    how: dict[str, Any] = {
+        "recipe": study.recipe,
+        "seed": study.seed,
+        "description": study.name,
+        "report": report,
+    }
+    encoder: MiniEncoder
+    if study.taught == "labels":
+        labels = shown.codes(study.label)
+        encoder = train_mini_classifier(study.arch, shown.images, labels, names=texts, **how)
+    else:
+        encoder = train_mini_clip(study.arch, shown.images, shown.captions, words=texts, **how)
     return Item(encoder.state_dict())
 
 
 def _answer(
     study: ClipStudy,
-    words: tuple[str, ...],
+    texts: tuple[str, ...],
     treatment: str,
     questions: Questions,
     made: Item,
     *,
     report: Report,
 ) -> Item:
-    return _answer_given(_filled(study, words, made), treatment, questions, report=report)
+    return _answer_given(_filled(study, texts, made), treatment, questions, report=report)
 
 
 def _answer_given(encoder: DualEncoder, treatment: str, questions: Questions, *, report: Report) -> Item:
@@ -354,9 +396,14 @@ def _answer_given(encoder: DualEncoder, treatment: str, questions: Questions, *,
     return found
 
 
-def _filled(study: ClipStudy, words: tuple[str, ...], made: Item) -> MiniCLIP:
+def _filled(study: ClipStudy, texts: tuple[str, ...], made: Item) -> MiniEncoder:
+    size = study.dataset.image_size
+    encoder: MiniEncoder
     with torch.device("meta"):
-        encoder = MiniCLIP(study.arch, WordTokenizer(words), image_size=study.dataset.image_size)
+        if study.taught == "labels":
+            encoder = MiniClassifier(study.arch, texts, image_size=size)
+        else:
+            encoder = MiniCLIP(study.arch, WordTokenizer(texts), image_size=size)
     encoder.load_state_dict(made.tensors, assign=True)
     return encoder.eval()
 
@@ -492,6 +539,18 @@ def changes(table: pd.DataFrame, treatment: str) -> pd.DataFrame:
     return moved.dropna(how="all").dropna(axis="columns")
 
 
+def by_model(table: pd.DataFrame, failed: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The changes behind `consistency`, tidy: model, treatment, measure, group and change."""
+    table = _standing(table, failed)
+    parts = []
+    for name in _rounded(table):
+        wide = changes(table, name)
+        long = wide.melt(ignore_index=False, value_name="change").reset_index()
+        parts.append(long.assign(treatment=name))
+    columns = ["model", "treatment", "measure", "group", "change"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
 def failures(given: Sequence[Answers], *, lost: float = LOST) -> pd.DataFrame:
     """The signs that a model has failed: a row a model and treatment, `sign` empty where it stands.
 
@@ -549,25 +608,60 @@ def consistency(
     disparity), group (what each group gets) or overall. Flips have no before, and no row. A treatment that
     fewer than two models stand is left out.
     """
+    table = _standing(table, failed)
+    moved = {name: changes(table, name) for name in _rounded(table)}
+    return _tested(moved, margins or {})
+
+
+def beyond_classifiers(
+    encoders: pd.DataFrame,
+    classifiers: pd.DataFrame,
+    failed: pd.DataFrame | None = None,
+    *,
+    margins: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """What quantization changes in encoders beyond what it changes in classifiers: as `consistency` has it.
+
+    Both tables of `measures`, of the same population, once taught by captions and once by labels: a pair is
+    a model of either, alike in all else. Only what both are asked for is compared, their accuracies.
+    `failed` of `failures` of both; a pair of which either failed is set apart.
+    """
+    encoders, classifiers = _standing(encoders, failed), _standing(classifiers, failed)
+    twins = classifiers.assign(model=classifiers["model"].str.replace("-labels", ""))
+    moved = {}
+    for name in _rounded(encoders):
+        if name in set(twins["treatment"]):
+            own, other = changes(encoders, name), changes(twins, name)
+            moved[name] = (own - other).dropna(how="all").dropna(axis="columns")
+    return _tested(moved, margins or {})
+
+
+def _standing(table: pd.DataFrame, failed: pd.DataFrame | None) -> pd.DataFrame:
+    """Without what has failed, and without flips, which have no before."""
     if failed is not None:
         down = failed[failed["sign"] != ""]
         keys = pd.MultiIndex.from_frame(table[["model", "treatment"]])
         table = table[~keys.isin(pd.MultiIndex.from_frame(down[["model", "treatment"]]))]
-    table = table[table["measure"] != "flips"]
+    return table[table["measure"] != "flips"]
+
+
+def _rounded(table: pd.DataFrame) -> list[str]:
+    names = list(dict.fromkeys(table["treatment"]))
+    return [name for name in names if name != ORIGINAL] if ORIGINAL in names else []
+
+
+def _tested(moved: Mapping[str, pd.DataFrame], margins: Mapping[str, float]) -> pd.DataFrame:
     parts: list[pd.DataFrame] = []
-    for treatment in dict.fromkeys(table["treatment"]):
-        if treatment == ORIGINAL or ORIGINAL not in set(table["treatment"]):
+    for treatment, table in moved.items():
+        if len(table) < 2:
             continue
-        moved = changes(table, treatment)
-        if len(moved) < 2:
-            continue
-        names = [(str(column[0]), str(column[1])) for column in moved.columns]
-        moved.columns = pd.RangeIndex(len(names))
+        names = [(str(column[0]), str(column[1])) for column in table.columns]
+        table.columns = pd.RangeIndex(len(names))
         family = [_family(*name) for name in names]
-        tests, signs = paired_test(moved, families=family), sign_consistency(moved)
-        margin = [_margin(measure, margins or {}) for measure, _ in names]
+        tests, signs = paired_test(table, families=family), sign_consistency(table)
+        margin = [_margin(measure, margins) for measure, _ in names]
         within = pd.concat(
-            [equivalence_test(moved[[i]], margin[i]) for i in range(len(names))], ignore_index=True
+            [equivalence_test(table[[i]], margin[i]) for i in range(len(names))], ignore_index=True
         )
         parts.append(
             pd.DataFrame(

@@ -17,17 +17,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairq_utils import evidence, studies, tables
-from fairq_utils.ablations import Ablation
+from fairq_utils import evidence, tables
 from fairq_utils.book import book_root
 from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
-from fairq_utils.evidence import Setting
+from fairq_utils.evidence import Declared
 from fairq_utils.files import write_atomically
 from fairq_utils.store import Store, code_digest, code_files, versions
-from fairq_utils.studies import Prediction, Study
+from fairq_utils.studies import Prediction
 from fairq_utils.tables import Ends
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.treatments import FP32
 
 FORMATS = ("csv", "parquet")
 
@@ -157,7 +156,7 @@ _DIGITS = "%.6g"  # of a number: more would say nothing, and take space
 class Stored:
     """The tables of one setting as they were kept, and where they come from; `load` has checked them."""
 
-    setting: Setting
+    setting: Declared
     tables: dict[str, pd.DataFrame]
     provenance: dict[str, Any]
     folder: Path
@@ -193,7 +192,7 @@ class Stored:
         return Ends(largest, smallest, int(sizes[largest]), int(sizes[smallest]))
 
 
-def settings(root: Path | None = None) -> dict[str, Setting]:
+def settings(root: Path | None = None) -> dict[str, Declared]:
     """The settings that the book declares, by name.
 
     >>> settings()["utkface"].image_size
@@ -207,7 +206,7 @@ def results_folder(root: Path | None = None) -> Path:
     return (root or book_root()) / "book" / "results"
 
 
-def find_setting(name: str, root: Path | None = None) -> Setting:
+def find_setting(name: str, root: Path | None = None) -> Declared:
     """The setting of that name."""
     known = settings(root)
     if name not in known:
@@ -215,9 +214,7 @@ def find_setting(name: str, root: Path | None = None) -> Setting:
     return known[name]
 
 
-def keep(
-    setting: Setting, chosen: Sequence[Study], folder: Path, *, store: Store | None = None
-) -> list[Path]:
+def keep(setting: Declared, chosen: Sequence[Any], folder: Path, *, store: Store | None = None) -> list[Path]:
     """Write every table of the setting, and the record of where they come from, into `folder/NAME`.
 
     The code has to be committed: the record names the revision that made the tables.
@@ -233,14 +230,10 @@ def keep(
         f"{name}.csv": table.to_csv(index=False, lineterminator="\n", float_format=_DIGITS).encode()
         for name, table in made.items()
     }
-    originals = studies.predictions(chosen, [FP32], store=store)
     record = {
         "setting": _plain(asdict(setting)),
-        "seeds": [study.seed for study in chosen],
-        "recipe": asdict(chosen[0].recipe),
-        "tuning": asdict(chosen[0].tuning),
-        "data_fingerprint": originals[0].fingerprint,
-        "devices": sorted({prediction.device for prediction in originals}),
+        "seeds": sorted({study.seed for study in chosen}),
+        **evidence.made_of(setting, chosen, store=store),
         "commands": [f"fairq {verb} {setting.name} --root PATH" for verb in ("sweep", "results write")],
         **_made(),
         "git_revision": revision,
@@ -312,10 +305,10 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _other_than_declared(setting: Setting, claimed: Mapping[str, Any]) -> str:
+def _other_than_declared(setting: Declared, claimed: Mapping[str, Any]) -> str:
     """The first field in which a record differs from the declaration; it may be of fewer seeds."""
     declared = _plain(asdict(setting))
-    names = [field.name for field in fields(Setting) if field.name not in ("title", "seeds")]
+    names = [field.name for field in fields(setting) if field.name not in ("title", "seeds")]
     differing = [name for name in names if claimed.get(name) != declared[name]]
     return differing[0] if differing else ""
 
@@ -382,35 +375,28 @@ def check_a_cell(
     table = kept["accuracy_by_seed"]
     table = table[table["n"] > 0]  # none of no images says nothing
     row = table.iloc[int(np.random.default_rng(draw).integers(len(table)))]
-    study = kept.setting.studies(root=root, seeds=[int(row["seed"])])
-    treatment = _treatment_named(str(row["treatment"]))
-    (prediction,) = studies.predictions(study, [treatment], store=store)
-    if prediction.fingerprint != kept.provenance["data_fingerprint"]:
+    anew, made = evidence.counted_anew(kept.setting, row.to_dict(), root=root, store=store)
+    if made["data_fingerprint"] != kept.provenance["data_fingerprint"]:
         raise BadInput(
-            f"the images have the fingerprint {prediction.fingerprint[:10]}; expected that of the record, "
+            f"the images have the fingerprint {made['data_fingerprint'][:10]}; expected that of the record, "
             f"{kept.provenance['data_fingerprint'][:10]}: name the same data, whole and unchanged."
         )
-    mine = tables.accuracy_by_seed([prediction]).set_index("group")
     return Check(
         setting=kept.setting.name,
         seed=int(row["seed"]),
-        treatment=str(row["treatment"]),
+        treatment=" ".join(str(row[name]) for name in ("model", "treatment") if name in row),
         group=str(row["group"]),
         n=int(row["n"]),
         kept=int(row["correct"]),
-        anew=int(mine["correct"][row["group"]]),
-        tolerance=0 if _same_place(kept.provenance, prediction) else _as_other_seeds(table, row),
+        anew=anew,
+        tolerance=0 if _same_place(kept.provenance, made["devices"]) else _as_other_seeds(table, row),
     )
 
 
-def _treatment_named(name: str) -> Treatment | Ablation:
-    return FP32 if name == FP32.name else Treatment.parse(name)
-
-
-def _same_place(record: Mapping[str, Any], prediction: Prediction) -> bool:
+def _same_place(record: Mapping[str, Any], devices: list[str]) -> bool:
     here = _made()
     same = all(record["versions"][name] == here["versions"][name] for name in ("torch", "torchvision"))
-    return same and record["hardware"] == here["hardware"] and record["devices"] == [prediction.device]
+    return same and record["hardware"] == here["hardware"] and record["devices"] == devices
 
 
 def _as_other_seeds(table: pd.DataFrame, row: pd.Series) -> int:

@@ -14,6 +14,7 @@ import pandas as pd
 from fairq_utils import claims, tables
 from fairq_utils.claims import Prose, Verdict
 from fairq_utils.errors import BadInput
+from fairq_utils.evidence import Setting
 from fairq_utils.results import Stored
 
 _WIDTH = "int4"  # the width at which the papers look most closely, and the one whose numbers are shown
@@ -187,6 +188,7 @@ def _zero_bin(kept: Stored) -> list[Effect]:
 
 
 def _judge_zero_bin(kept: Stored) -> Verdict:
+    assert isinstance(kept.setting, Setting)  # nothing else has these tables
     return claims.small_weights_are_needed(
         kept["zero_parts"],
         kept["zero_changes"],
@@ -535,10 +537,10 @@ def choices(kept: Stored) -> Shown:
 def sizes(kept: Sequence[Stored]) -> Shown:
     """OA and FVO in full precision, and what each width does to FVO, setting by setting."""
     rows = [(f"{name}, fp32", [_level(own, "fp32", name) for own in kept]) for name in ("OA", "FVO")]
-    for width in kept[0].setting.bit_widths:
-        where = {"treatment": f"int{width}", "group": "FVO"}
+    for width in dict.fromkeys(kept[0]["change"]["treatment"]):
+        where = {"treatment": width, "group": "FVO"}
         changes = [_find(own, "change", "", "points", where).text for own in kept]
-        rows.append((f"int{width}, change of FVO", changes))
+        rows.append((f"{width}, change of FVO", changes))
     return _table(["measure", *(own.title for own in kept)], rows)
 
 

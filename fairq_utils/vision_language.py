@@ -2,17 +2,19 @@
 
 A dual encoder turns an image into a direction, and a text into one of the same space; the two belong
 together where the directions are close. `MiniCLIP` is trained from nothing in half a minute, `open_clip`
-reads a model that somebody else trained. Both answer to `encode_images`, `encode_texts` and `logit_scale`.
+reads a model that somebody else trained. Both answer to `encode_images`, `encode_texts` and `logit_scale`;
+and so does `MiniClassifier`, which is a MiniCLIP without language, for comparison.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -157,24 +159,14 @@ SHAPES = {
 _TEXT_WIDTH, _TEXT_LAYERS, _EMBEDDING, _HEAD, _STEM_WIDTH = 64, 2, 64, 32, 64
 
 
-class MiniCLIP(DualEncoder):
-    """Two small transformers, one for images and one for texts, of linear layers alone.
+class MiniEncoder(DualEncoder):
+    """The image side of what is trained here, a small transformer of linear layers alone.
 
-    `arch`: one of `SHAPES`. `tokenizer`: the words it can read. What any library quantizes are the linear
-    layers, which hold nearly all weights; the vectors of the words and of the places are free parameters.
-
-    >>> encoder = MiniCLIP("patch8", WordTokenizer(("a", "moth")), image_size=32)
-    >>> encoder.encode_images(torch.zeros(3, 3, 32, 32, dtype=torch.uint8)).shape
-    torch.Size([3, 64])
-    >>> encoder.encode_texts(["a moth", "moth"]).norm(dim=1).round()
-    tensor([1., 1.])
-    >>> MiniCLIP("patch7", WordTokenizer(("a", "moth")), image_size=32)
-    Traceback (most recent call last):
-        ...
-    fairq_utils.errors.BadInput: arch is 'patch7'; expected one of: patch8, patch4, patch8-deep.
+    What any library quantizes are the linear layers, which hold nearly all weights; the vectors of the
+    places are free parameters. `arch`: one of `SHAPES`.
     """
 
-    def __init__(self, arch: str, tokenizer: WordTokenizer, *, image_size: int) -> None:
+    def __init__(self, arch: str, *, image_size: int) -> None:
         super().__init__()
         if arch not in SHAPES:
             raise BadInput(f"arch is {arch!r}; expected one of: {', '.join(SHAPES)}.")
@@ -183,14 +175,11 @@ class MiniCLIP(DualEncoder):
             raise BadInput(
                 f"image_size is {image_size}; expected a multiple of {shape.patch} pixels for {arch}."
             )
-        self.tokenizer, self.image_size = tokenizer, image_size
+        self.image_size = image_size
         patches = (image_size // shape.patch) ** 2
         self.stem = _Stem(shape.patch, shape.width)
         self.patch_place = nn.Parameter(torch.randn(patches, shape.width) / math.sqrt(shape.width))
         self.image_tower = _Transformer(shape.width, shape.layers)
-        self.word_vector = nn.Parameter(torch.randn(UNKNOWN + 1 + len(tokenizer.words), _TEXT_WIDTH) / 8)
-        self.word_place = nn.Parameter(torch.randn(tokenizer.context, _TEXT_WIDTH) / 8)
-        self.text_tower = _Transformer(_TEXT_WIDTH, _TEXT_LAYERS)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     @property
@@ -208,6 +197,30 @@ class MiniCLIP(DualEncoder):
         device = self.patch_place.device
         return self.image_tower(self.stem(to_input(images.to(device))) + self.patch_place, None)
 
+
+class MiniCLIP(MiniEncoder):
+    """Two small transformers, one for images and one for texts, of linear layers alone.
+
+    `tokenizer`: the words it can read, whose vectors are free parameters.
+
+    >>> encoder = MiniCLIP("patch8", WordTokenizer(("a", "moth")), image_size=32)
+    >>> encoder.encode_images(torch.zeros(3, 3, 32, 32, dtype=torch.uint8)).shape
+    torch.Size([3, 64])
+    >>> encoder.encode_texts(["a moth", "moth"]).norm(dim=1).round()
+    tensor([1., 1.])
+    >>> MiniCLIP("patch7", WordTokenizer(("a", "moth")), image_size=32)
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: arch is 'patch7'; expected one of: patch8, patch4, patch8-deep.
+    """
+
+    def __init__(self, arch: str, tokenizer: WordTokenizer, *, image_size: int) -> None:
+        super().__init__(arch, image_size=image_size)
+        self.tokenizer = tokenizer
+        self.word_vector = nn.Parameter(torch.randn(UNKNOWN + 1 + len(tokenizer.words), _TEXT_WIDTH) / 8)
+        self.word_place = nn.Parameter(torch.randn(tokenizer.context, _TEXT_WIDTH) / 8)
+        self.text_tower = _Transformer(_TEXT_WIDTH, _TEXT_LAYERS)
+
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """The text tower's answer to a batch of texts."""
         return self.token_features(self.tokenizer(texts))
@@ -218,6 +231,41 @@ class MiniCLIP(DualEncoder):
         tokens = tokens[:, : int((tokens != PADDING).sum(dim=1).max())]  # columns of padding say nothing
         vectors = F.embedding(tokens, self.word_vector) + self.word_place[: tokens.shape[1]]
         return self.text_tower(vectors, tokens != PADDING)
+
+
+class MiniClassifier(MiniEncoder):
+    """The same image side, and in place of a text side one direction for each class: it knows no language.
+
+    So a classifier and a MiniCLIP differ in what taught them, and in nothing else. The only texts that it
+    reads are the names of its classes.
+
+    >>> classifier = MiniClassifier("patch8", ("Alder", "Others"), image_size=32)
+    >>> classifier.encode_texts(["Others", "Alder"]).shape
+    torch.Size([2, 64])
+    >>> classifier.encode_texts(["a moth"])
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: the text is 'a moth'; expected the name of a class, for a classifier reads
+    nothing else: Alder, Others.
+    """
+
+    def __init__(self, arch: str, names: Sequence[str], *, image_size: int) -> None:
+        super().__init__(arch, image_size=image_size)
+        self.names = tuple(names)
+        self.classes = nn.Linear(len(self.names), _EMBEDDING, bias=False)
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """The directions of the classes of these names."""
+        if stranger := next((text for text in texts if text not in self.names), None):
+            raise BadInput(
+                f"the text is {stranger!r}; expected the name of a class, for a classifier reads nothing "
+                f"else: {', '.join(self.names)}."
+            )
+        return self.class_features()[[self.names.index(text) for text in texts]]
+
+    def class_features(self) -> Tensor:
+        """The directions of all classes."""
+        return self.classes(torch.eye(len(self.names), device=self.patch_place.device))
 
 
 class _Stem(nn.Module):
@@ -349,17 +397,97 @@ def train_mini_clip(
         )
     if not all(captions):
         raise BadInput("an image has no caption; expected at least one for each: leave that image out.")
-    device = device or default_device()
-    random = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         encoder = MiniCLIP(arch, WordTokenizer(tuple(words)), image_size=images.shape[-1])
-    encoder = encoder.to(device).train()
     distinct = list(dict.fromkeys(text for several in captions for text in several))
     place = {text: number for number, text in enumerate(distinct)}
     tokens = encoder.tokenizer(distinct)
     said = [torch.tensor([place[text] for text in several]) for several in captions]
 
+    def texts_of(order: Tensor, random: torch.Generator) -> Tensor:
+        chosen = [said[i][torch.randint(len(said[i]), (), generator=random)] for i in order.tolist()]
+        return tokens[torch.stack(chosen)]
+
+    def loss_of(pictures: Tensor, texts: Tensor) -> Tensor:
+        """How far images and captions of a batch are from finding their own among all."""
+        logits = _close(encoder, pictures, encoder.token_features(texts))
+        own = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+    return _train(encoder, images, texts_of, loss_of, recipe, seed, device, description, report)
+
+
+def train_mini_classifier(
+    arch: str,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    names: Sequence[str],
+    recipe: ContrastiveRecipe = ContrastiveRecipe(),
+    seed: int = 0,
+    device: torch.device | None = None,
+    description: str = "training",
+    report: Report | None = None,
+) -> MiniClassifier:
+    """The same from labels, which index `names`, in place of captions: each image is to find its class.
+
+    >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    >>> once = ContrastiveRecipe(epochs=1, batch_size=4)
+    >>> labels = torch.tensor([0, 1] * 4)
+    >>> classifier = train_mini_classifier("patch8", images, labels, names=("pale", "dark"), recipe=once)
+    >>> classifier.encode_texts(["dark"]).shape
+    torch.Size([1, 64])
+    """
+    if len(images) != len(labels) or len(images) < 2:
+        raise BadInput(
+            f"{len(images)} images and {len(labels)} labels; expected a label for each of at least 2 images."
+        )
+    with _seeded(seed):
+        classifier = MiniClassifier(arch, names, image_size=images.shape[-1])
+
+    def labels_of(order: Tensor, random: torch.Generator) -> Tensor:
+        return labels[order]
+
+    def loss_of(pictures: Tensor, own: Tensor) -> Tensor:
+        return F.cross_entropy(
+            _close(classifier, pictures, classifier.class_features()), own.to(pictures.device)
+        )
+
+    return _train(classifier, images, labels_of, loss_of, recipe, seed, device, description, report)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _close(encoder: MiniEncoder, pictures: Tensor, texts: Tensor) -> Tensor:
+    """How close each image is to each text, times the logit scale."""
+    pictures, texts = F.normalize(pictures.float(), dim=-1), F.normalize(texts.float(), dim=-1)
+    with torch.autocast(pictures.device.type, enabled=False):
+        return encoder.log_scale.exp() * pictures @ texts.T
+
+
+Encoder = TypeVar("Encoder", bound=MiniEncoder)
+
+
+def _train(
+    encoder: Encoder,
+    images: Tensor,
+    beside: Callable[[Tensor, torch.Generator], Tensor],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    recipe: ContrastiveRecipe,
+    seed: int,
+    device: torch.device | None,
+    description: str,
+    report: Report | None,
+) -> Encoder:
+    """`beside` says once an epoch what stands beside each image; `loss_of` judges a batch of both."""
+    device = device or default_device()
+    random = torch.Generator().manual_seed(seed)
+    encoder = encoder.to(device).train()
     batch_size = min(recipe.batch_size, len(images))
     steps = len(images) // batch_size  # a short last batch is dropped: it would be an easier task
     total = recipe.epochs * steps
@@ -383,13 +511,15 @@ def train_mini_clip(
         for step in range(total):
             if step % steps == 0:
                 order = torch.randperm(len(images), generator=random)
-                chosen = [said[i][torch.randint(len(said[i]), (), generator=random)] for i in order.tolist()]
-                texts = torch.stack(chosen)
+                beside_images = beside(order, random)
             rows = slice(step % steps * batch_size, (step % steps + 1) * batch_size)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _warm_then_cosine((step + 1) / (total + 1))
             batch = training.augment(images[order[rows]], moves, random)
-            loss = _contrastive_loss(encoder, batch, tokens[texts[rows]])
+            # Layers this small are no faster in bfloat16 on a CPU.
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                pictures = encoder.image_features(batch)
+                loss = loss_of(pictures, beside_images[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
@@ -407,18 +537,6 @@ def train_mini_clip(
         if bar is not None:
             bar.close()
     return encoder.eval().to("cpu")
-
-
-def _contrastive_loss(encoder: MiniCLIP, images: Tensor, tokens: Tensor) -> Tensor:
-    """How far images and captions of a batch are from finding their own among all."""
-    device = encoder.log_scale.device
-    # Layers this small are no faster in bfloat16 on a CPU.
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        pictures, texts = encoder.image_features(images), encoder.token_features(tokens)
-    pictures, texts = F.normalize(pictures.float(), dim=-1), F.normalize(texts.float(), dim=-1)
-    logits = encoder.log_scale.exp() * pictures @ texts.T
-    own = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
 def _warm_then_cosine(done: float) -> float:

@@ -165,7 +165,7 @@ def keep(monkeypatch, book, git):
             patched.setattr(
                 results.evidence, "tables_of", lambda *_, **__: hand_made() if made is None else made
             )
-            patched.setattr(results.studies, "predictions", lambda *_, **__: [images])
+            patched.setattr(results.evidence.studies, "predictions", lambda *_, **__: [images])
             setting = results.find_setting(name, book)
             return results.keep(setting, setting.studies(seeds=[0, 2]), results.results_folder(book))
 
@@ -502,7 +502,7 @@ def test_how_far_off_is_that_of_images_or_of_seeds(kept_tiny, monkeypatch, corre
         assert treatments == [FP32]
         return [Prediction(studies_[0], FP32, logits, zeros, zeros + 1, device="another", **about)]
 
-    monkeypatch.setattr(results.studies, "predictions", predict)
+    monkeypatch.setattr(results.evidence.studies, "predictions", predict)
     check = results.check_a_cell(kept, draw=0)
     assert check.tolerance == tolerance
     assert check.anew == 5
