@@ -1490,8 +1490,8 @@ def against_margins(found: pd.DataFrame) -> Picture:
             alt=f"Dot plots. Mean change of bias, in margins. {'; '.join(said)}.",
             caption="Mean change of each measure of bias with its 95 % interval, divided by the least "
             "change that matters. In the grey band it is small, whether or not it is significant. "
-            "Significant: after correction for all measures of the treatment. The panels have scales of their "
-            "own.",
+            "Significant: after correction for all measures of the treatment. The panels have scales of "
+            "their own.",
         )
 
 

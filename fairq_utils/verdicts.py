@@ -232,7 +232,50 @@ def _bound(kept: Stored) -> list[Effect]:
     return [_in_row(kept, "bounds", _plain_rounding_bounds(kept), says, "rank", row)]
 
 
+_ROUNDED = "int4"  # of our own grids, the one at which encoders are shown
+
+
+def _bias(kept: Stored) -> list[Effect]:
+    found = [_found(kept, "consistency", name, "FVO", "points") for name in ("bnb-nf4", _ROUNDED)]
+    skew = next(name for name in kept["consistency"]["measure"] if str(name).startswith("NDKL"))
+    return [*found, _found(kept, "consistency", _ROUNDED, "OA", "nats", measure=skew)]
+
+
+def _ends_of_groups(kept: Stored) -> list[Effect]:
+    rows = kept["consistency"]
+    rows = rows[
+        (rows["treatment"] == _ROUNDED) & (rows["measure"] == "accuracy") & (rows["family"] == "group")
+    ]
+    ranked = rows.sort_values("estimate", kind="stable")["group"]
+    return [
+        _found(kept, "consistency", _ROUNDED, str(name), "points")
+        for name in dict.fromkeys([ranked.iloc[0], ranked.iloc[-1]])
+    ]
+
+
+def _found(
+    kept: Stored, table: str, treatment: str, group: str, form: str, *, measure: str = "accuracy"
+) -> Effect:
+    who = (
+        {"OA": measure.lower(), "FVO": "FVO"}.get(group, f"accuracy of {group}")
+        if form == "points"
+        else measure
+    )
+    where = {"treatment": treatment, "measure": measure, "group": group}
+    return _find(kept, table, f"{who} at {treatment} against fp32", form, where)
+
+
+def _of_encoders(judge: Callable[[pd.DataFrame, pd.DataFrame], Verdict]) -> Callable[[Stored], Verdict]:
+    return lambda kept: judge(kept["consistency"], kept["failures"])
+
+
+def _beyond(kept: Stored) -> Verdict:
+    both = pd.concat([kept["failures"], kept["classifier_failures"]], ignore_index=True)
+    return claims.differs_in_kind(kept["beyond_classifiers"], both)
+
+
 _BELLAM, _LIU, _TRAN = "Bellam and Kim 2025", "Liu and others 2025", "Tran and others 2022"
+_SLYMAN = "Slyman and others 2024"
 
 CLAIMS = {
     claim.key: claim
@@ -324,6 +367,42 @@ CLAIMS = {
             ),
             _bound,
         ),
+        Claim(
+            "D1",
+            "Over a population of models, quantization changes bias in no consistent size or direction.",
+            _SLYMAN,
+            "06_vision_language",
+            ("consistency",),
+            _of_encoders(claims.no_consistent_change),
+            _bias,
+        ),
+        Claim(
+            "D2",
+            "Different groups answer the same quantization in opposite ways.",
+            _SLYMAN,
+            "06_vision_language",
+            ("consistency",),
+            _of_encoders(claims.groups_oppose),
+            _ends_of_groups,
+        ),
+        Claim(
+            "D3",
+            "Some changes of bias are significant, and those are small.",
+            _SLYMAN,
+            "06_vision_language",
+            ("consistency",),
+            _of_encoders(claims.significant_but_small),
+            _bias,
+        ),
+        Claim(
+            "D4",
+            "Quantization changes the gap between groups otherwise in dual encoders than in classifiers.",
+            f"{_SLYMAN}, as a supposition",
+            "06_vision_language",
+            ("beyond_classifiers",),
+            _beyond,
+            lambda kept: [_found(kept, "beyond_classifiers", _ROUNDED, "FVO", "points")],
+        ),
     )
 }
 
@@ -366,7 +445,7 @@ def everywhere(key: str, kept: Mapping[str, Stored]) -> Shown:
 def overview(kept: Mapping[str, Stored]) -> Shown:
     """A word for every claim in every setting, each a link to why."""
     rows = []
-    for claim in CLAIMS.values():
+    for claim in _asked(kept):
         cells = [
             f"<a href='#claim-{claim.key.lower()}'>{_badge(claim.verdict(own))}</a>"
             if claim.asked_of(own)
@@ -383,7 +462,7 @@ def page(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
     `up`: the way from the page to the top of the book.
     """
     rows = []
-    for claim in CLAIMS.values():
+    for claim in _asked(kept):
         figure = f"{up}/notebooks/{claim.chapter}.html#on-real-faces"
         head = (
             f"<strong id='claim-{claim.key.lower()}'>{claim.key}</strong> {html.escape(claim.says)}<br>"
@@ -391,6 +470,10 @@ def page(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
         )
         rows.append((head, [_cell(claim, own, up) for own in kept.values()]))
     return _table(["claim", *(own.title for own in kept.values())], rows)
+
+
+def _asked(kept: Mapping[str, Stored]) -> list[Claim]:
+    return [claim for claim in CLAIMS.values() if any(claim.asked_of(own) for own in kept.values())]
 
 
 def _cell(claim: Claim, kept: Stored, up: str) -> str:

@@ -1,0 +1,281 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Vision and language
+#
+# **Purpose.** Ask whether quantization skews a population of models in one direction, when the models
+# compare images with texts and nobody trained them for the labels at hand.
+#
+# **The claim.** Slyman and others {cite}`slyman2024` quantize many models of the kind of CLIP and find three
+# things: bias changes in no consistent size or direction; groups answer the same quantization in opposite
+# ways; and some changes are significant, but small. They suppose that a model of images and texts may behave
+# in another way than a classifier.
+#
+# **What you will learn.** How to recognise, retrieve and rank with a {term}`dual encoder`; how to measure
+# {term}`skew` where there are no labels; and how "no consistent change" is *shown*, by a test of
+# {term}`equivalence`, which is more than a large p.
+#
+# **What this page must not be read as.** A statement about CLIP. The models here are a thousand times
+# smaller and have read a hundred words; they stand in for CLIP because a whole population of them can be
+# trained, skewed on purpose and rounded in minutes. What they can show is how such a claim is tested, and
+# whether it has to hold for whatever is built of two encoders. They cannot show that it holds for large ones.
+
+# %% [markdown]
+# ## Parameters
+#
+# Each can be set from outside: `fairq run 06 -p treatments='["fp32", "int4"]'`, or with papermill.
+
+# %% tags=["parameters"]
+dataset: str = "moths"  # what the images are of: moths or fairface
+root: str = ""  # where your copy of it lies; the moths need none
+group: str = ""  # whom to compare, and who is rare where it is skewed; empty for the label itself
+image_size: int = 32  # pixels along a side
+images: int = 3000  # to learn from, of each training set
+test_images: int = 0  # at most so many to be tested on; 0 for all, of moths 1000
+archs: list[str] = ["patch8", "patch4", "patch8-deep"]  # shapes of the image side
+training_sets: list[str] = ["balanced", "skewed", "noisy"]  # what they are taught with
+seeds: list[int] = [0, 1, 2]  # of the training; one encoder for each of shape, training set and seed
+epochs: int = 10  # passes over the training images
+treatments: list[str] = [
+    "fp32",
+    "bnb-int8",
+    "bnb-nf4",
+    "torch-int8",
+    "int8",
+    "int4",
+    "int3",
+]  # or any int2 to int16
+prompts: list[str] = []  # sentences with a gap, {}, for the name of a class; empty for the book's own
+ks: list[int] = [1, 5, 10]  # retrieval: how many answers may be given
+top: int = 100  # ranking: how many of the closest images are looked at
+
+# %% tags=["hide-input"]
+import pandas as pd
+
+from fairq_utils import claims, figures, linear_layers, populations, results, verdicts
+from fairq_utils.vision_language import ContrastiveRecipe
+
+treatments = list(dict.fromkeys(["fp32", *treatments]))  # all is compared with the original
+shapes = {"archs": archs, "training_sets": training_sets, "seeds": seeds}
+data = {"dataset": dataset, "root": root, "image_size": image_size}
+learning = {"images": images, "test_images": test_images, "recipe": ContrastiveRecipe(epochs=epochs)}
+asked = populations.population(**shapes, **data, **learning, group=group)
+group = asked[0].group
+
+# %% [markdown]
+# ## A small CLIP
+#
+# :::{margin} Dual encoder
+# Two networks, one for images and one for texts, which answer with directions of the same space.
+# :::
+#
+# An image $x$ and a text $t$ become directions $u(x)$ and $v(t)$, of length one. In a batch, each image is to
+# find its caption among all, and each caption its image, by
+#
+# $$s(x, t) = \tau\, u(x) \cdot v(t),$$ (closeness)
+#
+# where the scale $\tau$ is learned too. Captions are made of what is known of an image, in varied wording.
+# These are some of the first image:
+
+# %% tags=["hide-input"]
+scenes = populations.scenes(asked[0])
+list(scenes.captions[0])
+
+# %% [markdown]
+# The population: three shapes of the image side, three sets of training images, several seeds. *Balanced*
+# shows every group equally often; *skewed* shows each half as often as the one before; *noisy* gives every
+# fifth image the caption of another. All sets are of one size.
+
+# %%
+answers = populations.answers(asked, treatments, prompts=prompts)
+measured = populations.measures(answers, group, ks=ks, top=top)
+failed = populations.failures(answers)
+
+# %% tags=["hide-input"]
+claims.who_was_trained(measured, failed, classes=len(scenes.names(asked[0].label)))
+
+# %% [markdown]
+# ## What rounds them
+#
+# The libraries that people use, on the very same layers, and the book's own grids beside them. *Runs* says
+# what did the work on the machine that built this page.
+
+# %% tags=["hide-input"]
+linear_layers.linear_treatments(treatments)
+
+# %% [markdown]
+# ## Is it still a good model?
+#
+# To recognise, a class is given a name in a few sentences, such as "a photo of a ... moth", and an image gets
+# the class whose sentences lie closest, by {eq}`closeness`. To retrieve, an image looks for its own caption
+# among all captions, and a caption for its image: recall at K is how often it is among the first K. Look at
+# the last column before you look for bias: answers {term}`flip` also where no average moves.
+
+# %% tags=["hide-input"]
+claims.retrieval(measured)
+
+# %% [markdown]
+# ## No consistent change?
+#
+# :::{margin} Skew
+# How much more, or less, of a group is among the first images than among all: the logarithm of the ratio of
+# the two shares. MaxSkew is that of the group with most, MinSkew of the one with least.
+# :::
+#
+# Two kinds of bias. {term}`FVO` asks who is recognised. Skew asks who is found: neutral sentences, which name
+# no group, rank all images, and the first ones should be of the groups in proportion. NDKL weighs the whole
+# of these first ranks, the foremost most. Each model is held against itself before rounding.
+#
+# Look at whether the dots lie on one side of the line, then at whether their mean could lie outside the grey
+# band. Inside it, a change is too small to matter, and that can be shown; outside of it, and on one side, it
+# would be consistent.
+
+# %% tags=["hide-input"]
+found = populations.consistency(measured, failed)
+figures.population_changes(populations.by_model(measured, failed), found)
+
+# %% tags=["hide-input"]
+claims.no_consistent_change(found, failed)
+
+# %% [markdown]
+# The same, where not models but pairs of a model and a sentence are compared: does every neutral sentence
+# rank in the same new way?
+
+# %% tags=["hide-input"]
+claims.no_consistent_change(
+    populations.consistency(populations.skews(answers, group, top=top), failed), failed
+)
+
+# %% [markdown]
+# ## Do groups answer in opposite ways?
+#
+# A mean over groups can stand still while one gains what another loses. Look for marks of one line on either
+# side of zero.
+
+# %% tags=["hide-input"]
+figures.accuracy_by_group(found)
+
+# %% tags=["hide-input"]
+claims.groups_oppose(found, failed)
+
+# %% [markdown]
+# Image by image, over all models: for whom do more answers turn wrong than right?
+
+# %% tags=["hide-input"]
+claims.lost_and_won(populations.lost_and_won(answers, group))
+
+# %% [markdown]
+# ## Significant, but small?
+#
+# With enough models anything becomes significant. So each change is shown in units of the least change that
+# would matter: two points of accuracy, 0.05 nats of skew. These margins were set before any number was seen.
+
+# %% tags=["hide-input"]
+figures.against_margins(found)
+
+# %% tags=["hide-input"]
+claims.significant_but_small(found, failed)
+
+# %% [markdown]
+# ## Is it the language?
+#
+# Chapters 1 to 5 ask why a classifier skews; this one, whether encoders do. Do they differ in kind? Here
+# every encoder has a twin: the same image side, the same images and steps, but labels in place of captions,
+# and one direction for each class in place of the text side. What quantization does to a twin, it would have
+# done to the encoder without language.
+
+# %%
+twins = populations.population(**shapes, **data, **learning, group=group, taught="labels")
+of_twins = populations.answers(twins, treatments)
+
+# %% tags=["hide-input"]
+measured_twins, failed_twins = populations.measures(of_twins, group), populations.failures(of_twins)
+figures.encoders_and_classifiers(found, populations.consistency(measured_twins, failed_twins))
+
+# %% tags=["hide-input"]
+both = pd.concat([failed, failed_twins], ignore_index=True)
+claims.differs_in_kind(populations.beyond_classifiers(measured, measured_twins, both), both)
+
+# %% [markdown]
+# ## Verdict
+
+# %% tags=["hide-input"]
+claims.together(
+    "Quantization skews a population of dual encoders in no consistent way.",
+    [
+        claims.no_consistent_change(found, failed),
+        claims.groups_oppose(found, failed),
+        claims.significant_but_small(found, failed),
+    ],
+)
+
+# %% [markdown]
+# **Try it yourself.** Other prompts, another width: `fairq run 06 -p prompts='["a drawing of a {}"]'`, or
+# `-p treatments='["int5"]'`. A real CLIP takes a few lines and its weights; `scenes` are images with captions
+# and attributes of yours:
+#
+# ```python
+# from fairq_utils import populations, pretrained, questions
+#
+# clip = pretrained.open_clip("ViT-B-32/openai", download=True)
+# asked = questions.Questions(scenes, "kind", [["a photo of a cat"], ["a photo of a dog"]], ["a photo"])
+# answers = populations.answers_of(clip, asked, ["fp32", "bnb-nf4"], name="ViT-B-32")
+# populations.measures(answers, "group")
+# ```
+
+# %% [markdown]
+# ## On real faces
+#
+# The same on FairFace, from tables that are part of the book ([the page of claims](../book/claims) says who
+# made them, and how). The label is the gender that the data set gives, the group the race; captions name
+# gender, race and age as the data set does. What these names leave out, says [the data
+# card](../book/data/fairface).
+
+# %% tags=["hide-input"]
+kept = results.stored()
+faces = kept["fairface_encoders"]
+claims.who_was_trained(faces["measures"], faces["failures"], classes=2)
+
+# %% tags=["hide-input"]
+figures.population_changes(populations.by_model(faces["measures"], faces["failures"]), faces["consistency"])
+
+# %% tags=["hide-input"]
+verdicts.judge("D1", faces)
+
+# %% tags=["hide-input"]
+figures.accuracy_by_group(faces["consistency"])
+
+# %% tags=["hide-input"]
+verdicts.judge("D2", faces)
+
+# %% tags=["hide-input"]
+figures.against_margins(faces["consistency"])
+
+# %% tags=["hide-input"]
+verdicts.judge("D3", faces)
+
+# %% [markdown]
+# And beside the classifiers of the same faces:
+
+# %% tags=["hide-input"]
+figures.encoders_and_classifiers(faces["consistency"], faces["classifier_consistency"])
+
+# %% tags=["hide-input"]
+claims.differs_in_kind(
+    faces["beyond_classifiers"],
+    pd.concat([faces["failures"], faces["classifier_failures"]], ignore_index=True),
+)
