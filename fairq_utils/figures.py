@@ -1357,6 +1357,8 @@ def _point(row: Mapping[Any, Any]) -> str:
 
 # ---------------------------------------------------------------- chapter 6: vision and language
 
+_NOTHING = Picture("", "", "Nothing is drawn: no treatment has two models that stand.")
+
 
 def population_changes(moved: pd.DataFrame, found: pd.DataFrame) -> Picture:
     """What quantization does to the bias of each model: a panel a measure, a line a treatment, a dot a model.
@@ -1364,7 +1366,8 @@ def population_changes(moved: pd.DataFrame, found: pd.DataFrame) -> Picture:
     `moved` of `populations.by_model`, `found` of `populations.consistency`.
     """
     found = found[found["family"] == "bias"]
-    _require_rows(found)
+    if found.empty:
+        return _NOTHING
     order = list(found["treatment"].unique())
     names = list(dict.fromkeys(zip(found["measure"], found["group"], strict=True)))
     said = []
@@ -1409,7 +1412,8 @@ def accuracy_by_group(found: pd.DataFrame) -> Picture:
     `found` of `populations.consistency`.
     """
     own = found[(found["measure"] == "accuracy") & (found["group"] != "FVO")]
-    _require_rows(own)
+    if own.empty:
+        return _NOTHING
     groups = [name for name in own["group"].unique() if name != "OA"]
     return _rows_of_dots(
         own.assign(width="accuracy", row=own["treatment"]),
@@ -1429,7 +1433,8 @@ def encoders_and_classifiers(encoders: pd.DataFrame, classifiers: pd.DataFrame) 
     shown = pd.concat(
         [table[table["measure"] == "accuracy"].assign(width=taught) for taught, table in both.items()]
     )
-    _require_rows(shown)
+    if shown.empty:
+        return _NOTHING
     return _rows_of_dots(
         shown.assign(row=shown["treatment"]),
         ["OA", "FVO"],
@@ -1445,7 +1450,8 @@ def against_margins(found: pd.DataFrame) -> Picture:
     `found` of `populations.consistency`.
     """
     found = found[found["family"] == "bias"]
-    _require_rows(found)
+    if found.empty:
+        return _NOTHING
     order, names = list(found["treatment"].unique()), []
     found = found.assign(
         name=[_measure_name(*pair) for pair in zip(found["measure"], found["group"], strict=True)]
