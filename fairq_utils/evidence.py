@@ -269,6 +269,11 @@ def made_of(setting: Declared, chosen: Sequence[Any], *, store: Store | None = N
     }
 
 
+def of_each_seed(setting: Declared) -> int:
+    """How many networks a seed has."""
+    return len(setting.archs) * len(setting.training_sets) if isinstance(setting, Census) else 1
+
+
 def counted_anew(
     setting: Declared, row: Mapping[Hashable, Any], *, root: str = "", store: Store | None = None
 ) -> tuple[int, dict[str, Any]]:

@@ -176,8 +176,13 @@ class Stored:
 
     @property
     def seeds(self) -> int:
-        """Of how many networks the tables speak."""
+        """Of how many seeds the tables speak."""
         return len(self.provenance["seeds"])
+
+    @property
+    def networks(self) -> int:
+        """Of how many networks: one a seed, but where a seed has a whole population."""
+        return self.seeds * evidence.of_each_seed(self.setting)
 
     @cached_property
     def groups(self) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ class Claim:
     def verdict(self, kept: Stored) -> Verdict:
         """What the tables say of it; of a single network they say nothing."""
         judged = self.judge(kept)
-        if kept.seeds > 1:
+        if kept.networks > 1:
             return judged
         return Verdict(
             judged.claim, "undecided", f"One network decides nothing. What it shows: {judged.because}"
@@ -232,37 +232,35 @@ def _bound(kept: Stored) -> list[Effect]:
     return [_in_row(kept, "bounds", _plain_rounding_bounds(kept), says, "rank", row)]
 
 
-_ROUNDED = "int4"  # of our own grids, the one at which encoders are shown
-
-
 def _bias(kept: Stored) -> list[Effect]:
-    found = [_found(kept, "consistency", name, "FVO", "points") for name in ("bnb-nf4", _ROUNDED)]
-    skew = next(name for name in kept["consistency"]["measure"] if str(name).startswith("NDKL"))
-    return [*found, _found(kept, "consistency", _ROUNDED, "OA", "nats", measure=skew)]
+    skew = next((name for name in kept["consistency"]["measure"] if str(name).startswith("NDKL")), "")
+    wanted = [("bnb-nf4", "accuracy", "FVO"), (_WIDTH, "accuracy", "FVO"), (_WIDTH, skew, "OA")]
+    return _of_population(kept, "consistency", wanted)
 
 
 def _ends_of_groups(kept: Stored) -> list[Effect]:
     rows = kept["consistency"]
-    rows = rows[
-        (rows["treatment"] == _ROUNDED) & (rows["measure"] == "accuracy") & (rows["family"] == "group")
-    ]
-    ranked = rows.sort_values("estimate", kind="stable")["group"]
-    return [
-        _found(kept, "consistency", _ROUNDED, str(name), "points")
-        for name in dict.fromkeys([ranked.iloc[0], ranked.iloc[-1]])
-    ]
+    rows = rows[(rows["treatment"] == _WIDTH) & (rows["measure"] == "accuracy") & (rows["family"] == "group")]
+    ranked = rows.sort_values("estimate", kind="stable")["group"].tolist()
+    ends = dict.fromkeys([*ranked[:1], *ranked[-1:]])
+    return _of_population(kept, "consistency", [(_WIDTH, "accuracy", name) for name in ends])
 
 
-def _found(
-    kept: Stored, table: str, treatment: str, group: str, form: str, *, measure: str = "accuracy"
-) -> Effect:
-    who = (
-        {"OA": measure.lower(), "FVO": "FVO"}.get(group, f"accuracy of {group}")
-        if form == "points"
-        else measure
-    )
-    where = {"treatment": treatment, "measure": measure, "group": group}
-    return _find(kept, table, f"{who} at {treatment} against fp32", form, where)
+def _gap_beyond(kept: Stored) -> list[Effect]:
+    return _of_population(kept, "beyond_classifiers", [(_WIDTH, "accuracy", "FVO")])
+
+
+def _of_population(kept: Stored, table: str, wanted: Iterable[tuple[str, str, str]]) -> list[Effect]:
+    """The effects that there are: where too few models stand, there is none."""
+    there = set(zip(*(kept[table][name] for name in ("treatment", "measure", "group")), strict=True))
+    effects = []
+    for treatment, measure, group in wanted:
+        if (treatment, measure, group) in there:
+            says = {"OA": measure, "FVO": "FVO"}.get(group, f"{measure} of {group}")
+            form = "points" if measure == "accuracy" else "nats"
+            where = {"treatment": treatment, "measure": measure, "group": group}
+            effects.append(_find(kept, table, f"{says} at {treatment} against fp32", form, where))
+    return effects
 
 
 def _of_encoders(judge: Callable[[pd.DataFrame, pd.DataFrame], Verdict]) -> Callable[[Stored], Verdict]:
@@ -401,7 +399,7 @@ CLAIMS = {
             "06_vision_language",
             ("beyond_classifiers",),
             _beyond,
-            lambda kept: [_found(kept, "beyond_classifiers", _ROUNDED, "FVO", "points")],
+            _gap_beyond,
         ),
     )
 }
@@ -531,7 +529,8 @@ def _numbers(effects: Iterable[Effect]) -> str:
 
 
 def _seeds(kept: Stored) -> str:
-    return f"{kept.seeds} seed{'s' * (kept.seeds != 1)}"
+    seeds = f"{kept.seeds} seed{'s' * (kept.seeds != 1)}"
+    return seeds if kept.networks == kept.seeds else f"{kept.networks} models of {seeds}"
 
 
 # ---------------------------------------------------------------- in plain words

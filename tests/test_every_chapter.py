@@ -26,6 +26,11 @@ SMALLER = {
     "tuning_epochs": 1,
     "loss_weights": [40],
     "samplings": ["undersampled"],
+    "images": 100,
+    "archs": ["patch8"],
+    "training_sets": ["noisy"],
+    "treatments": ["bnb-int8", "int4"],
+    "top": 10,
 }
 
 
@@ -81,6 +86,10 @@ def test_it_runs_and_says_nothing_empty(workplace, shop, slug, variant):
     values |= {name: value for name, value in VARIANTS[variant](shop).items() if name in known}
     given = [f"--parameter={name}={value}" for name, value in values.items()]
     done = workplace.fairq("run", slug, *given, "--out", str(workplace.root / "out"))
+    if slug.startswith("06") and "dataset" in values:  # a folder has no captions
+        assert done.returncode == 2
+        assert done.stderr.startswith("Error: dataset is 'folder'; expected moths or fairface")
+        return
     assert done.returncode == 0, done.stderr
     page = (workplace.root / "out" / "index.html").read_text()
     said = page.split("Parameters", 1)[1]

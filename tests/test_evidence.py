@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from fairq_utils import data, evidence, results, studies, tables
+from fairq_utils import data, evidence, linear_layers, results, studies, tables
 from fairq_utils.ablations import Ablation
+from fairq_utils.census import Census
 from fairq_utils.errors import BadInput
 from fairq_utils.evidence import Setting
 from fairq_utils.store import Store
@@ -83,6 +84,11 @@ def test_every_setting_of_the_book_names_treatments_that_there_are(tmp_path):
     declared = evidence.declared(ROOT / "book" / "settings.yml")
     assert list(declared) == list(yaml.safe_load((ROOT / "book" / "settings.yml").read_text()))
     for one in declared.values():
+        if isinstance(one, Census):
+            studies_ = one.studies(seeds=[one.seeds[-1]], root=str(tmp_path))
+            assert len(studies_) == 2 * evidence.of_each_seed(one) >= 2 * 9
+            assert all(linear_layers.runs(name) for name in one.treatments)
+            continue
         (study,) = one.studies(seeds=[one.seeds[-1]], root=str(tmp_path))
         wanted = evidence.wanted([(one, [study])])
         named = {treatment.name for want in wanted for treatment in want.treatments}

@@ -13,11 +13,14 @@ from fairq_utils import claims, tables, verdicts
 from fairq_utils.errors import BadInput
 from fairq_utils.evidence import Setting
 from fairq_utils.results import Stored
-from fairq_utils.verdicts import CLAIMS, Effect
+from fairq_utils.verdicts import CLAIMS as ALL_CLAIMS
+from fairq_utils.verdicts import Effect
 
 UP, DOWN, UNSURE, KEPT = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.01, -0.03, 0.05), (0.0, -0.005, 0.005)
 MANY, SOME, FEW = "many", "some", "few & <far>"  # of which the last is no HTML
 SEEDS = 4
+# Those that are asked of a population of encoders have tables of their own: see test_census.
+CLAIMS = {key: claim for key, claim in ALL_CLAIMS.items() if claim.chapter != "06_vision_language"}
 LESS = (-0.04, -0.06, -0.02)
 INTERVAL = ["estimate", "lower", "upper"]
 
@@ -361,10 +364,11 @@ def cells(kept: dict[str, Stored]) -> dict[tuple[str, str], BeautifulSoup]:
     """The cells of the page, by claim and setting."""
     page = soup(verdicts.page(kept))
     rows = page.select("tbody tr")
-    assert [row.find("strong").text for row in rows] == list(CLAIMS)
+    asked = [key for key, claim in ALL_CLAIMS.items() if any(map(claim.asked_of, kept.values()))]
+    assert [row.find("strong").text for row in rows] == asked
     return {
         (key, name): cell
-        for key, row in zip(CLAIMS, rows, strict=True)
+        for key, row in zip(asked, rows, strict=True)
         for name, cell in zip(kept, row.find_all("td"), strict=True)
     }
 
@@ -426,7 +430,7 @@ def test_what_has_a_meaning_in_html_is_shown_as_it_is():
 
 
 NUMBER = re.compile(r"[+−]?\d+(?:\.\d+)?")
-NAMES = re.compile(r"\b(?:int|fp|a)\d+\b")
+NAMES = re.compile(r"(?:\b(?:int|fp|a|nf)|@)\d+\b")
 
 
 def formatted(row: dict) -> set[str]:
