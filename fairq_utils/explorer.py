@@ -6,7 +6,7 @@ import copy
 import html
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,10 +16,12 @@ import traitlets
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fairq_utils import metrics, studies
+from fairq_utils import metrics, populations, studies
 from fairq_utils.ablations import Ablation, layers
 from fairq_utils.errors import BadInput
+from fairq_utils.linear_layers import runs
 from fairq_utils.quantizers import Grid, LookupGrid, UniformGrid, bake, grids, quantize_model, zero_share
+from fairq_utils.questions import Answers
 from fairq_utils.store import Store
 from fairq_utils.studies import Prediction, Study
 from fairq_utils.training import predict
@@ -29,6 +31,9 @@ from fairq_utils.widgets import SCRIPTS, PageWidget
 BINS = 144  # fine ones; neighbours are merged 2, 3, 4, 6, 8 or 12 at a time
 _BLOCK = 24  # zero lies after a multiple of so many bins, so that it stays an edge however bins are merged
 _DRAWN_VALUES = 33  # of a grid; more would lie too close to be told apart
+_RECALLS = (1, 5, 10)  # how many captions are looked through
+
+_NETWORKS = ["network", "networks (seeds)"]  # one, and several
 
 # Those of `figures`: a group looks the same in all drawings.
 COLOURS = ("#2f7fc1", "#c4720e", "#1f9a6c", "#8e6bd1", "#d0457b", "#9c7a3c", "#2a93a8", "#7d828a")
@@ -45,6 +50,8 @@ class _Quantity:
     floor: float | None = None  # the smallest value, where bins are spaced by logarithm
     signed: bool = False  # zero is to be an edge
     mean: str = "mean"
+    closed: bool = False  # nothing can lie beyond the ends of the axis
+    whole: bool = False  # places are counted: 1, 2, 3 ...
 
     @property
     def is_logarithmic(self) -> bool:
@@ -53,21 +60,29 @@ class _Quantity:
 
 _ANSWERS = {
     "logit_variance": _Quantity("logit variance", floor=1e-12, mean="geometric mean"),
-    "confidence": _Quantity("confidence", "%", 100),
+    "confidence": _Quantity("confidence", "%", 100, closed=True),
     "margin": _Quantity("margin", signed=True),
     "loss": _Quantity("loss", "nats", floor=1e-6),
     "logit": _Quantity("logit of the label", signed=True),
 }
 QUANTITIES = (*_ANSWERS, "weights")
+OF_ANSWERS = (*_ANSWERS, "rank", "place")
+_RANK = _Quantity("rank of own caption", floor=1, closed=True, whole=True)
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What the networks say of the images under one treatment: logits of each seed, and the first network."""
+    """What the networks say of the images under one treatment.
 
-    treatment: Treatment | Ablation
+    Logits of each seed, and the first network; `ranked`: further quantities, seeds by images; `tops`: what is
+    to be said of each of those in numbers, by group.
+    """
+
+    treatment: Treatment | Ablation | _Named
     logits: Sequence[Tensor]
     network: nn.Module | None = None
+    ranked: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    tops: Mapping[str, list[list[float | None]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +100,22 @@ class _Images:
 
 
 _Report = Callable[[str, float], None]  # what is being done, and how much of all is done before it
-_More = Callable[[Treatment, _Report], Iterator[_Run]]  # each run is of one network more than the last
+_More = Callable[[Any, _Report], Iterator[_Run]]  # each run is of one network more than the last
 
 
 class Explorer(PageWidget):
     """Histograms of what networks answer, for each group and treatment; the flow of answers; and weights.
 
-    Made by `of`, `of_model`, `of_predictions` or `from_table`. `view` says what is shown; what it leaves out
-    is as at the beginning. With a kernel, and where there is a network to ask, another treatment can be
-    added: by its name in the widget, or by `add`.
+    Made by `of`, `of_model`, `of_predictions`, `of_answers` or `from_table`. `view` says what is shown; what
+    it leaves out is as at the beginning. With a kernel, and where there is a network to ask, another
+    treatment can be added: by its name in the widget, or by `add`.
+
+    Of dual encoders it also says who is found. Three lines show recall and skew by group and treatment, of
+    all encoders of a population together::
+
+        asked = populations.population(seeds=[0, 1])
+        answers = populations.answers(asked, ["fp32", "int4"])
+        Explorer.of_answers(answers, "species", queries=asked[0].grammar.queries)
     """
 
     kind: ClassVar[str] = "explorer"
@@ -108,6 +130,7 @@ class Explorer(PageWidget):
     answer = traitlets.Unicode("", help="Why what was asked for did not come.").tag(sync=True)
 
     _more: _More | None = None
+    _understood: Callable[[Any], Any]
     _images: _Images
     _given: dict[str, NDArray[np.int64]]  # the class that each seed gives each image, by treatment
 
@@ -147,7 +170,7 @@ class Explorer(PageWidget):
                 (prediction,) = studies.predictions([study], [treatment], store=store)
                 logits.append(prediction.logits)
                 treated = treated or studies.networks(first, [treatment], store=store)
-                yield _Run(treatment, logits, *treated)
+                yield _Run(treatment, logits, treated[0] if treated else None)
 
         explorer._answer_questions(more)
         return explorer
@@ -236,6 +259,74 @@ class Explorer(PageWidget):
         return explorer
 
     @classmethod
+    def of_answers(
+        cls,
+        answers: Sequence[Answers],
+        group: str,
+        quantities: Sequence[str] = OF_ANSWERS,
+        *,
+        queries: Sequence[str] = (),
+        top: int = 100,
+        ask: Callable[[str], Sequence[Answers]] | None = None,
+    ) -> Explorer:
+        """The explorer of what dual encoders answer: the same encoders and images under each treatment.
+
+        `group`: the attribute of the images that tells groups apart. `quantities`: those of `of` but weights,
+        of the zero-shot answers; `rank`, the place of an image's best own caption among all captions, with
+        recall@1, 5 and 10; and `place`, that of the image among all images for each neutral query, with the
+        skew of each group among the first `top`. What the encoders were not asked is left out. `queries`
+        names the queries in their order. Several encoders are counted together; skews are means over them.
+
+        `ask` answers for another treatment, so that it can be asked for, such as
+        `lambda name: populations.answers(asked, [name])`.
+        """
+        answers = list(answers)
+        if not answers:
+            raise BadInput("no answer is given; expected some: `populations.answers` makes them.")
+        unknown = [name for name in quantities if name not in OF_ANSWERS]
+        if unknown or isinstance(quantities, str) or not quantities:
+            raise BadInput(f"quantities is {quantities!r}; expected some of {', '.join(OF_ANSWERS)}.")
+        first = answers[0]
+        own: dict[str, list[Answers]] = {}
+        for one in answers:
+            own.setdefault(one.treatment, []).append(one)
+        models = [one.model for one in own[first.treatment]]
+        for found in own.values():
+            _require_alike(found, models, first)
+        ranking = _Ranking.of(own[first.treatment], group, quantities, queries, top)
+        zero_shot = [name for name in _ANSWERS if name in quantities and first.logits is not None]
+        if not zero_shot and not ranking.described:
+            raise BadInput(
+                f"the encoders were asked nothing that tells of {', '.join(quantities)}; expected a label, "
+                "captions or neutral queries: ask again, or choose other quantities."
+            )
+        codes, names = first.codes(group)
+        labels = np.zeros(len(codes), np.int64) if first.label is None else first.codes(first.label)[0]
+
+        def run(treatment: str, found: Sequence[Answers]) -> _Run:
+            logits = [one.logits for one in found if one.logits is not None]
+            return _Run(_Named(treatment), logits, ranked=ranking.places(found), tops=ranking.tops(found))
+
+        explorer = cls._made_of(
+            [run(treatment.name, own[treatment.name]) for treatment in _ordered(map(_Named, own))],
+            _Images(labels, codes, names),
+            zero_shot,
+            about=models[0] if len(models) == 1 else "",
+            seeds=list(range(len(models))),
+            ranking=ranking,
+        )
+        if ask is not None:
+
+            def more(treatment: _Named, report: _Report) -> Iterator[_Run]:
+                report(f"{treatment.name}: {len(models)} encoder{'s' * (len(models) > 1)}", 0)
+                found = list(ask(treatment.name))
+                _require_alike(found, models, first)
+                yield run(treatment.name, found)
+
+            explorer._answer_questions(more, _linear)
+        return explorer
+
+    @classmethod
     def from_table(cls, densities: pd.DataFrame, *, seeds: int = 1, about: str = "") -> Explorer:
         """The explorer of a stored table of `tables.densities`, for images that may not be handed on.
 
@@ -253,6 +344,7 @@ class Explorer(PageWidget):
         data: dict[str, Any] = {
             "about": about,
             "seeds": seeds,
+            "networks": _NETWORKS,
             "groups": [
                 _look(int(row["number"]), row["group"], int(row["n"]) // seeds)
                 for row in groups.to_dict("records")
@@ -262,6 +354,7 @@ class Explorer(PageWidget):
             "counts": {},
             "summaries": {},
             "flows": {},
+            "tops": {},
             "so_far": {},
         }
         for measure, table in densities.groupby("measure", sort=False):
@@ -282,20 +375,31 @@ class Explorer(PageWidget):
                     found = (own["density"] * own["n"]).round().astype(int).tolist() or [0] * len(centres)
                     counts.setdefault(treatment, []).append(_packed(found))
                     spread = np.repeat(centres, found) if any(found) else np.full(1, np.nan)
-                    summaries.setdefault(treatment, []).append(_summary(quantity, spread))
+                    described = data["quantities"][measure]
+                    summaries.setdefault(treatment, []).append(_summary(described, spread))
         return cls(data=data)
 
     @classmethod
     def _made_of(
-        cls, runs: Sequence[_Run], images: _Images, quantities: Sequence[str], *, about: str, seeds: list[int]
+        cls,
+        runs: Sequence[_Run],
+        images: _Images,
+        quantities: Sequence[str],
+        *,
+        about: str,
+        seeds: list[int],
+        ranking: _Ranking | None = None,
     ) -> Explorer:
-        _require_known(quantities)
+        if ranking is None:
+            _require_known(quantities)
         answers = [name for name in _ANSWERS if name in quantities]
-        measured = [_measured(run.logits, images.labels) for run in runs]
-        classes = runs[0].logits[0].shape[1]
+        measured = [_measured(run, images.labels) for run in runs]
+        further = {} if ranking is None else ranking.described
+        classes = runs[0].logits[0].shape[1] if answers else 0
         data: dict[str, Any] = {
             "about": about,
             "seeds": max(len(seeds), 1),
+            "networks": _NETWORKS if ranking is None else ["encoder", "encoders"],
             "groups": [
                 _look(code, images.names[code], int((images.groups == code).sum())) for code in images.present
             ],
@@ -304,10 +408,12 @@ class Explorer(PageWidget):
                 name: _described(_ANSWERS[name])
                 | _bins(_ANSWERS[name], [found[name] for found in measured], classes=classes)
                 for name in answers
-            },
-            "counts": {name: {} for name in answers},
-            "summaries": {name: {} for name in answers},
+            }
+            | further,
+            "counts": {name: {} for name in (*answers, *further)},
+            "summaries": {name: {} for name in (*answers, *further)},
             "flows": {},
+            "tops": {} if ranking is None else ranking.heads,
             "so_far": {},
         }
         if runs[0].network is not None and "weights" in quantities:
@@ -327,19 +433,16 @@ class Explorer(PageWidget):
         It is shown as soon as the first network has answered; `data["so_far"]` says of how many it is.
         """
         if self._more is None:
-            raise BadInput("this explorer has no network to ask; make it by `Explorer.of` or `of_model`.")
-        wanted = _parsed(treatment)
-        if not isinstance(wanted, Treatment) or wanted.trains:
             raise BadInput(
-                f"treatment is {wanted.name!r}, which trains a network; expected one that only rounds, such "
-                "as int5: name the others where you make the explorer."
+                "this explorer has no network to ask; make it by `Explorer.of` or `of_model`, or with `ask`."
             )
+        wanted = self._understood(treatment)
         chosen = {"treatment": wanted.name, "after": wanted.name}
         before, view = self.data, self.view
         try:
             for run in [] if wanted.name in before["treatments"] else self._more(wanted, self._report):
                 data = copy.deepcopy(before)  # traits tell of what is new, not of what was changed inside
-                self._take_in(data, run, _measured(run.logits, self._images.labels))
+                self._take_in(data, run, _measured(run, self._images.labels))
                 with self.hold_sync():
                     self.data, self.view = data, {**self.view, **chosen}
         except BaseException:  # also when it is interrupted: half of an answer must not stay for a whole one
@@ -351,8 +454,8 @@ class Explorer(PageWidget):
             self.busy = ""
         self.view = {**self.view, **chosen}
 
-    def _answer_questions(self, more: _More) -> None:
-        self._more, self.asks = more, True
+    def _answer_questions(self, more: _More, understood: Callable[[Any], Any] | None = None) -> None:
+        self._more, self._understood, self.asks = more, understood or _rounding, True
         self.on_msg(self._heard)
 
     def _heard(self, _: Any, content: Any, buffers: Any = None) -> None:
@@ -381,30 +484,34 @@ class Explorer(PageWidget):
         for key, bins in data["quantities"].items():
             own = [found[key][:, of_group] for of_group in inside]
             data["counts"][key][name] = [_packed(_counted(values, bins)) for values in own]
-            data["summaries"][key][name] = [_summary(_ANSWERS[key], values) for values in own]
+            data["summaries"][key][name] = [_summary(bins, values) for values in own]
+        for key, told in run.tops.items():
+            data["tops"][key]["values"][name] = told
         if "weights" in data and run.network is not None:
             changed = isinstance(run.treatment, Ablation)
             own_grids = _grids(run.network, changed=changed) | {"trains": _trains(run.treatment)}
             data["weights"]["grids"][name] = own_grids
-        given = np.stack([logits.argmax(1).numpy() for logits in run.logits])
-        for before, answered in self._given.items():
-            if before != name:
-                own_flow = _flow(answered[: len(given)], given, images, inside)
-                data["flows"].setdefault(before, {})[name] = own_flow
-        self._given[name] = given
-        if len(given) < data["seeds"]:
-            data["so_far"][name] = len(given)
+        if run.logits:
+            given = np.stack([logits.argmax(1).numpy() for logits in run.logits])
+            for before, answered in self._given.items():
+                if before != name:
+                    own_flow = _flow(answered[: len(given)], given, images, inside)
+                    data["flows"].setdefault(before, {})[name] = own_flow
+            self._given[name] = given
+            if len(given) < data["seeds"]:
+                data["so_far"][name] = len(given)
         names = _ordered([*map(_named, data["treatments"]), run.treatment])
         data["treatments"] = [treatment.name for treatment in names]
 
     # ------------------------------------------------------------ without scripts
 
     def fallback(self) -> str:
-        """The margins of each group at full precision and under the last treatment, and a table of them."""
+        """The margins of each group at full precision and under the last treatment, and tables of numbers."""
         quantities, treatments = self.data["quantities"], self.data["treatments"]
         key = "margin" if "margin" in quantities else next(iter(quantities))
         shown = list(dict.fromkeys([treatments[0], treatments[-1]]))
-        return _figure(self.data, key, shown) + _table(self.data, key, shown)
+        tops = [_tops_table(self.data, key, shown) for key in self.data["tops"]]
+        return _figure(self.data, key, shown) + _table(self.data, key, shown) + "".join(tops)
 
 
 # ---------------------------------------------------------------- what is given
@@ -426,11 +533,30 @@ def _parsed(treatment: Treatment | Ablation | str) -> Treatment | Ablation:
     return Treatment.parse(f"int{name}" if name.isdecimal() else name)
 
 
+def _rounding(treatment: Treatment | str) -> Treatment:
+    """The treatment of that name, which must not need training."""
+    wanted = _parsed(treatment)
+    if not isinstance(wanted, Treatment) or wanted.trains:
+        raise BadInput(
+            f"treatment is {wanted.name!r}, which trains a network; expected one that only rounds, such "
+            "as int5: name the others where you make the explorer."
+        )
+    return wanted
+
+
 @dataclass(frozen=True)
 class _Named:
-    """A treatment that was added before, of which the name is all that is left."""
+    """A treatment of which the name is all that is known: it was added before, or treats linear layers."""
 
     name: str
+
+
+def _linear(treatment: str) -> _Named:
+    """That of linear layers that has this name; a bare width is that of an int."""
+    name = str(treatment).strip()
+    name = f"int{name}" if name.isdecimal() else name
+    runs(name)  # refuses a name that it does not know
+    return _Named(name)
 
 
 def _named(name: str) -> Treatment | _Named:
@@ -450,15 +576,15 @@ _WIDTHS = {"fp32": 32, "fp16": 16, "bf16": 16, "fp8": 8, "nf4": 4}
 
 
 def _bits(treatment: Any) -> float:
-    if isinstance(treatment, _Named):
-        base = _named(treatment.name.split("-")[0])
-        return 0 if isinstance(base, _Named) else _bits(base)
+    if isinstance(treatment, _Named):  # int4-midrise, or bnb-nf4
+        parts = [_named(part) for part in treatment.name.split("-")]
+        return next((_bits(part) for part in parts if not isinstance(part, _Named)), 0)
     if isinstance(treatment, Ablation):
         return _bits(treatment.treatment)
     return 33 if treatment == FP32 else treatment.bits or _WIDTHS[treatment.format]
 
 
-def _trains(treatment: Treatment | Ablation) -> bool:
+def _trains(treatment: Treatment | Ablation | _Named) -> bool:
     return isinstance(treatment, Treatment) and treatment.trains
 
 
@@ -508,23 +634,171 @@ def _own_images(images: Tensor, labels: Any, groups: Any, names: Sequence[str] |
     return _Images(classes, codes.astype(np.int64), names)
 
 
+def _require_alike(found: Sequence[Answers], models: Sequence[str], first: Answers) -> None:
+    """The same encoders in the same order, each once, asked the same of the same images as the first."""
+    asked = ("logits", "to_text", "to_image", "queries")
+    if (
+        [one.model for one in found] != list(models)
+        or len(set(models)) < len(models)
+        or any(
+            not one.attributes.equals(first.attributes)
+            or [getattr(one, part) is None for part in asked]
+            != [getattr(first, part) is None for part in asked]
+            for one in found
+        )
+    ):
+        raise BadInput(
+            "the answers are of other encoders, images or questions under one treatment than under another, "
+            "or an encoder is there twice; expected the same throughout: pass what one call of "
+            "`populations.answers` returns."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranking:
+    """What retrieval and neutral queries put first: the places of images, and what the groups get of them."""
+
+    group: str
+    top: int
+    rank: bool
+    queries: int
+    described: dict[str, dict[str, Any]]
+    heads: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of(
+        cls,
+        found: Sequence[Answers],
+        group: str,
+        quantities: Sequence[str],
+        queries: Sequence[str],
+        top: int,
+    ) -> _Ranking:
+        """What can be told of answers such as these."""
+        first = found[0]
+        ranks = "rank" in quantities and first.to_text is not None and first.to_image is not None
+        asked = len(first.queries) if "place" in quantities and first.queries is not None else 0
+        if queries and asked and len(queries) != asked:
+            raise BadInput(
+                f"queries names {len(queries)}, and the encoders were asked {asked}; expected each to be "
+                "named, in the order in which it was asked."
+            )
+        described: dict[str, dict[str, Any]] = {}
+        heads: dict[str, dict[str, Any]] = {}
+        if ranks:
+            assert first.to_image is not None
+            ends = {
+                "low": _short(math.log10(0.5), 7),
+                "high": _short(math.log10(len(first.to_image) + 0.5), 7),
+            }
+            lines = [_short(math.log10(k + 0.5), 7) for k in _RECALLS]
+            described["rank"] = _described(_RANK) | ends | {"bins": BINS, "zero": None, "lines": lines}
+            described["rank"]["lined"] = f"lines: first {', '.join(map(str, _RECALLS))}"
+            recalls = [{"name": f"recall@{k}", "unit": "%", "factor": 100} for k in _RECALLS]
+            heads["rank"] = {"name": "Recall", "heads": recalls, "rows": ["all images"], "values": {}}
+        if asked:
+            skews = populations.skews(found[:1], group, top=top)  # refuses a top that is too long
+            bins = _bins_of_places(len(first.attributes))
+            for number in range(asked):
+                name = f"“{queries[number]}”" if queries else f"query {number + 1}"
+                quantity = _Quantity(f"place for {name}", closed=True, whole=True)
+                key = f"place{number + 1}"
+                line = {"lines": [top + 0.5], "lined": f"line: first {top}", "axis": "place in the ranking"}
+                described[key] = _described(quantity) | bins | line
+                heads[key] = {
+                    "name": f"The first {top} for {name}",
+                    "heads": [
+                        {"name": f"share of the first {top}", "unit": "%", "factor": 100},
+                        {"name": "share of all", "unit": "%", "factor": 100},
+                        {"name": "skew", "unit": "nats", "factor": 1},
+                    ],
+                    "rows": skews["measure"].unique().tolist(),
+                    "values": {},
+                }
+        return cls(group, top, ranks, asked, described, heads)
+
+    def places(self, found: Sequence[Answers]) -> dict[str, NDArray[np.float64]]:
+        """The logarithm of each rank, and the place for each query: encoders by images."""
+        told = {}
+        if self.rank:
+            told["rank"] = np.log10(np.stack([_numbers(one.to_text) for one in found]))
+        for number in range(self.queries):
+            told[f"place{number + 1}"] = np.stack([_places(_numbers(one.queries)[number]) for one in found])
+        return told
+
+    def tops(self, found: Sequence[Answers]) -> dict[str, list[list[float | None]]]:
+        """Recall of each group and of all; shares and skew of each group, and the skews over all groups."""
+        codes, _ = found[0].codes(self.group)
+        inside = [codes == code for code in np.unique(codes)]
+        told: dict[str, list[list[float | None]]] = {}
+        if self.rank:
+            hits = np.stack([_numbers(one.to_text) <= np.array(_RECALLS)[:, None] for one in found])
+            everyone = np.ones(len(codes), dtype=bool)
+            told["rank"] = [
+                [_short(hit[:, own].mean()) for hit in hits.swapaxes(0, 1)] for own in (*inside, everyone)
+            ]
+        if not self.queries:
+            return told
+        skews = populations.skews(found, self.group, top=self.top)
+        means = skews.groupby(["query", "measure"], sort=False)["value"].mean()
+        for number in range(self.queries):
+            ahead = [_places(_numbers(one.queries)[number]) <= self.top for one in found]
+            rows: list[list[float | None]] = []
+            for own in inside:
+                counts, due = np.array([(first & own).sum() for first in ahead]), own.mean()
+                skew = np.log(np.maximum(counts, 0.5) / self.top / due).mean()  # as in `populations.skews`
+                rows.append([_short(counts.mean() / self.top), _short(due), _short(skew)])
+            told[f"place{number + 1}"] = rows + [[None, None, _short(value)] for value in means[number]]
+        return told
+
+
+def _numbers(tensor: Tensor | None) -> NDArray[Any]:
+    assert tensor is not None
+    return tensor.numpy()
+
+
+def _places(close: NDArray[Any]) -> NDArray[np.float64]:
+    """The place of each image, the closest first; those that are equally close keep their order.
+
+    >>> _places(np.array([0.1, 0.7, 0.1]))
+    array([2., 1., 3.])
+    """
+    places = np.empty(len(close))
+    places[np.argsort(-close, kind="stable")] = np.arange(1, len(close) + 1)
+    return places
+
+
+def _bins_of_places(count: int) -> dict[str, Any]:
+    """Bins of a round number of places each, and of a number that can be halved twice.
+
+    >>> _bins_of_places(1000)
+    {'low': 0.5, 'high': 1000.5, 'bins': 100, 'zero': None}
+    """
+    step = next(10**power * x for power in range(9) for x in (1, 2, 5) if 10**power * x * BINS >= count)
+    bins = 4 * math.ceil(count / step / 4)
+    return {"low": 0.5, "high": bins * step + 0.5, "bins": bins, "zero": None}
+
+
 # ---------------------------------------------------------------- what is counted
 
 
-def _measured(logits: Sequence[Tensor], labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+def _measured(run: _Run, labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """Each quantity of single images, seeds by images; the logarithm of those that are spaced by it."""
+    if not run.logits:
+        return dict(run.ranked)
     tables = []
-    for of_seed in logits:
+    for of_seed in run.logits:
         table = metrics.example_metrics(of_seed, labels)
         tables.append(table.assign(logit=of_seed.double().numpy()[np.arange(len(labels)), labels]))
     found = {name: np.stack([table[name].to_numpy() for table in tables]) for name in _ANSWERS}
     floors = {name: quantity.floor for name, quantity in _ANSWERS.items() if quantity.floor is not None}
-    return found | {name: np.log10(found[name].clip(floor)) for name, floor in floors.items()}
+    spaced = {name: np.log10(found[name].clip(floor)) for name, floor in floors.items()}
+    return found | spaced | dict(run.ranked)
 
 
 def _bins(quantity: _Quantity, values: Sequence[NDArray[np.float64]], *, classes: int) -> dict[str, Any]:
     """Bins for all treatments, of which the first values are those of full precision."""
-    if quantity.unit == "%":
+    if quantity.closed:
         return {"low": 1 / classes, "high": 1.0, "bins": BINS, "zero": None}
     low, high = np.quantile(values[0], [0.005, 0.995])
     # A treatment under which logits explode must not press all others into a single bin.
@@ -592,12 +866,12 @@ def _unpacked(packed: Iterable[int]) -> list[int]:
     return [count for part in packed for count in ([part] if part > 0 else [0] * -part)]
 
 
-def _summary(quantity: _Quantity, values: NDArray[np.float64]) -> list[float | None]:
+def _summary(quantity: Mapping[str, Any], values: NDArray[np.float64]) -> list[float | None]:
     """Mean and quartiles, of what the values stand for."""
     quartiles = np.quantile(values, [0.25, 0.5, 0.75])
-    if not quantity.is_logarithmic:
+    if not quantity["log"]:
         found = [values.mean(), *quartiles]
-    elif quantity.mean == "geometric mean":
+    elif quantity["mean"] == "geometric mean":
         found = [10 ** values.mean(), *10**quartiles]
     else:
         found = [(10**values).mean(), *10**quartiles]
@@ -620,6 +894,8 @@ def _described(quantity: _Quantity) -> dict[str, Any]:
         "factor": quantity.factor,
         "log": quantity.is_logarithmic,
         "mean": quantity.mean,
+        "closed": quantity.closed,
+        "whole": quantity.whole,
     }
 
 
@@ -722,10 +998,11 @@ def _figure(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
     wide = len(shown) * (_PANEL + 20) - 20
     high = 18 + len(data["groups"]) * (_HEIGHT + _GAP)
     line = " The line is at 0: wrong answers lie left of it." if key == "margin" and quantity["zero"] else ""
+    beyond = "" if quantity["closed"] else " What lies beyond an end is heaped at it."
     box = f'viewBox="-2 0 {wide + 4} {high}" style="width:100%;height:auto;max-width:{wide}px"'
     caption = (
         f"{quantity['name'].capitalize()} of each group as a share of its answers. {_extent(data)} Each "
-        f"column has a height of its own. What lies beyond an end is heaped at it.{line}"
+        f"column has a height of its own.{beyond}{line}"
     )
     return (
         f'<figure class="fairq-figure"><svg role="img" aria-label="{html.escape(alt)}" {box} font-size="12" '
@@ -755,7 +1032,7 @@ def _said(quantity: Mapping[str, Any], value: float | None) -> str:
 def _extent(data: Mapping[str, Any]) -> str:
     """How much was looked at."""
     seeds, images = data["seeds"], sum(group["n"] for group in data["groups"])
-    return f"{seeds} {'network' if seeds == 1 else 'networks (seeds)'}, {images:,} images."
+    return f"{seeds} {data['networks'][seeds > 1]}, {images:,} images."
 
 
 def _table(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
@@ -767,6 +1044,25 @@ def _table(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
         for place, group in enumerate(data["groups"])
         for name in shown
     ]
+    return _html_table(f"{quantity['name'].capitalize()} by group", heads, rows)
+
+
+def _tops_table(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
+    told = data["tops"][key]
+    names = [*(group["name"] for group in data["groups"]), *told["rows"]]
+    rows = [
+        [name, treatment]
+        + [
+            _said(head, value)
+            for head, value in zip(told["heads"], told["values"][treatment][place], strict=True)
+        ]
+        for place, name in enumerate(names)
+        for treatment in shown
+    ]
+    return _html_table(told["name"], ["group", "treatment", *(head["name"] for head in told["heads"])], rows)
+
+
+def _html_table(name: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
     body = "".join(
         f'<tr><th scope="row">{html.escape(first)}</th>'
@@ -774,6 +1070,6 @@ def _table(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
         + "</tr>"
         for first, *rest in rows
     )
-    caption = f"<caption>{html.escape(quantity['name'].capitalize())} by group</caption>"
+    caption = f"<caption>{html.escape(name)}</caption>"
     table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div style="overflow-x:auto">{table}</div>'

@@ -17,14 +17,18 @@ from scipy import special
 from torch import nn
 
 from fairq_utils import explorer as own
-from fairq_utils import figures, studies, tables
+from fairq_utils import figures, populations, studies, tables
 from fairq_utils.ablations import Ablation
 from fairq_utils.errors import BadInput
 from fairq_utils.explorer import BINS, QUANTITIES, Explorer
+from fairq_utils.metrics import max_skew, min_skew
+from fairq_utils.moths import MothSettings
 from fairq_utils.quantizers import bake, quantize_model
+from fairq_utils.questions import Answers
 from fairq_utils.store import Store
 from fairq_utils.studies import Prediction, Study
 from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.vision_language import ContrastiveRecipe
 from tests.conftest import BROWSERS
 
 ROOT = Path(__file__).parents[1]
@@ -320,6 +324,13 @@ def test_images_of_bytes_are_scaled_as_everywhere(network):
         (lambda found: Explorer.of_predictions(found[:-1]), "other seeds or images"),
         (lambda found: Explorer.of_predictions(found).add("int5"), "no network to ask"),
         (lambda found: Explorer.from_table(pd.DataFrame({"n": [1]})), "the table lacks measure"),
+        (lambda found: Explorer.of_answers([], "shape"), "no answer is given"),
+        (lambda found: Explorer.of_answers(answered(), "shape", ["weights"]), "quantities is"),
+        (lambda found: Explorer.of_answers(answered(), "size"), "group is 'size'"),
+        (lambda found: Explorer.of_answers(answered()[:-1], "shape"), "of other encoders"),
+        (lambda found: Explorer.of_answers(answered() * 2, "shape"), "an encoder is there twice"),
+        (lambda found: Explorer.of_answers(answered(), "shape", top=241), "top is 241"),
+        (lambda found: Explorer.of_answers(answered(), "shape", queries=["one"]), "queries names 1"),
         (lambda found: own._own_images(torch.zeros(2), [1], [0, 0], None), "2 images come with 1 labels"),
         (lambda found: own._own_images(torch.zeros(1), [1], [3], ["a"]), "not among the group_names"),
     ],
@@ -329,6 +340,168 @@ def test_bad_input_is_refused_in_one_sentence(found, call, sentence):
         call(found)
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- dual encoders
+
+
+def answered(treatments=("fp32", "bnb-nf4", "int4"), *, models=2, images=240, **without) -> list[Answers]:
+    """What made-up encoders say: to find "wide" is easy at first, and the harder the more is rounded."""
+    draw = np.random.default_rng(3)
+    kinds = draw.choice(["wide", "thin"], size=images, p=[0.7, 0.3])
+    labels = draw.choice(["moth", "bee", "fly"], size=images)
+    told = pd.DataFrame({"shape": pd.Categorical(kinds, ["wide", "thin", "none"]), "kind": labels})
+    told["kind"] = told["kind"].astype("category")
+    found = []
+    for number, treatment in enumerate(treatments):
+        for model in range(models):
+            random = np.random.default_rng([model, number])
+            noise = 1 + number
+            of = {
+                "logits": torch.tensor(random.normal(size=(images, 3)) * noise).float(),
+                "to_text": torch.tensor(1 + random.geometric(0.2 / noise, size=images).clip(0, 149)),
+                "to_image": torch.tensor(1 + random.integers(images, size=150)),
+                # Coarse, so that many images are equally close.
+                "queries": torch.tensor(
+                    ((kinds == "wide") + noise * random.normal(size=(2, images))).round()
+                ),
+            } | dict.fromkeys(without)
+            of["label"] = None if of["logits"] is None else "kind"
+            found.append(Answers(f"encoder {model}", treatment, "PyTorch", attributes=told, **of))
+    return found
+
+
+def test_recall_and_skew_are_those_of_the_population_by_group_and_treatment():
+    given = answered()
+    data = Explorer.of_answers(given, "shape", queries=["an insect", "a thing"], top=50).data
+    assert data["treatments"] == ["fp32", "bnb-nf4", "int4"]
+    assert [group["name"] for group in data["groups"]] == ["wide", "thin"]
+    measured = populations.measures(given, "shape", top=50)
+    means = measured.groupby(["treatment", "measure", "group"])["value"].mean()
+    recalls, skews = data["tops"]["rank"], [data["tops"][key] for key in ("place1", "place2")]
+    assert [head["name"] for head in recalls["heads"]] == ["recall@1", "recall@5", "recall@10"]
+    assert [told["name"] for told in skews] == ["The first 50 for “an insect”", "The first 50 for “a thing”"]
+    for treatment in data["treatments"]:
+        for group, row in zip(("wide", "thin", "OA"), recalls["values"][treatment], strict=True):
+            expected = [means[treatment, f"recall to text@{k}", group] for k in (1, 5, 10)]
+            assert row == pytest.approx(expected, rel=1e-3)
+        for place, measure in enumerate(skews[0]["rows"], start=2):
+            mean = np.mean([told["values"][treatment][place][2] for told in skews])
+            assert mean == pytest.approx(means[treatment, measure, "OA"], rel=2e-3)
+
+
+def test_the_skew_of_each_group_is_that_of_the_metrics_and_what_lies_left_of_the_line():
+    (one,) = answered(["fp32"], models=1)
+    data = Explorer.of_answers([one], "shape", top=50).data
+    codes, _ = one.codes("shape")
+    for number, key in enumerate(("place1", "place2")):
+        order = np.lexsort((np.arange(len(codes)), -one.queries[number].numpy()))
+        rows = data["tops"][key]["values"]["fp32"]
+        own_skews = [row[2] for row in rows[:2]]
+        assert max(own_skews) == pytest.approx(max_skew(codes[order], 50), rel=1e-3)
+        assert min(own_skews) == pytest.approx(min_skew(codes[order], 50), rel=1e-3)
+        bins = data["quantities"][key]
+        step = (bins["high"] - bins["low"]) / bins["bins"]
+        assert (bins["low"], step, bins["lines"]) == (0.5, 2, [50.5])
+        for place, row in enumerate(rows[:2]):
+            fine = own._unpacked(data["counts"][key]["fp32"][place])
+            assert sum(fine[:25]) == np.isin(order[:50], np.flatnonzero(codes == place)).sum()
+            assert (row[0], row[1]) == pytest.approx((sum(fine[:25]) / 50, (codes == place).mean()), rel=1e-3)
+    # Recall is what lies left of a line as well.
+    bins, fine = data["quantities"]["rank"], own._unpacked(data["counts"]["rank"]["fp32"][0])
+    edges = np.linspace(bins["low"], bins["high"], BINS + 1)
+    ranks = one.to_text.numpy()[codes == 0]
+    for line, k in zip(bins["lines"], (1, 5, 10), strict=True):
+        assert 10**line == pytest.approx(k + 0.5)
+        assert sum(fine[: np.searchsorted(edges, line)]) == (ranks <= k).sum()
+
+
+def test_a_group_that_is_missing_from_the_top_has_a_skew_that_json_can_hold():
+    (one,) = answered(["fp32"], models=1)
+    one.queries[:] = torch.tensor(one.attributes["shape"] == "wide").double()
+    told = Explorer.of_answers([one], "shape", top=20).data["tops"]["place1"]["values"]["fp32"]
+    share = float((one.attributes["shape"] == "thin").mean())
+    assert told[1][2] == pytest.approx(np.log(0.5 / 20 / share), rel=1e-3)
+    assert told[1][2] == told[3][2]
+    json.dumps(told, allow_nan=False)
+
+
+def test_zero_shot_answers_are_those_of_the_logits():
+    given = answered(models=1)
+    data = Explorer.of_answers(given, "shape").data
+    wide = (given[0].attributes["shape"] == "wide").to_numpy()
+    bins = data["quantities"]["margin"]
+    for one in given:
+        fine = own._unpacked(data["counts"]["margin"][one.treatment][0])
+        assert sum(fine[: bins["zero"]]) == (~one.correct[wide]).sum()
+    lost = (given[0].correct & ~given[2].correct)[wide].sum()
+    assert data["flows"]["fp32"]["int4"][0][1] == lost
+
+
+def test_what_an_encoder_was_not_asked_is_left_out():
+    silent = answered(logits=None)
+    only = Explorer.of_answers(silent, "shape")
+    assert list(only.data["quantities"]) == ["rank", "place1", "place2"]
+    assert (only.data["flows"], list(only.data["tops"])) == ({}, ["rank", "place1", "place2"])
+    assert "Recall" in only.fallback()
+    without = Explorer.of_answers(answered(to_text=None, to_image=None, queries=None), "shape").data
+    assert (list(without["quantities"]), without["tops"]) == (list(ANSWERS), {})
+    with pytest.raises(BadInput, match="asked nothing that tells of margin"):
+        Explorer.of_answers(silent, "shape", ["margin"])
+
+
+def test_what_a_population_embeds_is_small_and_its_tables_stand_without_scripts():
+    names = ("fp32", "bnb-int8", "torch-int8", "int8", "bnb-nf4", "int4", "int3")
+    explorer = Explorer.of_answers(answered(names, models=12, images=1000), "shape", queries=["a", "b"])
+    assert len(explorer.page_markup().encode()) < 150_000
+    assert explorer.data["treatments"] == list(names)
+    captions = [table.caption.text for table in BeautifulSoup(explorer.fallback(), "html.parser")("table")]
+    assert captions == ["Margin by group", "Recall", "The first 100 for “a”", "The first 100 for “b”"]
+    assert "12 encoders, 1,000 images." in explorer.fallback()
+
+
+def test_encoders_can_be_asked_for_another_treatment_of_linear_layers():
+    wanted = []
+
+    def ask(name):
+        wanted.append(name)
+        return [one for one in answered(("fp32", "bnb-nf4", "int3")) if one.treatment == name]
+
+    explorer = Explorer.of_answers(answered(["fp32", "int4"]), "shape", ask=ask)
+    before = explorer.data["tops"]["rank"]["values"]
+    explorer._heard(explorer, {"wanted": " 3 "})
+    explorer._heard(explorer, {"wanted": "bnb-nf4"})
+    assert (wanted, explorer.answer) == (["int3", "bnb-nf4"], "")
+    assert explorer.data["treatments"] == ["fp32", "int4", "bnb-nf4", "int3"]
+    whole = Explorer.of_answers(answered(("fp32", "bnb-nf4")), "shape").data
+    assert explorer.data["tops"]["rank"]["values"]["bnb-nf4"] == whole["tops"]["rank"]["values"]["bnb-nf4"]
+    assert explorer.data["so_far"] == {}
+    assert set(before) == {"fp32", "int4"}
+    explorer._heard(explorer, {"wanted": "int5"})
+    assert explorer.answer.startswith("treatment is 'int5'; expected one of: fp32, bnb-int8")
+
+
+def test_a_population_in_the_store_takes_three_lines(tmp_path):
+    store = Store(tmp_path)
+    asked = [
+        populations.ClipStudy(
+            dataset=MothSettings(train=60, test=60, sizes=(0.2,) * 5),
+            images=40,
+            recipe=ContrastiveRecipe(epochs=1),
+        )
+    ]
+    answers = populations.answers(asked, ["fp32"], store=store)
+    explorer = Explorer.of_answers(
+        answers,
+        "species",
+        queries=asked[0].grammar.queries,
+        top=20,
+        ask=lambda name: populations.answers(asked, [name], store=store),
+    )
+    explorer.add("int4")
+    both = populations.answers(asked, ["fp32", "int4"], store=store)
+    assert explorer.data["flows"] == Explorer.of_answers(both, "species", top=20).data["flows"]
+    assert len(explorer.data["tops"]) == 1 + len(asked[0].grammar.queries)
 
 
 # ---------------------------------------------------------------- with a kernel
@@ -607,6 +780,56 @@ def test_merged_bins_hold_what_the_fine_ones_hold_and_zero_stays_an_edge(shown, 
     assert all(told["sums"])
     assert told["choices"] == [12, 18, 24, 36, 48, 72, 144]
     assert told["plain"] == ["0", "1,235", "1.2e−5", "−0.123", "12.3", "—", "123"]
+
+
+@browser
+def test_recall_and_skew_stand_below_the_histogram_and_are_said(tmp_path):
+    explorer = Explorer.of_answers(answered(), "shape", queries=["<b>an insect</b>", "a thing"], top=50)
+    driver = """
+      const rows = () => all(".fairq-live > .fairq-explorer tr, .fairq-explorer > div > .fairq-scrolled tr")
+        .map((row) => [...row.cells].map((cell) => cell.textContent));
+      found.extent = document.querySelector(".fairq-extent").textContent;
+      found.none = rows();
+      act("quantity", "rank");
+      act("treatment", 2);
+      found.rank = [rows(), said()];
+      found.lines = seen().includes("lines: first 1, 5, 10");
+      act("quantity", "place1");
+      found.place = [rows(), said()];
+      act("group-0");
+      found.fewer = rows().length;
+      one("bin").focus();
+      act("bin", 0);
+      found.bin = said();
+      act("treatment", 0);
+      found.first = rows();
+      found.bold = document.querySelectorAll(".fairq-live b").length;
+    """
+    told = findings(tmp_path, [explorer], driver, width=390)
+    assert (told["wrong"], told["scrolls"], told["bold"]) == ([], False, 0)
+    assert told["extent"] == "2 encoders, counted together, 240 images."
+    assert told["none"] == []
+    data = explorer.data
+    values = {key: data["tops"][key]["values"] for key in ("rank", "place1")}
+    said = {"factor": 100, "unit": ""}
+    heads, *rows = told["rank"][0]
+    assert heads == ["group", "recall@1, %", "recall@5, %", "recall@10, %"]
+    assert [row[0] for row in rows] == ["wide", "thin", "all images"]
+    for row, now, was in zip(rows, values["rank"]["int4"], values["rank"]["fp32"], strict=True):
+        assert row[3] == f"{own._said(said, now[2])} (was {own._said(said, was[2])})"
+    assert f" Recall@10, %: wide {own._said(said, values['rank']['int4'][0][2])}; " in told["rank"][1]
+    assert told["lines"]
+    heads, *rows = told["place"][0]
+    assert heads == ["group", "share of the first 50, %", "share of all, %", "skew, nats"]
+    assert [row[0] for row in rows] == ["wide", "thin", "MaxSkew@50", "MinSkew@50", "NDKL@50"]
+    assert rows[2][1:3] == ["—", "—"]
+    said["factor"] = 1
+    assert rows[1][3].startswith(own._said(said, values["place1"]["int4"][1][2]))
+    assert told["place"][1].startswith("Place for “<b>an insect</b>” under int4, 40 bins")
+    assert f"Skew, nats: wide {own._said(said, values['place1']['int4'][0][2])}; " in told["place"][1]
+    assert told["fewer"] == 5
+    assert told["bin"].startswith("Place for “<b>an insect</b>” 1 to 6: thin ")
+    assert not any("was" in cell for row in told["first"] for cell in row)
 
 
 @browser

@@ -184,6 +184,7 @@ function answersShown(data, view) {
   const first = data.treatments[0];
   const counted = (treatment, place) => merge(unpack(data.counts[view.quantity][treatment][place]), by);
   const networks = networksOf(data, view.treatment);
+  const tops = data.tops[view.quantity];
   const soFar = networks < data.seeds ? ` So far ${networks} of ${data.seeds} networks.` : "";
   const numbers = view.numbers && !soFar; // those of fewer networks would only look like fewer answers
   const series = view.groups.map((place) => {
@@ -216,7 +217,31 @@ function answersShown(data, view) {
     under: view.treatment,
     first,
     boundary: view.quantity === "margin",
+    tops: tops ? topsShown(tops, data, view) : null,
     series,
+  };
+}
+
+// What the groups that are chosen get of what comes first, and then all groups together.
+function topsShown(tops, data, view) {
+  const places = [...view.groups, ...tops.rows.map((_, place) => data.groups.length + place)];
+  const names = [...data.groups.map((group) => group.name), ...tops.rows];
+  const [now, was] = [view.treatment, data.treatments[0]].map((treatment) => tops.values[treatment]);
+  const heads = tops.heads.map((head) => `${head.name}, ${head.unit}`);
+  const said = (head, value) => (value === null ? "—" : plain(head.factor * value));
+  const rows = places.map((place) => [
+    names[place],
+    ...tops.heads.map((head, column) => {
+      const [own, before] = [now, was].map((values) => said(head, values[place][column]));
+      return own === before ? own : `${own} (was ${before})`;
+    }),
+  ]);
+  const last = tops.heads.at(-1);
+  const values = places.map((place) => `${names[place]} ${said(last, now[place].at(-1))}`);
+  return {
+    caption: `${tops.name}, by group, under ${view.treatment}`,
+    rows: [["group", ...heads], ...rows],
+    sentence: ` ${capital(heads.at(-1))}: ${values.join("; ")}.`,
   };
 }
 
@@ -232,8 +257,13 @@ function valueAt(shown, place) {
 
 function binName(shown, bin) {
   const unit = shown.quantity.unit ? ` ${shown.quantity.unit}` : "";
+  if (shown.quantity.whole) {
+    const [first, last] = [Math.ceil(valueAt(shown, bin) - 1e-6), Math.floor(valueAt(shown, bin + 1) - 1e-6)];
+    if (first === last) return plain(first, 6);
+    if (first < last) return `${plain(first, 6)} to ${plain(last, 6)}`;
+  }
   const [from, to] = [plain(valueAt(shown, bin)), plain(valueAt(shown, bin + 1))];
-  if (shown.of === "answers" && shown.quantity.unit !== "%") {
+  if (shown.of === "answers" && !shown.quantity.closed) {
     if (bin === 0) return `at most ${to}${unit}`;
     if (bin === shown.bins - 1) return `${from}${unit} or more`;
   }
@@ -280,7 +310,8 @@ function sentence(shown) {
   const what = shown.change ? `change against ${shown.first} in ${scale}` : scale;
   const where = shown.overlay ? "all in one panel" : "a panel for each group";
   const how = shown.series.length ? `medians ${medians(shown).join("; ")}` : "no group is chosen";
-  return `${name} under ${shown.under}, ${shown.bins} bins, ${what}, ${where}: ${how}.${shown.soFar}`;
+  const firsts = shown.tops ? shown.tops.sentence : "";
+  return `${name} under ${shown.under}, ${shown.bins} bins, ${what}, ${where}: ${how}.${firsts}${shown.soFar}`;
 }
 
 const FLOWS = ["right → right", "right → wrong", "wrong → right", "wrong → other wrong", "wrong → same wrong"];
@@ -436,7 +467,7 @@ function axisBelow(shown, across, width, top, foot) {
     rule(across(at), top, across(at), foot, { opacity: 0.14 }),
     text(across(at), foot + 15, plain(value), { "text-anchor": "middle" }),
   ]);
-  const name = quantity.unit ? `${quantity.name}, ${quantity.unit}` : quantity.name;
+  const name = quantity.axis || (quantity.unit ? `${quantity.name}, ${quantity.unit}` : quantity.name);
   const points = shown.change && !shown.numbers ? "; heights in points" : "";
   return [...drawn, text(LEFT, foot + 33, name + points)];
 }
@@ -448,6 +479,12 @@ function boundary(shown, across, width, top, foot, titled) {
   const line = rule(at, top, at, foot, { "stroke-width": 1.4 });
   if (titled) return [line, text(width - RIGHT, foot + 33, "left of the line: wrong", { "text-anchor": "end" })];
   return [line, text(at - 5, top + 8, "wrong", { "text-anchor": "end" }), text(at + 5, top + 8, "right")];
+}
+
+// How far those lie that come first, in one panel.
+function firstOnes(shown, across, top, foot) {
+  const lines = shown.quantity.lines || [];
+  return lines.map((at) => rule(across(at), top, across(at), foot, { "stroke-width": 1.4 }));
 }
 
 function axisBeside(shown, y, most, width, single) {
@@ -495,6 +532,8 @@ function histogram(shown, { width, overlay, legend = false }) {
   svg.append(...head.drawn);
   svg.append(...axisBelow(shown, across, width, top + above - 4, foot));
   svg.append(...boundary(shown, across, width, top, foot, titled));
+  const { lined } = shown.quantity;
+  if (lined) svg.append(text(width - RIGHT, foot + 33, lined, { "text-anchor": "end" }));
   if (shown.of === "weights") svg.append(...gridOf(shown, across, top + above, foot));
   if (!shown.series.length) svg.append(text(LEFT + 8, top + high / 2, "No group is chosen."));
   panels.forEach((group, row) => {
@@ -502,7 +541,7 @@ function histogram(shown, { width, overlay, legend = false }) {
     const [middle, reach] = shown.change ? [end - high / 2, high / 2] : [end, high];
     const y = (value) => middle - (reach * value) / most;
     if (titled) svg.append(mark(group[0], LEFT + 6, end - high - 9), text(LEFT + 16, end - high - 5, group[0].name));
-    svg.append(...axisBeside(shown, y, most, width, single));
+    svg.append(...axisBeside(shown, y, most, width, single), ...firstOnes(shown, across, end - high, end));
     for (const one of group) {
       svg.append(...bars(one, x, y, width, overlay));
       if (withBefore && one.before) {
@@ -684,7 +723,7 @@ function summaryTable(data, view, shown) {
     [one.name, one.n, shown.under, ...cells(one.summary)],
   ]);
   const heads = ["group", "images", "treatment", quantity.mean, "lower quartile", "median", "upper quartile"];
-  return table(`${capital(quantity.name)}${unit} of each group, over all seeds`, [heads, ...rows]);
+  return table(`${capital(quantity.name)}${unit} of each group, over all ${data.networks[1]}`, [heads, ...rows]);
 }
 
 // ---------------------------------------------------------------- files and links
@@ -710,7 +749,8 @@ function extent(data, ...treatments) {
   const images = sum(data.groups.map((group) => group.n)).toLocaleString("en-US");
   const fewest = Math.min(...treatments.map((name) => networksOf(data, name)));
   const soFar = fewest < data.seeds ? `; so far ${fewest} under ${treatments.at(-1)}` : "";
-  const networks = data.seeds === 1 ? "1 network" : `${data.seeds} networks (seeds), counted together`;
+  const [one, several] = data.networks;
+  const networks = data.seeds === 1 ? `1 ${one}` : `${data.seeds} ${several}, counted together`;
   return `${data.about ? `${capital(data.about)}: ` : ""}${networks}${soFar}, ${images} images.`;
 }
 
@@ -811,6 +851,7 @@ function render({ model, el }) {
     oninput: () => point(Number(scrub.value)),
   });
   const note = html("p", { class: "fairq-note" });
+  const topsTable = html("div");
   const numbersTable = html("div");
   const buttons = (make, words, rows) => {
     const failed = () => say("The picture could not be made; take the SVG instead.");
@@ -876,6 +917,7 @@ function render({ model, el }) {
     plotted,
     note,
     status,
+    topsTable,
     html("div", { class: "fairq-buttons" }, link, ...buttons(
       () => captioned(histogram(shown, { width: 760, overlay: inOnePanel(), legend: true }).svg, extent(data(), view.treatment)),
       () => ["spread", view.quantity, view.treatment],
@@ -942,7 +984,7 @@ function render({ model, el }) {
     });
     el.querySelector(".fairq-extent").textContent = extent(all, view.treatment);
     const edges = "What lies beyond an end of the axis is counted in the last bin before it.";
-    if (!weights) note.textContent = shown.quantity.unit === "%" ? "" : edges;
+    if (!weights) note.textContent = shown.quantity.closed ? "" : edges;
     else if (all.weights.seed === null) note.textContent = "";
     else note.textContent = `Weights of the network of seed ${all.weights.seed}, before rounding.`;
     note.hidden = !note.textContent;
@@ -952,6 +994,7 @@ function render({ model, el }) {
     read = axis;
     scrub.max = shown.bins - 1;
     ask.hidden = !(model.get("live") && model.get("asks"));
+    topsTable.replaceChildren(...(shown.tops ? [table(shown.tops.caption, shown.tops.rows)] : []));
     numbersTable.replaceChildren(summaryTable(all, view, shown));
     paint();
   }
