@@ -332,6 +332,11 @@ def _crossed(pairs: answers.Pairs, columns: Sequence[str], smallest: int) -> _Ce
         for cell in range(len(seen))
     ]
     name = " x ".join(columns)
+    if twice := sorted({one for one in names if names.count(one) > 1}):
+        raise BadInput(
+            f"Two cells of {shown(name)} are both called {shown(twice[0])!r}; expected names that tell them "
+            "apart: rename groups that have ' x ' in their names."
+        )
     small = sizes < smallest
     if not small.any():
         return _cells(pairs, name, list(columns), names, codes, None)
@@ -448,7 +453,7 @@ def _outcomes(
             *paired.share_limits(lost + gained + changed, n, confidence),
         ),
     }
-    wide = paired.drop_limits(lost, gained, n, together)
+    wide = intervals["drop"][1:] if family == 1 else paired.drop_limits(lost, gained, n, together)
     p = paired.mcnemar(lost, gained)
     equivalence = None if margin is None else paired.equivalence_p(lost, gained, n, margin)
     rows = []
@@ -693,7 +698,9 @@ def _power(groups: Sequence[Mapping[str, Any]]) -> str:
     sentences = []
     if blind:
         listed = ", ".join(blind[:4]) + (f" and {len(blind) - 4} more" if len(blind) > 4 else "")
-        sentences.append(f"In {listed} no drop, however large, would have been found: too few images.")
+        sentences.append(
+            f"In {listed} no drop, however large, would have been found: too few right answers to lose."
+        )
     if seeing:
         sharp, dull = seeing[0], seeing[-1]
         least, most = _points(sharp["detectable_drop"]), _points(dull["detectable_drop"])

@@ -368,6 +368,8 @@ def _answers(
     train_images: int,
     test_images: int,
     epochs: float,
+    *,
+    columns: list[str],
 ) -> dict[str, Any]:
     """What the models that the options name say of the images that they name, for `auditing.audit`."""
     from dataclasses import replace
@@ -411,9 +413,11 @@ def _answers(
         for model, factory in zip(models, factories, strict=True)
     ]
     size = image_size or next(filter(None, (model.image_size for model in opened)), images.image_size)
-    shown = studies.dataset(replace(images, image_size=size))
+    images = replace(images, image_size=size)
+    shown = studies.dataset(images)
+    groups = entrances.group_columns(images, shown, columns)
     after = opened[0].treated(treatment, shown) if treatment else opened[1]
-    return entrances.to_audit(opened[0], after, shown)
+    return entrances.to_audit(opened[0], after, shown, groups=groups)
 
 
 def _decimals(name: str, text: str) -> list[float] | None:
@@ -486,7 +490,9 @@ def audit(
     from fairq_utils import auditing, gates
 
     columns = [name.strip() for name in groups.split(",") if name.strip()]
-    of_models = {name: settings.pop(name) for name in inspect.signature(_answers).parameters}
+    of_models = {
+        name: settings.pop(name) for name in inspect.signature(_answers).parameters if name in settings
+    }
     for expression in settings["fail_if"]:
         gates.parse(expression, settings["decide_on"])  # before hours are spent on answers
     if predictions:
@@ -499,7 +505,7 @@ def audit(
         found = auditing.audit(*predictions, groups=columns, names=names, **settings)
         written = found.write(out)
     else:
-        answers = _answers(**of_models)
+        answers = _answers(**of_models, columns=columns)
         answers["names"] = names or answers["names"]
         found = auditing.audit(**answers, groups=columns, **settings)
         written = found.write(out)
