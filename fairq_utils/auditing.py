@@ -35,7 +35,9 @@ RESAMPLES = 2000
 TELLING_DROP = 0.05
 MOST_GROUPS = 250
 _LISTED = 20
-_BINS = 20
+_CONFIDENCE_BINS = 50
+_MARGIN_BINS = 60
+_BLOCK = 6  # zero lies after a multiple of so many bins: it stays an edge when neighbours are merged
 
 
 def audit(
@@ -529,12 +531,11 @@ def _recall_ends(recall: pd.DataFrame, smallest: int) -> dict[str, Any]:
 def _histograms(cell: _Cells, pairs: answers.Pairs) -> dict[str, Any] | None:
     if pairs.scores is None:
         return None
-    edges = {"confidence": np.linspace(0, 1, _BINS + 1)}
     found = [_sureness(scores, pairs.labels, pairs.kind) for scores in pairs.scores]
-    margins = np.concatenate([one["margin"] for one in found])
-    low, high = np.quantile(margins, [0.005, 0.995])
-    step = max((high - low) / _BINS, 1e-6)
-    edges["margin"] = step * np.arange(np.floor(low / step), np.floor(low / step) + _BINS + 2)  # 0 is an edge
+    edges = {
+        "confidence": np.linspace(0, 1, _CONFIDENCE_BINS + 1),
+        "margin": _around_zero(np.concatenate([one["margin"] for one in found])),
+    }
     inside = cell.codes >= 0
 
     def counts(values: NDArray[np.float64], limits: NDArray[np.float64]) -> list[list[int]]:
@@ -556,6 +557,20 @@ def _histograms(cell: _Cells, pairs: answers.Pairs) -> dict[str, Any] | None:
         }
         for name in edges
     }
+
+
+def _around_zero(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edges of bins for all but the outermost margins, zero among them: right and wrong share no bin.
+
+    >>> edges = _around_zero(np.array([0.9, 1.0, 5.0]))
+    >>> len(edges), int(np.flatnonzero(edges == 0)[0])
+    (61, 6)
+    """
+    low, high = np.quantile(margins, [0.005, 0.995])
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = max((high - low) / (_MARGIN_BINS - _BLOCK - 1), 1e-6)
+    first = _BLOCK * np.floor(min(low / step, -1) / _BLOCK)
+    return step * np.arange(first, first + _MARGIN_BINS + 1)
 
 
 def _sureness(
