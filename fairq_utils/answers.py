@@ -50,9 +50,9 @@ def read(source: Predictions, groups: Sequence[str], *, called: str, with_labels
     """
     needed = ["id", *(["label", *groups] if with_labels else [])]
     texts = ["id", "label", "prediction", *groups]
-    if scores := [name for name in groups if _is_score(name)]:
+    if wrong := [name for name in groups if _is_score(name)]:
         raise BadInput(
-            f"groups names {shown(scores[0])}, which is a column of scores; expected columns of groups, such "
+            f"groups names {shown(wrong[0])}, which is a column of scores; expected columns of groups, such "
             "as gender,race: rename it where it holds groups."
         )
     if isinstance(source, pd.DataFrame):

@@ -158,7 +158,7 @@ class Audit:
     """What an audit found: a sentence, tables, gates, and files.
 
     `record` is the whole of it, in the form that `schemas/audit-1.json` describes. In a notebook it shows the
-    report.
+    report, without the time at which it was made: that is in the files that `write` leaves.
     """
 
     record: dict[str, Any]
@@ -178,12 +178,14 @@ class Audit:
         return f"{self.verdict.capitalize()}. {self.sentence}"
 
     def _repr_html_(self) -> str:
-        # In a frame of its own, whose style and script reach nothing of the page around it.
+        # In a frame of its own, whose style and script reach nothing of the page around it; and without the
+        # time, so that a notebook that is run again stays the same where its numbers do.
+        shown = report.page(self.record | {"created": ""})
         return (
             '<iframe class="fairq-report" title="Report of the audit" '
             'sandbox="allow-scripts allow-downloads" '
             'style="width:100%;height:34rem;border:1px solid #7d828a;border-radius:4px" '
-            f'srcdoc="{html.escape(report.page(self.record))}"></iframe>'
+            f'srcdoc="{html.escape(shown)}"></iframe>'
         )
 
     def passes(self, *expressions: str, decide_on: str | None = None) -> bool:

@@ -834,7 +834,11 @@ def _attributes(settings: DataSettings) -> list[str]:
         return list(LAYOUTS[settings.name].attributes)
     table = pd.read_csv(FOLDER._table(settings._paths()), nrows=0, encoding="utf-8-sig")
     own = ("file", "split", *_OWN_COLUMNS)
-    return [name for name in table if name not in own and not name.startswith(("logit_", "probability_"))]
+    return [
+        name
+        for name in map(str, table)
+        if name not in own and not name.startswith(("logit_", "probability_"))
+    ]
 
 
 def to_audit(

@@ -402,7 +402,7 @@ def _top(audit: Mapping[str, Any]) -> _Content:
         _tag(
             "p",
             [_name(compared["before"]["name"]), " → ", _name(compared["after"]["name"]), ", "],
-            f"{_many(compared['n'], 'image')}, {_day(audit['created'])}",
+            ", ".join(filter(None, [_many(compared["n"], "image"), _day(audit["created"])])),
             class_="quiet",
         ),
         _verdict(audit),
@@ -1116,6 +1116,7 @@ def _sight(audit: Mapping[str, Any]) -> list[_Content]:
 def _end(audit: Mapping[str, Any]) -> Element:
     # An address of this kind works without a script, and its alphabet has no markup in it.
     data = base64.b64encode(json.dumps(audit, separators=(",", ":"), allow_nan=False).encode()).decode()
+    made = f", {audit['created']}" if audit["created"] else ""
     return _tag(
         "footer",
         _tag(
@@ -1130,8 +1131,8 @@ def _end(audit: Mapping[str, Any]) -> Element:
         ),
         _tag(
             "p",
-            f"Made by {audit['package']['name']} {audit['package']['version']}, {audit['created']}, as "
-            f"{audit['schema']}. What it says is about these images and answers, not about people: a group "
+            f"Made by {audit['package']['name']} {audit['package']['version']}{made}, as {audit['schema']}. "
+            "What it says is about these images and answers, not about people: a group "
             "is a name in a file.",
             class_="quiet",
         ),

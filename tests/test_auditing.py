@@ -331,9 +331,18 @@ def test_what_could_have_been_seen_is_what_the_record_says():
 
 def test_in_a_notebook_an_audit_is_its_report_in_a_frame_of_its_own():
     (frame,) = BeautifulSoup(audited()._repr_html_(), "html.parser").find_all(True)
-    assert frame["srcdoc"] == report.page(audited().record)
+    assert frame["srcdoc"] == report.page(audited().record | {"created": ""})
     assert "allow-same-origin" not in frame["sandbox"]
     assert frame["title"]
+
+
+def test_the_time_is_in_the_files_and_not_in_what_a_notebook_shows(tmp_path):
+    found = audited()
+    later = auditing.Audit(found.record | {"created": "2031-01-01T00:00:00+00:00"}, found.recall)
+    assert found._repr_html_() == later._repr_html_()
+    later.write(tmp_path)
+    assert "1 January 2031, 00:00 UTC" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "audit.json").read_text())["created"] == "2031-01-01T00:00:00+00:00"
 
 
 # -- pools, recall, distributions ---------------------------------------------------------------------

@@ -459,6 +459,13 @@ def test_without_recall_that_fell_the_page_says_so():
     assert "images or more, none fell." in words(read(audit).main)
 
 
+def test_without_a_time_the_page_names_none():
+    found = words(read(example() | {"created": ""}).main)
+    assert "fp32 → int4 , 7,100 images Harm shown" in found
+    assert "Made by fairq-utils 0.1.0, as audit-1." in found
+    assert "2026" not in found
+
+
 def test_a_model_that_did_not_change_at_all_can_be_drawn():
     audit = example(("one", "two"), harmed=(), gates=False)
     still = {"estimate": 1.0, "lower": 1.0, "upper": 1.0}
