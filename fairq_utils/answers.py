@@ -157,6 +157,11 @@ def _check_columns(called: str, there: Sequence[str], needed: Sequence[str]) -> 
     missing = [name for name in needed if name not in there]
     if "prediction" not in there and not any(_is_score(name) for name in there):
         missing.append("prediction, nor logit_<class>")
+    if missing and len(there) == 1 and any(other in there[0] for other in ";\t|"):
+        raise BadInput(
+            f"{called} has one column, {shown(there[0])!r}; expected commas between columns: save it as CSV "
+            "with commas."
+        )
     if missing:
         raise BadInput(
             f"{called} has no column {shown(', '.join(missing), 200)}; it has "

@@ -397,6 +397,7 @@ def _answers(
         train_images=train_images or None,
         test_images=test_images or None,
     )
+    entrances.further_groups(images, columns)  # refused before a network is trained or opened
     files = iter(weights)
     opened = [
         entrances.load_model(
@@ -440,7 +441,10 @@ def _decimals(name: str, text: str) -> list[float] | None:
 @_model_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
 @click.option(
-    "--groups", default="group", show_default=True, help="Columns of groups; gender,race also crosses them."
+    "--groups",
+    default="group",
+    show_default=True,
+    help="Columns of groups, of the files or of the data; gender,race also crosses them.",
 )
 @click.option("--names", nargs=2, metavar="BEFORE AFTER", help="What to call the two.  [default: the files]")
 @click.option("--margin", type=float, help="The smallest drop that matters, such as 0.02: test equivalence.")

@@ -774,6 +774,31 @@ def _shares(network: nn.Module) -> pd.DataFrame:
 _OWN_COLUMNS = ("id", "label", "group", "prediction")  # of a table of predictions, whatever the data
 
 
+def further_groups(settings: DataSettings, names: Sequence[str]) -> list[str]:
+    """Those of the names that are not in every table of predictions, if the data set has them.
+
+    >>> further_groups(DataSettings(name="utkface", root="faces.zip"), ["group", "gender", "age"])
+    ['gender', 'age']
+    >>> further_groups(DataSettings(), ["group", "light"])
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: groups names light, but moths holds one group only, in the column group;
+    expected group, or data with several: utkface, fairface, celeba, or a folder whose CSV has more columns.
+    """
+    wanted = [name for name in names if name not in ("label", "group")]
+    known = _attributes(settings) if wanted else []
+    if unknown := [name for name in wanted if name not in known]:
+        raise BadInput(
+            f"groups names {unknown[0]}, which {settings.name} does not have; expected some of: "
+            f"{', '.join(['label', 'group', *known])}."
+            if known
+            else f"groups names {unknown[0]}, but {settings.name} holds one group only, in the column group; "
+            "expected group, or data with several: utkface, fairface, celeba, or a folder whose CSV has more "
+            "columns."
+        )
+    return wanted
+
+
 def group_columns(settings: DataSettings, images: Dataset, names: Sequence[str]) -> pd.DataFrame:
     """Further columns of groups for the test images, by which they can be compared and crossed.
 
@@ -784,23 +809,8 @@ def group_columns(settings: DataSettings, images: Dataset, names: Sequence[str])
     >>> moths = DataSettings(train_images=40, test_images=20)
     >>> group_columns(moths, dataset(moths), ["group"]).shape
     (20, 0)
-    >>> group_columns(moths, dataset(moths), ["group", "light"])
-    Traceback (most recent call last):
-        ...
-    fairq_utils.errors.BadInput: groups names light, but moths holds one group only, in the column group;
-    expected group, or data with several: utkface, fairface, celeba, or a folder whose CSV has more columns.
     """
-    wanted = [name for name in names if name not in ("label", "group")]
-    known = _attributes(settings)
-    if unknown := [name for name in wanted if name not in known]:
-        raise BadInput(
-            f"groups names {unknown[0]}, which {settings.name} does not have; expected some of: "
-            f"{', '.join(['label', 'group', *known])}."
-            if known
-            else f"groups names {unknown[0]}, but {settings.name} holds one group only, in the column group; "
-            "expected group, or data with several: utkface, fairface, celeba, or a folder whose CSV has more "
-            "columns."
-        )
+    wanted = further_groups(settings, names)
     shown = ~images.is_train.numpy()
     if not wanted:
         return pd.DataFrame(index=range(int(shown.sum())))
@@ -898,7 +908,7 @@ def of_study(
     ('moths-resnet18-16px-seed0', 'moths-resnet18-16px-seed0 int4')
     """
     images = dataset(study, store=store)
-    columns = group_columns(study.dataset, images, groups)
+    columns = group_columns(study.dataset, images, groups)  # refused before the network is trained
     before = from_study(study, store=store)
     return to_audit(before, before.treated(treatment, images), images, groups=columns)
 

@@ -671,7 +671,9 @@ def _drops(rows: _Outcomes, settings: Mapping[str, Any], place: str) -> Element:
             (
                 [_line("50%", 1, "50%", 15, "could")],
                 f"smallest drop that {of_100} of 100 such audits would show",
-            ),
+            )
+            if could
+            else None,
         ),
         drawn,
         scale,
@@ -722,13 +724,9 @@ def _gap(grouping: Mapping[str, Any], place: str) -> list[_Content]:
         _tag(
             "p",
             "FVO is the highest accuracy of a group minus the lowest. Before, ",
-            _name(before["best"]),
-            " was served best and ",
-            _name(before["worst"]),
-            " worst; after, ",
-            _name(after["best"]),
-            " and ",
-            _name(after["worst"]),
+            _served(before),
+            "; after, ",
+            _served(after),
             ".",
         ),
         _figure(
@@ -742,6 +740,12 @@ def _gap(grouping: Mapping[str, Any], place: str) -> list[_Content]:
             scale,
         ),
     ]
+
+
+def _served(fvo: Mapping[str, Any]) -> _Content:
+    if fvo["estimate"] == 0:
+        return "all groups were served alike"
+    return [_name(fvo["best"]), " was served best and ", _name(fvo["worst"]), " worst"]
 
 
 def _flips(rows: _Outcomes, place: str) -> list[_Content]:

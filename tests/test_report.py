@@ -474,8 +474,13 @@ def test_a_model_that_did_not_change_at_all_can_be_drawn():
         found |= {"accuracy_before": still, "accuracy_after": still, "lost": 0, "gained": 0, "changed": 0}
         found |= {"drop": none | {"simultaneous_lower": 0.0, "simultaneous_upper": 0.0}, "flip_rate": none}
         found |= {"detectable_drop": None}
+    for when in ("before", "after"):
+        audit["groupings"][0][f"fvo_{when}"] |= none
     jsonschema.validate(audit, SCHEMA)
-    assert "nan" not in page(audit)
+    text = words(read(audit).main)
+    assert "nan" not in text
+    assert "Before, all groups were served alike; after, all groups were served alike." in text
+    assert "such audits would show" not in text  # no stroke is drawn, so none is explained
 
 
 def test_another_schema_is_refused_in_one_sentence():
