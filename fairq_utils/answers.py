@@ -50,6 +50,11 @@ def read(source: Predictions, groups: Sequence[str], *, called: str, with_labels
     """
     needed = ["id", *(["label", *groups] if with_labels else [])]
     texts = ["id", "label", "prediction", *groups]
+    if wrong := [name for name in groups if _is_score(name)]:
+        raise BadInput(
+            f"groups names {shown(wrong[0])}, which is a column of scores; expected columns of groups, such "
+            "as gender,race: rename it where it holds groups."
+        )
     if isinstance(source, pd.DataFrame):
         file = None
         given = source.rename(columns=str)
@@ -152,6 +157,11 @@ def _check_columns(called: str, there: Sequence[str], needed: Sequence[str]) -> 
     missing = [name for name in needed if name not in there]
     if "prediction" not in there and not any(_is_score(name) for name in there):
         missing.append("prediction, nor logit_<class>")
+    if missing and len(there) == 1 and any(other in there[0] for other in ";\t|"):
+        raise BadInput(
+            f"{called} has one column, {shown(there[0])!r}; expected commas between columns: save it as CSV "
+            "with commas."
+        )
     if missing:
         raise BadInput(
             f"{called} has no column {shown(', '.join(missing), 200)}; it has "

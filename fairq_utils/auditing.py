@@ -35,7 +35,9 @@ RESAMPLES = 2000
 TELLING_DROP = 0.05
 MOST_GROUPS = 250
 _LISTED = 20
-_BINS = 20
+_CONFIDENCE_BINS = 50
+_MARGIN_BINS = 60
+_BLOCK = 6  # zero lies after a multiple of so many bins: it stays an edge when neighbours are merged
 
 
 def audit(
@@ -156,7 +158,7 @@ class Audit:
     """What an audit found: a sentence, tables, gates, and files.
 
     `record` is the whole of it, in the form that `schemas/audit-1.json` describes. In a notebook it shows the
-    report.
+    report, without the time at which it was made: that is in the files that `write` leaves.
     """
 
     record: dict[str, Any]
@@ -176,12 +178,14 @@ class Audit:
         return f"{self.verdict.capitalize()}. {self.sentence}"
 
     def _repr_html_(self) -> str:
-        # In a frame of its own, whose style and script reach nothing of the page around it.
+        # In a frame of its own, whose style and script reach nothing of the page around it; and without the
+        # time, so that a notebook that is run again stays the same where its numbers do.
+        shown = report.page(self.record | {"created": ""})
         return (
             '<iframe class="fairq-report" title="Report of the audit" '
             'sandbox="allow-scripts allow-downloads" '
             'style="width:100%;height:34rem;border:1px solid #7d828a;border-radius:4px" '
-            f'srcdoc="{html.escape(report.page(self.record))}"></iframe>'
+            f'srcdoc="{html.escape(shown)}"></iframe>'
         )
 
     def passes(self, *expressions: str, decide_on: str | None = None) -> bool:
@@ -332,6 +336,11 @@ def _crossed(pairs: answers.Pairs, columns: Sequence[str], smallest: int) -> _Ce
         for cell in range(len(seen))
     ]
     name = " x ".join(columns)
+    if twice := sorted({one for one in names if names.count(one) > 1}):
+        raise BadInput(
+            f"Two cells of {shown(name)} are both called {shown(twice[0])!r}; expected names that tell them "
+            "apart: rename groups that have ' x ' in their names."
+        )
     small = sizes < smallest
     if not small.any():
         return _cells(pairs, name, list(columns), names, codes, None)
@@ -448,7 +457,7 @@ def _outcomes(
             *paired.share_limits(lost + gained + changed, n, confidence),
         ),
     }
-    wide = paired.drop_limits(lost, gained, n, together)
+    wide = intervals["drop"][1:] if family == 1 else paired.drop_limits(lost, gained, n, together)
     p = paired.mcnemar(lost, gained)
     equivalence = None if margin is None else paired.equivalence_p(lost, gained, n, margin)
     rows = []
@@ -524,12 +533,11 @@ def _recall_ends(recall: pd.DataFrame, smallest: int) -> dict[str, Any]:
 def _histograms(cell: _Cells, pairs: answers.Pairs) -> dict[str, Any] | None:
     if pairs.scores is None:
         return None
-    edges = {"confidence": np.linspace(0, 1, _BINS + 1)}
     found = [_sureness(scores, pairs.labels, pairs.kind) for scores in pairs.scores]
-    margins = np.concatenate([one["margin"] for one in found])
-    low, high = np.quantile(margins, [0.005, 0.995])
-    step = max((high - low) / _BINS, 1e-6)
-    edges["margin"] = step * np.arange(np.floor(low / step), np.floor(low / step) + _BINS + 2)  # 0 is an edge
+    edges = {
+        "confidence": np.linspace(0, 1, _CONFIDENCE_BINS + 1),
+        "margin": _around_zero(np.concatenate([one["margin"] for one in found])),
+    }
     inside = cell.codes >= 0
 
     def counts(values: NDArray[np.float64], limits: NDArray[np.float64]) -> list[list[int]]:
@@ -551,6 +559,20 @@ def _histograms(cell: _Cells, pairs: answers.Pairs) -> dict[str, Any] | None:
         }
         for name in edges
     }
+
+
+def _around_zero(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edges of bins for all but the outermost margins, zero among them: right and wrong share no bin.
+
+    >>> edges = _around_zero(np.array([0.9, 1.0, 5.0]))
+    >>> len(edges), int(np.flatnonzero(edges == 0)[0])
+    (61, 6)
+    """
+    low, high = np.quantile(margins, [0.005, 0.995])
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = max((high - low) / (_MARGIN_BINS - _BLOCK - 1), 1e-6)
+    first = _BLOCK * np.floor(min(low / step, -1) / _BLOCK)
+    return step * np.arange(first, first + _MARGIN_BINS + 1)
 
 
 def _sureness(
@@ -693,7 +715,9 @@ def _power(groups: Sequence[Mapping[str, Any]]) -> str:
     sentences = []
     if blind:
         listed = ", ".join(blind[:4]) + (f" and {len(blind) - 4} more" if len(blind) > 4 else "")
-        sentences.append(f"In {listed} no drop, however large, would have been found: too few images.")
+        sentences.append(
+            f"In {listed} no drop, however large, would have been found: too few right answers to lose."
+        )
     if seeing:
         sharp, dull = seeing[0], seeing[-1]
         least, most = _points(sharp["detectable_drop"]), _points(dull["detectable_drop"])

@@ -368,6 +368,8 @@ def _answers(
     train_images: int,
     test_images: int,
     epochs: float,
+    *,
+    columns: list[str],
 ) -> dict[str, Any]:
     """What the models that the options name say of the images that they name, for `auditing.audit`."""
     from dataclasses import replace
@@ -395,6 +397,7 @@ def _answers(
         train_images=train_images or None,
         test_images=test_images or None,
     )
+    entrances.further_groups(images, columns)  # refused before a network is trained or opened
     files = iter(weights)
     opened = [
         entrances.load_model(
@@ -411,9 +414,11 @@ def _answers(
         for model, factory in zip(models, factories, strict=True)
     ]
     size = image_size or next(filter(None, (model.image_size for model in opened)), images.image_size)
-    shown = studies.dataset(replace(images, image_size=size))
+    images = replace(images, image_size=size)
+    shown = studies.dataset(images)
+    groups = entrances.group_columns(images, shown, columns)
     after = opened[0].treated(treatment, shown) if treatment else opened[1]
-    return entrances.to_audit(opened[0], after, shown)
+    return entrances.to_audit(opened[0], after, shown, groups=groups)
 
 
 def _decimals(name: str, text: str) -> list[float] | None:
@@ -436,7 +441,10 @@ def _decimals(name: str, text: str) -> list[float] | None:
 @_model_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
 @click.option(
-    "--groups", default="group", show_default=True, help="Columns of groups; gender,race also crosses them."
+    "--groups",
+    default="group",
+    show_default=True,
+    help="Columns of groups, of the files or of the data; gender,race also crosses them.",
 )
 @click.option("--names", nargs=2, metavar="BEFORE AFTER", help="What to call the two.  [default: the files]")
 @click.option("--margin", type=float, help="The smallest drop that matters, such as 0.02: test equivalence.")
@@ -486,7 +494,9 @@ def audit(
     from fairq_utils import auditing, gates
 
     columns = [name.strip() for name in groups.split(",") if name.strip()]
-    of_models = {name: settings.pop(name) for name in inspect.signature(_answers).parameters}
+    of_models = {
+        name: settings.pop(name) for name in inspect.signature(_answers).parameters if name in settings
+    }
     for expression in settings["fail_if"]:
         gates.parse(expression, settings["decide_on"])  # before hours are spent on answers
     if predictions:
@@ -499,7 +509,7 @@ def audit(
         found = auditing.audit(*predictions, groups=columns, names=names, **settings)
         written = found.write(out)
     else:
-        answers = _answers(**of_models)
+        answers = _answers(**of_models, columns=columns)
         answers["names"] = names or answers["names"]
         found = auditing.audit(**answers, groups=columns, **settings)
         written = found.write(out)

@@ -28,8 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from fairq_utils import architectures
-from fairq_utils.data import Dataset, DataSettings
+from fairq_utils.data import Dataset, DataSettings, _select
 from fairq_utils.errors import BadInput
+from fairq_utils.faces import FOLDER, LAYOUTS
 from fairq_utils.packing import load_packed
 from fairq_utils.progress import progress
 from fairq_utils.quantizers import _weights
@@ -770,10 +771,97 @@ def _shares(network: nn.Module) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["layer", "weights", "zero"])
 
 
+_OWN_COLUMNS = ("id", "label", "group", "prediction")  # of a table of predictions, whatever the data
+
+
+def further_groups(settings: DataSettings, names: Sequence[str]) -> list[str]:
+    """Those of the names that are not in every table of predictions, if the data set has them.
+
+    >>> further_groups(DataSettings(name="utkface", root="faces.zip"), ["group", "gender", "age"])
+    ['gender', 'age']
+    >>> further_groups(DataSettings(), ["group", "light"])
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: groups names light, but moths holds one group only, in the column group;
+    expected group, or data with several: utkface, fairface, celeba, or a folder whose CSV has more columns.
+    """
+    wanted = [name for name in names if name not in ("label", "group")]
+    known = _attributes(settings) if wanted else []
+    if unknown := [name for name in wanted if name not in known]:
+        raise BadInput(
+            f"groups names {unknown[0]}, which {settings.name} does not have; expected some of: "
+            f"{', '.join(['label', 'group', *known])}."
+            if known
+            else f"groups names {unknown[0]}, but {settings.name} holds one group only, in the column group; "
+            "expected group, or data with several: utkface, fairface, celeba, or a folder whose CSV has more "
+            "columns."
+        )
+    return wanted
+
+
+def group_columns(settings: DataSettings, images: Dataset, names: Sequence[str]) -> pd.DataFrame:
+    """Further columns of groups for the test images, by which they can be compared and crossed.
+
+    `images` are those of the settings. UTKFace and FairFace have race, gender and age, CelebA its attributes,
+    and a folder the columns of its CSV. `label` and `group` are in every table of predictions anyway, and
+    need not be asked for.
+
+    >>> moths = DataSettings(train_images=40, test_images=20)
+    >>> group_columns(moths, dataset(moths), ["group"]).shape
+    (20, 0)
+    """
+    wanted = further_groups(settings, names)
+    shown = ~images.is_train.numpy()
+    if not wanted:
+        return pd.DataFrame(index=range(int(shown.sum())))
+    layout, paths = LAYOUTS[settings.name], settings._paths()
+    label, group = settings.label or layout.label, settings.group or layout.group
+    rows = _select(layout.read(paths, label=label, group=group), settings)[0]
+    if rows["label"].tolist() != images.labels.tolist() or rows["group"].tolist() != images.groups.tolist():
+        raise BadInput(
+            f"The images at {settings.root} are others than those that were loaded; expected the same: load "
+            "them again with these settings."
+        )
+    found = {}
+    for name in wanted:
+        listing = layout.read(paths, label=label, group=name)
+        texts = np.array(listing.group_names, dtype=object)[listing.table["group"]]
+        own = pd.Series(texts, index=listing.table["name"])[rows["name"][shown]]
+        if empty := int((own.str.strip() == "").sum()):
+            raise BadInput(
+                f"{settings.root} has {empty} test images without a {name}; expected one for each: fill them "
+                "in, or leave those images out."
+            )
+        found[name] = own.to_numpy()
+    return pd.DataFrame(found)
+
+
+def _attributes(settings: DataSettings) -> list[str]:
+    """The columns by which the images of a data set can be compared, apart from its label and group."""
+    if settings.is_drawn:
+        return []
+    if settings.name != "folder":
+        return list(LAYOUTS[settings.name].attributes)
+    table = pd.read_csv(FOLDER._table(settings._paths()), nrows=0, encoding="utf-8-sig")
+    own = ("file", "split", *_OWN_COLUMNS)
+    return [
+        name
+        for name in map(str, table)
+        if name not in own and not name.startswith(("logit_", "probability_"))
+    ]
+
+
 def to_audit(
-    before: Auditable, after: Auditable, images: Dataset, *, batch_size: int = 100
+    before: Auditable,
+    after: Auditable,
+    images: Dataset,
+    *,
+    groups: pd.DataFrame | None = None,
+    batch_size: int = 100,
 ) -> dict[str, Any]:
     """What two models say of the test images, as the arguments of `fairq_utils.audit`.
+
+    `groups`: further columns for the tables, from `group_columns`.
 
     >>> from fairq_utils import audit
     >>> images = dataset(DataSettings(train_images=40, test_images=60, image_size=16))
@@ -783,6 +871,8 @@ def to_audit(
     'mine int4'
     """
     tables = [predictions_of(model, images, batch_size=batch_size) for model in (before, after)]
+    if groups is not None:
+        tables = [table.join(groups) for table in tables]
     shared = layers(before, after)
     names = [model.title for model in (before, after)]
     if names[0] == names[1]:
@@ -801,18 +891,26 @@ def to_audit(
     }
 
 
-def of_study(study: Study, treatment: Treatment | str, *, store: Store | None = None) -> dict[str, Any]:
+def of_study(
+    study: Study,
+    treatment: Treatment | str,
+    *,
+    groups: Sequence[str] = ("group",),
+    store: Store | None = None,
+) -> dict[str, Any]:
     """The arguments of `fairq_utils.audit` for a study's network, before and after its weights are rounded.
 
-    The network is read from the store, or trained now.
-
+    The network is read from the store, or trained now. `groups` names the columns that the audit compares,
+    where they are more than the data set's usual one.
 
     >>> few = DataSettings(train_images=40, test_images=60, image_size=16)
     >>> of_study(Study(dataset=few, recipe=Recipe(epochs=1)), "int4")["names"]
     ('moths-resnet18-16px-seed0', 'moths-resnet18-16px-seed0 int4')
     """
-    before, images = from_study(study, store=store), dataset(study, store=store)
-    return to_audit(before, before.treated(treatment, images), images)
+    images = dataset(study, store=store)
+    columns = group_columns(study.dataset, images, groups)  # refused before the network is trained
+    before = from_study(study, store=store)
+    return to_audit(before, before.treated(treatment, images), images, groups=columns)
 
 
 def _about(model: Auditable) -> str:

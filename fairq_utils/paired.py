@@ -84,16 +84,14 @@ def drop_limits(
     """
     z = two_sided(confidence)
     b, c, size = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (lost, gained, n)))
-    estimate = (b - c) / size
-    limits = []
-    for sign in (1, -1):
-        inside, outside = estimate.copy(), np.full(estimate.shape, -float(sign))
-        for _ in range(50):  # halvings: to the last digits of a float
-            middle = (inside + outside) / 2
-            excluded = sign * drop_score(b, c, size, middle) > z
-            inside, outside = np.where(excluded, inside, middle), np.where(excluded, middle, outside)
-        limits.append((inside + outside) / 2)
-    return limits[0], limits[1]
+    sign = np.array([1.0, -1.0]).reshape(2, *[1] * size.ndim)  # the lower limit, and the upper one
+    inside, outside = np.broadcast_arrays((b - c) / size, -sign)
+    for _ in range(50):  # halvings: to the last digits of a float
+        middle = (inside + outside) / 2
+        excluded = sign * drop_score(b, c, size, middle) > z
+        inside, outside = np.where(excluded, inside, middle), np.where(excluded, middle, outside)
+    lower, upper = (inside + outside) / 2
+    return lower, upper
 
 
 def mcnemar(lost: ArrayLike, gained: ArrayLike) -> Floats:
@@ -185,7 +183,7 @@ def detectable_drop(
     low, high = 0.0, float(highest)
     if power(n, flips, high, confidence) < wanted:
         return None
-    for _ in range(24):
+    for _ in range(18):  # halvings: to less than a thousandth of a point
         middle = (low + high) / 2
         low, high = (low, middle) if power(n, flips, middle, confidence) >= wanted else (middle, high)
     return high
@@ -273,6 +271,11 @@ def gap_limits(
     For the increase there are two arguments, and the sharper one is taken. One bounds the gap after and
     the gap before. The other uses pairs: whoever is best and worst before, the gap rose at least by how
     much more the worst of them lost than the best. The second is sharp when few predictions flip.
+
+    Where the best and the worst group are clear, an interval of 95 % holds the increase in 93 to 97 of 100
+    audits. Near ties it holds it in 98 to 100: it is too wide. No interval is exact there, because the gap
+    has a kink where groups tie (Hirano and Porter 2012). The usual resamplings are narrower and not honest:
+    in the tests' near ties the percentile bootstrap held 85 of 100, BCa 82, the basic one 79, m out of n 66.
 
     >>> gap = gap_limits(np.array([[900, 30, 20, 50, 0], [400, 60, 10, 30, 0]]))
     >>> [round(number, 2) for number in gap.increase]

@@ -12,6 +12,7 @@ import html
 import itertools
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from xml.etree.ElementTree import Element, tostring
 from fairq_utils.errors import BadInput
 
 _SCHEMA = "audit-1"
-_TEMPLATE = Path(__file__).parent / "scripts" / "report.html"
+_SCRIPTS = Path(__file__).parent / "scripts"
 _LONGEST_NAME = 90  # characters; the whole name is in the data that the page carries
 _UNFOLDED = 24  # rows; of more, only the first are shown until the rest is asked for
 _FIRST = 16
 _HISTOGRAMS_UNFOLDED = 6
+_DRAWN_BINS = 20  # or a few more, in a histogram that stands still
+_EXPLORED_AT_FIRST = 6  # groups, those that lost most; the others can be ticked
 _RECALLS = 10
 _ROW = 34  # pixels
 
@@ -55,6 +58,9 @@ _QUANTITIES = {
     "group_drop": "Drop of the group",
     "flip_rate": "Share of changed predictions",
 }
+# Those of the explorer: a group looks the same in all drawings.
+_COLOURS = ("#2f7fc1", "#c4720e", "#1f9a6c", "#8e6bd1", "#d0457b", "#9c7a3c", "#2a93a8", "#7d828a")
+_SIGNS = ("o", "s", "^", "D", "v", "P", "X", "h")
 _DECIDED_ON = {
     "lower": "A gate fails only when the whole interval is beyond the limit.",
     "estimate": "A gate fails when the estimate is beyond the limit.",
@@ -65,8 +71,9 @@ _DECIDED_ON = {
 def page(audit: Mapping[str, Any]) -> str:
     """The page of an audit, given as what its JSON holds (`schemas/audit-1.json`).
 
-    One file of HTML that needs no network and no script, in light, dark and print; it carries the audit
-    itself for download. Parts that the audit lacks, as layers or gates, are left out.
+    One file of HTML that needs no network, in light, dark and print; it carries the audit itself for
+    download. Nothing is missing without scripts; with them, tables can be sorted and, where the audit has
+    scores, their histograms explored. Parts that the audit lacks, as layers or gates, are left out.
 
     >>> page({"schema": "audit-2"})
     Traceback (most recent call last):
@@ -79,8 +86,11 @@ this version, or read it with the version that wrote it.
             f"the schema of the audit is {audit.get('schema')!r}; expected {_SCHEMA!r}: audit again with "
             "this version, or read it with the version that wrote it."
         )
-    shell = _TEMPLATE.read_text(encoding="utf-8")
+    explored = any(grouping["distributions"] for grouping in audit["groupings"])
+    explorer = _explorer_script() if explored else ""
+    shell = _read("report.html")
     script = shell[shell.rindex("<script>") + len("<script>") : shell.rindex("</script>")]
+    script = script.replace("$explorer", explorer)
     settings = audit["settings"]
     before, after = (_cut(audit["compared"][when]["name"]) for when in ("before", "after"))
     words = {
@@ -101,7 +111,19 @@ this version, or read it with the version that wrote it.
     return Template(shell).substitute(
         {name: html.escape(_plain(text)) for name, text in words.items()},
         **{name: "".join(map(_markup, _elements(part))) for name, part in parts.items()},
+        explorer=explorer,
+        style=_read("explorer.css") + _read("page.css") if explored else "",
     )
+
+
+def _read(name: str) -> str:
+    return (_SCRIPTS / name).read_text(encoding="utf-8")
+
+
+def _explorer_script() -> str:
+    """The explorer's script and the starter of a published page, which finds each explorer by its markup."""
+    drawn = _read("explorer.js").replace("export default", "return")
+    return f"window.fairqWidgets = {{ explorer: (() => {{\n{drawn}\n}})() }};\n{_read('page.js')}"
 
 
 # -- elements -----------------------------------------------------------------------------------------
@@ -380,7 +402,7 @@ def _top(audit: Mapping[str, Any]) -> _Content:
         _tag(
             "p",
             [_name(compared["before"]["name"]), " → ", _name(compared["after"]["name"]), ", "],
-            f"{_many(compared['n'], 'image')}, {_day(audit['created'])}",
+            ", ".join(filter(None, [_many(compared["n"], "image"), _day(audit["created"])])),
             class_="quiet",
         ),
         _verdict(audit),
@@ -499,7 +521,7 @@ def _tiles(audit: Mapping[str, Any]) -> Element:
                 [", by ", _name(worst["grouping"])] if several else None,
             ],
             _percent(worst["estimate"]),
-            f"points {_interval(worst)}, with all groups looked at",
+            f"points; the largest of all groups is {_percent(worst['lower'])} to {_percent(worst['upper'])}",
         ),
     ]
     if len(widest["groups"]) == 1:  # which has no gap, and is all images
@@ -559,7 +581,7 @@ def _grouping(audit: Mapping[str, Any], place: int) -> list[_Content]:
         _gap(grouping, f"gap-{place}") if len(groups) > 1 else None,
         _flips(rows, f"flips-{place}"),
         _recalls(grouping["recall"], audit["settings"]),
-        _distributions(grouping["distributions"], groups) if grouping["distributions"] else None,
+        _explorer(audit, grouping, groups) if grouping["distributions"] else None,
     ]
 
 
@@ -649,7 +671,9 @@ def _drops(rows: _Outcomes, settings: Mapping[str, Any], place: str) -> Element:
             (
                 [_line("50%", 1, "50%", 15, "could")],
                 f"smallest drop that {of_100} of 100 such audits would show",
-            ),
+            )
+            if could
+            else None,
         ),
         drawn,
         scale,
@@ -700,13 +724,9 @@ def _gap(grouping: Mapping[str, Any], place: str) -> list[_Content]:
         _tag(
             "p",
             "FVO is the highest accuracy of a group minus the lowest. Before, ",
-            _name(before["best"]),
-            " was served best and ",
-            _name(before["worst"]),
-            " worst; after, ",
-            _name(after["best"]),
-            " and ",
-            _name(after["worst"]),
+            _served(before),
+            "; after, ",
+            _served(after),
             ".",
         ),
         _figure(
@@ -720,6 +740,12 @@ def _gap(grouping: Mapping[str, Any], place: str) -> list[_Content]:
             scale,
         ),
     ]
+
+
+def _served(fvo: Mapping[str, Any]) -> _Content:
+    if fvo["estimate"] == 0:
+        return "all groups were served alike"
+    return [_name(fvo["best"]), " was served best and ", _name(fvo["worst"]), " worst"]
 
 
 def _flips(rows: _Outcomes, place: str) -> list[_Content]:
@@ -828,6 +854,94 @@ def _recalls(recall: Mapping[str, Any], settings: Mapping[str, Any]) -> list[_Co
     ]
 
 
+def _explorer(audit: Mapping[str, Any], grouping: Mapping[str, Any], rows: _Outcomes) -> list[_Content]:
+    """The histograms, to be explored where scripts run, and still where none do and on paper."""
+    state = {"data": _explored(audit, grouping["distributions"], rows), "live": False, "asks": False}
+    state |= {"view": {"groups": list(range(len(rows)))[:_EXPLORED_AT_FIRST]}}
+    # Inside a script element only its own end, and what opens a comment, would be read as markup.
+    data = json.dumps(state, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return [
+        _tag("h3", "How the answers are spread"),
+        _tag(
+            "p",
+            "The margin is the score of the true class minus the highest other score: below 0 the answer is "
+            "wrong. The confidence is the probability of the predicted class.",
+        ),
+        _tag(
+            "div",
+            _tag("script", data, type="application/json"),
+            _tag("div", _distributions(grouping["distributions"], rows), class_="fairq-fallback"),
+            class_="fairq-widget",
+            data_kind="explorer",
+        ),
+    ]
+
+
+def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcomes) -> dict[str, Any]:
+    """What the explorer is to know: histograms, and no single image. Who flipped is drawn elsewhere."""
+    names = [_plain(_cut(audit["compared"][when]["name"])) for when in ("before", "after")]
+    names = names if len(set(names)) == 2 else ["before", "after"]
+    data: dict[str, Any] = {
+        "about": f"audit of {names[0]} and {names[1]}",
+        "seeds": 1,
+        "treatments": names,
+        "groups": [
+            {"name": _plain(_cut(row["group"])) if row["group"].strip() else "(no name)", "n": row["n"]}
+            | {"colour": _COLOURS[place % len(_COLOURS)], "mark": _SIGNS[place % len(_SIGNS)]}
+            for place, row in enumerate(rows)
+        ],
+        "quantities": {},
+        "counts": {},
+        "summaries": {},
+        "flows": {},
+        "so_far": {},
+    }
+    for measure, unit, factor in (("confidence", "%", 100), ("margin", "", 1)):
+        edges = found[measure]["edges"]
+        own = {group["group"]: group for group in found[measure]["groups"]}
+        data["quantities"][measure] = {
+            "name": measure,
+            "unit": unit,
+            "factor": factor,
+            "log": False,
+            "mean": "mean",
+            "low": edges[0],
+            "high": edges[-1],
+            "bins": len(edges) - 1,
+            "zero": _zero(edges),
+        }
+        counts = {
+            name: [own[row["group"]][when] for row in rows]
+            for name, when in zip(names, ("before", "after"), strict=True)
+        }
+        # A negative number stands for so many zeros in a row.
+        data["counts"][measure] = {
+            name: [[count or -1 for count in group] for group in groups] for name, groups in counts.items()
+        }
+        data["summaries"][measure] = {
+            name: [_summary(group, edges) for group in groups] for name, groups in counts.items()
+        }
+    return data
+
+
+def _zero(edges: Sequence[float]) -> int | None:
+    """The place of the edge at 0 between the others, if it is one.
+
+    >>> _zero([-1.0, 0.0, 1.0]), _zero([0.0, 0.5, 1.0])
+    (1, None)
+    """
+    return edges.index(0) if 0 in edges[1:-1] else None
+
+
+def _summary(counts: Sequence[int], edges: Sequence[float]) -> list[float]:
+    """The mean and the quartiles, as far as a histogram knows them."""
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
+    mean = sum(map(operator.mul, counts, middles)) / sum(counts)
+    return [
+        float(f"{value:.4g}") for value in (mean, *(_quantile(counts, edges, q) for q in (0.25, 0.5, 0.75)))
+    ]
+
+
 def _distributions(found: Mapping[str, Any], rows: _Outcomes) -> list[_Content]:
     texts = {
         "confidence": ("How sure the answers are", "The probability of the predicted class", _sureness),
@@ -845,7 +959,7 @@ def _distributions(found: Mapping[str, Any], rows: _Outcomes) -> list[_Content]:
         drawn = [_histogram(by_name[row["group"]], edges, said) for row in rows]
         first, others = drawn[:_HISTOGRAMS_UNFOLDED], drawn[_HISTOGRAMS_UNFOLDED:]
         parts += [
-            _tag("h3", heading),
+            _tag("h4", heading),
             _tag(
                 "figure",
                 _tag(
@@ -870,9 +984,9 @@ def _sureness(value: float) -> str:
 
 
 def _histogram(group: Mapping[str, Any], edges: Sequence[float], said: Callable[[float], str]) -> Element:
-    widths = [high - low for low, high in itertools.pairwise(edges)]
+    by = _merged(edges)
     heights = {
-        when: [count / width for count, width in zip(group[when], widths, strict=True)]
+        when: [sum(group[when][start : start + by]) for start in range(0, len(edges) - 1, by)]
         for when in ("before", "after")
     }
     top = max(map(max, heights.values())) or 1
@@ -881,7 +995,7 @@ def _histogram(group: Mapping[str, Any], edges: Sequence[float], said: Callable[
     def outline(values: Sequence[float]) -> str:
         steps = [
             f"V{100 - 100 * value / top:.1f}H{100 * (high - edges[0]) / whole:.1f}"
-            for value, high in zip(values, edges[1:], strict=True)
+            for value, high in zip(values, edges[by::by], strict=True)
         ]
         return f"M0 100{''.join(steps)}V100"
 
@@ -897,7 +1011,7 @@ def _histogram(group: Mapping[str, Any], edges: Sequence[float], said: Callable[
         viewBox="0 0 100 100",
         preserveAspectRatio="none",
     )
-    middles = " → ".join(said(_median(group[when], edges)) for when in ("before", "after"))
+    middles = " → ".join(said(_quantile(group[when], edges, 0.5)) for when in ("before", "after"))
     return _tag(
         "li",
         _tag("span", _name(group["group"]), class_="name"),
@@ -907,16 +1021,27 @@ def _histogram(group: Mapping[str, Any], edges: Sequence[float], said: Callable[
     )
 
 
-def _median(counts: Sequence[int], edges: Sequence[float]) -> float:
-    """The value that half of what was counted lies below, taking each bin as evenly filled.
+def _merged(edges: Sequence[float]) -> int:
+    """How many neighbouring bins are drawn as one; zero stays an edge where it is one.
 
-    >>> _median([1, 2, 1], [0, 1, 2, 3])
+    >>> _merged(range(61)), _merged(range(-18, 43)), _merged(range(-17, 44))
+    (3, 3, 1)
+    """
+    bins, zero = len(edges) - 1, _zero(edges) or 0
+    fit = [by for by in range(2, bins + 1) if bins % by == zero % by == 0 and bins // by >= _DRAWN_BINS]
+    return max(fit, default=1)
+
+
+def _quantile(counts: Sequence[int], edges: Sequence[float], share: float) -> float:
+    """The value that this share of what was counted lies below, taking each bin as evenly filled.
+
+    >>> _quantile([1, 2, 1], [0, 1, 2, 3], 0.5)
     1.5
     """
-    half = sum(counts) / 2
+    below = share * sum(counts)
     for count, so_far, low, high in zip(counts, itertools.accumulate(counts), edges, edges[1:], strict=False):
-        if count and so_far >= half:
-            return high - (high - low) * (so_far - half) / count
+        if count and so_far >= below:
+            return high - (high - low) * (so_far - below) / count
     return edges[-1]
 
 
@@ -995,6 +1120,7 @@ def _sight(audit: Mapping[str, Any]) -> list[_Content]:
 def _end(audit: Mapping[str, Any]) -> Element:
     # An address of this kind works without a script, and its alphabet has no markup in it.
     data = base64.b64encode(json.dumps(audit, separators=(",", ":"), allow_nan=False).encode()).decode()
+    made = f", {audit['created']}" if audit["created"] else ""
     return _tag(
         "footer",
         _tag(
@@ -1009,8 +1135,8 @@ def _end(audit: Mapping[str, Any]) -> Element:
         ),
         _tag(
             "p",
-            f"Made by {audit['package']['name']} {audit['package']['version']}, {audit['created']}, as "
-            f"{audit['schema']}. What it says is about these images and answers, not about people: a group "
+            f"Made by {audit['package']['name']} {audit['package']['version']}{made}, as {audit['schema']}. "
+            "What it says is about these images and answers, not about people: a group "
             "is a name in a file.",
             class_="quiet",
         ),

@@ -67,7 +67,7 @@ else:
     data = {"dataset": dataset, "root": root, "label": label, "group": group, "image_size": image_size}
     recipe = {"train_images": train_images, "test_images": test_images, "arch": arch, "epochs": epochs}
     study = studies.studies(seeds=[seed], **data, **recipe)[0]
-    asked = entrances.of_study(study, treatment)
+    asked = entrances.of_study(study, treatment, groups=groups)
 
 # %% [markdown]
 # ## Two tables

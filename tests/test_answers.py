@@ -210,7 +210,7 @@ def test_bad_tables_are_refused_in_one_sentence(case):
         (
             "semicolons.csv",
             b"id;label;group;prediction\n1;a;b;c\n",
-            "it has id;label;group;prediction: rename",
+            "has one column, 'id;label;group;prediction'; expected commas between columns",
         ),
         ("broken.parquet", b"PAR1 or not", "broken.parquet cannot be read as Parquet"),
         ("words.csv", b"id,label,group,logit_a,logit_b\n1,a,g,high,2\n", "1 entries of logit_a"),

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import resource
+import shlex
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from fairq_utils import cli
@@ -99,6 +102,45 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence(files):
     done = fairq(files)
     assert done.exit_code == 2
     assert "cannot be written" in done.output
+
+
+def workflow() -> dict:
+    """The workflow of the reference page, as GitHub reads it."""
+    page = (ROOT / "book" / "audit_reference.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(name: .*?)^```", page, re.M | re.S)
+    return yaml.safe_load(block)
+
+
+def test_the_workflow_on_the_reference_page_has_the_parts_that_github_asks_for():
+    found = workflow()
+    # YAML 1.1 reads the bare word `on` as true; GitHub does not.
+    assert found.keys() == {"name", True, "permissions", "jobs"}
+    assert found[True] == ["pull_request"]
+    (job,) = found["jobs"].values()
+    assert job["runs-on"] == "ubuntu-latest"
+    for step in job["steps"]:
+        assert len({"uses", "run"} & step.keys()) == 1
+        assert step.keys() <= {"uses", "run", "with", "if"}
+        assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step.get("uses", "actions/checkout@v4"))
+    kept = job["steps"][-1]
+    assert (kept["uses"].partition("@")[0], kept["if"]) == ("actions/upload-artifact", "always()")
+
+
+@pytest.mark.parametrize(("harm", "code"), [({}, 0), ({"elm": 0.3}, 1)])
+def test_the_command_of_the_workflow_fails_the_job_when_somebody_pays(tmp_path, monkeypatch, harm, code):
+    monkeypatch.chdir(tmp_path)
+    (job,) = workflow()["jobs"].values()
+    runs = [shlex.split(step["run"]) for step in job["steps"] if "run" in step]
+    for script, table in zip(runs[1:3], tables(TREES, harm), strict=True):
+        assert script[:2] == ["python", "predict.py"]
+        table = table.rename(columns={"group": "gender", "light": "race"})
+        table.to_csv(script[script.index("--out") + 1], index=False)
+    program, *arguments = runs[3]
+    assert program == "fairq"
+    done = CliRunner().invoke(cli.main, arguments)
+    assert done.exit_code == code, done.output
+    upload = job["steps"][-1]["with"]["path"]
+    assert (tmp_path / upload / "report.html").exists()
 
 
 def test_a_name_cannot_move_the_cursor_of_a_terminal(files):

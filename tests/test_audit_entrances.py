@@ -1,17 +1,21 @@
 """One network, one treatment, and four ways to ask who pays: the same numbers from each."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
 from click.testing import CliRunner
+from PIL import Image
 
 import fairq_utils
 from fairq_utils import cli
 from fairq_utils.data import DataSettings
-from fairq_utils.entrances import load_model, of_study, to_audit
+from fairq_utils.entrances import group_columns, load_model, of_study, to_audit
+from fairq_utils.errors import BadInput
 from fairq_utils.studies import Study
 from fairq_utils.training import Recipe
 from fairq_utils.treatments import Treatment
@@ -98,3 +102,92 @@ def test_a_study_of_the_book_is_audited_as_its_network_is(tmp_path, monkeypatch)
     model = ("--model", "resnet18-seed3", "--treatment", "int4", "--epochs", 1)
     there = by_command(tmp_path / "out", *model, *SMALL)
     assert numbers(json.loads(here.to_json())) == numbers(there)
+
+
+# ---------------------------------------------------------------- groups by several columns
+
+
+@pytest.fixture
+def shop(tmp_path) -> Path:
+    """A folder of images with two columns of groups beside the usual one."""
+    draw = np.random.default_rng(0)
+    n = 240
+    table = pd.DataFrame(
+        {"file": [f"{place:03}.png" for place in range(n)], "label": ["moth", "fly"] * (n // 2)}
+    )
+    table["group"] = draw.choice(["ash", "elm"], n)
+    table["gender"] = draw.choice(["f", "m"], n)
+    table["race"] = draw.choice(["one", "two", "rare"], n, p=[0.5, 0.44, 0.06])
+    table["split"] = ["train", "test", "test"] * (n // 3)
+    for place, file in enumerate(table["file"]):
+        pixels = draw.integers(0, 255, (16, 16, 3), dtype=np.uint8) // 2 + 60 * (place % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / file)
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    return tmp_path
+
+
+def test_groups_by_several_columns_of_a_folder_are_those_of_its_table(shop, tmp_path_factory):
+    data = ("--dataset", "folder", "--root", shop, "--image-size", 16, "--groups", "gender,race")
+    made = ("--model", of_here("tiny"), "-a", "classes=2", "--treatment", TREATMENT)
+    out = tmp_path_factory.mktemp("out")
+    record = by_command(out, *made, *data)
+    crossed = record["groupings"][-1]
+    assert [one["name"] for one in record["groupings"]] == ["gender", "race", "gender x race"]
+    table = pd.read_csv(shop / "labels.csv").query("split == 'test'")
+    expected = table.groupby(["gender", "race"]).size()
+    small = expected[expected < 20]
+    assert len(small)
+    assert crossed["pooled"]["cells"] == [{"cell": " x ".join(cell), "n": n} for cell, n in small.items()]
+    sizes = {one["group"]: one["n"] for one in crossed["groups"] if not one["pooled"]}
+    assert sizes == {" x ".join(cell): n for cell, n in expected[expected >= 20].items()}
+    # Each image kept its own: the predictions that are left carry the columns of its line.
+    left = pd.read_parquet(out / "before.parquet")
+    own = pd.read_csv(shop / "labels.csv").loc[left["id"], ["label", "group", "gender", "race"]]
+    pd.testing.assert_frame_equal(left[own.columns.tolist()], own.reset_index(drop=True), check_dtype=False)
+    # And they can be audited again without the model, with the same numbers.
+    files = ("--predictions", out / "before.parquet", out / "after.parquet", "--groups", "gender,race")
+    assert numbers(by_command(out / "again", *files)) == numbers(record)
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("colour", "groups names colour, which folder does not have; expected some of: label, group, gender"),
+        ("file", "groups names file, which folder does not have"),
+        ("empty", "has 160 test images without a empty; expected one for each"),
+    ],
+)
+def test_columns_that_a_folder_does_not_have_are_refused(shop, column, said):
+    pd.read_csv(shop / "labels.csv").assign(empty=" ").to_csv(shop / "labels.csv", index=False)
+    settings = DataSettings(name="folder", root=str(shop), image_size=16)
+    with pytest.raises(BadInput, match=said):
+        group_columns(settings, settings.load(), ["gender", column])
+
+
+def test_a_folder_with_one_column_of_groups_says_so(shop):
+    table = pd.read_csv(shop / "labels.csv")[["file", "label", "group", "split"]]
+    table.to_csv(shop / "labels.csv", index=False)
+    settings = DataSettings(name="folder", root=str(shop), image_size=16)
+    with pytest.raises(BadInput, match="groups names race, but folder holds one group only, in the column"):
+        group_columns(settings, settings.load(), ["group", "race"])
+
+
+def test_images_of_other_settings_are_refused(shop):
+    settings = DataSettings(name="folder", root=str(shop), image_size=16)
+    with pytest.raises(BadInput, match="are others than those that were loaded; expected the same"):
+        group_columns(replace(settings, test_images=50), settings.load(), ["race"])
+
+
+def test_faces_can_be_compared_by_each_of_their_attributes(tmp_path):
+    draw = np.random.default_rng(0)
+    for place in range(60):
+        age, gender, race = draw.integers(1, 80), draw.integers(2), draw.integers(5)
+        pixels = draw.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{age}_{gender}_{race}_2017{place:05}.jpg")
+    settings = DataSettings(name="utkface", root=str(tmp_path), label="gender", image_size=16)
+    images = settings.load()
+    found = group_columns(settings, images, ["gender", "race"])
+    shown = ~images.is_train
+    assert found["race"].tolist() == [images.group_names[code] for code in images.groups[shown]]
+    assert found["gender"].tolist() == [images.label_names[code] for code in images.labels[shown]]
+    assert len(set(found["race"])) > 1

@@ -4,6 +4,7 @@ import csv
 import json
 from functools import cache
 from importlib.resources import files
+from unittest.mock import patch
 
 import jsonschema
 import numpy as np
@@ -126,14 +127,13 @@ def world(before, harm) -> np.ndarray:
     return np.stack([kept, CHURN + harm, np.full(5, CHURN), 0.8 * wrong, 0.2 * wrong], axis=1)
 
 
-def simulated(chances: np.ndarray, sizes=SIZES) -> list[dict]:
+def simulated(chances: np.ndarray, sizes, groupings) -> list[dict]:
+    """Audits of a world, as `audit` measures them; `groupings` divides its cells into named groups."""
     rng = np.random.default_rng(3)
     found = []
-    for seed in range(AUDITS):
-        counts = rng.multinomial(sizes, chances)
-        found.append(
-            auditing.measure(counts.sum(axis=0), {"tree": dict(zip(NAMES, counts, strict=True))}, seed=seed)
-        )
+    with patch.object(auditing, "RESAMPLES", 500):  # a quarter of the time
+        for seed, counts in enumerate(rng.multinomial(sizes, chances, size=(AUDITS, len(sizes)))):
+            found.append(auditing.measure(counts.sum(axis=0), groupings(counts), seed=seed))
     return found
 
 
@@ -146,7 +146,9 @@ WORLDS = {
 
 @cache
 def audits(name: str) -> list[dict]:
-    return simulated(world(*WORLDS[name]))
+    return simulated(
+        world(*WORLDS[name]), SIZES, lambda counts: {"tree": dict(zip(NAMES, counts, strict=True))}
+    )
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -214,30 +216,68 @@ def test_the_stated_power_is_the_simulated_one(place):
     assert (lower > 0).mean() == pytest.approx(0.8, abs=0.05)
 
 
+CELLS = ["ash x day", "ash x night", "elm x day", "elm x night"]
+
+
+def crossed(counts: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """What `audit` counts of two columns: each by itself, and their cells."""
+    table = counts.reshape(2, 2, 5)
+    return {
+        "tree": dict(zip(["ash", "elm"], table.sum(axis=1), strict=True)),
+        "light": dict(zip(["day", "night"], table.sum(axis=0), strict=True)),
+        "tree x light": dict(zip(CELLS, counts, strict=True)),
+    }
+
+
+@cache
+def of_an_intersection(harm: float) -> list[dict]:
+    """Audits of a world in which elms pay at night, and nobody else anywhere."""
+    kept, wrong = 0.9 - CHURN, 0.1 - CHURN
+    chances = np.tile([kept, CHURN, CHURN, wrong, 0.0], (4, 1))
+    chances[3, [0, 1]] += -harm, harm
+    return simulated(chances, np.full(4, 400), crossed)
+
+
 def test_harm_in_an_intersection_alone_is_found_there():
-    rng = np.random.default_rng(5)
-    found, truth = [], 0.2
-    for seed in range(40):
-        n = 1600
-        base = pd.DataFrame(
-            {
-                "id": np.arange(n),
-                "label": "moth",
-                "tree": rng.choice(["ash", "elm"], size=n),
-                "light": rng.choice(["day", "night"], size=n),
-            }
-        )
-        right = rng.random(n) < 0.9
-        hit = (base["tree"] == "elm") & (base["light"] == "night")
-        after = np.where(rng.random(n) < np.where(right, 0.01, 0.09), ~right, right) & ~(
-            hit & (rng.random(n) < truth)
-        )
-        answer = [base.assign(prediction=np.where(own, "moth", "fly")) for own in (right, after)]
-        found.append(fairq_utils.audit(*answer, groups=["tree", "light"], seed=seed).record)
-    harmed = [{one["group"] for one in own["verdict"]["harmed"]} for own in found]
-    assert sum("elm x night" in own for own in harmed) >= 38
+    found = of_an_intersection(0.1)
+    said = [auditing.verdict(own, confidence=0.95, margin=None) for own in found]
+    harmed = [{one["group"] for one in own["harmed"]} for own in said]
+    assert sum("elm x night" in own for own in harmed) >= 0.9 * AUDITS
     # Its two columns pay too, by what it is of them; nobody else does.
-    assert sum(bool(own - {"elm x night", "elm", "night"}) for own in harmed) <= 2
+    assert sum(bool(own - {"elm x night", "elm", "night"}) for own in harmed) <= 0.05 * AUDITS
+    assert sum(own["word"] == "harm shown" for own in said) >= 0.95 * AUDITS
+
+
+def test_intervals_and_gates_are_honest_where_an_intersection_alone_pays():
+    found, harm = of_an_intersection(0.1), {"elm x night": 0.1, "elm": 0.05, "night": 0.05}
+    drops = [
+        (harm.get(group["group"], 0.0), group["drop"])
+        for own in found
+        for grouping in own["groupings"]
+        for group in grouping["groups"]
+    ]
+    assert 0.93 <= np.mean([drop["lower"] <= truth <= drop["upper"] for truth, drop in drops]) <= 0.97
+    for quantity, truth in {"worst_group_drop": 0.1, "overall_drop": 0.025, "fvo_increase": 0.1}.items():
+        gate = gates.parse(f"{quantity} > {truth + 1e-6:.6f}")
+        assert np.mean([not gate.judge(own)["passed"] for own in found]) <= 0.05, quantity
+
+
+def test_where_no_intersection_pays_harm_is_said_in_at_most_one_audit_of_twenty():
+    said = [auditing.verdict(own, confidence=0.95, margin=None)["word"] for own in of_an_intersection(0.0)]
+    assert said.count("harm shown") <= 0.05 * AUDITS
+
+
+def test_the_power_that_is_stated_for_an_intersection_is_the_simulated_one():
+    """What a world without harm says could have been seen is seen as often in one with that harm."""
+    own = [own["groupings"][2]["groups"][3]["detectable_drop"] for own in of_an_intersection(0.0)]
+    harm = float(np.median(own))
+    counts = np.random.default_rng(4).multinomial(
+        400, [0.9 - CHURN - harm, CHURN + harm, CHURN, 0.1 - CHURN], size=10 * AUDITS
+    )
+    lower, _ = paired.drop_limits(
+        counts[:, paired.LOST], counts[:, paired.GAINED], 400, paired.simultaneous(0.95, 8)
+    )
+    assert (lower > 0).mean() == pytest.approx(0.8, abs=0.05)
 
 
 # -- verdicts -----------------------------------------------------------------------------------------
@@ -291,9 +331,18 @@ def test_what_could_have_been_seen_is_what_the_record_says():
 
 def test_in_a_notebook_an_audit_is_its_report_in_a_frame_of_its_own():
     (frame,) = BeautifulSoup(audited()._repr_html_(), "html.parser").find_all(True)
-    assert frame["srcdoc"] == report.page(audited().record)
+    assert frame["srcdoc"] == report.page(audited().record | {"created": ""})
     assert "allow-same-origin" not in frame["sandbox"]
     assert frame["title"]
+
+
+def test_the_time_is_in_the_files_and_not_in_what_a_notebook_shows(tmp_path):
+    found = audited()
+    later = auditing.Audit(found.record | {"created": "2031-01-01T00:00:00+00:00"}, found.recall)
+    assert found._repr_html_() == later._repr_html_()
+    later.write(tmp_path)
+    assert "1 January 2031, 00:00 UTC" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "audit.json").read_text())["created"] == "2031-01-01T00:00:00+00:00"
 
 
 # -- pools, recall, distributions ---------------------------------------------------------------------
@@ -489,6 +538,7 @@ def test_names_that_mean_harm_stay_text(tmp_path):
         ({"groups": []}, "groups is []; expected one column or several"),
         ({"groups": ["group", "group"]}, "each once, such as gender,race"),
         ({"groups": "colour"}, "has no column colour; it has id, label, group, light, prediction, many"),
+        ({"groups": "logit_bee"}, "groups names logit_bee, which is a column of scores"),
         ({"smallest_cell": 1}, "smallest_cell is 1; expected 2 images or more"),
         ({"confidence": 95}, "confidence is 95; expected a fraction from 0.5 to 1"),
         ({"margin": 2}, "margin is 2; expected a fraction between 0 and 1"),
@@ -506,6 +556,13 @@ def test_bad_settings_are_refused_in_one_sentence(settings, said):
     with pytest.raises(BadInput) as refused:
         fairq_utils.audit(before, after, **settings)
     assert said in str(refused.value)
+
+
+def test_cells_that_cannot_be_told_apart_by_name_are_refused():
+    base = pd.DataFrame({"id": range(80), "label": "moth", "prediction": "moth"})
+    base["tree"], base["light"] = ["ash x dim", "ash"] * 40, ["day", "dim x day"] * 40
+    with pytest.raises(BadInput, match="are both called 'ash x dim x day'; expected names that tell them"):
+        fairq_utils.audit(base, base, groups=["tree", "light"])
 
 
 def test_a_group_of_one_image_is_refused():

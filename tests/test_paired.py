@@ -181,12 +181,14 @@ def test_intervals_of_the_gap_hold_the_truth_at_least_as_often_as_they_say(world
     first, second = np.ptp(np.broadcast_to(before, np.shape(sizes))), np.ptp(after)
     truth = np.array([first, second, second - first])
     found = [
-        paired.gap_limits(counts, resamples=1000, seed=seed)
+        paired.gap_limits(counts, resamples=500, seed=seed)
         for seed, counts in enumerate(drawn(*WORLDS[world], sims=500))
     ]
     limits = np.array([[gap.before, gap.after, gap.increase] for gap in found])
     held = (limits[..., 1] <= truth + 1e-9) & (truth - 1e-9 <= limits[..., 2])
     assert (held.mean(axis=0) >= 0.93).all(), held.mean(axis=0)
+    if world != "two groups, clear":
+        assert held[:, 2].mean() >= 0.98  # near ties it is too wide
     # An alarm says that the gap surely rose by more than it did.
     assert (limits[:, 2, 1] > truth[2] + 1e-9).mean() <= 0.05
 
@@ -194,11 +196,62 @@ def test_intervals_of_the_gap_hold_the_truth_at_least_as_often_as_they_say(world
 def test_between_two_clear_groups_the_gap_is_held_as_often_as_it_says_and_no_more():
     sizes, before, lost, gained = np.array([4000, 4000]), [0.9, 0.8], [0.02, 0.06], 0.02
     found = [
-        paired.gap_limits(c, resamples=1000, seed=s).increase
+        paired.gap_limits(c, resamples=500, seed=s).increase
         for s, c in enumerate(drawn(sizes, before, lost, gained, 500))
     ]
     _, lower, upper = np.array(found).T
     assert 0.93 <= coverage(lower, upper, 0.04) <= 0.97
+
+
+def fvo_rise(counts: np.ndarray) -> np.ndarray:
+    """By how much FVO rose, of any number of audits."""
+    right = counts[..., paired.KEPT, None] + counts[..., [paired.LOST, paired.GAINED]]
+    first, second = np.moveaxis(np.ptp(right / counts.sum(axis=-1)[..., None], axis=-2), -1, 0)
+    return second - first
+
+
+def usual_limits(counts: np.ndarray, resamples: int = 600) -> dict[str, np.ndarray]:
+    """Limits of the increase by resampling images, for a stack of audits, in the ways that are usual."""
+    rng, tails, found = np.random.default_rng(1), np.array([0.025, 0.975]), fvo_rise(counts)
+    sizes = counts[0].sum(axis=-1)
+    shares = counts / sizes[:, None]
+
+    def resampled(each: np.ndarray) -> np.ndarray:
+        return fvo_rise(rng.multinomial(each, shares, size=(resamples, *shares.shape[:2])))
+
+    own = resampled(sizes)
+    percentile = np.quantile(own, tails, axis=0)
+    fewer = np.round(sizes**0.75).astype(int)
+    errors = (resampled(fewer) - found) * np.sqrt(fewer.sum() / sizes.sum())
+    # BCa: the bias from the share of resamples below, the acceleration from leaving out one image.
+    below = (own < found).mean(axis=0) + (own == found).mean(axis=0) / 2
+    bias = stats.norm.ppf(below.clip(1 / resamples, 1 - 1 / resamples))
+    images = counts.reshape(len(counts), -1)
+    one = np.eye(images.shape[1], dtype=int).reshape(-1, *counts.shape[1:])
+    without = np.stack([fvo_rise(np.maximum(counts - image, 0)) for image in one], axis=1)
+    off = (images * without).sum(axis=1, keepdims=True) / images.sum(axis=1, keepdims=True) - without
+    curve = (images * off**3).sum(axis=1) / (6 * (images * off**2).sum(axis=1).clip(1e-30) ** 1.5)
+    z = bias + stats.norm.ppf(tails)[:, None]
+    places = stats.norm.cdf(bias + z / (1 - curve * z))
+    return {
+        "percentile": percentile,
+        "basic": 2 * found - percentile[::-1],
+        "BCa": np.stack([np.quantile(own[:, at], places[:, at]) for at in range(len(counts))], axis=1),
+        "m out of n": found - np.quantile(errors, tails[::-1], axis=0),
+    }
+
+
+def test_the_usual_resamplings_are_not_honest_near_ties():
+    sizes, before, lost, gained = WORLDS["a gap opens between small equals"]
+    audits = drawn(sizes, before, lost, gained, sims=500)
+    held = {name: coverage(*limits, 0.1) for name, limits in usual_limits(audits).items()}
+    expected = {"percentile": 0.85, "basic": 0.79, "BCa": 0.82, "m out of n": 0.66}
+    assert held == pytest.approx(expected, abs=0.04)  # the noise of such a share is two points
+    # They do hold the truth where nothing ties, so it is the ties that they cannot cope with.
+    sizes, before, lost, gained = WORLDS["two groups, clear"]
+    audits = drawn(sizes, before, lost, gained, sims=500)
+    held = {name: coverage(*limits, 0.06) for name, limits in usual_limits(audits).items()}
+    assert min(held.values()) >= 0.92
 
 
 def test_the_gap_of_the_same_predictions_twice_did_not_rise():

@@ -419,7 +419,7 @@ def test_what_an_audit_found_is_what_its_page_says():
 
 
 def headings(audit):
-    return [words(heading) for heading in read(audit).find_all(["h2", "h3"])]
+    return [words(heading) for heading in read(audit).find_all(["h2", "h3", "h4"])]
 
 
 def test_parts_that_the_audit_lacks_are_left_out_and_never_empty():
@@ -428,6 +428,7 @@ def test_parts_that_the_audit_lacks_are_left_out_and_never_empty():
         "The gate": example(gates=False),
         "Weights that became zero": example(layers=0),
         "How sure the answers are": example(scores=False),
+        "How the answers are spread": example(scores=False),
         "How far from the border": example(scores=False),
         "What was not tested": example() | {"not_tested": []},
         "The gap between groups (FVO)": example(("all of them",), harmed=()),
@@ -458,6 +459,13 @@ def test_without_recall_that_fell_the_page_says_so():
     assert "images or more, none fell." in words(read(audit).main)
 
 
+def test_without_a_time_the_page_names_none():
+    found = words(read(example() | {"created": ""}).main)
+    assert "fp32 → int4 , 7,100 images Harm shown" in found
+    assert "Made by fairq-utils 0.1.0, as audit-1." in found
+    assert "2026" not in found
+
+
 def test_a_model_that_did_not_change_at_all_can_be_drawn():
     audit = example(("one", "two"), harmed=(), gates=False)
     still = {"estimate": 1.0, "lower": 1.0, "upper": 1.0}
@@ -466,8 +474,13 @@ def test_a_model_that_did_not_change_at_all_can_be_drawn():
         found |= {"accuracy_before": still, "accuracy_after": still, "lost": 0, "gained": 0, "changed": 0}
         found |= {"drop": none | {"simultaneous_lower": 0.0, "simultaneous_upper": 0.0}, "flip_rate": none}
         found |= {"detectable_drop": None}
+    for when in ("before", "after"):
+        audit["groupings"][0][f"fvo_{when}"] |= none
     jsonschema.validate(audit, SCHEMA)
-    assert "nan" not in page(audit)
+    text = words(read(audit).main)
+    assert "nan" not in text
+    assert "Before, all groups were served alike; after, all groups were served alike." in text
+    assert "such audits would show" not in text  # no stroke is drawn, so none is explained
 
 
 def test_another_schema_is_refused_in_one_sentence():
@@ -523,7 +536,7 @@ def test_models_and_sentences_with_strange_words_are_words_too():
     audit["created"] = HOSTILE[1]
     audit["settings"]["seed"] = HOSTILE[0]
     soup = read(audit)
-    assert [len(soup.find_all(tag)) for tag in ("script", "style", "title", "img")] == [1, 1, 1, 0]
+    assert [len(soup.find_all(tag)) for tag in ("script", "style", "title", "img")] == [2, 1, 1, 0]
     assert words(soup.find(class_="verdict")).startswith("Harm shown </script><script>pwned()</script>")
     assert soup.title.get_text() == f"Audit: {HOSTILE[4]}, int4"
 
@@ -543,6 +556,7 @@ def test_a_million_images_make_the_same_page_as_a_thousand():
     few, many = (example(sizes=[n] * 5) for n in (1_000, 200_000))
     assert "1,000,000 images" in page(many)
     assert len(page(many)) < 1.1 * len(page(few))
+    assert len(page(example([f"group {place}" for place in range(20)], crossed=60))) < 1_500_000
 
 
 def test_from_predictions_to_the_page_no_large_library_is_loaded():
@@ -664,6 +678,120 @@ def test_without_scripts_all_is_there_and_can_be_downloaded(opened):
         found.get_by_role("link", name="Download all numbers").click()
     assert download.value.suggested_filename == "audit.json"
     assert json.loads(Path(download.value.path()).read_text()) == audit
+
+
+# ---------------------------------------------------------------- the explorer in it
+
+
+def explorer_of(found, place=0):
+    """The explorer of a grouping, and what it embeds."""
+    widget = found.locator(".fairq-widget").nth(place)
+    return widget.locator(".fairq-live"), json.loads(widget.locator("script").text_content())["data"]
+
+
+def test_a_group_looks_as_it_does_in_the_books_explorers():
+    from fairq_utils import explorer
+
+    assert (report._COLOURS, report._SIGNS) == (explorer.COLOURS, explorer.MARKS)
+
+
+def test_the_explorer_works_from_a_file_without_a_network(opened):
+    audit = EXAMPLES["sixty intersections"]
+    found = opened(audit, offline=True)
+    assert found.locator(".fairq-live").count() == len(audit["groupings"])
+    assert not found.locator(".fairq-fallback").first.is_visible()
+    for place, grouping in enumerate(audit["groupings"]):
+        live, data = explorer_of(found, place)
+        assert data["treatments"] == ["fp32", "int4"]
+        assert {group["name"]: group["n"] for group in data["groups"]} == {
+            group["group"]: group["n"] for group in grouping["groups"]
+        }
+        status, panels = live.locator("[role=status]"), live.locator(".fairq-canvas svg")
+        most = max(grouping["groups"], key=lambda group: group["drop"]["estimate"])["group"]
+        assert status.inner_text().startswith("Margin under int4")
+        assert most in status.inner_text()  # the group that lost most is shown from the beginning
+        before = panels.inner_html()
+        live.locator("[data-control=quantity]").select_option("confidence")
+        assert status.inner_text().startswith("Confidence under int4")
+        assert panels.inner_html() != before
+    # A group more, by the keyboard alone:
+    box = live.locator("[data-control=group-6]")
+    assert not box.is_checked()
+    box.focus()
+    found.keyboard.press("Space")
+    assert data["groups"][6]["name"] in status.inner_text()
+
+
+def test_what_the_explorer_reads_is_what_the_audit_counted(opened):
+    audit = EXAMPLES["five groups"]
+    live, data = explorer_of(opened(audit))
+    live.locator("[data-control=numbers]").click()
+    live.locator("[data-control=bins]").fill("9")
+    live.locator("[data-control=bin]").focus()
+    own = audit["groupings"][0]["distributions"]["margin"]
+    middle = live.page.evaluate("document.activeElement.value")
+    counted = {group["group"]: group["after"][int(middle)] for group in own["groups"]}
+    said = live.locator("[role=status]").inner_text().split(": ", 1)[1].rstrip(".")
+    assert said == "; ".join(f"{group['name']} {counted[group['name']]}" for group in data["groups"])
+
+
+def test_the_explorers_picture_can_be_saved(opened):
+    live, _ = explorer_of(opened(EXAMPLES["strange names"]))
+    for kind, begins in (("png", b"\x89PNG"), ("svg", b"<svg"), ("csv", b"\xef\xbb\xbfgroup")):
+        with live.page.expect_download() as caught:
+            live.locator(f"[data-control=spread-{kind}]").click()
+        assert Path(caught.value.path()).read_bytes().startswith(begins)
+
+
+def test_strange_names_are_words_in_the_explorer_too(opened):
+    found = opened(EXAMPLES["strange names"], bypass_csp=True)
+    live, data = explorer_of(found)
+    assert HOSTILE[0] in [group["name"] for group in data["groups"]]
+    for box in live.locator("[data-control^=group-]").all():
+        box.check()
+    for summary in live.locator("summary").all():
+        summary.click()
+    assert HOSTILE[0] in live.locator("table").inner_text()
+    assert live.locator("script, img, style").count() == 0
+    assert found.evaluate("window.ran") == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 390), ("light", 1440)])
+def test_the_explorer_is_accessible_and_fits(opened, scheme, width):
+    found = opened(EXAMPLES["twenty groups"], width=width, color_scheme=scheme)
+    for quantity in ("confidence", "margin"):
+        found.locator("[data-control=quantity]").select_option(quantity)
+        options = {"resultTypes": ["violations"]}
+        violations = Axe().run(found, context=".fairq-live", options=options).response["violations"]
+        assert [(own["id"], own["nodes"][0]["html"][:120]) for own in violations] == []
+    assert found.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_without_scripts_and_on_paper_the_histograms_stand_still(opened):
+    still = opened(EXAMPLES["five groups"], java_script_enabled=False)
+    assert still.locator(".fairq-fallback .histograms li").count() == 10
+    assert still.locator(".fairq-fallback .histograms").first.is_visible()
+    printed = opened(EXAMPLES["five groups"])
+    printed.emulate_media(media="print")
+    assert printed.locator(".fairq-fallback .histograms").first.is_visible()
+    assert not printed.locator(".fairq-live").is_visible()
+
+
+def test_in_the_frame_of_a_notebook_the_explorer_works_too(browser):
+    found = auditing.Audit(EXAMPLES["five groups"], pd.DataFrame())
+    context = browser.new_context(offline=True)
+    outer, wrong = context.new_page(), []
+    outer.on("console", lambda message: wrong.append(message.text))
+    outer.on("pageerror", lambda error: wrong.append(str(error)))
+    outer.set_content(f"<body>{found._repr_html_()}</body>")
+    inner = outer.frame_locator("iframe")
+    inner.locator("[data-control=quantity]").select_option("confidence")
+    assert inner.locator(".fairq-live [role=status]").inner_text().startswith("Confidence under int4")
+    with outer.expect_download() as caught:
+        inner.locator("[data-control=spread-png]").click()
+    assert Path(caught.value.path()).read_bytes().startswith(b"\x89PNG")
+    assert wrong == []
+    context.close()
 
 
 def test_on_paper_nothing_is_folded_and_ink_is_dark(opened):
