@@ -22,6 +22,7 @@ from fairq_utils.scenes import Scenes, from_codes
 from fairq_utils.vision_language import words_of
 
 TRAINING_SETS = ("balanced", "skewed", "noisy")
+RAREST = 1 / 16  # of the first group's images has the last one of a skewed training set
 NOISE = 0.2  # of the captions of a noisy training set belong to another image
 
 
@@ -253,9 +254,9 @@ def captioned_faces(by_gender: Dataset, by_age: Dataset) -> Scenes:
 def training_set(scenes: Scenes, kind: str, *, group: str, count: int, seed: int = 0) -> Scenes:
     """So many training images, drawn one of three ways; every way draws as many.
 
-    `kind`: balanced has as many of each value of `group`; skewed has of each value half as many as of the
-    one before, in the order of their names; noisy is balanced, but every fifth caption belongs to another
-    image.
+    `kind`: balanced has as many of each value of `group`; skewed has fewer of each value than of the one
+    before, by equal factors, in the order of their names, down to a sixteenth of the first; noisy is
+    balanced, but every fifth caption belongs to another image.
 
     >>> scenes = captioned_moths(MothSettings(train=100, test=20, sizes=(0.2,) * 5))
     >>> training_set(scenes, "skewed", group="species", count=31).codes("species").bincount()
@@ -266,7 +267,7 @@ def training_set(scenes: Scenes, kind: str, *, group: str, count: int, seed: int
     if scenes.is_train is None or not scenes.captions:
         raise BadInput("the images have no training split or no captions; expected both: caption them first.")
     codes, names = scenes.codes(group), scenes.names(group)
-    shares = 0.5 ** np.arange(len(names)) if kind == "skewed" else np.ones(len(names))
+    shares = np.geomspace(1, RAREST, len(names)) if kind == "skewed" else np.ones(len(names))
     wanted = moths._head_counts(count, tuple(shares / shares.sum()))
     random = torch.Generator().manual_seed(seed)
     rows = []

@@ -6,7 +6,7 @@ the answers are worth and for whom, and `consistency` whether quantization chang
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -201,6 +201,13 @@ def answers(
         as_answers(plan.study.name, treatment, plan.questions, item)
         for (plan, treatment, _), item in zip(wanted, items, strict=True)
     ]
+
+
+def on_demand(
+    asked: Sequence[ClipStudy], *, prompts: Sequence[str] = (), store: Store | None = None
+) -> Callable[[str], list[Answers]]:
+    """`answers` to one more treatment at a time, for an explorer that asks while somebody looks."""
+    return lambda treatment: answers(asked, [treatment], prompts=prompts, store=store)
 
 
 def encoders(

@@ -67,6 +67,7 @@ top: int = 100  # ranking: how many of the closest images are looked at
 import pandas as pd
 
 from fairq_utils import claims, figures, linear_layers, populations, results, verdicts
+from fairq_utils.explorer import Explorer
 from fairq_utils.vision_language import ContrastiveRecipe
 
 treatments = list(dict.fromkeys(["fp32", *treatments]))  # all is compared with the original
@@ -97,8 +98,8 @@ list(scenes.captions[0])
 
 # %% [markdown]
 # The population: three shapes of the image side, three sets of training images, several seeds. *Balanced*
-# shows every group equally often; *skewed* shows each half as often as the one before; *noisy* gives every
-# fifth image the caption of another. All sets are of one size.
+# shows every group equally often; *skewed* shows the last a sixteenth as often as the first, and those between
+# by equal steps; *noisy* gives every fifth image the caption of another. All sets are of one size.
 
 # %%
 answers = populations.answers(asked, treatments, prompts=prompts)
@@ -158,6 +159,19 @@ claims.no_consistent_change(found, failed)
 # %% tags=["hide-input"]
 claims.no_consistent_change(
     populations.consistency(populations.skews(answers, group, top=top), failed), failed
+)
+
+# %% [markdown]
+# Who finds its caption, and who comes first for a sentence that names nobody? Choose a quantity and a
+# treatment; below the histograms stand recall and skew, group by group.
+
+# %% tags=["hide-input"]
+Explorer.of_answers(
+    answers,
+    group,
+    queries=asked[0].grammar.queries,
+    top=top,
+    ask=populations.on_demand(asked, prompts=prompts),
 )
 
 # %% [markdown]
