@@ -142,7 +142,7 @@ def population(
     archs: Sequence[str] = tuple(SHAPES),
     training_sets: Sequence[str] = TRAINING_SETS,
     seeds: Sequence[int] | str = (0, 1),
-    dataset: str = "moths",
+    dataset: str | MothSettings | DataSettings = "moths",
     root: str = "",
     image_size: int = 32,
     images: int = ClipStudy.images,
@@ -151,14 +151,17 @@ def population(
 ) -> list[ClipStudy]:
     """One study for each architecture, training set and seed; `settings` are more of those of `ClipStudy`.
 
-    `dataset`: moths, or fairface, which lies at `root`. `test_images`: at most so many, of moths 1000.
+    `dataset`: moths, or fairface, which lies at `root`; `test_images`: at most so many, of moths 1000. Or
+    whole settings of either, which say all of this themselves.
 
     >>> [study.name for study in population(archs=["patch4"], training_sets=["balanced"], seeds=[0, 1])]
     ['moths-patch4-balanced-seed0', 'moths-patch4-balanced-seed1']
     """
     given = seeds if isinstance(seeds, str) else list(seeds)
     shown: MothSettings | DataSettings
-    if dataset == "moths":
+    if not isinstance(dataset, str):
+        shown = dataset
+    elif dataset == "moths":
         if root:
             raise BadInput(f"root is {root!r}; expected none, for moths are drawn: leave it out.")
         # Enough for the largest group of a skewed training set.

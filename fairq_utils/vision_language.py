@@ -281,13 +281,14 @@ class _Stem(nn.Module):
         widths = [3, *[_STEM_WIDTH] * (halvings - 1), width]
         pairs = pairwise(widths)
         self.windows = nn.ModuleList([nn.Linear(9 * before, after) for before, after in pairs])
-        self.norms = nn.ModuleList([nn.LayerNorm(after) for after in widths[1:]])
+        self.norms = nn.ModuleList([nn.BatchNorm1d(after) for after in widths[1:]])
 
     def forward(self, picture: Tensor) -> Tensor:
         for window, norm in zip(self.windows, self.norms, strict=True):
             side = (picture.shape[-1] + 1) // 2
             seen = F.unfold(picture, 3, padding=1, stride=2).transpose(1, 2)
-            vectors = F.gelu(norm(window(seen)))
+            channels = window(seen).flatten(0, 1)  # of all places alike, as after a convolution
+            vectors = F.gelu(norm(channels)).unflatten(0, seen.shape[:2])
             picture = vectors.transpose(1, 2).unflatten(2, (side, side))
         return vectors
 

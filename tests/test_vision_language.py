@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from fairq_utils.errors import BadInput
+from fairq_utils.linear_layers import quantize_linear
 from fairq_utils.vision_language import (
     PADDING,
     SHAPES,
@@ -10,6 +11,7 @@ from fairq_utils.vision_language import (
     ContrastiveRecipe,
     MiniCLIP,
     WordTokenizer,
+    train_mini_classifier,
     train_mini_clip,
 )
 
@@ -61,10 +63,38 @@ def test_libraries_see_nearly_all_weights(arch):
         for module in encoder.modules()
         if next(module.parameters(recurse=False), None) is not None
     }
-    assert kinds == {MiniCLIP, nn.Linear, nn.LayerNorm}
+    assert kinds == {MiniCLIP, nn.Linear, nn.LayerNorm, nn.BatchNorm1d}
     linear = sum(layer.weight.numel() for layer in encoder.modules() if isinstance(layer, nn.Linear))
     assert linear / sum(weight.numel() for weight in encoder.parameters()) > 0.9
     assert encoder.encode_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 64)
+
+
+def test_a_classifier_is_a_mini_clip_without_a_text_side():
+    images, _ = coloured(20)
+    labels = torch.arange(20) % 2
+    classifier = train_mini_classifier("patch8", images, labels, names=("even", "odd"), recipe=ONCE)
+    encoder = MiniCLIP("patch8", WordTokenizer(WORDS), image_size=images.shape[-1])
+    of_images = {name for name in encoder.state_dict() if not name.startswith(("text_", "word_"))}
+    assert classifier.state_dict().keys() - of_images == {"classes.weight"}
+    assert of_images <= classifier.state_dict().keys()
+    # Its directions survive what libraries put in place of linear layers.
+    for treatment in ("torch-int8", "int8"):
+        treated = quantize_linear(classifier, treatment)
+        assert (treated.encode_texts(["odd"]) @ classifier.encode_texts(["odd"]).T).item() > 0.99
+    with pytest.raises(BadInput, match="the text is 'a moth'; expected the name of a class"):
+        classifier.encode_texts(["odd", "a moth"])
+    with pytest.raises(BadInput, match="20 images and 19 labels"):
+        train_mini_classifier("patch8", images, labels[1:], names=("even", "odd"))
+
+
+def test_a_classifier_learns_to_tell_colours():
+    images, _ = coloured(60)
+    labels, names = torch.arange(60) % 2, ("red", "blue")
+    recipe = ContrastiveRecipe(epochs=5, batch_size=10)
+    classifier = train_mini_classifier("patch8", images, labels, names=names, recipe=recipe)
+    new, _ = coloured(20)
+    close = classifier.encode_images(new) @ classifier.encode_texts(names).T
+    assert close.argmax(dim=1).tolist() == [0, 1] * 10
 
 
 def test_the_answer_to_a_text_does_not_depend_on_the_texts_beside_it(encoder):
