@@ -23,12 +23,12 @@ NAMES = ["fp32", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
 GROUPS = ("a", "b", "c", "d", "e")
 
 
-def new_width(name: str, store: Store) -> tuple[float, float]:
-    """Seconds of a core, and of the clock, from a question to its first answer on the laptop's images.
+def new_width(name: str, store: Store) -> list[tuple[float, float]]:
+    """Seconds of the clock, and of all cores, from a question to each answer: of one network, of two ...
 
     The networks are stored and this width was never predicted; what they have learned takes no part.
     """
-    trained = studies.studies(seeds=[0, 1], train_images=5000, test_images=2500)
+    trained = studies.studies(seeds=range(4), train_images=5000, test_images=2500)
     for plan in studies._plans(trained, store):
         network = build("resnet18", classes=len(plan.images.label_names), image_size=32)
         job = plan.original
@@ -38,13 +38,13 @@ def new_width(name: str, store: Store) -> tuple[float, float]:
     seconds: list[tuple[float, float]] = []
 
     def shown(change: dict) -> None:
-        if name in change["new"]["treatments"] and not seconds:
-            seconds.append((time.process_time() - begun, time.perf_counter() - start))
+        if name in change["new"]["treatments"]:
+            seconds.append((time.perf_counter() - start, time.process_time() - begun))
 
     explorer.observe(shown, "data")
     start, begun = time.perf_counter(), time.process_time()
     explorer.add(name)
-    return seconds[0]
+    return seconds
 
 
 def page() -> str:
@@ -125,14 +125,14 @@ def cases() -> Iterator[dict]:
             "note": "the median of 9 pages",
         }
     with tempfile.TemporaryDirectory() as folder:
-        measured, waited = new_width("int7", Store(Path(folder)))
+        (first, work), *_, (last, whole) = new_width("int7", Store(Path(folder)))
     yield {
-        "case": "a new width of stored networks, on 2,500 moths, until the first is shown",
-        "measured": measured,
+        "case": "a new width of four stored ResNet18, on 2,500 moths, until the first is shown",
+        "measured": first,
         "unit": "s",
         "limit": 2,
         "peer": "a stated limit",
-        "note": f"of one core; {waited:.1f} s by the clock, which needs an idle core",
+        "note": f"{work:.1f} s of a core; all four {last:.1f} s, {whole:.1f} s of a core; needs an idle one",
     }
 
 

@@ -7,6 +7,8 @@ and on sixty-four. Speed comes from running jobs beside each other.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import os
 import queue
@@ -35,6 +37,8 @@ WORKERS_VARIABLE, SCHEDULER_VARIABLE = "FAIRQ_WORKERS", "FAIRQ_SCHEDULER"
 # Images; with less to do, starting workers or asking a scheduler costs more than it saves.
 _WORTH_STARTING, _WORTH_ASKING = 60_000, 5_000
 _PATIENCE_SECONDS = 300  # with a cluster that has no workers at all
+# Bytes that a worker may have between jobs. About a thousand million are its own once PyTorch is at work.
+_KEPT = 1_500_000_000
 # Many, because whole studies may wait for one network, and a worker should find work beyond them. Not more,
 # because each holds a lock, and the usual limit is 1024 open files.
 _AT_MOST_IN_FLIGHT = 400
@@ -257,7 +261,24 @@ def _on_worker(function: Callable[..., Item], code: dict[str, Any], *inputs: Any
             f"the worker on {os.uname().nodename} runs another fairq_utils or another torch than the caller; "
             "expected the same: install the same on both, and start the workers again."
         )
-    return run(function, *inputs, report=lambda done, said="": None)
+    try:
+        return run(function, *inputs, report=lambda done, said="": None)
+    finally:
+        _give_back(_KEPT)
+
+
+def _give_back(limit: int) -> None:
+    """Return what is free to the system when this process has more than so many bytes.
+
+    Within a job freed memory is kept, as `_DASK` says why. Kept from job to job as well, each worker would
+    hold the most that it ever needed and the gaps between what is left.
+    """
+    import psutil  # Dask brings it
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; other systems return it themselves
+    if trim and psutil.Process().memory_info().rss > limit:
+        gc.collect()
+        trim(0)
 
 
 def _itself(value: Any) -> Any:

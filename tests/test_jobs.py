@@ -1,3 +1,4 @@
+import ctypes
 import os
 import re
 import signal
@@ -101,6 +102,37 @@ def test_jobs_run_with_one_thread_and_on_workers_when_there_are_some(tmp_path, a
     assert item.info["threads"] == 1
     assert (item.info["process"] == os.getpid()) is (anywhere is None)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no malloc_trim: this is not glibc")
+def test_a_worker_gives_back_what_a_large_job_has_freed():
+    script = """
+import psutil, torch
+from fairq_utils import jobs
+def megabytes(): return psutil.Process().memory_info().rss / 1e6
+before = megabytes()
+parts = [torch.ones(250_000) for _ in range(400)]  # a megabyte each
+last = parts[-1]  # what lies behind the gap
+del parts
+kept = megabytes() - before
+jobs._give_back(10**12)
+small = megabytes() - before
+jobs._give_back(0)
+print(kept, small, megabytes() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={
+            **os.environ,
+            **{name.rpartition(".")[2]: str(value) for name, value in jobs._DASK.items() if "MALLOC" in name},
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept, small, after = map(float, done.stdout.split())
+    assert min(kept, small) > 350
+    assert after < 50
 
 
 def test_what_exists_is_not_made_again_for_the_sake_of_what_needs_it(tmp_path, anywhere):
