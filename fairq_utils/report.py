@@ -499,7 +499,8 @@ def _day(moment: str) -> str:
 
 def _tiles(audit: Mapping[str, Any]) -> Element:
     overall, worst = audit["overall"], audit["worst_group_drop"]
-    widest = max(audit["groupings"], key=lambda grouping: grouping["fvo_increase"]["lower"])
+    gaps = [grouping for grouping in audit["groupings"] if len(grouping["groups"]) > 1]
+    widest = max(gaps or audit["groupings"], key=lambda grouping: grouping["fvo_increase"]["lower"])
     several = len(audit["groupings"]) > 1
     was, now = (overall[f"accuracy_{when}"]["estimate"] for when in ("before", "after"))
     first, then = (widest[f"fvo_{when}"]["estimate"] for when in ("before", "after"))
@@ -524,7 +525,7 @@ def _tiles(audit: Mapping[str, Any]) -> Element:
             f"points; the largest of all groups is {_percent(worst['lower'])} to {_percent(worst['upper'])}",
         ),
     ]
-    if len(widest["groups"]) == 1:  # which has no gap, and is all images
+    if not gaps:  # one group alone is all images
         tiles = tiles[:1]
     return _tag(
         "dl",

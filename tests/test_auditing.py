@@ -558,6 +558,28 @@ def test_bad_settings_are_refused_in_one_sentence(settings, said):
     assert said in str(refused.value)
 
 
+def test_a_column_of_one_group_does_not_stand_for_the_gap():
+    before, after = (one.assign(site="here") for one in tables(TREES, {"elm": 0.3}))
+    found = fairq_utils.audit(
+        before, after, groups=["site", "group"], fail_if=["fvo_increase > 0.1", "fvo_after > 0.9"]
+    )
+    assert [gate["where"] for gate in found.record["gates"]] == ["group", "group"]
+    assert "worst group by group rose" in found.sentence
+    assert "by site went" not in found.model_card()
+    assert "Gap between groups (FVO) by group" in " ".join(
+        BeautifulSoup(report.page(found.record), "html.parser").find(class_="tiles").get_text(" ").split()
+    )
+    # Nothing changed: then the gap of one group, 0 for sure, would be the one that surely rose most.
+    same = fairq_utils.audit(before, before, groups=["site", "group"], fail_if=["fvo_increase > 0.1"])
+    assert same.record["gates"][0]["where"] != "site"
+    alone = fairq_utils.audit(
+        *(one.query("group == 'elm'") for one in (before, after)), fail_if=["fvo_increase > 0.1"]
+    )
+    assert alone.passes()
+    assert "gap" not in alone.sentence
+    assert "gap" not in alone.model_card()
+
+
 def test_cells_that_cannot_be_told_apart_by_name_are_refused():
     base = pd.DataFrame({"id": range(80), "label": "moth", "prediction": "moth"})
     base["tree"], base["light"] = ["ash x dim", "ash"] * 40, ["day", "dim x day"] * 40
