@@ -26,7 +26,7 @@ from scipy import special
 from fairq_utils import __version__, answers, gates, paired, report
 from fairq_utils.answers import Predictions
 from fairq_utils.errors import BadInput
-from fairq_utils.files import write_atomically
+from fairq_utils.files import saying_what_cannot_be_written, write_atomically
 from fairq_utils.gates import shown
 
 POWER = 0.8
@@ -35,6 +35,7 @@ RESAMPLES = 2000
 TELLING_DROP = 0.05
 MOST_GROUPS = 250
 _LISTED = 20
+_NOT_ALWAYS = ("pooled", "distributions", "layers", "gates")  # tables that not every audit has
 _CONFIDENCE_BINS = 50
 _MARGIN_BINS = 60
 _BLOCK = 6  # zero lies after a multiple of so many bins: it stays an edge when neighbours are merged
@@ -208,7 +209,9 @@ class Audit:
             for group in grouping["groups"]
         ]
         tables = {
-            "groups": pd.DataFrame(_flat(row) for row in [everyone, *groups]),
+            "groups": pd.DataFrame(_flat(row) for row in [everyone, *groups]).drop(
+                columns="equivalence", errors="ignore"
+            ),
             "fvo": pd.DataFrame(
                 {"grouping": grouping["name"], "measure": measure, **grouping[measure]}
                 for grouping in record["groupings"]
@@ -272,9 +275,13 @@ class Audit:
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write report.html, audit.json, model_card.md and a CSV file a table, and return their paths.
 
-        In the CSV files, text that a spreadsheet would run as a formula gets an apostrophe in front.
+        In the CSV files, text that a spreadsheet would run as a formula gets an apostrophe in front. Of an
+        earlier audit in the folder no table is left, lest one that this audit lacks passes for its own.
         """
         place = Path(folder)
+        with saying_what_cannot_be_written(place):
+            for name in _NOT_ALWAYS if (place / "audit.json").is_file() else ():
+                (place / f"{name}.csv").unlink(missing_ok=True)
         contents = {
             "report.html": report.page(self.record),
             "audit.json": self.to_json() + "\n",

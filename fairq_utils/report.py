@@ -31,6 +31,7 @@ _UNFOLDED = 24  # rows; of more, only the first are shown until the rest is aske
 _FIRST = 16
 _HISTOGRAMS_UNFOLDED = 6
 _DRAWN_BINS = 20  # or a few more, in a histogram that stands still
+_LONGEST_LABEL = 14  # characters; the explorer writes a model's name beside that of a group
 _EXPLORED_AT_FIRST = 6  # groups, those that lost most; the others can be ticked
 _RECALLS = 10
 _ROW = 34  # pixels
@@ -880,8 +881,9 @@ def _explorer(audit: Mapping[str, Any], grouping: Mapping[str, Any], rows: _Outc
 
 def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcomes) -> dict[str, Any]:
     """What the explorer is to know: histograms, and no single image. Who flipped is drawn elsewhere."""
-    names = [_plain(_cut(audit["compared"][when]["name"])) for when in ("before", "after")]
-    names = names if len(set(names)) == 2 else ["before", "after"]
+    names = [_plain(audit["compared"][when]["name"]) for when in ("before", "after")]
+    if names[0] == names[1] or max(map(len, names)) > _LONGEST_LABEL:
+        names = ["model before", "model after"]
     data: dict[str, Any] = {
         "about": f"audit of {names[0]} and {names[1]}",
         "seeds": 1,

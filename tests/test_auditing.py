@@ -485,6 +485,18 @@ def test_tables_and_json_hold_the_same_numbers(tmp_path):
     assert not pd.read_csv(paths["gates.csv"])["passed"].all()
 
 
+def test_no_table_of_an_earlier_audit_is_left(tmp_path):
+    (tmp_path / "layers.csv").write_text("of somebody else, who made no audit here")
+    plain = fairq_utils.audit(*tables(TREES, {}))
+    plain.write(tmp_path)
+    assert (tmp_path / "layers.csv").exists()
+    assert {path.stem for path in audited().write(tmp_path)} > set(auditing._NOT_ALWAYS) - {"pooled"}
+    written = plain.write(tmp_path)
+    assert set(tmp_path.iterdir()) == set(written)
+    assert "equivalence" not in plain.tables["groups"]
+    assert "equivalence_equivalent" in audited().tables["groups"]
+
+
 def test_gates_can_be_asked_afterwards():
     found = audited()
     assert found.record["passed"] is False
