@@ -885,8 +885,9 @@ def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcome
     if names[0] == names[1] or max(map(len, names)) > _LONGEST_LABEL:
         names = ["model before", "model after"]
     data: dict[str, Any] = {
-        "about": f"audit of {names[0]} and {names[1]}",
+        "about": f"audit of {' and '.join(names)}",
         "seeds": 1,
+        "networks": ["pair of models", "images"],
         "treatments": names,
         "groups": [
             {"name": _plain(_cut(row["group"])) if row["group"].strip() else "(no name)", "n": row["n"]}
@@ -897,6 +898,7 @@ def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcome
         "counts": {},
         "summaries": {},
         "flows": {},
+        "tops": {},
         "so_far": {},
     }
     for measure, unit, factor in (("confidence", "%", 100), ("margin", "", 1)):
@@ -912,6 +914,7 @@ def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcome
             "high": edges[-1],
             "bins": len(edges) - 1,
             "zero": _zero(edges),
+            "closed": unit == "%",
         }
         counts = {
             name: [own[row["group"]][when] for row in rows]

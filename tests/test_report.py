@@ -703,6 +703,9 @@ def test_the_explorer_works_from_a_file_without_a_network(opened):
     for place, grouping in enumerate(audit["groupings"]):
         live, data = explorer_of(found, place)
         assert data["treatments"] == ["fp32", "int4"]
+        n = f"{sum(group['n'] for group in grouping['groups']):,}"
+        extent = live.locator(".fairq-extent").inner_text()
+        assert extent == f"Audit of fp32 and int4: 1 pair of models, {n} images."
         assert {group["name"]: group["n"] for group in data["groups"]} == {
             group["group"]: group["n"] for group in grouping["groups"]
         }
