@@ -26,7 +26,7 @@ from scipy import special
 from fairq_utils import __version__, answers, gates, paired, report
 from fairq_utils.answers import Predictions
 from fairq_utils.errors import BadInput
-from fairq_utils.files import write_atomically
+from fairq_utils.files import saying_what_cannot_be_written, write_atomically
 from fairq_utils.gates import shown
 
 POWER = 0.8
@@ -35,6 +35,7 @@ RESAMPLES = 2000
 TELLING_DROP = 0.05
 MOST_GROUPS = 250
 _LISTED = 20
+_NOT_ALWAYS = ("pooled", "distributions", "layers", "gates")  # tables that not every audit has
 _CONFIDENCE_BINS = 50
 _MARGIN_BINS = 60
 _BLOCK = 6  # zero lies after a multiple of so many bins: it stays an edge when neighbours are merged
@@ -92,22 +93,17 @@ def audit(
     pairs = answers.pair(first, second, columns, drop_unmatched=drop_unmatched)
 
     cells = _groupings(pairs, columns, smallest_cell)
-    for cell in cells:
-        if len(cell.names) > MOST_GROUPS:
-            raise BadInput(
-                f"{shown(cell.name)} has {len(cell.names)} groups; expected {MOST_GROUPS} at most: name "
-                "columns with fewer, or raise smallest_cell."
-            )
     overall = np.bincount(pairs.kinds, minlength=5)
     by_group = {cell.name: dict(zip(cell.names, cell.counts.sum(axis=1), strict=True)) for cell in cells}
     measured = measure(overall, by_group, confidence=confidence, margin=margin, seed=seed)
     recalls = [_recall(cell, pairs.classes, confidence) for cell in cells]
+    spreads = _spreads(pairs)
     for cell, recall, grouping in zip(cells, recalls, measured["groupings"], strict=True):
         grouping |= {
             "columns": cell.columns,
             "pooled": cell.pooled,
             "recall": _recall_ends(recall, smallest_cell),
-            "distributions": _histograms(cell, pairs),
+            "distributions": _histograms(cell, spreads) if spreads else None,
         }
         if cell.pooled and cell.pooled["kept"]:
             grouping["groups"][-1]["pooled"] = True
@@ -213,7 +209,9 @@ class Audit:
             for group in grouping["groups"]
         ]
         tables = {
-            "groups": pd.DataFrame(_flat(row) for row in [everyone, *groups]),
+            "groups": pd.DataFrame(_flat(row) for row in [everyone, *groups]).drop(
+                columns="equivalence", errors="ignore"
+            ),
             "fvo": pd.DataFrame(
                 {"grouping": grouping["name"], "measure": measure, **grouping[measure]}
                 for grouping in record["groupings"]
@@ -277,9 +275,13 @@ class Audit:
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write report.html, audit.json, model_card.md and a CSV file a table, and return their paths.
 
-        In the CSV files, text that a spreadsheet would run as a formula gets an apostrophe in front.
+        In the CSV files, text that a spreadsheet would run as a formula gets an apostrophe in front. Of an
+        earlier audit in the folder no table is left, lest one that this audit lacks passes for its own.
         """
         place = Path(folder)
+        with saying_what_cannot_be_written(place):
+            for name in _NOT_ALWAYS if (place / "audit.json").is_file() else ():
+                (place / f"{name}.csv").unlink(missing_ok=True)
         contents = {
             "report.html": report.page(self.record),
             "audit.json": self.to_json() + "\n",
@@ -372,6 +374,11 @@ def _cells(
     codes: NDArray[np.intp],
     pooled: dict[str, Any] | None,
 ) -> _Cells:
+    if len(names) > MOST_GROUPS:
+        raise BadInput(
+            f"{shown(name)} has {len(names)} groups; expected {MOST_GROUPS} at most: name columns with "
+            "fewer, or raise smallest_cell."
+        )
     inside = codes >= 0
     shape = len(names), len(pairs.classes), 5
     flat = np.ravel_multi_index((codes[inside], pairs.labels[inside], pairs.kinds[inside]), shape)
@@ -530,34 +537,48 @@ def _recall_ends(recall: pd.DataFrame, smallest: int) -> dict[str, Any]:
     }
 
 
-def _histograms(cell: _Cells, pairs: answers.Pairs) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _Spread:
+    """A quantity of every image before and after, and the edges of its bins."""
+
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    edges: NDArray[np.float64]
+
+
+def _spreads(pairs: answers.Pairs) -> dict[str, _Spread]:
+    """How sure the answers are and how far from the border, where there are scores."""
     if pairs.scores is None:
-        return None
-    found = [_sureness(scores, pairs.labels, pairs.kind) for scores in pairs.scores]
+        return {}
+    before, after = (_sureness(scores, pairs.labels, pairs.kind) for scores in pairs.scores)
     edges = {
         "confidence": np.linspace(0, 1, _CONFIDENCE_BINS + 1),
-        "margin": _around_zero(np.concatenate([one["margin"] for one in found])),
+        "margin": _around_zero(np.concatenate([before["margin"], after["margin"]])),
     }
+    return {name: _Spread(before[name], after[name], own) for name, own in edges.items()}
+
+
+def _histograms(cell: _Cells, spreads: Mapping[str, _Spread]) -> dict[str, Any]:
     inside = cell.codes >= 0
 
-    def counts(values: NDArray[np.float64], limits: NDArray[np.float64]) -> list[list[int]]:
-        bins = np.searchsorted(limits[1:-1], values[inside], side="right")
-        shape = len(cell.names), len(limits) - 1
+    def counts(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[list[int]]:
+        bins = np.searchsorted(edges[1:-1], values[inside], side="right")
+        shape = len(cell.names), len(edges) - 1
         flat = np.ravel_multi_index((cell.codes[inside], bins), shape)
         table: list[list[int]] = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).tolist()
         return table
 
     return {
         name: {
-            "edges": [round(float(edge), 9) for edge in edges[name]],
+            "edges": [round(float(edge), 9) for edge in own.edges],
             "groups": [
                 {"group": group, "before": before, "after": after}
                 for group, before, after in zip(
-                    cell.names, *(counts(one[name], edges[name]) for one in found), strict=True
+                    cell.names, counts(own.before, own.edges), counts(own.after, own.edges), strict=True
                 )
             ],
         }
-        for name in edges
+        for name, own in spreads.items()
     }
 
 
@@ -645,7 +666,7 @@ def verdict(record: Mapping[str, Any], *, confidence: float, margin: float | Non
     elif harmed:
         word = "harm shown"
         loss = _loss(harmed, len(groups))
-        sentences += [f"{loss[0].upper()}{loss[1:]}.", _gap(record)]
+        sentences += [f"{loss[0].upper()}{loss[1:]}.", *_gap(record)]
     elif overall["lower"] > 0:
         word = "harm shown"
         sentences += [
@@ -688,21 +709,22 @@ def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> st
     return f"{lost}; {more if len(harmed) < looked_at else 'all others'} surely lost too"
 
 
-def _gap(record: Mapping[str, Any]) -> str:
-    grouping = max(record["groupings"], key=lambda own: own["fvo_increase"]["lower"])
+def _gap(record: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence on the gap that rose most surely; none where every column has one group alone."""
+    groupings = [own for own in record["groupings"] if len(own["groups"]) > 1]
+    if not groupings:
+        return
+    grouping = max(groupings, key=lambda own: own["fvo_increase"]["lower"])
     rise = grouping["fvo_increase"]
     where = f" by {shown(grouping['name'])}" if len(record["groupings"]) > 1 else ""
+    gap = f"the gap between the best and the worst group{where}"
     between = f"{_points(rise['lower'])} to {_points(rise['upper'])}"
     if rise["lower"] > 0:
-        return (
-            f"The gap between the best and the worst group{where} rose by {_points(rise['estimate'])} points "
-            f"({between})."
-        )
-    if rise["upper"] < 0:
-        return f"The gap between the best and the worst group{where} shrank ({between} points)."
-    return (
-        f"Whether the gap between the best and the worst group{where} rose is not decided ({between} points)."
-    )
+        yield f"T{gap[1:]} rose by {_points(rise['estimate'])} points ({between})."
+    elif rise["upper"] < 0:
+        yield f"T{gap[1:]} shrank ({between} points)."
+    else:
+        yield f"Whether {gap} rose is not decided ({between} points)."
 
 
 def _power(groups: Sequence[Mapping[str, Any]]) -> str:
@@ -775,6 +797,8 @@ def _model_card(record: Mapping[str, Any]) -> str:
         f"({shown(worst['group'])}; {_points(worst['lower'])} to {_points(worst['upper'])}). "
     )
     for grouping in record["groupings"]:
+        if len(grouping["groups"]) == 1:
+            continue
         first, second, rise = (grouping[f"fvo_{name}"] for name in ("before", "after", "increase"))
         text += (
             f"The gap between the best and the worst group by {shown(grouping['name'])} went from "

@@ -73,7 +73,8 @@ class Gate:
         elif self.quantity == "group_drop[NAME]":
             yield self.name, self._group(record)["drop"]
         else:
-            for grouping in record["groupings"]:
+            several = [own for own in record["groupings"] if len(own["groups"]) > 1]  # one has no gap
+            for grouping in several or record["groupings"]:
                 yield grouping["name"], grouping[self.quantity]
 
     def _group(self, record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ _UNFOLDED = 24  # rows; of more, only the first are shown until the rest is aske
 _FIRST = 16
 _HISTOGRAMS_UNFOLDED = 6
 _DRAWN_BINS = 20  # or a few more, in a histogram that stands still
+_LONGEST_LABEL = 14  # characters; the explorer writes a model's name beside that of a group
 _EXPLORED_AT_FIRST = 6  # groups, those that lost most; the others can be ticked
 _RECALLS = 10
 _ROW = 34  # pixels
@@ -499,7 +500,8 @@ def _day(moment: str) -> str:
 
 def _tiles(audit: Mapping[str, Any]) -> Element:
     overall, worst = audit["overall"], audit["worst_group_drop"]
-    widest = max(audit["groupings"], key=lambda grouping: grouping["fvo_increase"]["lower"])
+    gaps = [grouping for grouping in audit["groupings"] if len(grouping["groups"]) > 1]
+    widest = max(gaps or audit["groupings"], key=lambda grouping: grouping["fvo_increase"]["lower"])
     several = len(audit["groupings"]) > 1
     was, now = (overall[f"accuracy_{when}"]["estimate"] for when in ("before", "after"))
     first, then = (widest[f"fvo_{when}"]["estimate"] for when in ("before", "after"))
@@ -524,7 +526,7 @@ def _tiles(audit: Mapping[str, Any]) -> Element:
             f"points; the largest of all groups is {_percent(worst['lower'])} to {_percent(worst['upper'])}",
         ),
     ]
-    if len(widest["groups"]) == 1:  # which has no gap, and is all images
+    if not gaps:  # one group alone is all images
         tiles = tiles[:1]
     return _tag(
         "dl",
@@ -879,11 +881,13 @@ def _explorer(audit: Mapping[str, Any], grouping: Mapping[str, Any], rows: _Outc
 
 def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcomes) -> dict[str, Any]:
     """What the explorer is to know: histograms, and no single image. Who flipped is drawn elsewhere."""
-    names = [_plain(_cut(audit["compared"][when]["name"])) for when in ("before", "after")]
-    names = names if len(set(names)) == 2 else ["before", "after"]
+    names = [_plain(audit["compared"][when]["name"]) for when in ("before", "after")]
+    if names[0] == names[1] or max(map(len, names)) > _LONGEST_LABEL:
+        names = ["model before", "model after"]
     data: dict[str, Any] = {
-        "about": f"audit of {names[0]} and {names[1]}",
+        "about": f"audit of {' and '.join(names)}",
         "seeds": 1,
+        "networks": ["pair of models", "images"],
         "treatments": names,
         "groups": [
             {"name": _plain(_cut(row["group"])) if row["group"].strip() else "(no name)", "n": row["n"]}
@@ -894,6 +898,7 @@ def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcome
         "counts": {},
         "summaries": {},
         "flows": {},
+        "tops": {},
         "so_far": {},
     }
     for measure, unit, factor in (("confidence", "%", 100), ("margin", "", 1)):
@@ -909,6 +914,7 @@ def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcome
             "high": edges[-1],
             "bins": len(edges) - 1,
             "zero": _zero(edges),
+            "closed": unit == "%",
         }
         counts = {
             name: [own[row["group"]][when] for row in rows]

@@ -485,6 +485,18 @@ def test_tables_and_json_hold_the_same_numbers(tmp_path):
     assert not pd.read_csv(paths["gates.csv"])["passed"].all()
 
 
+def test_no_table_of_an_earlier_audit_is_left(tmp_path):
+    (tmp_path / "layers.csv").write_text("of somebody else, who made no audit here")
+    plain = fairq_utils.audit(*tables(TREES, {}))
+    plain.write(tmp_path)
+    assert (tmp_path / "layers.csv").exists()
+    assert {path.stem for path in audited().write(tmp_path)} > set(auditing._NOT_ALWAYS) - {"pooled"}
+    written = plain.write(tmp_path)
+    assert set(tmp_path.iterdir()) == set(written)
+    assert "equivalence" not in plain.tables["groups"]
+    assert "equivalence_equivalent" in audited().tables["groups"]
+
+
 def test_gates_can_be_asked_afterwards():
     found = audited()
     assert found.record["passed"] is False
@@ -556,6 +568,28 @@ def test_bad_settings_are_refused_in_one_sentence(settings, said):
     with pytest.raises(BadInput) as refused:
         fairq_utils.audit(before, after, **settings)
     assert said in str(refused.value)
+
+
+def test_a_column_of_one_group_does_not_stand_for_the_gap():
+    before, after = (one.assign(site="here") for one in tables(TREES, {"elm": 0.3}))
+    found = fairq_utils.audit(
+        before, after, groups=["site", "group"], fail_if=["fvo_increase > 0.1", "fvo_after > 0.9"]
+    )
+    assert [gate["where"] for gate in found.record["gates"]] == ["group", "group"]
+    assert "worst group by group rose" in found.sentence
+    assert "by site went" not in found.model_card()
+    assert "Gap between groups (FVO) by group" in " ".join(
+        BeautifulSoup(report.page(found.record), "html.parser").find(class_="tiles").get_text(" ").split()
+    )
+    # Nothing changed: then the gap of one group, 0 for sure, would be the one that surely rose most.
+    same = fairq_utils.audit(before, before, groups=["site", "group"], fail_if=["fvo_increase > 0.1"])
+    assert same.record["gates"][0]["where"] != "site"
+    alone = fairq_utils.audit(
+        *(one.query("group == 'elm'") for one in (before, after)), fail_if=["fvo_increase > 0.1"]
+    )
+    assert alone.passes()
+    assert "gap" not in alone.sentence
+    assert "gap" not in alone.model_card()
 
 
 def test_cells_that_cannot_be_told_apart_by_name_are_refused():

@@ -703,6 +703,9 @@ def test_the_explorer_works_from_a_file_without_a_network(opened):
     for place, grouping in enumerate(audit["groupings"]):
         live, data = explorer_of(found, place)
         assert data["treatments"] == ["fp32", "int4"]
+        n = f"{sum(group['n'] for group in grouping['groups']):,}"
+        extent = live.locator(".fairq-extent").inner_text()
+        assert extent == f"Audit of fp32 and int4: 1 pair of models, {n} images."
         assert {group["name"]: group["n"] for group in data["groups"]} == {
             group["group"]: group["n"] for group in grouping["groups"]
         }
@@ -720,6 +723,14 @@ def test_the_explorer_works_from_a_file_without_a_network(opened):
     box.focus()
     found.keyboard.press("Space")
     assert data["groups"][6]["name"] in status.inner_text()
+
+
+@pytest.mark.parametrize("name", ["resnet18-32px-seed0", "fp32"])
+def test_models_whose_names_are_long_or_one_are_told_apart_in_the_explorer(name):
+    audit = example()
+    audit["compared"]["after"]["name"] = name
+    data = json.loads(read(audit).find(class_="fairq-widget").script.get_text())["data"]
+    assert data["treatments"] == ["model before", "model after"]
 
 
 def test_what_the_explorer_reads_is_what_the_audit_counted(opened):
