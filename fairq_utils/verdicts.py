@@ -558,11 +558,14 @@ def _line(claim: Claim, kept: Stored, word: str) -> str:
     effects = claim.show(kept)
     numbers = "; ".join(f"{effect.says}: {effect.text}" for effect in effects)
     more = f" {what_would_decide(effects, kept)}" if word == "undecided" else ""
-    return f"*{claim.says}* ({claim.key}) {_capital(numbers)}.{more}"
+    shown = f" {_capital(numbers)}." if numbers else ""
+    return f"*{claim.says}* ({claim.key}){shown}{more}"
 
 
 def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
     """How many seeds it would take for the first interval to leave out no effect, were the estimate true."""
+    if not effects:
+        return "Models that survive being rounded would decide it."
     effect = effects[0]
     estimate, lower, upper = effect.numbers
     if effect.form == "classes" or math.isnan(lower) or kept.seeds < 2:

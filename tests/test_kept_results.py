@@ -41,7 +41,7 @@ def test_a_population_is_as_large_as_declared_and_worth_quantizing(name):
     assert set(counts["treatment"]) == set(own.setting.treatments)
     assert set(counts["seed"]) == set(own.provenance["seeds"])
     rows = own["measures"].query("measure == 'accuracy' and group == 'OA' and treatment == 'fp32'")
-    assert rows["value"].mean() > 0.75
+    assert rows["value"].mean() > 0.7
 
 
 def test_together_they_are_small():

@@ -23,6 +23,7 @@ EXPLORERS = [  # each place in the book, and which of the explorers there
     ("notebooks/02_logit_variance_collapse", 0),
     ("notebooks/03_zero_bin_sparsity", 0),
     ("notebooks/05_fairqat_mitigation", 0),
+    ("notebooks/06_vision_language", 0),
 ]
 WIDTHS = [FULL, 8, 7, 6, 5, 4, 3, 2]  # as the playground's slider has them
 
