@@ -477,8 +477,8 @@ def test_encoders_can_be_asked_for_another_treatment_of_linear_layers():
     assert explorer.data["tops"]["rank"]["values"]["bnb-nf4"] == whole["tops"]["rank"]["values"]["bnb-nf4"]
     assert explorer.data["so_far"] == {}
     assert set(before) == {"fp32", "int4"}
-    explorer._heard(explorer, {"wanted": "int5"})
-    assert explorer.answer.startswith("treatment is 'int5'; expected one of: fp32, bnb-int8")
+    explorer._heard(explorer, {"wanted": "int1"})
+    assert explorer.answer.startswith("treatment is 'int1'; expected one of: fp32, bnb-int8")
 
 
 def test_a_population_in_the_store_takes_three_lines(tmp_path):
