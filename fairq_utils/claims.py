@@ -14,6 +14,7 @@ import pandas as pd
 from fairq_utils.auditing import Audit, as_markdown
 from fairq_utils.data import Dataset
 from fairq_utils.gates import shown
+from fairq_utils.populations import fallen
 from fairq_utils.studies import Spectrum
 from fairq_utils.tables import ALL, Ends, rounding_of, standing_treatments, swept
 
@@ -1531,8 +1532,10 @@ def _what_to_do(row: Mapping[Hashable, Any]) -> str:
 _SHOWN = 0.05  # what remains of p after Holm's correction is below it
 
 
-def no_consistent_change(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
+def no_consistent_change(found: pd.DataFrame, failed: pd.DataFrame, *, of: str = "model") -> Verdict:
     """Does quantization skew a population in no consistent way? `found` of `populations.consistency`.
+
+    `of`: what a row of changes belongs to, a model or a pair of a model and a query.
 
     Judged by the measures of bias: FVO, the skews and the recall disparity. A change is shown to be none
     that matters where the equivalence test puts its mean within the margin. It is consistent where that is
@@ -1570,7 +1573,7 @@ def no_consistent_change(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
         word,
         f"Of {_count(len(found), 'change')}, {int(none.sum())} surely lie within the margin ({margins}), "
         f"{int(consistent.sum())} surely have a direction and are not within it. By treatment: "
-        f"{'; '.join(counts)}.{which} Paired over up to {_count(int(found['n'].max()), 'model')}, corrected "
+        f"{'; '.join(counts)}.{which} Paired over up to {_count(int(found['n'].max()), of)}, corrected "
         f"for {_tested(found)} tests a treatment.{apart}",
     )
 
@@ -1770,7 +1773,7 @@ def _tested(found: pd.DataFrame) -> int:
 
 def _failures(failed: pd.DataFrame) -> str:
     """How many models have failed under which treatment, and how."""
-    down = failed[failed["sign"] != ""]
+    down = fallen(failed)
     if down.empty:
         return ""
     meaning = {

@@ -580,6 +580,11 @@ def failures(given: Sequence[Answers], *, lost: float = LOST) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "treatment", "accuracy", "original", "sign"])
 
 
+def fallen(failed: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `failures` that have a sign."""
+    return failed[failed["sign"].isin(["random", "lost"])]  # in a kept table no sign is no text
+
+
 def lost_and_won(given: Sequence[Answers], group: str) -> pd.DataFrame:
     """Sign tests over all pairs of model and image: how many answers turned wrong, and how many right.
 
@@ -649,7 +654,7 @@ def beyond_classifiers(
 def _standing(table: pd.DataFrame, failed: pd.DataFrame | None) -> pd.DataFrame:
     """Without what has failed, and without flips, which have no before."""
     if failed is not None:
-        down = failed[failed["sign"] != ""]
+        down = fallen(failed)
         keys = pd.MultiIndex.from_frame(table[["model", "treatment"]])
         table = table[~keys.isin(pd.MultiIndex.from_frame(down[["model", "treatment"]]))]
     return table[table["measure"] != "flips"]

@@ -158,9 +158,8 @@ claims.no_consistent_change(found, failed)
 # rank in the same new way?
 
 # %% tags=["hide-input"]
-claims.no_consistent_change(
-    populations.consistency(populations.skews(answers, group, top=top), failed), failed
-)
+by_query = populations.consistency(populations.skews(answers, group, top=top), failed)
+claims.no_consistent_change(by_query, failed, of="pair")
 
 # %% [markdown]
 # Who finds its caption, and who comes first for a sentence that names nobody? Choose a quantity and a

@@ -132,6 +132,17 @@ def test_the_claims_are_asked_of_it_and_of_nothing_else_the_others(kept):
         assert verdicts.judge(key, kept) == judged
 
 
+def test_what_is_read_back_has_not_failed_for_want_of_a_sign(kept):
+    file = kept.folder / "failures.csv"
+    kept["failures"].to_csv(file, index=False)
+    again = pd.read_csv(file, keep_default_na=False, na_values=[""])
+    assert populations.fallen(again).shape == populations.fallen(kept["failures"]).shape
+    read = populations.by_model(kept["measures"], again)
+    assert read.equals(populations.by_model(kept["measures"], kept["failures"]))
+    for judged in (claims.no_consistent_change, claims.groups_oppose, claims.significant_but_small):
+        assert judged(kept["consistency"], again) == judged(kept["consistency"], kept["failures"])
+
+
 def test_every_number_beside_a_verdict_stands_in_the_row_that_is_named(kept):
     shown = {"toy": kept}
     strays, count = untraced(cells(shown), shown)
