@@ -29,9 +29,9 @@
 # {term}`skew` where there are no labels; and how "no consistent change" is *shown*, by a test of
 # {term}`equivalence`, which is more than a large p.
 #
-# **What this page must not be read as.** A statement about CLIP. The models here are a thousand times
-# smaller and have read a hundred words; they stand in for CLIP because a whole population of them can be
-# trained, skewed on purpose and rounded in minutes. What they can show is how such a claim is tested, and
+# **What this page must not be read as.** A statement about CLIP. The models here are far smaller
+# and have read few words; they stand in for CLIP because a whole population of them can be trained, skewed on
+# purpose and rounded in minutes. What they can show is how such a claim is tested, and
 # whether it has to hold for whatever is built of two encoders. They cannot show that it holds for large ones.
 
 # %% [markdown]
@@ -50,15 +50,7 @@ archs: list[str] = ["patch8", "patch4", "patch8-deep"]  # shapes of the image si
 training_sets: list[str] = ["balanced", "skewed", "noisy"]  # what they are taught with
 seeds: list[int] = [0, 1, 2]  # of the training; one encoder for each of shape, training set and seed
 epochs: int = 10  # passes over the training images
-treatments: list[str] = [
-    "fp32",
-    "bnb-int8",
-    "bnb-nf4",
-    "torch-int8",
-    "int8",
-    "int4",
-    "int3",
-]  # or any int2 to int16
+treatments: list[str] = []  # such as bnb-nf4, torch-int8, or int2 to int16; empty for a choice of all
 prompts: list[str] = []  # sentences with a gap, {}, for the name of a class; empty for the book's own
 ks: list[int] = [1, 5, 10]  # retrieval: how many answers may be given
 top: int = 100  # ranking: how many of the closest images are looked at
@@ -70,7 +62,8 @@ from fairq_utils import claims, figures, linear_layers, populations, results, ve
 from fairq_utils.explorer import Explorer
 from fairq_utils.vision_language import ContrastiveRecipe
 
-treatments = list(dict.fromkeys(["fp32", *treatments]))  # all is compared with the original
+# All is compared with the original.
+treatments = list(dict.fromkeys(["fp32", *(treatments or linear_layers.LINEAR_TREATMENTS)]))
 shapes = {"archs": archs, "training_sets": training_sets, "seeds": seeds}
 data = {"dataset": dataset, "root": root, "image_size": image_size}
 learning = {"images": images, "test_images": test_images, "recipe": ContrastiveRecipe(epochs=epochs)}
