@@ -1600,10 +1600,9 @@ def groups_oppose(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
         alike = not opposite and ((gains | within).all() or (losses | within).all())
         answers.append("opposite" if opposite else "alike" if alike else "open")
         numbers = ", ".join(
-            f"{row['group']} {points(row['estimate'])}" + ("" if certain else " (not sure)")
-            for row, certain in zip(rows.to_dict("records"), sure, strict=True)
+            f"{row['group']} {points(row['estimate'])}" for row in rows[sure].to_dict("records")
         )
-        said.append(f"{treatment} {answers[-1]}: {numbers}")
+        said.append(f"{treatment} {answers[-1]}: {numbers or 'no group surely'}")
     word: Word = (
         "mixed"
         if {"opposite", "alike"} <= set(answers)
@@ -1616,9 +1615,10 @@ def groups_oppose(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
     return Verdict(
         claim,
         word,
-        f"Mean change of accuracy in points, paired over up to {_count(int(own['n'].max()), 'model')}: "
-        f"{'; '.join(said)}. Sure is what the paired t-test shows after correction for "
-        f"{_tested(found[found['family'] == 'group'])} tests a treatment.{apart}",
+        "Groups that surely gain or lose, mean change of accuracy in points, paired over up to "
+        f"{_count(int(own['n'].max()), 'model')}: {'; '.join(said)}. Sure is what the "
+        f"paired t-test shows after correction for {_tested(found[found['family'] == 'group'])} tests a "
+        f"treatment.{apart}",
     )
 
 
@@ -1655,6 +1655,16 @@ def significant_but_small(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
         f"Of {_count(len(found), 'change')}, {len(rows)} are significant; of these {int(small.sum())} surely "
         f"are smaller than the margin ({_margins(found)}), {int(large.sum())} surely are larger.{which}"
         f"{apart}",
+    )
+
+
+def what_rounds(treatments: pd.DataFrame) -> Prose:
+    """What each treatment does, and what did it here. `treatments` of `linear_layers.linear_treatments`."""
+    return Prose(
+        "\n".join(
+            f"- `{row['treatment']}`: {row['meaning']}. *Runs* {row['runs']}."
+            for row in treatments.to_dict("records")
+        )
     )
 
 

@@ -31,6 +31,7 @@ from fairq_utils.widgets import SCRIPTS, PageWidget
 BINS = 144  # fine ones; neighbours are merged 2, 3, 4, 6, 8 or 12 at a time
 _BLOCK = 24  # zero lies after a multiple of so many bins, so that it stays an edge however bins are merged
 _DRAWN_VALUES = 33  # of a grid; more would lie too close to be told apart
+_TABLES = 3  # of recall and the first queries, where no script runs
 _RECALLS = (1, 5, 10)  # how many captions are looked through
 
 _NETWORKS = ["network", "networks (seeds)"]  # one, and several
@@ -510,7 +511,8 @@ class Explorer(PageWidget):
         quantities, treatments = self.data["quantities"], self.data["treatments"]
         key = "margin" if "margin" in quantities else next(iter(quantities))
         shown = list(dict.fromkeys([treatments[0], treatments[-1]]))
-        tops = [_tops_table(self.data, key, shown) for key in self.data["tops"]]
+        # On paper a table for every query would bury what stands around it.
+        tops = [_tops_table(self.data, key, shown) for key in [*self.data["tops"]][:_TABLES]]
         return _figure(self.data, key, shown) + _table(self.data, key, shown) + "".join(tops)
 
 

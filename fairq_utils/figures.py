@@ -1222,10 +1222,10 @@ def on_both(table: pd.DataFrame) -> Picture:
 
 @contextmanager
 def _panels(
-    number: int, height: float, *, above: float = 0.5, **subplots: Any
+    number: int, height: float, *, above: float = 0.5, most: int = 3, **subplots: Any
 ) -> Iterator[tuple[Figure, list]]:
     """So many panels, at most three beside one another, each so many inches high."""
-    columns = min(3, number)
+    columns = min(most, number)
     rows = -(-number // columns)
     with canvas(height * rows + above, rows=rows, columns=columns, **subplots) as (figure, axes):
         for axis in axes.flat[number:]:
@@ -1371,7 +1371,7 @@ def population_changes(moved: pd.DataFrame, found: pd.DataFrame) -> Picture:
     order = list(found["treatment"].unique())
     names = list(dict.fromkeys(zip(found["measure"], found["group"], strict=True)))
     said = []
-    with _panels(len(names), 0.32 * len(order) + 0.75, above=0.2, sharey=True) as (figure, axes):
+    with _panels(len(names), 0.32 * len(order) + 0.75, above=0.2, most=2, sharey=True) as (figure, axes):
         for axis, (measure, group) in zip(axes, names, strict=True):
             rows = found[(found["measure"] == measure) & (found["group"] == group)]
             dots = moved[(moved["measure"] == measure) & (moved["group"] == group)]

@@ -110,7 +110,7 @@ claims.who_was_trained(measured, failed, classes=len(scenes.names(asked[0].label
 # what did the work on the machine that built this page.
 
 # %% tags=["hide-input"]
-linear_layers.linear_treatments(treatments)
+claims.what_rounds(linear_layers.linear_treatments(treatments))
 
 # %% [markdown]
 # ## Is it still a good model?

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from fairq_utils import census, claims, evidence, figures, populations, results, verdicts
+from fairq_utils import census, claims, evidence, figures, linear_layers, populations, results, verdicts
 from fairq_utils.census import Census
 from fairq_utils.errors import BadInput
 from fairq_utils.moths import MothSettings
@@ -243,6 +243,13 @@ def test_what_the_models_are_worth_is_said(made):
     assert shown.index.tolist() == ["fp32", "bnb-nf4", "int4"]
     assert shown.loc["fp32", "flips"] == 0
     assert shown.columns[0] == "recall to text@1"
+
+
+def test_what_rounds_is_said_in_full():
+    said = str(claims.what_rounds(linear_layers.linear_treatments(["fp32", "bnb-int8", "int5"])))
+    assert said.count("\n- `") == 2
+    assert "outliers in full. *Runs* " in said
+    assert "- `int5`: our own: weights at 5 bits, one scale for each layer. *Runs* fairq_utils: Uni" in said
 
 
 def test_who_lost_and_who_won_is_said_where_it_is_sure():

@@ -126,7 +126,7 @@ def test_attention_is_treated(model):
     ("call", "message"),
     [
         (lambda: quantize_linear(nn.Sequential(nn.ReLU()), "int4"), "no linear layer"),
-        (lambda: quantize_linear(nn.Sequential(nn.Linear(2, 2)), "int5"), "treatment is 'int5'"),
+        (lambda: quantize_linear(nn.Sequential(nn.Linear(2, 2)), "int17"), "treatment is 'int17'"),
         (
             lambda: attention_of_linear_layers(nn.ModuleList([nn.MultiheadAttention(4, 2, kdim=3)])),
             "0 is attention",
