@@ -62,8 +62,8 @@ from fairq_utils import claims, figures, linear_layers, populations, results, ve
 from fairq_utils.explorer import Explorer
 from fairq_utils.vision_language import ContrastiveRecipe
 
-# All is compared with the original.
-treatments = list(dict.fromkeys(["fp32", *(treatments or linear_layers.LINEAR_TREATMENTS)]))
+known = linear_layers.linear_treatments()["treatment"]
+treatments = list(dict.fromkeys(["fp32", *(treatments or known)]))  # all is compared with the original
 shapes = {"archs": archs, "training_sets": training_sets, "seeds": seeds}
 data = {"dataset": dataset, "root": root, "image_size": image_size}
 learning = {"images": images, "test_images": test_images, "recipe": ContrastiveRecipe(epochs=epochs)}
