@@ -115,8 +115,8 @@ claims.what_rounds(linear_layers.linear_treatments(treatments))
 # %% [markdown]
 # ## Is it still a good model?
 #
-# To recognise, a class is given a name in a few sentences, such as "a photo of a ... moth", and an image gets
-# the class whose sentences lie closest, by {eq}`closeness`. To retrieve, an image looks for its own caption
+# To recognise {term}`zero-shot`, a class is given a name in a few sentences, such as "a photo of a ... moth",
+# and an image gets the class whose sentences lie closest, by {eq}`closeness`. To retrieve, an image looks for its own caption
 # among all captions, and a caption for its image: recall at K is how often it is among the first K. Look at
 # the last column before you look for bias: answers {term}`flip` also where no average moves.
 
