@@ -166,7 +166,8 @@ def test_a_pair_is_a_model_and_its_twin():
     assert (row["n"], row["rises"], row["family"]) == (3, 3, "bias")
     fallen = pd.DataFrame({"model": ["m-b-labels-seed0"], "treatment": ["int4"], "sign": ["lost"]})
     (without,) = populations.beyond_classifiers(encoders, classifiers.copy(), fallen).to_dict("records")
-    assert without["n"] == 3 - 1 or without["estimate"] == pytest.approx(0.035)
+    assert without["n"] == 2
+    assert without["estimate"] == pytest.approx((0.04 + 0.03) / 2)
 
 
 NOTHING = pd.DataFrame(columns=["model", "treatment", "accuracy", "original", "sign"])

@@ -93,8 +93,8 @@ def article(printed, page):
 
 
 def squeezed(text):
-    """Without spaces and hyphens: at the end of a line a hyphen is read back as another sign."""
-    return re.sub("[\\s\u00ad\ufffe-]", "", text)
+    """Without spaces, and with the hyphens at the end of lines, which are read back as another sign."""
+    return re.sub(r"\s+", "", text.replace("\u00ad", "").replace("\ufffe", "-"))
 
 
 def test_every_page_of_the_book_is_in_the_outline_and_begins_on_a_sheet_of_its_own(printed):
