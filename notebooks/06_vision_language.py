@@ -90,7 +90,7 @@ scenes = populations.scenes(asked[0])
 list(scenes.captions[0])
 
 # %% [markdown]
-# The population: three shapes of the image side, three sets of training images, several seeds. *Balanced*
+# The population: three shapes of the image side, three sets of training images, one seed or more. *Balanced*
 # shows every group equally often; *skewed* shows the last a sixteenth as often as the first, and those
 # between by equal steps; *noisy* gives every fifth image the caption of another. All sets are of one size.
 # The moths are drawn easier than in the other chapters, so that a short training suffices.
@@ -116,9 +116,9 @@ claims.what_rounds(linear_layers.linear_treatments(treatments))
 # ## Is it still a good model?
 #
 # To recognise {term}`zero-shot`, a class is given a name in a few sentences, such as "a photo of a ... moth",
-# and an image gets the class whose sentences lie closest, by {eq}`closeness`. To retrieve, an image looks for its own caption
-# among all captions, and a caption for its image: recall at K is how often it is among the first K. Look at
-# the last column before you look for bias: answers {term}`flip` also where no average moves.
+# and an image gets the class whose sentences lie closest, by {eq}`closeness`. To retrieve, an image looks for
+# its own caption among all captions, and a caption for its image: recall at K is how often it is among the
+# first K. Look at the last column before you look for bias: answers {term}`flip` also where no average moves.
 
 # %% tags=["hide-input"]
 claims.retrieval(measured)
