@@ -22,6 +22,7 @@ from fairq_utils.errors import BadInput
 from fairq_utils.linear_layers import runs
 from fairq_utils.quantizers import Grid, LookupGrid, UniformGrid, bake, grids, quantize_model, zero_share
 from fairq_utils.questions import Answers
+from fairq_utils.small_maps import AsProducts
 from fairq_utils.store import Store
 from fairq_utils.studies import Prediction, Study
 from fairq_utils.training import predict
@@ -611,7 +612,8 @@ def _logits(network: nn.Module, images: Tensor) -> Tensor:
     device, was_training = next(network.parameters(), images).device, network.training
     network.eval()
     try:
-        return torch.cat([network(batch.to(device)).float().cpu() for batch in images.split(250)])
+        with AsProducts():
+            return torch.cat([network(batch.to(device)).float().cpu() for batch in images.split(250)])
     finally:
         network.train(was_training)
 
