@@ -307,14 +307,19 @@ def _on_cluster(
         elsewhere = through(elsewhere).elsewhere
 
 
+def _first(jobs: list[Job]) -> dict[Job, None]:
+    """Those that others wait for, and that wait for none themselves: the networks of studies."""
+    own, needed = set(jobs), {need for job in jobs for need in job.needs}
+    return {job: None for job in jobs if job in needed and own.isdisjoint(job.needs)}
+
+
 def _none_idle(jobs: list[Job], *, workers: int) -> list[Job]:
     """The same jobs, in an order in which workers need not wait for one another.
 
     Study by study, all workers but one would wait for the network that everything in a study needs. So
     each worker begins with one of those, and with the work on each study one more is begun.
     """
-    own, needed = set(jobs), {need for job in jobs for need in job.needs}
-    first = {job: None for job in jobs if job in needed and own.isdisjoint(job.needs)}
+    first = _first(jobs)
     ordered, later = list(first)[:workers], iter(list(first)[workers:])
     begun = 0
     for job in jobs:
@@ -343,9 +348,17 @@ class _Sweep:
         """Make the jobs; what is not made stands in `elsewhere`, `blamed` or `failures`."""
         waiting = deque(jobs)
         later = Counter(need for job in jobs for need in job.needs)
+        first = _first(jobs)
+
+        def too_early(job: Job) -> bool:
+            # What waits for a network is ready a moment after it. A worker that knew the next network by
+            # then would begin that, and studies would be begun one after another before one is whole.
+            begun = sum(other in first for other, _ in self.running.values()) if job in first else 0
+            return begun > 0 and begun >= len(self.client.nthreads())
+
         try:
             while waiting or self.running:
-                while waiting and len(self.running) < _AT_MOST_IN_FLIGHT:
+                while waiting and len(self.running) < _AT_MOST_IN_FLIGHT and not too_early(waiting[0]):
                     job = waiting.popleft()
                     self._begin(job)
                     for need in job.needs:

@@ -49,6 +49,12 @@ def add(data, *items, report):
     return Item({"x": sum(item.tensors["x"] for item in items)}, {"process": os.getpid()})
 
 
+def when(data, *items, report):
+    begun = time.monotonic()
+    time.sleep(0.1)
+    return Item({"x": torch.zeros(1)}, {"begun": begun})
+
+
 def fail(data, *items, report):
     raise ZeroDivisionError("nothing to divide by")
 
@@ -170,6 +176,21 @@ def test_a_whole_picture_of_the_first_studies_comes_before_the_networks_of_the_l
     names = [j.name for j in jobs._none_idle(todo, workers=2)]
     assert names.index("original2") > names.index("0-8")
     assert names.index("original4") > names.index("2-8")
+
+
+def test_a_study_is_whole_before_the_next_network_is_begun(tmp_path):
+    networks = [job(f"network{n}", when) for n in range(3)]
+    todo = [
+        each
+        for n in range(3)
+        for each in (networks[n], *(job(f"use{n}{k}", when, networks[n]) for k in "abc"))
+    ]
+    with jobs.cluster(workers=1) as alone:
+        items = jobs.make(todo, store=Store(tmp_path), client=alone)
+    begun = sorted(zip([item.info["begun"] for item in items], [each.name for each in todo], strict=True))
+    assert [name[:-1] if "use" in name else name for _, name in begun] == [
+        name for n in range(3) for name in (f"network{n}", *[f"use{n}"] * 3)
+    ]
 
 
 def test_a_failure_is_named_with_its_reason_and_the_rest_is_made(tmp_path, anywhere):
