@@ -120,9 +120,13 @@ def short_book(clone) -> Clone:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Clone:
-    """A clone whose book was built, at the size of tests/profile.yml. Read it only."""
+    """A clone whose book was built, at the size of tests/profile.yml. Read it only.
+
+    FAIRQ_TEST_STORE names the folder where its networks are to stay, for who needs them afterwards.
+    """
     folder = tmp_path_factory.mktemp("built")
-    made = Clone(copy_project(folder / "clone"), folder / "store")
+    store = Path(os.environ.get("FAIRQ_TEST_STORE") or folder / "store")
+    made = Clone(copy_project(folder / "clone"), store)
     done = made.fairq("book", "--profile", "tests/profile.yml")
     assert done.returncode == 0, done.stderr
     return made
