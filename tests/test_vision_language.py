@@ -1,6 +1,9 @@
+from unittest.mock import patch
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from fairq_utils.errors import BadInput
 from fairq_utils.linear_layers import quantize_linear
@@ -11,6 +14,7 @@ from fairq_utils.vision_language import (
     ContrastiveRecipe,
     MiniCLIP,
     WordTokenizer,
+    _at_each_window,
     train_mini_classifier,
     train_mini_clip,
 )
@@ -67,6 +71,24 @@ def test_libraries_see_nearly_all_weights(arch):
     linear = sum(layer.weight.numel() for layer in encoder.modules() if isinstance(layer, nn.Linear))
     assert linear / sum(weight.numel() for weight in encoder.parameters()) > 0.9
     assert encoder.encode_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 64)
+
+
+@pytest.mark.parametrize("side", [7, 8])
+def test_windows_are_seen_alike_in_training_and_afterwards(side):
+    picture = torch.randn(3, 2, side, side, dtype=torch.float64, requires_grad=True)
+    layer = nn.Linear(18, 5).double()
+
+    def values_and_gradients() -> list[torch.Tensor]:
+        found = _at_each_window(layer, picture)
+        return [found, *torch.autograd.grad(found.square().sum(), [picture, layer.weight, layer.bias])]
+
+    with patch.object(F, "unfold", side_effect=AssertionError("no convolution while it trains")):
+        trained = values_and_gradients()
+    layer.eval()
+    with patch.object(F, "conv2d", side_effect=AssertionError("a convolution outside of training")):
+        used = values_and_gradients()
+    for one, other in zip(trained, used, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_classifier_is_a_mini_clip_without_a_text_side():
