@@ -215,10 +215,11 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _without_words(source: str, tree: ast.Module) -> str:
+@cache  # a module stands below many others, and to read it takes long
+def _without_words(source: str) -> str:
     """The lines of a module less its docstrings and comments."""
     lines: list[str | None] = list(source.split("\n"))
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if (
@@ -249,8 +250,7 @@ def code_digest(module: str, *, without: tuple[str, ...] = ()) -> str:
     """
     sources = {}
     for name, path in code_files(module, without=without).items():
-        source = path.read_text(encoding="utf-8")
-        sources[name] = _without_words(source, ast.parse(source))
+        sources[name] = _without_words(path.read_text(encoding="utf-8"))
     return hashlib.sha256(canonical(sources).encode()).hexdigest()
 
 
@@ -269,15 +269,23 @@ def code_files(module: str, *, without: tuple[str, ...] = ()) -> dict[str, Path]
         if name in found or name in without or spec is None or spec.origin is None:
             continue
         found[name] = Path(spec.origin)
-        for node in ast.walk(ast.parse(found[name].read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names if alias.name.split(".")[0] == package]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-                submodules = [name for name in names if _is_module(name)]
-                # What a package itself holds decides nothing where only modules are taken from it.
-                waiting += submodules if submodules == names else [str(node.module), *submodules]
+        waiting += _imported(found[name].read_text(encoding="utf-8"), package)
     return found
+
+
+@cache  # likewise
+def _imported(source: str, package: str) -> tuple[str, ...]:
+    """The modules of the package that a module with this source imports."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] == package]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            submodules = [name for name in names if _is_module(name)]
+            # What a package itself holds decides nothing where only modules are taken from it.
+            found += submodules if submodules == names else [str(node.module), *submodules]
+    return tuple(found)
 
 
 def versions(*packages: str) -> dict[str, str]:
