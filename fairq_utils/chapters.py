@@ -164,10 +164,9 @@ def find(name: str, root: Path | None = None) -> Chapter:
 
 def library_digest() -> str:
     """Digest of every module of this package: after an edit of any, a chapter runs again."""
-    modules = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(
-        "".join(code_digest(f"fairq_utils.{name}") for name in modules).encode()
-    ).hexdigest()
+    own = Path(__file__).parent
+    paths = sorted(path.relative_to(own.parent).with_suffix("") for path in own.rglob("*.py"))
+    return hashlib.sha256("".join(code_digest(".".join(path.parts)) for path in paths).encode()).hexdigest()
 
 
 def kept_digest(root: Path) -> str:
