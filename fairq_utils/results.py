@@ -373,9 +373,9 @@ def check_a_cell(
 ) -> Check:
     """Compute one number of `accuracy_by_seed`, drawn at random, from the images, and compare.
 
-    Where torch and the processor are those of the record, the two are to be equal. Elsewhere floats are
-    rounded otherwise, training amplifies that, and a seed gives another network: then they may be as far
-    apart as networks of two seeds, four standard deviations of such a difference.
+    Where the code, torch and the processor are those of the record, the two are to be equal. Elsewhere
+    floats are rounded otherwise, training amplifies that, and a seed gives another network: then they may be
+    as far apart as networks of two seeds, four standard deviations of such a difference.
     """
     table = kept["accuracy_by_seed"]
     table = table[table["n"] > 0]  # none of no images says nothing
@@ -401,6 +401,7 @@ def check_a_cell(
 def _same_place(record: Mapping[str, Any], devices: list[str]) -> bool:
     here = _made()
     same = all(record["versions"][name] == here["versions"][name] for name in ("torch", "torchvision"))
+    same = same and record["code"] == _code_of_tables()
     return same and record["hardware"] == here["hardware"] and record["devices"] == devices
 
 

@@ -413,6 +413,7 @@ def kept_tiny(git, swept):
     """The tables of two networks, with a record made on this machine."""
     prediction = studies.predictions(swept.setting.studies(seeds=[0]), [FP32], store=Store(swept.store))[0]
     record = results._made() | {
+        "code": results._code_of_tables(),
         "data_fingerprint": prediction.fingerprint,
         "devices": [prediction.device],
         "seeds": [0, 1],
@@ -463,11 +464,14 @@ def test_other_images_are_refused(kept_tiny, swept):
     "elsewhere",
     [
         {"hardware": "Linux abacus, 1 x beads"},
+        {"code": {"fairq_utils/training.py": "a" * 40}},
         {"devices": ["a device that is not here"]},
         {"versions": {"torch": "1.0", "torchvision": "0.1"}},
     ],
 )
-def test_on_another_machine_a_number_may_be_as_far_off_as_another_seeds(kept_tiny, swept, elsewhere):
+def test_on_another_machine_or_by_other_code_a_number_may_be_as_far_off_as_another_seeds(
+    kept_tiny, swept, elsewhere
+):
     far = replace(kept_tiny, provenance=kept_tiny.provenance | elsewhere)
     check = results.check_a_cell(far, draw=1, store=Store(swept.store))
     assert check.tolerance > 0
