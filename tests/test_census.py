@@ -108,7 +108,7 @@ def test_a_kept_number_is_found_again_and_one_that_was_changed_is_found_out(kept
     changed = replace(
         kept,
         tables=kept.tables | {"accuracy_by_seed": counts.assign(correct=counts["correct"] + 1)},
-        provenance=kept.provenance | results._made(),
+        provenance=kept.provenance | results._made() | {"code": results._code_of_tables()},
     )
     assert not results.check_a_cell(changed, draw=1, store=store).agrees
 
