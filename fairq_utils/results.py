@@ -320,10 +320,17 @@ def _other_than_declared(setting: Declared, claimed: Mapping[str, Any]) -> str:
 
 def _code_of_tables() -> dict[str, str]:
     """Every module that has a part in the tables, by its path, with git's name for its content."""
-    return {
-        f"{path.parent.name}/{path.name}": _blob(path.read_bytes())
-        for path in sorted(code_files("fairq_utils.evidence").values())
-    }
+    return _contents("fairq_utils.evidence")
+
+
+def _code_of_numbers() -> dict[str, str]:
+    """Those that decide what a network answers: they draw images, train and treat."""
+    return _contents("fairq_utils.ablations", "fairq_utils.captions", "fairq_utils.questions")
+
+
+def _contents(*modules: str) -> dict[str, str]:
+    paths = {path for module in modules for path in code_files(module).values()}
+    return {f"{path.parent.name}/{path.name}": _blob(path.read_bytes()) for path in sorted(paths)}
 
 
 def _blob(content: bytes) -> str:
@@ -399,9 +406,9 @@ def check_a_cell(
 
 
 def _same_place(record: Mapping[str, Any], devices: list[str]) -> bool:
-    here = _made()
+    here, code = _made(), _code_of_numbers()
     same = all(record["versions"][name] == here["versions"][name] for name in ("torch", "torchvision"))
-    same = same and record["code"] == _code_of_tables()
+    same = same and {path: record["code"].get(path) for path in code} == code
     return same and record["hardware"] == here["hardware"] and record["devices"] == devices
 
 

@@ -454,6 +454,12 @@ def test_a_number_that_was_changed_by_one_is_found_out(kept_tiny, swept):
     assert "DIFFERS" in str(check)
 
 
+def test_code_that_only_makes_tables_of_answers_leaves_the_number_what_it_was(kept_tiny, swept):
+    code = kept_tiny.provenance["code"] | {"fairq_utils/tables.py": "a" * 40}
+    mended = replace(kept_tiny, provenance=kept_tiny.provenance | {"code": code})
+    assert results.check_a_cell(mended, draw=1, store=Store(swept.store)).tolerance == 0
+
+
 def test_other_images_are_refused(kept_tiny, swept):
     other = replace(kept_tiny, provenance=kept_tiny.provenance | {"data_fingerprint": "e" * 64})
     with pytest.raises(BadInput, match=r"the images have the fingerprint \w{10}; expected .* eeeeeeeeee: "):
@@ -464,7 +470,7 @@ def test_other_images_are_refused(kept_tiny, swept):
     "elsewhere",
     [
         {"hardware": "Linux abacus, 1 x beads"},
-        {"code": {"fairq_utils/training.py": "a" * 40}},
+        {"code": results._code_of_tables() | {"fairq_utils/training.py": "a" * 40}},
         {"devices": ["a device that is not here"]},
         {"versions": {"torch": "1.0", "torchvision": "0.1"}},
     ],

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairq_utils.claims.wording import Prose, Verdict, Word, counted, percent, those_standing, word_for
+from fairq_utils.claims.wording import (
+    Prose,
+    Verdict,
+    Word,
+    counted,
+    nowhere,
+    percent,
+    those_standing,
+    word_for,
+)
 from fairq_utils.studies import Spectrum
 from fairq_utils.tables import ALL, Ends, rounding_of
 
@@ -141,7 +150,7 @@ def bound_tells_who_is_hurt(ranks: pd.DataFrame, collapse: pd.DataFrame, *, seed
         )
     known = judged.dropna(subset="estimate")
     if known.empty:
-        return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+        return nowhere(claim, apart)
     word = word_for(known)
     reading = {
         "supported": "Somewhere the ranks surely agree, and nowhere are they surely opposed",
@@ -247,7 +256,7 @@ def _ratio_verdict(
 ) -> Verdict:
     known = judged.dropna(subset="estimate")
     if known.empty:
-        return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+        return nowhere(claim, apart)
     logs = known[["lower", "upper"]].apply(np.log)
     if lower_is_better:
         logs = -logs.rename(columns={"lower": "upper", "upper": "lower"})

@@ -12,6 +12,7 @@ from fairq_utils.claims.wording import (
     counted,
     estimate_of,
     in_points,
+    nowhere,
     percent,
     those_standing,
     word_for,
@@ -29,7 +30,7 @@ def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
     claim = "The gap between the best and the worst served group (FVO) grows as bits fall."
     judged, apart = those_standing(changes[changes["group"] == "FVO"], collapse)
     if judged.empty:
-        return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+        return nowhere(claim, apart)
     word = word_for(judged)
     said = [f"{row['treatment']} {in_points(row)}" for row in judged.to_dict("records")]
     reading = {

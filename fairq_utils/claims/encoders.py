@@ -16,6 +16,7 @@ from fairq_utils.claims.wording import (
     in_points,
     percent,
     points,
+    word_of,
 )
 from fairq_utils.populations import fallen
 
@@ -127,15 +128,7 @@ def significant_but_small(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
     rows = found[found["p_holm"] < _SHOWN]
     small = (rows["lower"] > -rows["margin"]) & (rows["upper"] < rows["margin"])
     large = (rows["lower"] >= rows["margin"]) | (rows["upper"] <= -rows["margin"])
-    word: Word = (
-        "mixed"
-        if small.any() and large.any()
-        else "supported"
-        if small.any()
-        else "contradicted"
-        if large.any()
-        else "undecided"
-    )
+    word = word_of(speaks_for=bool(small.any()), speaks_against=bool(large.any()))
     ranked = rows.loc[(rows["estimate"].abs() / rows["margin"]).sort_values(ascending=False).index]
     largest = "; ".join(_moved(row) for row in ranked.head(3).to_dict("records"))
     which = f" Largest against the margin: {largest}." if largest else ""
@@ -221,15 +214,7 @@ def differs_in_kind(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
         return Verdict(claim, "undecided", f"No treatment has two pairs to judge it by.{apart}")
     alike = own["p_within"] < _SHOWN
     differs = ~alike & (own["p_holm"] < _SHOWN)
-    word: Word = (
-        "mixed"
-        if alike.any() and differs.any()
-        else "supported"
-        if differs.any()
-        else "contradicted"
-        if alike.any()
-        else "undecided"
-    )
+    word = word_of(speaks_for=bool(differs.any()), speaks_against=bool(alike.any()))
     words = [
         "alike" if same else "other" if other else "open" for same, other in zip(alike, differs, strict=True)
     ]

@@ -16,10 +16,12 @@ from fairq_utils.claims.wording import (
     in_points,
     in_units,
     moves,
+    nowhere,
     percent,
     points,
     those_standing,
     word_for,
+    word_of,
 )
 from fairq_utils.tables import ALL
 
@@ -81,7 +83,7 @@ def loss_falls_on(
     judged, apart = those_standing(beyond, collapse)
     judged = judged.dropna()
     if judged.empty:
-        return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+        return nowhere(claim, apart)
     word = word_for(judged)
     reading = {
         "supported": "At some width it surely grows more, and at none does it surely grow less",
@@ -134,15 +136,7 @@ def temperature_explains(
                 f"{name}: accuracy changes by {in_points(accuracy)} points, by temperature alone by "
                 f"{points(control['estimate'])}"
             )
-    word: Word = (
-        "mixed"
-        if len(votes) == 2
-        else "supported"
-        if votes == {"for"}
-        else "contradicted"
-        if votes
-        else "undecided"
-    )
+    word = word_of(speaks_for="for" in votes, speaks_against="against" in votes)
     reading = {
         "supported": "The original at that temperature loses most of it",
         "contradicted": "The original at that temperature loses less than half of it",

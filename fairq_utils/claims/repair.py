@@ -16,6 +16,7 @@ from fairq_utils.claims.wording import (
     counted,
     in_points,
     moves,
+    nowhere,
     set_apart,
     whole_points,
     word_for,
@@ -67,7 +68,7 @@ def repairs(
         said += [f"Against {other}: {numbers}."] if numbers else []
     apart = set_apart(fallen)
     if not said:
-        return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+        return nowhere(claim, apart)
     anything_falls, anything_rises = (any(where.values()) for where in (falls, rises))
     whole = set.intersection(*map(set, falls.values())) - set(dear)
     against = anything_rises or bool(dear)
@@ -103,7 +104,7 @@ def which_part_repairs(effects: pd.DataFrame, collapse: pd.DataFrame, *, seeds: 
     fallen = [arm for width in own["width"].unique() for arm in _eight_arms(width) if arm not in standing]
     judged, apart = own[~own["width"].isin(_width_of(arm) for arm in fallen)], set_apart(fallen)
     if judged.empty:
-        return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+        return nowhere(claim, apart)
     by_effect = dict(list(judged.groupby("effect")))
     weights, training = by_effect["weights"], by_effect["training"]
     holds = bool((weights["upper"] < 0).any())
@@ -151,7 +152,7 @@ def training_is_less_fair(changes: pd.DataFrame, collapse: pd.DataFrame, *, seed
     )
     apart = set_apart(fallen) + (f" OA, in points: {accuracy}." if accuracy else "")
     if judged.empty:
-        return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+        return nowhere(claim, apart)
     word = word_for(judged)
     reading = {
         "supported": "Somewhere its FVO is surely larger, and nowhere surely smaller",
@@ -182,7 +183,7 @@ def accuracy_comes_back(
     accuracy, rounded = (table[table["group"] == "OA"] for table in (change_from_fp32, ptq_change))
     accuracy = accuracy[accuracy["treatment"].str.endswith("-qat")]
     if accuracy.empty:
-        return Verdict(claim, "undecided", "There is no width to judge it at.")
+        return nowhere(claim)
     beside = {_width_of(row["treatment"]): row for row in rounded.to_dict("records")}
     answers, said, needless = [], [], []
     for row in accuracy.to_dict("records"):

@@ -73,6 +73,22 @@ def points(fraction: float) -> str:
     return f"{100 * fraction:+.1f}".replace("-", "−")
 
 
+def word_of(*, speaks_for: bool, speaks_against: bool) -> Word:
+    """The word on a claim for which something surely speaks, or against it, or both, or neither.
+
+    >>> word_of(speaks_for=True, speaks_against=True), word_of(speaks_for=False, speaks_against=False)
+    ('mixed', 'undecided')
+    """
+    if speaks_for and speaks_against:
+        return "mixed"
+    return "supported" if speaks_for else "contradicted" if speaks_against else "undecided"
+
+
+def nowhere(claim: str, apart: str = "") -> Verdict:
+    """What is said of a claim when no width is left to judge it at; `apart` names those that were."""
+    return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+
+
 def word_for(changes: pd.DataFrame) -> Word:
     """The word for "this grows", from paired changes with intervals that hold together.
 
@@ -85,9 +101,7 @@ def word_for(changes: pd.DataFrame) -> Word:
     'undecided'
     """
     rises, falls = (changes["lower"] > 0).any(), (changes["upper"] < 0).any()
-    if rises and falls:
-        return "mixed"
-    return "supported" if rises else "contradicted" if falls else "undecided"
+    return word_of(speaks_for=bool(rises), speaks_against=bool(falls))
 
 
 def estimate_of(record: Mapping[Hashable, Any]) -> float:
