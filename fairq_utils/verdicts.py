@@ -13,6 +13,7 @@ import pandas as pd
 
 from fairq_utils import claims, tables
 from fairq_utils.claims import Prose, Verdict
+from fairq_utils.claims.wording import counted, whole_percent
 from fairq_utils.errors import BadInput
 from fairq_utils.evidence import Setting
 from fairq_utils.results import Stored
@@ -52,7 +53,7 @@ def _signed(digits: int, factor: float = 1.0) -> Callable[[float], str]:
 
 _FORMS: dict[str, Callable[[float], str]] = {
     "points": _signed(1, 100),
-    "share": lambda number: f"{100 * number:.0f}".replace("-", "−"),
+    "share": whole_percent,
     "times": lambda number: f"{number:.2f}",
     "nats": _signed(3),
     "classes": lambda number: f"{number:.1f}",
@@ -529,7 +530,7 @@ def _numbers(effects: Iterable[Effect]) -> str:
 
 
 def _seeds(kept: Stored) -> str:
-    seeds = f"{kept.seeds} seed{'s' * (kept.seeds != 1)}"
+    seeds = counted(kept.seeds, "seed")
     return seeds if kept.networks == kept.seeds else f"{kept.networks} models of {seeds}"
 
 
@@ -724,7 +725,7 @@ def _who_pays(kept: Stored) -> str:
 
 def _what_stands(kept: Stored) -> str:
     words = [claim.verdict(kept).word for claim in CLAIMS.values() if claim.asked_of(kept)]
-    counted = [
+    numbers = [
         f"{words.count(word)} {said}"
         for word, said in (
             ("supported", "supported"),
@@ -735,7 +736,7 @@ def _what_stands(kept: Stored) -> str:
         if word in words
     ]
     return (
-        f"**Why.** Of {len(words)} claims of the papers, held against {_seeds(kept)}: {', '.join(counted)}. "
+        f"**Why.** Of {len(words)} claims of the papers, held against {_seeds(kept)}: {', '.join(numbers)}. "
         "[Each with its numbers](claims.md)."
     )
 

@@ -181,7 +181,7 @@ def test_two_clones_show_the_same_and_only_what_changed_runs_again(built, short_
     assert "01_disparity_baseline: running" in edited.stderr
     assert "The rift" in shown_numbers(short_book)
 
-    library = short_book.root / "fairq_utils" / "claims.py"
+    library = short_book.root / "fairq_utils" / "claims" / "disparity.py"
     library.write_text(library.read_text().replace("the networks have collapsed", "the networks are gone"))
     stale = short_book.fairq("book", "--profile", PROFILE)
     assert "01_disparity_baseline: running" in stale.stderr

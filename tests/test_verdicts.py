@@ -438,7 +438,8 @@ def formatted(row: dict) -> set[str]:
     numbers = [float(value) for value in row.values() if isinstance(value, float | np.floating)]
     numbers += [min(max(number, -1.0), 1.0) for number in numbers]
     forms = [(100, "+.1f"), (100, ".0f"), (1, ".2f"), (1, "+.3f"), (1, ".1f"), (1, "+.2f")]
-    return {f"{factor * number:{form}}".replace("-", "−") for number in numbers for factor, form in forms}
+    written = {f"{factor * number:{form}}".replace("-", "−") for number in numbers for factor, form in forms}
+    return written | {"1000"} if any(number > 10 for number in numbers) else written  # over 1000 %
 
 
 def places(kept: Stored, table: str) -> list[pd.DataFrame]:

@@ -20,6 +20,7 @@ from fairq_utils.claims.wording import (
     percent,
     points,
     those_standing,
+    whole_percent,
     word_for,
     word_of,
 )
@@ -245,9 +246,6 @@ def _over(seeds: int) -> str:
 
 def _share(record: Mapping[Hashable, Any]) -> str:
     """A share with its interval, where it has one."""
-    texts = [
-        "over 1000" if record[name] > 10 else f"{100 * record[name]:.0f}".replace("-", "−")
-        for name in ("estimate", "lower", "upper")
-    ]
+    texts = [whole_percent(record[name]) for name in ("estimate", "lower", "upper")]
     missing = record["lower"] != record["lower"]
     return f"{texts[0]} %" if missing else f"{texts[0]} % ({texts[1]} to {texts[2]})"

@@ -64,6 +64,15 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
+def whole_percent(share: float) -> str:
+    """A share that may be larger than all, without its sign: beyond tenfold its size says nothing.
+
+    >>> whole_percent(0.876), whole_percent(81.3)
+    ('88', 'over 1000')
+    """
+    return "over 1000" if share > 10 else f"{100 * share:.0f}".replace("-", "−")
+
+
 def points(fraction: float) -> str:
     """A difference of shares, in percentage points and signed.
 
