@@ -23,7 +23,7 @@ from fairq_utils.vision_language import words_of
 
 TRAINING_SETS = ("balanced", "skewed", "noisy")
 RAREST = 1 / 16  # of the first group's images has the last one of a skewed training set
-NOISE = 0.2  # of the captions of a noisy training set belong to another image
+NOISE = 0.2  # of the images of a noisy training set are told what another one is
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def training_set(scenes: Scenes, kind: str, *, group: str, count: int, seed: int
 
     `kind`: balanced has as many of each value of `group`; skewed has fewer of each value than of the one
     before, by equal factors, in the order of their names, down to a sixteenth of the first; noisy is
-    balanced, but every fifth caption belongs to another image.
+    balanced, but every fifth image has the captions and the attributes of another.
 
     >>> scenes = captioned_moths(MothSettings(train=100, test=20, sizes=(0.2,) * 5))
     >>> training_set(scenes, "skewed", group="species", count=31).codes("species").bincount()
@@ -283,7 +283,8 @@ def training_set(scenes: Scenes, kind: str, *, group: str, count: int, seed: int
     if kind != "noisy":
         return chosen
     wrong = torch.randperm(len(chosen.images), generator=random)[: round(NOISE * len(chosen.images))].tolist()
-    captions = list(chosen.captions)
-    for row, other in zip(wrong, [*wrong[1:], *wrong[:1]], strict=True):  # each has those of the next
-        captions[row] = chosen.captions[other]
-    return Scenes(chosen.images, tuple(captions), chosen.attributes, chosen.is_train)
+    said = np.arange(len(chosen.images))
+    said[wrong] = np.roll(wrong, -1)  # each is told what the next one is
+    captions = tuple(chosen.captions[row] for row in said)
+    attributes = chosen.attributes.iloc[said].reset_index(drop=True)
+    return Scenes(chosen.images, captions, attributes, chosen.is_train)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from fairq_utils import claims, tables
 from fairq_utils.claims import Prose, Verdict
@@ -18,6 +20,7 @@ from fairq_utils.errors import BadInput
 from fairq_utils.evidence import Setting
 from fairq_utils.results import Stored
 
+_PRACTICAL = 200  # more seeds than that nobody will train
 _WIDTH = "int4"  # the width at which the papers look most closely, and the one whose numbers are shown
 
 
@@ -48,7 +51,7 @@ class Effect:
 
 
 def _signed(digits: int, factor: float = 1.0) -> Callable[[float], str]:
-    return lambda number: f"{factor * number:+.{digits}f}".replace("-", "−")
+    return lambda number: f"{factor * number:+z.{digits}f}".replace("-", "−")
 
 
 _FORMS: dict[str, Callable[[float], str]] = {
@@ -428,17 +431,17 @@ def judge(key: str, kept: Stored) -> Verdict:
 
 
 def everywhere(key: str, kept: Mapping[str, Stored]) -> Shown:
-    """A claim in every setting that was asked it: verdict, numbers and seeds, a line each."""
+    """A claim in every setting that was asked it, a line each: verdict and why, and some of its numbers."""
     claim = CLAIMS[key]
-    rows = [
-        (
-            f"{html.escape(own.title)}<br><small>{_seeds(own)}</small>",
-            [_badge(claim.verdict(own)), _numbers(claim.show(own))],
-        )
-        for own in kept.values()
-        if claim.asked_of(own)
-    ]
-    return _table(["setting", "verdict", f"{key} rests on"], rows)
+    rows = []
+    for own in kept.values():
+        if claim.asked_of(own):
+            verdict = claim.verdict(own)
+            why = f"<details><summary>why</summary><p>{html.escape(verdict.because)}</p></details>"
+            head = f"{html.escape(own.title)}<br><small>{_seeds(own)}</small>"
+            rows.append((head, [_badge(verdict) + why, _numbers(claim.show(own))]))
+    said = "Studies that the book keeps; the moths among them are not those of this page."
+    return _table(["kept study", "verdict", "some of what it rests on"], rows, caption=said)
 
 
 def overview(kept: Mapping[str, Stored]) -> Shown:
@@ -493,11 +496,16 @@ def _commands(kept: Stored) -> str:
 
 
 def _table(
-    heads: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]], *, compact: bool = False
+    heads: Sequence[str],
+    rows: Iterable[tuple[str, Sequence[str]]],
+    *,
+    caption: str = "",
+    compact: bool = False,
 ) -> Shown:
     """A table that is a table also where a narrow screen shows its rows as cards: hence the roles."""
     top = "".join(f"<th scope='col' role='columnheader'>{html.escape(head)}</th>" for head in heads)
     body = ""
+    above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     for head, cells in rows:
         listed = "".join(
             f"<td role='cell' data-title='{html.escape(title, quote=True)}'>{cell}</td>"
@@ -505,8 +513,9 @@ def _table(
         )
         body += f"<tr role='row'><th scope='row' role='rowheader'>{head}</th>{listed}</tr>"
     return Shown(
-        f"<table class='fairq-verdicts{' fairq-compact' * compact}' role='table'><thead role='rowgroup'>"
-        f"<tr role='row'>{top}</tr></thead><tbody role='rowgroup'>{body}</tbody></table>"
+        f"<table class='fairq-verdicts{' fairq-compact' * compact}' role='table'>{above}"
+        f"<thead role='rowgroup'><tr role='row'>{top}</tr></thead>"
+        f"<tbody role='rowgroup'>{body}</tbody></table>"
     )
 
 
@@ -577,16 +586,28 @@ def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
         return "The first number is clear; the claim asks for more than that."
     distance = abs(estimate)
     reach = estimate - lower if estimate > 0 else upper - estimate  # to the end that lies beyond none
-    if not distance or (reach / distance) ** 2 * kept.seeds > 1000:
+    fewest, most = _seeds_that_tell(reach, distance, kept.seeds)
+    if fewest > _PRACTICAL:
         return (
             "The estimate is so near to no effect that no practical number of seeds would tell it from none."
         )
-    # An interval shrinks with the root of the number; what is due to few images does not.
-    count = math.ceil(kept.seeds * (reach / distance) ** 2 - 1e-9)  # nine is not ten for how floats are cut
     return (
-        f"Were the first number true, about {count} seeds would tell it from none, and more test images "
-        "besides if these are what limits it."
+        f"Were the first number true, {fewest} seeds might tell it from none and {most} would, with more "
+        "test images besides if these are what limits it."
     )
+
+
+def _seeds_that_tell(reach: float, distance: float, seeds: int) -> tuple[int, int]:
+    """How many seeds shorten what an interval reaches to this distance, at best and at worst.
+
+    It shrinks with the root of their number. Of few seeds it is also long because their spread is hardly
+    known; how much of it that is, depends on how much is due to the seeds and how much to the images.
+    """
+    most = math.ceil(seeds * (reach / max(distance, 1e-6 * reach)) ** 2 - 1e-9)  # floats are cut: 9 is not 10
+    numbers = np.arange(seeds, min(most, _PRACTICAL) + 1)
+    shrinks = np.sqrt(seeds / numbers) * stats.t.ppf(0.975, numbers - 1) / stats.t.ppf(0.975, seeds - 1)
+    told = numbers[reach * shrinks <= distance * (1 + 1e-9)]
+    return int(told[0]) if len(told) else most, most
 
 
 def _capital(text: str) -> str:
@@ -678,7 +699,9 @@ def in_three_words(kept: Stored) -> Headline:
         return Headline("Nobody can tell.", f"On {kept.title} the networks do not survive being rounded.")
     if rows[payer]["upper"] >= 0:
         return Headline(
-            "Nobody pays surely.", f"Of the groups that {kept.title} names, rounded to {narrowest}."
+            "Nobody pays for sure.",
+            f"Of the groups that {kept.title} names, rounded to {narrowest}: in {_seeds(kept)} none loses "
+            "accuracy beyond doubt.",
         )
     own, all_images = (_FORMS["points"](rows[name]["estimate"]) for name in (payer, "OA"))
     return Headline(
@@ -700,6 +723,11 @@ def _narrowest(kept: Stored) -> tuple[str, dict[Any, Any], str]:
     return order[-1], rows, min(groups, key=lambda name: groups[name]["estimate"])
 
 
+def _falls_below(kept: Stored, width: str) -> bool:
+    order = list(dict.fromkeys(kept["change"]["treatment"]))
+    return width != order[-1]
+
+
 def _who_pays(kept: Stored) -> str:
     narrowest, rows, payer = _narrowest(kept)
     if not narrowest:
@@ -713,13 +741,15 @@ def _who_pays(kept: Stored) -> str:
         else "the gap between the best and the worst served group does not surely change"
     )
     pays = (
-        f"**{payer}** pays most, {Effect('', 'points', 'change', rows[payer]).text} of accuracy"
+        f"**{payer}** pays most, {Effect('', 'points', 'change', rows[payer]).text} of accuracy, against "
+        f"{accuracy} over all images"
         if rows[payer]["upper"] < 0
-        else "no group surely loses accuracy"
+        else f"no group surely loses accuracy; over all images it changes by {accuracy}"
     )
+    fallen = "; narrower, they give nearly all images one answer" * _falls_below(kept, narrowest)
     return (
         f"**Who pays.** Rounded to {narrowest}, the narrowest width at which networks trained on "
-        f"{kept.title} still stand, {pays}, against {accuracy} over all images; {moves}."
+        f"{kept.title} still stand ({_seeds(kept)}), {pays}; {moves}{fallen}."
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +143,8 @@ def words_of(text: str) -> list[str]:
 # ---------------------------------------------------------------- a small dual encoder
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True)
+class Shape:
     """The form of a MiniCLIP: pixels along a patch, width and layers of the image tower."""
 
     patch: int

@@ -151,7 +151,7 @@ silent
 # ## Another grid, another story?
 #
 # So far one scale served a whole tensor, and the largest weight set it. Neither need be so. Each output
-# channel can have a scale of its own ({term}`one scale a channel <per channel>`), and the range can be the
+# channel can have a scale of its own ({term}`one scale per channel <per channel>`), and the range can be the
 # one that makes the squared error of the weights least, at the price of clipping the largest
 # ({term}`least squared error <MSE range>`). Scales cost four bytes each, so look at size and not at bits:
 # higher is better above, lower below.
@@ -234,8 +234,8 @@ figures.accuracy_by_size(faces["storage"])
 verdicts.judge("A1", faces)
 
 # %% [markdown]
-# The same claim in every setting. FairFace has groups of nearly one size. With gender as the label, and race
-# as the group, a group's accuracy is no longer the recall of a class.
+# The same claim in every setting. The groups of FairFace differ far less in size. With gender as the label,
+# and race as the group, a group's accuracy is no longer the recall of a class.
 
 # %% tags=["hide-input"]
 verdicts.everywhere("A1", kept)

@@ -92,7 +92,7 @@ list(scenes.captions[0])
 # %% [markdown]
 # The population: three shapes of the image side, three sets of training images, one seed or more. *Balanced*
 # shows every group equally often; *skewed* shows the last a sixteenth as often as the first, and those
-# between by equal steps; *noisy* gives every fifth image the caption of another. All sets are of one size.
+# between by equal steps; *noisy* tells of every fifth image what another one is. All sets are of one size.
 # The moths are drawn easier than in the other chapters, so that a short training suffices.
 
 # %%

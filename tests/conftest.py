@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from playwright.sync_api import sync_playwright
 from xdist.scheduler import LoadScopeScheduling
@@ -17,6 +18,10 @@ from xdist.scheduler import LoadScopeScheduling
 from fairq_utils.paper import BROWSERS
 
 ROOT = Path(__file__).parents[1]
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Processes beside each other share the cores; it is said before torch counts them.
 if beside := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):

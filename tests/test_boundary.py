@@ -113,7 +113,7 @@ def test_a_network_of_constant_logits_has_no_variance_left_and_stays_as_it_is():
     assert tables.heated(found)[1].logits.abs().max() < 1e-4
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(0.01, 100), st.floats(0, 3), st.integers(0, 5))
 def test_a_temperature_moves_no_answer_and_gives_the_variance_asked_for(factor, noise, seed):
     found = made_up(seed, lambda logits, draw: factor * (logits + noise * draw.normal(size=logits.shape)))
@@ -440,6 +440,22 @@ def test_who_flips_says_near_only_when_it_is_sure():
         tables.flips(several(lambda logits, draw: draw.permutation(logits))), smallest="few"
     ).text
     assert "not surely more often near the boundary" in anywhere
+    # Two groups, each flipped alike everywhere, of which the one that flips lies near the boundary.
+    shares = {
+        (1, "few"): 0.9,
+        (1, tables.ALL): 0.9,
+        (10, "many"): 0.1,
+        (10, tables.ALL): 0.1,
+        (1, "many"): 0.1,
+    }
+    shares |= {(10, "few"): 0.9} | {(0, name): 0.5 for name in ("few", "many", tables.ALL)}
+    rows = [
+        {"treatment": "int2", "part": part, "group": name, "answers": 50, "n": 50, "estimate": share}
+        | {"lower": share - 0.02, "upper": share + 0.02}
+        for (part, name), share in shares.items()
+    ]
+    mixed = claims.who_flips(pd.DataFrame(rows), smallest="few").text
+    assert "more often near the boundary, but within only 0 of 2 groups so" in mixed
 
 
 def test_one_seed_says_so_and_endless_intervals_are_not_spelt_out():
@@ -502,6 +518,15 @@ def test_endless_intervals_leave_marks_and_their_names_readable(estimate):
     assert 2 <= len(numbers) <= 12
     assert min(numbers) >= 0.01
     assert max(numbers) <= 100_000
+
+
+def test_variance_that_stands_is_drawn_on_a_plain_scale_with_more_than_two_numbers():
+    picture = figures.variance_left(shares(a8=(1.0, 0.99, 1.01), a4=(1.05, 0.9, 9.0)))
+    texts = [t.text.strip() for t in ET.fromstring(picture.body).iter("{http://www.w3.org/2000/svg}text")]
+    assert sum(text.replace(".", "").isdigit() for text in texts) >= 4
+    assert "logarithmic" not in picture.caption
+    assert "Those that reach the edge of a panel go on beyond it." in picture.caption
+    assert "logarithmic" in figures.variance_left(shares(int2=LOW, int3=(1.9, 1.0, 3.0))).caption
 
 
 def test_a_group_without_images_is_named_and_the_others_keep_their_colour():

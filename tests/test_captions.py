@@ -96,13 +96,16 @@ def test_training_sets_have_one_size_and_their_own_shares(moths, kind, counts):
     assert training_set(moths, kind, group="species", count=155, seed=1).fingerprint != drawn.fingerprint
 
 
-def test_noise_moves_every_fifth_caption_to_another_image(moths):
+def test_noise_tells_every_fifth_image_what_another_is(moths):
     clean = training_set(moths, "balanced", group="species", count=155)
     noisy = training_set(moths, "noisy", group="species", count=155)
     assert torch.equal(clean.images, noisy.images)
     moved = sum(one != other for one, other in zip(clean.captions, noisy.captions, strict=True))
     assert moved == round(NOISE * 155)
     assert sorted(clean.captions) == sorted(noisy.captions)
+    # Who is taught by labels is told wrong things of the same images, and of no others.
+    species = dict(zip(clean.captions, clean.codes("species").tolist(), strict=True))
+    assert [species[said] for said in noisy.captions] == noisy.codes("species").tolist()
 
 
 def faces(label: str, codes: list[int], names: tuple[str, ...], images: torch.Tensor) -> Dataset:

@@ -253,7 +253,7 @@ def write_own(folder: pathlib.Path, rows: list[tuple[int, ...]], split: list[str
 ROWS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 1), st.integers(0, 2)), min_size=8, max_size=60)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=ROWS, seed=st.integers(0, 99), keep=st.booleans())
 def test_no_content_is_on_both_sides_and_each_stratum_has_its_share(tmp_path_factory, rows, seed, keep):
     folder = tmp_path_factory.mktemp("own")

@@ -359,7 +359,7 @@ def test_sentences_hold_the_numbers_of_the_tables():
     assert "**many** has the most training images, 100, and **few** the fewest, 10" in str(
         claims.who_is_compared(ENDS, table, "train")
     )
-    assert "measured on 7 train images of each group. That is few" in str(
+    assert "measured on 7 training images of each group. That is few" in str(
         claims.who_is_compared(ENDS, table, "train")
     )
     equal = claims.who_is_compared(Ends("many", "few", 50, 50), table.assign(n=64), "test")

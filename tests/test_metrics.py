@@ -175,7 +175,7 @@ def test_a_constant_moves_only_the_variance_across_examples() -> None:
     assert (moved[other] > 100 * plain[other]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(order=st.permutations(range(40)))
 def test_the_order_of_examples_does_not_matter(order: list[int]) -> None:
     logits, labels, groups = answers(40)
@@ -592,7 +592,7 @@ def test_skew_in_closed_form() -> None:
     assert metrics.min_skew(ranked, 12, desired="data", group_names=["a", "b", "c"]) == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ranked=st.lists(st.integers(0, 3), min_size=1, max_size=30), equal=st.booleans())
 def test_ndkl_is_its_definition(ranked: list[int], equal: bool) -> None:
     present = sorted(set(ranked))

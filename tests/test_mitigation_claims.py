@@ -76,7 +76,7 @@ def test_fairqat_repairs_only_if_it_beats_both_and_keeps_accuracy(ptq, qat, accu
 
 def test_the_words_say_which_half_holds_and_what_is_lost():
     half = judged({"int4": DOWN}, {"int4": UNSURE}).because
-    assert half.startswith("Against rounding FVO surely falls at int4; against plain QAT FVO surely changes")
+    assert half.startswith("Against rounding FVO surely falls at int4; against plain QAT FVO changes nowhere")
     assert "Only the half against rounding holds." in half
     assert "Against rounding: int4 OA +0.0 (−0.5 to +0.5); int4 FVO −10.0 (−15.0 to −5.0)." in half
     dear = judged({"int4": DOWN}, {"int4": DOWN}, {"int4": LOST}).because
@@ -247,7 +247,7 @@ def test_what_rounding_alone_does_stands_beside_it():
     verdict = claims.accuracy_comes_back(pd.concat([trained, others]), rounded, seeds=1)
     assert "int4 surely within it, +0.0 (−0.5 to +0.5), by rounding alone +0.0" in verdict.because
     assert "int3 surely not, −3.0 (−4.0 to −2.0), by rounding alone −10.0" in verdict.because
-    assert "Rounding alone is surely within it too at int4." in verdict.because
+    assert "At int4 rounding alone is surely within it already." in verdict.because
     assert "One network says nothing" in verdict.because
     assert verdict.word == "contradicted"  # where nothing was lost, nothing came back
     wider = claims.accuracy_comes_back(trained, rounded, seeds=5, margin=0.05)

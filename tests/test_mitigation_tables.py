@@ -362,7 +362,7 @@ def test_rounding_alone_does_not_stand_for_choice() -> None:
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 20)] * 2), min_size=4, max_size=4), st.sampled_from([0, 0.05, 1]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_allowed_arm_has_a_smaller_gap(rights: list[tuple[int, int]], oa_loss: float) -> None:
     names = ["int4_ends8", "int4_ends8_tuned", "int4_ends8_qat", "int4_fairqat"]
     found = right_of_20(**dict(zip(names, rights, strict=True)))

@@ -86,7 +86,7 @@ def header_bytes(path):
 # ---------------------------------------------------------------- bits
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.integers(1, 32), st.booleans())
 def test_codes_are_the_digits_of_one_large_number(data, bits, signed):
     lowest = -(2 ** (bits - 1)) if signed else 0

@@ -281,7 +281,7 @@ def tensors(draw, elements=ordinary):
     return torch.tensor(values, dtype=draw(dtypes)).view(channels, length)
 
 
-examples = settings(max_examples=60, deadline=None)
+examples = settings(max_examples=60)
 
 
 @examples

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from scipy import stats
 
 from fairq_utils import claims, tables, verdicts
 from fairq_utils.errors import BadInput
@@ -325,7 +326,17 @@ def test_a_row_that_is_missing_is_refused_by_name():
 )
 def test_so_many_seeds_would_tell_the_number_from_none(form, numbers, seeds, count):
     said = verdicts.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
-    assert f"about {count} seeds would tell it from none" in said
+    assert f"seeds might tell it from none and {count} would" in said
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 0.5), (2, 6.0), (3, 0.5), (3, 2.0), (5, 2.0), (5, 6.0)])
+def test_at_best_as_few_seeds_tell_as_students_interval_says(seeds, spread):
+    def reach(count: int) -> float:
+        return float(stats.t.ppf(0.975, count - 1) * spread / np.sqrt(count))
+
+    own = effect("nats", 1.0, 1 - reach(seeds), 1 + reach(seeds))
+    fewest = int(re.search(r"(\d+) seeds might", verdicts.what_would_decide([own], stored(seeds=seeds)))[1])
+    assert reach(fewest) <= 1 < reach(fewest - 1)
 
 
 @pytest.mark.parametrize(
@@ -437,7 +448,7 @@ def formatted(row: dict) -> set[str]:
     """Each number of the row as it might be written."""
     numbers = [float(value) for value in row.values() if isinstance(value, float | np.floating)]
     numbers += [min(max(number, -1.0), 1.0) for number in numbers]
-    forms = [(100, "+.1f"), (100, ".0f"), (1, ".2f"), (1, "+.3f"), (1, ".1f"), (1, "+.2f")]
+    forms = [(100, "+z.1f"), (100, "z.0f"), (1, ".2f"), (1, "+z.3f"), (1, ".1f"), (1, "+z.2f")]
     written = {f"{factor * number:{form}}".replace("-", "−") for number in numbers for factor, form in forms}
     return written | {"1000"} if any(number > 10 for number in numbers) else written  # over 1000 %
 
@@ -533,8 +544,8 @@ def test_plain_words_say_of_every_claim_where_it_stands():
         for own in claim.show(stored()):
             assert own.text in sections[WORDS[key]]
     # 0.01 (-0.03 to 0.05) of 4 seeds: four times as wide as it is far.
-    assert "about 64 seeds would tell it from none" in sections["undecided"]
-    assert text.count("would tell it from none") == 1
+    assert "and 64 would" in sections["undecided"]
+    assert text.count("might tell it from none") == 1
 
 
 def test_plain_words_leave_out_what_was_not_asked_and_headings_without_a_claim():
@@ -643,7 +654,7 @@ def test_three_words_name_who_surely_loses_most():
 
 def test_three_words_name_nobody_where_nobody_surely_loses():
     said = verdicts.in_three_words(changed(OA=UNSURE, FVO=UP, many=UNSURE, few=(-0.3, -0.7, 0.1)))
-    assert (said.words, said.payer) == ("Nobody pays surely.", None)
+    assert (said.words, said.payer) == ("Nobody pays for sure.", None)
     assert "int4" in said.backing
 
 

@@ -2,7 +2,8 @@
 
 It brings the scripts that turn code into a live kernel twice, which is an error in the console, and they
 would be fetched from elsewhere; the marks that fold the table of contents have no name that could be read
-aloud; and a list of citations says that it is a list, while its members do not say that they are in one.
+aloud; a list of citations says that it is a list, while its members do not say that they are in one; and a
+line may end between a number and its percent sign.
 """
 
 import re
@@ -18,6 +19,7 @@ MENDED = (
         '<summary aria-label="Show or hide these pages">',
     ),
     (re.compile(r'<div role="list" class="citation-list">'), '<div class="citation-list">'),
+    (re.compile(r"(?<=[0-9]) %(?=[\s.,;:)<])"), "\N{NO-BREAK SPACE}%"),
 )
 
 

@@ -33,7 +33,8 @@ def who_is_compared(ends: Ends, table: pd.DataFrame, split: str) -> Prose:
             f"fewest, {ends.fewest:,}"
         )
     few = " That is few: read every number below with care." if count < 30 else ""
-    return Prose(f"{sizes}. Everything below is measured on {count} {split} images of each group.{few}")
+    images = "training images" if split == "train" else f"{split} images"
+    return Prose(f"{sizes}. Everything below is measured on {count} {images} of each group.{few}")
 
 
 def eigenvalues_reached(table: pd.DataFrame) -> Prose:
@@ -86,7 +87,9 @@ def steep_where_hard(ranks: pd.DataFrame) -> Prose:
         alike = [_AROUND[measure] for measure in sure["measure"]]
         reading = f", surely positive for {' and '.join(alike)}" if alike else ""
         sentences.append(f"- **{treatment}**, over {counted(groups, 'group')}: {said}{reading}.")
-    return Prose("Rank correlation of the loss of a group with its\n\n" + "\n".join(sentences))
+    return Prose(
+        "How the loss of a group goes with its steepness, as rank correlations:\n\n" + "\n".join(sentences)
+    )
 
 
 def sharpens(ratios: pd.DataFrame, ends: Ends, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
@@ -203,7 +206,7 @@ def where_it_costs(parts: pd.DataFrame, ranks: pd.DataFrame) -> Prose:
         there = "where the bound is largest too" if dearest == named else f"the bound is largest in {named}"
         sentences.append(
             f"- **{treatment}, {group}**: rounding {dearest} alone costs most, "
-            f"{means['excess'].max():+.3f} nats; {there}. Rank correlation over "
+            f"{means['excess'].max():+z.3f} nats; {there}. Rank correlation over "
             f"{counted(rank['parts'], 'part')}: {_correlation(rank)}."
         )
     missed = int((~parts["converged"]).sum())
@@ -291,6 +294,6 @@ def _correlation(record: Mapping[Hashable, Any]) -> str:
     if record["estimate"] != record["estimate"]:
         return "none to be had"
     texts = [
-        f"{np.clip(record[name], -1, 1):+.2f}".replace("-", "−") for name in ("estimate", "lower", "upper")
+        f"{np.clip(record[name], -1, 1):+z.2f}".replace("-", "−") for name in ("estimate", "lower", "upper")
     ]
     return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]

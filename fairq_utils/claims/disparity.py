@@ -84,7 +84,7 @@ def who_pays(accuracies: pd.DataFrame, changes: pd.DataFrame, collapse: pd.DataF
         if loser["upper"] < 0:
             lost = f"{loser['group']} loses most, {in_points(loser)} points"
         else:
-            lost = "no group surely loses"
+            lost = f"no group surely loses, {loser['group']} most with {in_points(loser)} points"
         sentences.append(
             f"- **{treatment}**: {lost}; {worst['group']} is served worst, at {percent(worst['estimate'])} "
             f"({100 * worst['lower']:.1f} to {100 * worst['upper']:.1f})."

@@ -51,9 +51,8 @@ def no_consistent_change(found: pd.DataFrame, failed: pd.DataFrame, *, of: str =
         else "undecided"
     )
     counts = [
-        f"{rows['treatment'].iloc[0]} {int(none[rows.index].sum())} none, "
-        f"{int(consistent[rows.index].sum())} consistent, "
-        f"{int((~none & ~consistent)[rows.index].sum())} open"
+        f"{rows['treatment'].iloc[0]} {int(none[rows.index].sum())}, {int(consistent[rows.index].sum())} and "
+        f"{int((~none & ~consistent)[rows.index].sum())}"
         for _, rows in found.groupby("treatment", sort=False)
     ]
     said = [_moved(row) for row in found[consistent].to_dict("records")]
@@ -63,9 +62,9 @@ def no_consistent_change(found: pd.DataFrame, failed: pd.DataFrame, *, of: str =
         claim,
         word,
         f"Of {counted(len(found), 'change')}, {int(none.sum())} surely lie within the margin ({margins}), "
-        f"{int(consistent.sum())} surely have a direction and are not within it. By treatment: "
-        f"{'; '.join(counts)}.{which} Paired over up to {counted(int(found['n'].max()), of)}, corrected "
-        f"for {_tested(found)} tests a treatment.{apart}",
+        f"{int(consistent.sum())} surely have a direction and are not within it. Within it, with a "
+        f"direction, and neither, by treatment: {'; '.join(counts)}.{which} Paired over up to "
+        f"{counted(int(found['n'].max()), of)}, corrected for {_tested(found)} tests a treatment.{apart}",
     )
 
 
@@ -135,10 +134,16 @@ def significant_but_small(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
     return Verdict(
         claim,
         word,
-        f"Of {counted(len(found), 'change')}, {len(rows)} are significant; of these {int(small.sum())} "
-        f"surely are smaller than the margin ({_margins(found)}), {int(large.sum())} surely are larger."
-        f"{which}{apart}",
+        f"{_how_many(found, len(rows))}, {int(small.sum())} of them surely smaller than the margin "
+        f"({_margins(found)}) and {int(large.sum())} surely larger.{which}{apart}"
+        if len(rows)
+        else f"{_how_many(found, 0)}.{apart}",
     )
+
+
+def _how_many(found: pd.DataFrame, significant: int) -> str:
+    are = "is" if significant < 2 else "are"
+    return f"{significant or 'None'} of {counted(len(found), 'change')} {are} significant"
 
 
 def what_rounds(treatments: pd.DataFrame) -> Prose:

@@ -221,8 +221,13 @@ def who_flips(flips: pd.DataFrame, *, smallest: str) -> Prose:
     for name, rows in flips.groupby("treatment", sort=False):
         every = rows[rows["group"] == ALL].set_index("part").to_dict("index")
         own = rows[(rows["group"] == smallest)].set_index("part").to_dict("index")
-        surely = every[1]["lower"] > every[parts]["upper"]
-        where = "more often near the boundary" if surely else "not surely more often near the boundary"
+        ends = [rows[rows["part"] == part].set_index("group") for part in (1, parts)]
+        nearer = ends[0]["lower"] > ends[1]["upper"].reindex(ends[0].index)
+        where = "more often near the boundary" if nearer[ALL] else "not surely more often near the boundary"
+        alone = nearer.drop(ALL)
+        if nearer[ALL] and not alone.all():
+            # Groups that lie at other distances make a slope over all that none of them has.
+            where += f", but within only {alone.sum()} of {counted(len(alone), 'group')} so"
         sentences.append(
             f"- **{name}**: {_share(every[0])} of the answers flip, {where}: {_share(every[1])} of the "
             f"nearest tenth, {_share(every[parts])} of the farthest. Of {smallest}, {_share(own[0])} flip, "

@@ -203,7 +203,7 @@ def accuracy_comes_back(
         if _NOT_BACK in answers
         else "undecided"
     )
-    no_need = f" Rounding alone is surely within it too at {', '.join(needless)}." if needless else ""
+    no_need = f" At {', '.join(needless)} rounding alone is surely within it already." if needless else ""
     return Verdict(
         claim,
         word,
@@ -226,7 +226,11 @@ def holds_on_test(on_both: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) 
     if len(by_split) < 2:
         return Verdict(claim, "undecided", f"There is no arm to judge it by.{apart}")
     holds, fails, said = [], [], []
+    arms = counted(len(by_split["train"]), "arm")
     narrowed = by_split["train"][by_split["train"]["upper"] < 0]
+    if narrowed.empty:
+        none = f"Of {arms} none surely narrows the gap on training images, over {counted(seeds, 'seed')}."
+        return Verdict(claim, "undecided", f"{none}{_of_images_only(seeds)}{apart}")
     for name, seen in zip(narrowed.index, narrowed.to_dict("records"), strict=True):
         unseen = by_split["test"].loc[[name]].to_dict("records")[0]
         less = unseen["lower"] > seen["upper"]
@@ -246,12 +250,11 @@ def holds_on_test(on_both: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) 
         if 2 * len(holds) > len(narrowed)
         else "undecided"
     )
-    arms = len(by_split["train"])
     listed = f" Change of FVO in points, of those and of FairQAT: {'; '.join(said)}." if said else ""
     return Verdict(
         claim,
         word,
-        f"Of {counted(arms, 'arm')}, {len(narrowed)} surely narrow{'s' * (len(narrowed) == 1)} the gap on "
+        f"Of {arms}, {len(narrowed)} surely narrow{'s' * (len(narrowed) == 1)} the gap on "
         f"training images; of these {len(holds)} surely do so on test images and {len(fails)} surely do "
         f"not.{listed} Against rounding, over {counted(seeds, 'seed')}.{_of_images_only(seeds)}{apart}",
     )
@@ -370,7 +373,7 @@ def _surely(changes: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 def _where(falls: Sequence[str], rises: Sequence[str]) -> str:
     said = [f"surely {verb} at {', '.join(at)}" for verb, at in (("falls", falls), ("rises", rises)) if at]
-    return " and ".join(said) or "surely changes nowhere"
+    return " and ".join(said) or "changes nowhere for sure"
 
 
 def _of_images_only(seeds: int) -> str:

@@ -70,7 +70,7 @@ def whole_percent(share: float) -> str:
     >>> whole_percent(0.876), whole_percent(81.3)
     ('88', 'over 1000')
     """
-    return "over 1000" if share > 10 else f"{100 * share:.0f}".replace("-", "−")
+    return "over 1000" if share > 10 else f"{100 * share:z.0f}".replace("-", "−")
 
 
 def points(fraction: float) -> str:
@@ -79,7 +79,7 @@ def points(fraction: float) -> str:
     >>> points(0.031), points(-0.2)
     ('+3.1', '−20.0')
     """
-    return f"{100 * fraction:+.1f}".replace("-", "−")
+    return f"{100 * fraction:+z.1f}".replace("-", "−")
 
 
 def word_of(*, speaks_for: bool, speaks_against: bool) -> Word:
@@ -173,7 +173,7 @@ def moves(record: Mapping[Hashable, Any]) -> str:
 
 def in_units(record: Mapping[Hashable, Any]) -> str:
     """A change in its own unit."""
-    texts = [f"{record[name]:+.3f}".replace("-", "−") for name in ("estimate", "lower", "upper")]
+    texts = [f"{record[name]:+z.3f}".replace("-", "−") for name in ("estimate", "lower", "upper")]
     return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
 
 
@@ -184,7 +184,7 @@ def in_brackets(names: Sequence[str]) -> str:
 
 def in_nats(nats: float) -> str:
     """A difference of losses, signed."""
-    return f"{nats:+.2f}".replace("-", "−")
+    return f"{nats:+z.2f}".replace("-", "−")
 
 
 def as_sentence(text: str) -> str:

@@ -169,14 +169,15 @@ def layer_by_layer(table: pd.DataFrame, signs: pd.DataFrame, group: str, *, seed
         return Prose(f"There are too few images to compare {group} with the rest.")
     by_luck = 0.05 * len(table["layer"].unique())
     compared = [
-        f"In {row['rises']} of {row['n']} layers it is more with the zero bin than when "
+        f"What {group} pays more than the rest is larger with the zero bin than when "
         f"{'as much length' if row['measure'] == 'norm' else 'as many weights'} of that layer went at random "
-        f"(sign test, p = {row['p']:.2f})."
+        f"in {row['rises']} of {row['n']} layers (sign test, p = {row['p']:.2f})."
         for row in signs.to_dict("records")
     ]
     return Prose(
-        "\n".join(sentences) + f"\n\nOf so many intervals about {by_luck:.0f} a line would leave out zero by "
-        f"luck alone; {counted(seeds, 'seed')}. What {group} pays more than the rest: {' '.join(compared)} "
+        "\n".join(sentences)
+        + f"\n\nIn each line about {by_luck:.0f} of these intervals would leave out zero "
+        f"by luck alone; {counted(seeds, 'seed')}. {' '.join(compared)} "
         "Layers share images and networks, so a p near 0.05 decides nothing."
     )
 
