@@ -23,6 +23,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 from torch import nn
@@ -45,6 +47,7 @@ INK = "#010203"
 FAINT = "#7d828a"
 CARD_SIZE = (1200, 630)  # pixels of a picture that stands for a link to the book
 _WIDTH = 5.2  # inches; shrunk to a phone, the text is still of ten pixels
+_LEGEND_SIZE = 9.5
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -246,7 +249,7 @@ def _accuracy_lines(axis: Axes, table: pd.DataFrame) -> None:
             markersize=5,
             elinewidth=1,
         )
-        ends[name] = (100 * rows["estimate"].iloc[-1], colour)
+        ends[name] = (place[-1], 100 * rows["estimate"].iloc[-1], colour)
     axis.set(ylabel="accuracy, %", ylim=(-2, 102))
     _widths(axis, order)
     _label_ends(axis, len(order) - 0.75, ends)
@@ -281,8 +284,8 @@ def violation_by_treatment(table: pd.DataFrame, chance: pd.DataFrame, collapse: 
         )
         above.annotate(
             "noise alone",
-            (place[0], 50 * chance["upper"].iloc[0]),
-            xytext=(-14, 0),
+            (place[0] - 0.5, 50 * chance["upper"].iloc[0]),  # where the band begins
+            xytext=(3, 0),
             textcoords="offset points",
             va="center",
             fontsize=8.5,
@@ -352,7 +355,7 @@ def accuracy_by_size(table: pd.DataFrame) -> Picture:
             axis.axhline(100 * whole["estimate"].iloc[0], color=FAINT, linestyle=":", linewidth=1)
             axis.set(ylabel=label, ylim=(-2, 102))
         axes[1, 0].set(xlabel="megabytes, weights packed")
-        _legend(figure, looks, columns=2)
+        _legend(figure, looks)
         said = [
             f"{row['treatment']} ({row['grid']}), {row['megabytes']:.2f} MB: {row['group']} "
             f"{100 * row['estimate']:.1f}"
@@ -412,17 +415,22 @@ def _widths(axis: Axes, order: Sequence[str]) -> None:
     axis.set_xlim(-0.5, len(order) - 0.5)
 
 
-def _label_ends(axis: Axes, x: float, ends: dict[str, tuple[float, str]], gap: float = 6.0) -> None:
-    """Names beside the ends of their lines, moved apart where they would overlap."""
-    names = sorted(ends, key=lambda name: ends[name][0])
-    places = np.array([ends[name][0] for name in names])
+def _label_ends(axis: Axes, x: float, ends: dict[str, tuple[float, float, str]], gap: float = 6.0) -> None:
+    """Names beside the ends of their lines, moved apart where they would overlap.
+
+    In the ink of the text, since no one colour can be read in light and in dark, each tied to its line.
+    """
+    names = sorted(ends, key=lambda name: ends[name][1])
+    places = np.array([ends[name][1] for name in names])
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + gap)
     places[-1] = min(places[-1], axis.get_ylim()[1])
     for i in reversed(range(len(places) - 1)):
         places[i] = min(places[i], places[i + 1] - gap)
     for name, y in zip(names, places, strict=True):
-        axis.text(x, y, name, color=ends[name][1], va="center", clip_on=False)
+        end, value, colour = ends[name]
+        axis.plot([end, x], [value, y], color=colour, linewidth=1, clip_on=False)
+        axis.annotate(name, (x, y), (2, 0), textcoords="offset points", va="center", annotation_clip=False)
 
 
 def _spoken(table: pd.DataFrame, names: Sequence[str]) -> str:
@@ -461,13 +469,15 @@ def measures_by_treatment(
     order = list(table["treatment"].unique())
     names = _present(table, by)
     rows = -(-len(panels) // 2)
-    said = []
+    said, cut = [], False
     with canvas(2.1 * rows + 0.5, rows=rows, columns=min(2, len(panels)), sharex=True) as (figure, axes):
         for axis, measure in zip(axes.flat, panels, strict=False):
             title, factor, digits = _MEASURES[measure]
             own = table[table["measure"] == measure]
             _lines(axis, own, names, by=by, order=order, factor=factor)
-            axis.set_title(title)
+            low, high = _range(own, measure)
+            axis.set(title=title, ylim=(factor * low, factor * high))
+            cut |= _leave(own, low, high)
             said += [f"{title}.", _heard(own, names, by=by, factor=factor, digits=digits)]
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
@@ -476,8 +486,33 @@ def measures_by_treatment(
         return drawn(
             figure,
             alt=f"Line charts by treatment. {' '.join(said)}",
-            caption=f"Means of each {by} with 95 % intervals over seeds and images.{_absent(table, by)}",
+            caption=f"Means of each {by} with 95 % intervals over seeds and images.{_go_on(cut)}"
+            f"{_absent(table, by)}",
         )
+
+
+def _range(table: pd.DataFrame, measure: str) -> tuple[float, float]:
+    """From where to where a measure is drawn: all estimates, and intervals as far as they leave them room."""
+    least, most = table["estimate"].min(), table["estimate"].max()
+    room = 0.5 * max(most - least, 0.1 * abs(most), 1e-3)
+    low = np.nanmax([table["lower"].min(), least - room])
+    high = np.nanmin([table["upper"].max(), most + room])
+    if measure != "margin":
+        low = max(low, 0)
+    if measure in ("confidence", "accuracy"):
+        high = min(high, 1)
+    margin = 0.05 * (high - low)
+    return low - margin, high + margin
+
+
+def _leave(table: pd.DataFrame, low: float, high: float, of: str = "") -> bool:
+    """Whether any interval, `of` which measure its columns are, goes on beyond what is drawn."""
+    return bool((table[f"{of}lower"] < low).any() or (table[f"{of}upper"] > high).any())
+
+
+def _go_on(cut: bool) -> str:
+    """What a caption says of intervals, right after it has named them."""
+    return " Those that reach the edge of a panel go on beyond it." if cut else ""
 
 
 def variance_left(left: pd.DataFrame) -> Picture:
@@ -489,11 +524,13 @@ def variance_left(left: pd.DataFrame) -> Picture:
         axis.axhline(100, color=FAINT, linestyle=":", linewidth=1)
         seen = left.assign(estimate=left["estimate"].clip(_NEXT_TO_NOTHING))
         _lines(axis, seen, names, by="group", order=order, factor=100, joined=False)
-        low, high = _window(left)
-        axis.set(yscale="log", ylabel="variance left, %", ylim=(low, high))
-        axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high < 2000 * low else (1,)))
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_locator(NullLocator())
+        low, high, logarithmic = _window(left)
+        axis.set(ylabel="variance left, %", ylim=(100 * low, 100 * high))
+        if logarithmic:
+            axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if high < 2000 * low else (1,)))
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.yaxis.set_minor_locator(NullLocator())
         _widths(axis, order)
         _legend(figure, names)
         return drawn(
@@ -501,16 +538,22 @@ def variance_left(left: pd.DataFrame) -> Picture:
             alt="Logit variance left, in percent of the original's. "
             f"{_heard(left, names, by='group', factor=100, digits=0)}",
             caption="Typical logit variance of each group and of all images, in percent of what it was in "
-            "full precision (dotted), with intervals that hold for all treatments together. The scale is "
-            f"logarithmic.{_absent(left, 'group')}",
+            "full precision (dotted), with intervals that hold for all treatments together."
+            f"{_go_on(_leave(left, low, high))}{' The scale is logarithmic.' if logarithmic else ''}"
+            f"{_absent(left, 'group')}",
         )
 
 
-def _window(left: pd.DataFrame) -> tuple[float, float]:
-    """From where to where the axis goes, in percent: intervals without end may leave it, estimates not."""
+def _window(left: pd.DataFrame) -> tuple[float, float, bool]:
+    """From where to where the axis goes, and whether by factors: intervals without end leave it."""
     marks = left["estimate"].clip(_NEXT_TO_NOTHING)
-    low, high = max(left["lower"].min(), marks.min() / 4), min(left["upper"].max(), marks.max() * 4)
-    return 80 * min(low, 0.6), 120 * max(high, 1.1)
+    room = np.clip(np.sqrt(marks.max() / marks.min()), 1.2, 4)
+    low = min(1, max(left["lower"].min(), marks.min() / room))
+    high = max(1, min(left["upper"].max(), marks.max() * room))
+    if high > 4 * low:
+        return low / 1.2, high * 1.2, True
+    margin = max(0.08 * (high - low), 0.005)
+    return low - margin, high + margin, False
 
 
 def ridges(table: pd.DataFrame) -> Picture:
@@ -537,7 +580,10 @@ def ridges(table: pd.DataFrame) -> Picture:
                 wrong = place < (0 if signed else place[0])
                 for part, fill in ((wrong, FAINT), (~wrong, colour)):
                     top = foot + 0.9 * height[part]
-                    axis.fill_between(place[part], foot, top, color=fill, alpha=0.6, linewidth=0)
+                    # With an outline, since a spike is hardly wider than a line.
+                    axis.fill_between(
+                        place[part], foot, top, facecolor=(fill, 0.7), edgecolor=fill, linewidth=0.8
+                    )
             if signed:
                 axis.axvline(0, color=INK, linewidth=1)
             if logarithmic:
@@ -551,7 +597,7 @@ def ridges(table: pd.DataFrame) -> Picture:
             axis.set_visible(False)
         for axis in _lowest(axes):
             axis.tick_params(labelbottom=True)
-        figure.supxlabel(title, fontsize=10.5)
+        _below(figure, title)
         told = "share below zero" if signed else "median"
         return drawn(
             figure,
@@ -635,19 +681,62 @@ def _lines(
         )
 
 
-def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]], columns: int = 4) -> None:
-    handles = [Line2D([], [], markersize=5, **look) for look in looks.values()]
-    # About 58 letters fit side by side, of which a line and its space take five.
-    fitting = 58 // (max(map(len, looks)) + 5)
+def _legend(figure: Figure, looks: Mapping[str, dict[str, Any]]) -> None:
+    """Names above the panels, in as few rows as hold them, and these about equally long."""
+    columns = _columns_of_names(list(looks))
+    names = [name for column in columns for name in column]  # matplotlib fills column after column
     figure.legend(
-        handles,
-        list(looks),
+        [Line2D([], [], **({"markersize": 5} | looks[name])) for name in names],
+        names,
         loc="outside upper left",
-        ncols=max(1, min(columns, fitting)),
-        fontsize=9.5,
+        ncols=len(columns),
+        fontsize=_LEGEND_SIZE,
         handlelength=1.6,
         columnspacing=1,
     )
+
+
+def _columns_of_names(names: list[str]) -> list[list[str]]:
+    """Names that are to be read row by row, column by column.
+
+    >>> _columns_of_names(["Alder", "Bracken", "Clover"])
+    [['Alder'], ['Bracken'], ['Clover']]
+    >>> _columns_of_names([f"arm {number}, a long name" for number in range(3)])
+    [['arm 0, a long name', 'arm 2, a long name'], ['arm 1, a long name']]
+    """
+    for rows in range(1, len(names) + 1):
+        wide = -(-len(names) // rows)
+        columns = [names[start::wide] for start in range(wide)]
+        # In points; 32 for a line and its space.
+        if sum(max(map(_length, column)) + 32 for column in columns) <= 72 * _WIDTH - 20:
+            break
+    return columns
+
+
+def _length(name: str) -> float:
+    return float(TextPath((0, 0), name, size=_LEGEND_SIZE).get_extents().width)
+
+
+def _below(figure: Figure, text: str) -> None:
+    """What all panels show from left to right: below their middle, which is not that of the figure."""
+    label = figure.supxlabel(text, fontsize=10)
+    figure.draw_without_rendering()  # before it, nothing has a place
+    panels = [axis.get_position() for axis in figure.axes if axis.get_visible()]
+    label.set_x((min(panel.x0 for panel in panels) + max(panel.x1 for panel in panels)) / 2)
+
+
+def _few_numbers(axis: Axes, columns: int) -> None:
+    """So few and so short numbers below one of so many panels in a row that they do not meet."""
+    axis.tick_params(axis="x", labelsize=9)
+    axis.locator_params(axis="x", nbins=max(3, 8 // columns))
+    axis.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
+    )
+
+
+def _own_scales(panels: Sequence[Any]) -> str:
+    """What a caption says of panels that do not share their scales."""
+    return " The panels have scales of their own." if len(panels) > 1 else ""
 
 
 def _narrow_widths(axes: NDArray, order: Sequence[str]) -> None:
@@ -733,7 +822,7 @@ def zero_share_by_peak(bins: pd.DataFrame) -> Picture:
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
             )
-            ends[name] = (float(curve[-1]), colour)
+            ends[name] = (peaks[-1], float(curve[-1]), colour)
             off = 100 * (own["zero_share"] - own["gaussian"]).abs().max()
             said.append(f"{name} at most {off:.1f} points from its curve")
         axis.set(xscale="log", ylim=(-3, 103), xlabel="largest weight, in sigmas", ylabel="zero bin, %")
@@ -747,7 +836,7 @@ def zero_share_by_peak(bins: pd.DataFrame) -> Picture:
             alt=f"Scatter plot of zero share over the largest weight, from {table['peak'].min():.1f} to "
             f"{table['peak'].max():.1f} sigmas, with a curve a width for Gaussian weights: "
             f"{'; '.join(said)}.",
-            caption="One mark a layer and width; the lines are what Gaussian weights with that largest "
+            caption="One mark per layer and width; the lines are what Gaussian weights with that largest "
             "weight would give. Marks above a line: more small weights than a Gaussian has.",
         )
 
@@ -874,12 +963,11 @@ def loss_by_layer(table: pd.DataFrame) -> Picture:
                     )
             axis.axvline(0, color=INK, linewidth=0.9)
             axis.set_title(title, fontsize=9.5)
-            axis.tick_params(axis="x", labelsize=9)
-            axis.locator_params(axis="x", nbins=4)
+            _few_numbers(axis, len(titles))
         axes[0, 0].set_yticks(range(len(order)), order, fontsize=9)
         axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
-        figure.supxlabel("loss added, nats", fontsize=10)
         figure.legend(loc="outside upper center", ncols=2, fontsize=9.5, handletextpad=0.1)
+        _below(figure, "loss added, nats")
         return drawn(
             figure,
             alt=f"Dot plot of the loss in nats that touching one layer adds, {len(order)} layers. "
@@ -898,20 +986,21 @@ def around_by_treatment(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
     """Gradient norm and top eigenvalue of each group under each treatment, from `tables.around`."""
     order = list(table["treatment"].unique())
     names = _looks(groups, table.dropna(subset="estimate")["group"])
-    said = []
+    said, cut = [], False
     with canvas(4.4 if _collide(order) else 3.6, columns=2) as (figure, axes):
         for axis, (measure, title) in zip(axes[0], _AROUND.items(), strict=True):
             own = table[table["measure"] == measure]
             _lines(axis, own, names, by="group", order=order, factor=1, joined=False)
             _logarithmic(axis, own)
             axis.set_title(title)
+            cut |= _leave(own, *axis.get_ylim())
             said += [f"{title}.", _heard(own, names, by="group", factor=1, digits=1)]
         _narrow_widths(axes, order)
         _legend(figure, names)
         return drawn(
             figure,
             alt=f"Dot plots by treatment, geometric means over seeds. {' '.join(said)}",
-            caption="Geometric means over seeds with 95 % intervals. Logarithmic scales.",
+            caption=f"Geometric means over seeds with 95 % intervals.{_go_on(cut)} Logarithmic scales.",
         )
 
 
@@ -937,8 +1026,8 @@ def spectra(spectra: Sequence[Spectrum], groups: Sequence[str]) -> Picture:
             axis.xaxis.set_major_locator(FixedLocator([-100, -1, 1, 100, 10000]))
             axis.axvline(0, color=FAINT, linewidth=0.8, linestyle=":")
         axes[0, 0].set_ylabel("share of the directions")
-        figure.supxlabel("eigenvalue", fontsize=10.5)
         _legend(figure, looks)
+        _below(figure, "eigenvalue")
         return drawn(
             figure,
             alt=f"Spectral densities. {' '.join(said)}",
@@ -963,7 +1052,7 @@ def slices(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
                 mean = own.groupby("step")["loss"].mean()
                 axis.plot(mean.index, mean, linewidth=2, markersize=4.5, **look)
                 said.append(f"{name}, {group}: {mean.loc[0.0]:.2f} at fp32, {mean.loc[1.0]:.2f} at {name}.")
-            axis.set_xticks([0, 1], ["fp32", name])
+            axis.set_xticks([0, 1], ["fp32", name.replace("-", "-\n", 1)])
             axis.grid(axis="x", color=FAINT, linewidth=0.6, linestyle=":")
         axes[0, 0].set_ylabel("loss, nats")
         _legend(figure, looks)
@@ -980,10 +1069,7 @@ def bound_against_excess(bounds: pd.DataFrame, groups: Sequence[str]) -> Picture
     panels = list(bounds["treatment"].unique())
     names = _looks(groups, bounds["group"])
     said = []
-    with canvas(2.2 * len(panels) + 0.6, rows=len(panels), columns=2, sharex="col", sharey="row") as (
-        figure,
-        axes,
-    ):
+    with canvas(2.2 * len(panels) + 0.6, rows=len(panels), columns=2, sharey="row") as (figure, axes):
         for (left, right), name in zip(axes, panels, strict=True):
             own = bounds[bounds["treatment"] == name]
             for group, look in names.items():
@@ -993,11 +1079,14 @@ def bound_against_excess(bounds: pd.DataFrame, groups: Sequence[str]) -> Picture
                 right.plot(rows["parabola"], rows["excess"], **dots)
             right.axline((0, 0), slope=1, color=FAINT, linewidth=1)
             left.set_xscale("log")
-            left.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            # At both ends and halfway: powers of ten may all lie outside.
+            places = np.geomspace(own["bound"].min(), own["bound"].max(), 3)
+            left.xaxis.set_major_locator(FixedLocator([float(f"{place:.2g}") for place in places]))
             left.xaxis.set_major_formatter(FuncFormatter(_plain_number))
             left.xaxis.set_minor_locator(NullLocator())
             for axis in (left, right):
                 axis.axhline(0, color=FAINT, linewidth=0.8, linestyle=":")
+                axis.tick_params(labelsize=9)
             left.set_ylabel(f"{name}\nexcess loss")
             said.append(
                 f"{name}: excess from {own['excess'].min():+.2f} to {own['excess'].max():+.2f}, bound from "
@@ -1009,9 +1098,10 @@ def bound_against_excess(bounds: pd.DataFrame, groups: Sequence[str]) -> Picture
         _legend(figure, names)
         return drawn(
             figure,
-            alt=f"Scatter plots of the excess loss in nats, a point a seed and group. {' '.join(said)}",
-            caption="Excess loss in nats over what the original's landscape forecasts; a point a seed and "
-            "group. On the grey line the forecast is right. A bound that ranks makes a rising cloud.",
+            alt=f"Scatter plots of the excess loss in nats, one point per seed and group. {' '.join(said)}",
+            caption="Excess loss in nats over what the original's landscape forecasts; one point per seed "
+            "and group. On the grey line the forecast is right. A bound that ranks makes a rising cloud."
+            f"{_own_scales(panels)}",
         )
 
 
@@ -1071,7 +1161,7 @@ def _plain_number(value: float, place: object = None) -> str:
 
 # What stands beside the groups in the tables of this chapter.
 _TOTALS: dict[str, dict[str, Any]] = {
-    "OA": {"color": INK, "marker": "|"},
+    "OA": {"color": INK, "marker": "|", "markersize": 8, "markeredgewidth": 2.2},
     "FVO": {"color": INK, "marker": "*"},
     "worst group": {"color": INK, "marker": "x"},
     "flips": {"color": FAINT, "marker": "."},
@@ -1091,7 +1181,7 @@ def effects(table: pd.DataFrame, groups: Sequence[str] = ("OA", "FVO")) -> Pictu
         what="Effects in points",
         caption="What each part changes on average over the settings of the other two, and below it by how "
         "much parts together differ from what they add up to. In points, with 95 % intervals over seeds and "
-        "images. Left of the line: less. The panels have scales of their own.",
+        "images. Left of the line: less.",
     )
 
 
@@ -1105,7 +1195,7 @@ def arms(table: pd.DataFrame, *, groups: Sequence[str] = ("OA", "FVO")) -> Pictu
         groups,
         what="Changes in points against rounding alone",
         caption="Change against rounding alone, in points, in pairs of the same network and image, with 95 % "
-        "intervals. Left of the line: less. The panels have scales of their own.",
+        "intervals. Left of the line: less.",
     )
 
 
@@ -1114,12 +1204,12 @@ def frontier(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
 
     `table` of `tables.frontier`; `groups`: all groups of the data, so that each looks as it does elsewhere.
     """
-    widths = [name for name in table["width"].unique() if name != FP32.name]
+    widths = _from_wide(name for name in table["width"] if name != FP32.name)
     worst = _looks(groups, table["worst"])
     sweeps = {"weights": "-", "sampling": "--"}
     named: dict[Axes, tuple[NDArray[np.float64], list[str]]] = {}
     marked: set[str] = set()
-    said = []
+    said, cut = [], False
     with canvas(3.3 * len(widths) + 0.6, rows=len(widths)) as (figure, axes):
         for axis, width in zip(axes[:, 0], widths, strict=True):
             points = table[(table["treatment"] == FP32.name) | (table["width"] == width)]
@@ -1140,6 +1230,10 @@ def frontier(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
                 _mark(axis, row, worst[row["worst"]])
             axis.set(xlabel="OA, %", ylabel="FVO, points")
             axis.set_title(width)
+            for measure, limit in (("OA", axis.set_xlim), ("FVO", axis.set_ylim)):
+                low, high = _around(shown[measure])
+                limit(100 * low, 100 * high)
+                cut |= _leave(shown, low, high, of=f"{measure}_")
             named[axis] = (100 * shown[["OA", "FVO"]].to_numpy(), [labels[t] for t in shown["treatment"]])
             beyond = [
                 f"{_arm(row['treatment'])}: OA {100 * row['OA']:.0f}, FVO {100 * row['FVO']:.0f}"
@@ -1160,7 +1254,7 @@ def frontier(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
             caption="Better is to the right and below. Each mark is that of the group served worst; filled, "
             "trained while rounded; ringed, the published setting. Lines lead along the weights (percent for "
             "the smallest group) and along the sampling (percent of the way to groups seen "
-            "equally often). With 95 % intervals.",
+            f"equally often). With 95 % intervals.{_go_on(cut)}",
         )
 
 
@@ -1170,21 +1264,23 @@ def on_both(table: pd.DataFrame) -> Picture:
     `table` of `tables.on_both`.
     """
     own = table[table["group"] == "FVO"].assign(arm=lambda rows: rows["treatment"].map(_arm))
-    widths, names = list(own["width"].unique()), list(own["arm"].unique())
+    widths, names = _from_wide(own["width"]), list(own["arm"].unique())
     # Once colours and marks are used up they begin anew, filled in another way.
     looks = {
         name: _look(number, name) | {"fillstyle": _FILLS[number // len(PALETTE) % len(_FILLS)]}
         for number, name in enumerate(names)
     }
-    said = []
-    with _panels(len(widths), 2.1, above=0.3 + 0.2 * -(-len(names) // 2)) as (figure, axes):
+    said, cut = [], False
+    height = 3.2 if len(widths) == 1 else 2.1
+    with _panels(len(widths), height, above=0.3 + 0.2 * len(_columns_of_names(names)[0])) as (figure, axes):
         for axis, width in zip(axes, widths, strict=True):
+            here = own[own["width"] == width]
+            low, high = _around(here["estimate"])
+            cut |= _leave(here, low, high)
             axis.axline((0, 0), slope=1, color=FAINT, linewidth=1)
             axis.axhline(0, color=FAINT, linewidth=0.8, linestyle=":")
             axis.axvline(0, color=FAINT, linewidth=0.8, linestyle=":")
-            rows = {
-                split: rows.set_index("arm") for split, rows in own[own["width"] == width].groupby("split")
-            }
+            rows = {split: rows.set_index("arm") for split, rows in here.groupby("split")}
             for name, look in looks.items():
                 if name not in rows["train"].index:
                     continue
@@ -1204,20 +1300,35 @@ def on_both(table: pd.DataFrame) -> Picture:
                     f"{100 * unseen['estimate'].iloc[0]:+.1f}"
                 )
             axis.set_title(width, fontsize=9.5)
-            axis.locator_params(nbins=3)
             axis.tick_params(labelsize=9)
-            axis.set_aspect("equal", adjustable="datalim")
-        figure.supxlabel("on training images, points", fontsize=10)
-        figure.supylabel("on test images", fontsize=10)
-        _legend(figure, {name: look | {"linestyle": ""} for name, look in looks.items()}, columns=3)
+            axis.set(xlim=(100 * low, 100 * high), ylim=(100 * low, 100 * high))
+        figure.supylabel("on test images, points", fontsize=10)
+        _legend(figure, {name: look | {"linestyle": ""} for name, look in looks.items()})
+        _below(figure, "on training images, points")
         return drawn(
             figure,
             alt="Scatter plots of the change of FVO in points against rounding alone, on training and on "
             f"test images: {'; '.join(said)}.",
             caption="Change of FVO against rounding alone. On the grey line, what is repaired on training "
-            "images is repaired on test images; above it, less is. With 95 % intervals. The panels have "
-            "scales of their own.",
+            f"images is repaired on test images; above it, less is. With 95 % intervals.{_go_on(cut)}"
+            f"{_own_scales(widths)}",
         )
+
+
+def _from_wide(widths: Iterable[str]) -> list[str]:
+    """Each width once, from wide to narrow; names without a number in the order in which they come.
+
+    >>> _from_wide(["int4", "int8", "int4", "int3"]), _from_wide(["captions", "labels"])
+    (['int8', 'int4', 'int3'], ['captions', 'labels'])
+    """
+    return sorted(dict.fromkeys(widths), key=lambda name: -int((re.findall(r"\d+", name) or [0])[0]))
+
+
+def _around(estimates: pd.Series) -> tuple[float, float]:
+    """From where to where to draw, so that intervals of few seeds do not press all marks together."""
+    least, most = estimates.min(), estimates.max()
+    room = max(0.2 * (most - least), 0.005)
+    return least - room, most + room
 
 
 @contextmanager
@@ -1225,15 +1336,24 @@ def _panels(
     number: int, height: float, *, above: float = 0.5, most: int = 3, **subplots: Any
 ) -> Iterator[tuple[Figure, list]]:
     """So many panels, at most three beside one another, each so many inches high."""
-    columns = min(most, number)
+    columns = _beside_one_another(number, most)
     rows = -(-number // columns)
     with canvas(height * rows + above, rows=rows, columns=columns, **subplots) as (figure, axes):
         for axis in axes.flat[number:]:
             axis.set_visible(False)
+        for axis in axes.flat[:number]:
+            _few_numbers(axis, columns)
         yield figure, list(axes.flat[:number])
 
 
-def _rows_of_dots(table: pd.DataFrame, groups: Sequence[str], *, what: str, caption: str) -> Picture:
+def _beside_one_another(number: int, most: int = 3) -> int:
+    """How many of so many panels stand in a row: of four two, not three and then one."""
+    return -(-number // -(-number // most))
+
+
+def _rows_of_dots(
+    table: pd.DataFrame, groups: Sequence[str], *, what: str, caption: str, sharex: bool = False
+) -> Picture:
     """A panel for each width, in it dots with intervals: a line for each `row`, a mark for each group."""
     names = [name for name in table["group"].unique() if name not in _TOTALS]
     known = _looks(names, names) | {name: _TOTALS[name] for name in _TOTALS if name in set(table["group"])}
@@ -1243,41 +1363,57 @@ def _rows_of_dots(table: pd.DataFrame, groups: Sequence[str], *, what: str, capt
             f"{', '.join(known)}."
         )
     looks = {name: known[name] for name in groups}
-    widths, order = list(table["width"].unique()), list(table["row"].unique())
+    widths = _from_wide(table["width"])
+    columns = _beside_one_another(len(widths))
+    beside = [widths[start : start + columns] for start in range(0, len(widths), columns)]
+    # Beside one another panels have the same lines, and none on which all of them are empty.
+    lines = [list(table.loc[table["width"].isin(some), "row"].unique()) for some in beside]
+    height = sum(map(len, lines)) * max(0.11 * len(looks) + 0.17, 0.42) / len(lines)
+    ratios = list(map(len, lines))
     said = []
-    height = len(order) * max(0.11 * len(looks) + 0.17, 0.42)
-    with _panels(len(widths), height + 0.5, sharey=True) as (figure, axes):
-        for axis, width in zip(axes, widths, strict=True):
+    with _panels(len(widths), height + 0.5, sharex=sharex, sharey="row", height_ratios=ratios) as (
+        figure,
+        axes,
+    ):
+        for number, (axis, width) in enumerate(zip(axes, widths, strict=True)):
             own = table[table["width"] == width]
-            for number, (name, look) in enumerate(looks.items()):
-                rows = own[own["group"] == name].set_index("row").reindex(order)
-                axis.errorbar(
-                    100 * rows["estimate"],
-                    np.arange(len(order)) + 0.8 * ((number + 0.5) / len(looks) - 0.5),
-                    xerr=np.nan_to_num(_reach(rows)),
-                    linestyle="",
-                    markersize=5,
-                    elinewidth=1,
-                    **look,
-                )
-                values = ", ".join(
-                    f"{row.replace(chr(10), ' ')} {100 * value['estimate']:+.1f} "
-                    f"({100 * value['lower']:+.1f} to {100 * value['upper']:+.1f})"
-                    for row, value in rows.dropna(subset="estimate").iterrows()
-                )
-                said.append(f"{width}, {name}: {values}.")
-            for between in np.arange(len(order) - 1) + 0.5:
-                axis.axhline(between, color=FAINT, linewidth=0.5, alpha=0.5)
-            axis.axvline(0, color=INK, linewidth=0.9)
+            said += [f"{width}, {heard}" for heard in _dots(axis, own, looks, lines[number // columns])]
             axis.set_title(width, fontsize=9.5)
-            axis.set_yticks(range(len(order)), order, fontsize=9)
-            axis.tick_params(axis="y", length=0)
-            axis.tick_params(axis="x", labelsize=9)
-            axis.locator_params(axis="x", nbins=4)
-            axis.set_ylim(len(order) - 0.5, -0.5)
-        figure.supxlabel("points", fontsize=10)
         _legend(figure, {name: look | {"linestyle": ""} for name, look in looks.items()})
-        return drawn(figure, alt=f"Dot plots. {what}. {' '.join(said)}", caption=caption)
+        _below(figure, "points")
+        return drawn(
+            figure,
+            alt=f"Dot plots. {what}. {' '.join(said)}",
+            caption=caption if sharex else f"{caption}{_own_scales(widths)}",
+        )
+
+
+def _dots(
+    axis: Axes, table: pd.DataFrame, looks: Mapping[str, dict[str, Any]], lines: list[str]
+) -> Iterator[str]:
+    """Draw a mark for each group on each of the lines, and say the numbers of each group."""
+    for number, (name, look) in enumerate(looks.items()):
+        rows = table[table["group"] == name].set_index("row").reindex(lines)
+        axis.errorbar(
+            100 * rows["estimate"],
+            np.arange(len(lines)) + 0.8 * ((number + 0.5) / len(looks) - 0.5),
+            xerr=np.nan_to_num(_reach(rows)),
+            linestyle="",
+            elinewidth=1,
+            **({"markersize": 5} | look),
+        )
+        values = ", ".join(
+            f"{str(row).replace(chr(10), ' ')} {100 * value['estimate']:+.1f} "
+            f"({100 * value['lower']:+.1f} to {100 * value['upper']:+.1f})"
+            for row, value in rows.dropna(subset="estimate").iterrows()
+        )
+        yield f"{name}: {values}."
+    for between in np.arange(len(lines) - 1) + 0.5:
+        axis.axhline(between, color=FAINT, linewidth=0.5, alpha=0.5)
+    axis.axvline(0, color=INK, linewidth=0.9)
+    axis.set_yticks(range(len(lines)), lines, fontsize=9)
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylim(len(lines) - 0.5, -0.5)
 
 
 def _arm(treatment: str) -> str:
@@ -1313,28 +1449,71 @@ def _mark(axis: Axes, point: Mapping[Any, Any], look: Mapping[str, Any]) -> None
         axis.plot([x], [y], marker="o", markersize=12, markerfacecolor="none", color=INK)
 
 
+@dataclass(frozen=True)
+class _Spot:
+    """Where a name may stand, in pixels; a box is its left, low, right and upper edge."""
+
+    cost: float  # how far from its mark, and whether out of the panel
+    middle: NDArray[np.float64]
+    box: NDArray[np.float64]
+    way: NDArray[np.float64]  # points on the line to it from its mark; of a name right beside its mark, none
+
+
 def _label_apart(axis: Axes, places: NDArray[np.float64], labels: Sequence[str]) -> None:
-    """A name beside each mark, on whichever side it covers least of marks, lines and other names."""
-    dots = np.concatenate([_along(axis.transData.transform(line.get_xydata())) for line in axis.lines])
+    """A name near each mark, where it covers least and no other name; from afar, a line leads to it."""
+    point = axis.figure.dpi / 72
     marks = axis.transData.transform(places)
-    # Left, low, right and upper edge of all that is better not covered, and how bad covering it is.
-    taken = np.concatenate([np.hstack([dots - 1, dots + 1]), np.hstack([marks - 4, marks + 4])])
-    weights = np.concatenate([np.full(len(dots), 0.5), np.full(len(marks), 8)])
-    inside = axis.get_window_extent()
-    for place, label in zip(places, labels, strict=True):
-        text = axis.annotate(label, tuple(place), (0, 0), textcoords="offset points", fontsize=8.5)
+    lines = np.concatenate([_along(axis.transData.transform(line.get_xydata())) for line in axis.lines])
+    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "ha": "center", "va": "center"}
+    texts = [axis.annotate(name, tuple(at), (0, 0), **look) for name, at in zip(labels, places, strict=True)]
+    spots = [_spots(axis, mark, text, point) for mark, text in zip(marks, texts, strict=True)]
+    chosen = [own[0] for own in spots]
+    for number in [*range(len(texts))] * 3:  # again, because the first knew nothing of the last
+        others = chosen[:number] + chosen[number + 1 :]
+        names = np.array([spot.box for spot in others]).reshape(-1, 4)
+        ways = _boxes(np.concatenate([marks[:0], *(spot.way for spot in others)]), 1)
+        foreign = np.delete(marks, number, axis=0)
+        of_name = [
+            (2, _boxes(lines, 1)),
+            (25, _boxes(foreign, 10 * point)),  # nearer to another mark it would seem to be that one's
+            (1000, names),
+            (50, ways),
+        ]
+        of_way = [(10, _boxes(foreign, 4 * point)), (50, names), (20, ways)]
+        badness = [
+            spot.cost
+            + sum(bad * _overlaps(spot.box[None], boxes) for bad, boxes in of_name)
+            + sum(bad * _overlaps(_boxes(spot.way, 1), boxes) for bad, boxes in of_way)
+            for spot in spots[number]
+        ]
+        chosen[number] = spots[number][int(np.argmin(badness))]
+    for text, mark, spot in zip(texts, marks, chosen, strict=True):
+        text.set_position((spot.middle - mark) / point)
         text.set_in_layout(False)  # or the panel would shrink for it, and all would move
-        tried = []
-        for reach, (x, y) in itertools.product((5, 10, 15, 20), _SIDES):
-            look = {"x": reach * x, "y": reach * y, "ha": _ACROSS[x], "va": _ALONG[y]}
-            text.set(**look)
-            box = text.get_window_extent()
-            covered = np.all((taken[:, :2] < box.max) & (taken[:, 2:] > box.min), axis=1)
-            outside = not (inside.contains(*box.min) and inside.contains(*box.max))
-            tried.append((weights[covered].sum() + 200 * outside + reach / 2, box, look))
-        _, box, look = min(tried, key=lambda one: one[0])
-        text.set(**look)
-        taken, weights = np.vstack([taken, box.extents]), np.append(weights, 40)
+        axis.plot(*axis.transData.inverted().transform(spot.way).T, color=FAINT, linewidth=0.8, zorder=1)
+
+
+def _spots(axis: Axes, mark: NDArray[np.float64], text: Text, point: float) -> list[_Spot]:
+    half = np.array(text.get_window_extent().size) / 2
+    low, high = axis.get_window_extent().get_points()
+    spots = []
+    for reach, side in itertools.product((7, 12, 20, 35, 50, 70), _SIDES):
+        end = mark + reach * point * side
+        middle = end + half * side
+        box = _boxes(middle, half)
+        outside = (box[:2] < low).any() or (box[2:] > high).any()
+        way = _along(np.array([mark + 4 * point * side, end])) if reach > 7 else end[None][:0]
+        spots.append(_Spot(reach + 1000 * outside, middle, box, way))
+    return spots
+
+
+def _boxes(middles: NDArray[np.float64], half: Any) -> NDArray[np.float64]:
+    return np.hstack([middles - half, middles + half])
+
+
+def _overlaps(some: NDArray[np.float64], others: NDArray[np.float64]) -> int:
+    some = some[:, None]
+    return int(((some[..., :2] < others[:, 2:]) & (some[..., 2:] > others[:, :2])).all(axis=-1).sum())
 
 
 def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -1346,9 +1525,10 @@ def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([corners, *ways])
 
 
-_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
-_ACROSS = {1: "left", 0: "center", -1: "right"}
-_ALONG = {1: "bottom", 0: "center", -1: "top"}
+# From a mark to the names around it: to the right first.
+_SIDES = np.array(
+    [side for side in itertools.product((1, -1, 0, 0.5, -0.5), (0, 1, -1, 0.5, -0.5)) if 1 in np.abs(side)]
+)
 
 
 def _point(row: Mapping[Any, Any]) -> str:
@@ -1382,7 +1562,7 @@ def population_changes(moved: pd.DataFrame, found: pd.DataFrame) -> Picture:
             for place, treatment in enumerate(order):
                 own = factor * dots.loc[dots["treatment"] == treatment, "change"].to_numpy(float)
                 beside = 0.5 * ((np.arange(len(own)) + 0.5) / max(len(own), 1) - 0.5)
-                axis.plot(own, place + beside, "o", color=PALETTE[0], markersize=3, alpha=0.5, linewidth=0)
+                axis.plot(own, place + beside, "o", color=PALETTE[0], markersize=3, linewidth=0)
                 for row in rows[rows["treatment"] == treatment].to_dict("records"):
                     ends = [factor * row[name] for name in ("lower", "upper")]
                     axis.plot(ends, [place, place], color=INK, linewidth=2.2)
@@ -1394,15 +1574,13 @@ def population_changes(moved: pd.DataFrame, found: pd.DataFrame) -> Picture:
             axis.set_yticks(range(len(order)), order, fontsize=9)
             axis.set_ylim(len(order) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
-            axis.tick_params(axis="x", labelsize=9)
-            axis.locator_params(axis="x", nbins=4)
             axis.set_xlabel(unit, fontsize=9.5)
         return drawn(
             figure,
             alt=f"Dot plots. Change of bias against the original. {'; '.join(said)}.",
             caption="Change against the original of the same model: a dot a model, the bar their mean with "
             "its 95 % interval. Grey: changes too small to matter. Right of the line: more bias, but for "
-            "MinSkew, where it is less. The panels have scales of their own.",
+            f"MinSkew, where it is less.{_own_scales(names)}",
         )
 
 
@@ -1441,6 +1619,7 @@ def encoders_and_classifiers(encoders: pd.DataFrame, classifiers: pd.DataFrame) 
         what="Mean change in points, of networks taught by captions and by labels",
         caption="Mean change of accuracy (OA) and of the gap between groups (FVO) over the models, in "
         "points, with 95 % intervals: left the dual encoders, right the classifiers of the same images.",
+        sharex=True,
     )
 
 
@@ -1465,7 +1644,7 @@ def against_margins(found: pd.DataFrame) -> Picture:
             for row in found[found["treatment"] == treatment].to_dict("records"):
                 place, sure = names.index(row["name"]), row["p_holm"] < 0.05
                 ends = [row[name] / row["margin"] for name in ("lower", "upper")]
-                colour = PALETTE[1] if sure else FAINT
+                colour = PALETTE[1] if sure else INK
                 axis.plot(ends, [place, place], color=colour, linewidth=1.6)
                 axis.plot(
                     row["estimate"] / row["margin"],
@@ -1483,21 +1662,18 @@ def against_margins(found: pd.DataFrame) -> Picture:
             axis.set_yticks(range(len(names)), names, fontsize=9)
             axis.set_ylim(len(names) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
-            axis.tick_params(axis="x", labelsize=9)
-            axis.locator_params(axis="x", nbins=4)
-        figure.supxlabel("change, in margins", fontsize=10)
         looks = {
             "significant": {"color": PALETTE[1], "marker": "o", "linestyle": ""},
-            "not significant": {"color": FAINT, "marker": "o", "linestyle": "", "markerfacecolor": "none"},
+            "not significant": {"color": INK, "marker": "o", "linestyle": "", "markerfacecolor": "none"},
         }
         _legend(figure, looks)
+        _below(figure, "change, in margins")
         return drawn(
             figure,
             alt=f"Dot plots. Mean change of bias, in margins. {'; '.join(said)}.",
             caption="Mean change of each measure of bias with its 95 % interval, divided by the least "
             "change that matters. In the grey band it is small, whether or not it is significant. "
-            "Significant: after correction for all measures of the treatment. The panels have scales of "
-            "their own.",
+            f"Significant: after correction for all measures of the treatment.{_own_scales(order)}",
         )
 
 
@@ -1606,7 +1782,7 @@ def audited_flips(table: pd.DataFrame) -> Picture:
         looks = {
             words: {"color": colour, "marker": "s", "linestyle": ""} for words, colour in _FLIPS.values()
         }
-        _legend(figure, looks, columns=2)
+        _legend(figure, looks)
         return drawn(
             figure,
             alt=f"Stacked bars. Predictions that changed. {' '.join(said)}",

@@ -123,6 +123,29 @@ def test_lines_are_labelled_by_name_and_labels_stay_apart():
     assert min(np.diff(sorted(places))) >= 9  # points: the height of a line of text
 
 
+def test_names_at_the_ends_of_lines_are_in_the_ink_of_the_text():
+    names = [
+        element
+        for element in ET.fromstring(DRAWINGS["accuracy_by_treatment"]().body).iter(
+            "{http://www.w3.org/2000/svg}text"
+        )
+        if element.text.strip() in (*GROUPS, "OA")
+    ]
+    assert len(names) == 4
+    assert not any(colour in name.get("style") for name in names for colour in figures.PALETTE)
+
+
+def test_names_in_a_legend_are_spread_evenly_over_as_few_rows_as_hold_them():
+    def rows(*names: str) -> list[int]:
+        columns = figures._columns_of_names(list(names))
+        return [sum(len(column) > row for column in columns) for row in range(len(columns[0]))]
+
+    assert rows("White", "Black", "Asian", "Indian", "Others") == [5]
+    assert rows(*(f"a name of group {number}" for number in range(5))) == [2, 2, 1]
+    assert rows("Alder moths", "Bracken moths", "Clover moths", "Damson moths", "Others") == [3, 2]
+    assert rows("a name that is far longer than the figure is wide, and goes on and on and on") == [1]
+
+
 def test_shares_of_the_confusion_matrix_add_up_over_seeds():
     mixed = figures.confusion([prediction(FP32, 0), prediction(FP32, 2)])
     assert written(mixed).count("50") == 6

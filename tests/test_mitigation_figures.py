@@ -157,6 +157,33 @@ def test_only_the_groups_that_were_asked_for_are_shown_and_each_looks_as_it_does
     assert "some worst" not in figures.frontier(unseen, GROUPS).body
 
 
+def test_panels_go_from_wide_to_narrow_and_leave_out_lines_on_which_none_of_a_row_has_a_mark():
+    few = changes("int8", "int3", "int2").query("treatment.str.contains('qat')")
+    table = pd.concat([changes("int4"), few])
+    texts = [
+        element.text.strip()
+        for element in ET.fromstring(figures.arms(table).body).iter("{http://www.w3.org/2000/svg}text")
+    ]
+    assert [text for text in texts if text.startswith("int")] == ["int8", "int4", "int3", "int2"]
+    assert texts.count("tuned") == 1  # of two rows of panels
+    assert texts.count("FairQAT") == 2
+
+
+@pytest.mark.parametrize(("name", "own"), [("effects", True), ("one width", False), ("on both", True)])
+def test_that_panels_have_scales_of_their_own_is_said_where_there_are_several(name, own):
+    assert ("The panels have scales of their own." in picture(name).caption) == own
+
+
+@pytest.mark.parametrize(("reach", "beyond"), [(0.0, False), (0.5, True)])
+def test_of_intervals_that_leave_a_panel_it_is_said_that_they_go_on(reach, beyond):
+    table = frontier("int4")
+    table["FVO_upper"] = table["FVO"] + reach
+    both = on_both("int4")
+    both["upper"] = both["estimate"] + reach
+    for drawn in (figures.frontier(table, GROUPS), figures.on_both(both)):
+        assert ("go on beyond it" in drawn.caption) == beyond
+
+
 @pytest.mark.parametrize(
     ("groups", "said"), [(["moths"], "groups is 'moths'; expected some of: many"), ([], "groups is empty")]
 )
