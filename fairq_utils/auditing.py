@@ -59,7 +59,7 @@ def audit(
 ) -> Audit:
     """Audit a model that was quantized (or changed in any other way), from what it answered before and after.
 
-    `before` and `after` are CSV or Parquet files or data frames with a row an image: `id`, `label`, a
+    `before` and `after` are CSV or Parquet files or data frames with one row per image: `id`, `label`, a
     column for each of `groups`, and `prediction`, or a column `logit_<class>` (or `probability_<class>`)
     for each class; then the class with the highest score is the prediction. `after` may leave out label
     and groups. Several `groups` are audited each by itself and crossed; crossed cells of fewer than
@@ -233,7 +233,7 @@ class Audit:
         return tables | {name: pd.DataFrame(rows) for name, rows in others.items() if rows}
 
     def power(self, drop: float) -> pd.DataFrame:
-        """What this audit could have seen: a row a group, for a true drop of that size (a fraction).
+        """What this audit could have seen: one row per group, for a true drop of that size (a fraction).
 
         `power`: how often such an audit would have shown it. `images_needed`: how many images of the group
         it takes to show it in 80 of 100 audits. `smallest_drop`: what its images show as often; NaN for none.
@@ -273,7 +273,7 @@ class Audit:
         return _model_card(self.record)
 
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write report.html, audit.json, model_card.md and a CSV file a table, and return their paths.
+        """Write report.html, audit.json, model_card.md and one CSV file per table, and return their paths.
 
         In the CSV files, text that a spreadsheet would run as a formula gets an apostrophe in front. Of an
         earlier audit in the folder no table is left, lest one that this audit lacks passes for its own.
@@ -631,6 +631,14 @@ def _points(fraction: float) -> str:
     return f"{100 * fraction:.1f}".replace("-", "−").replace("−0.0", "0.0")
 
 
+def _between(change: Mapping[str, float]) -> str:
+    """The limits of a change; of one that falls, those of the fall."""
+    ends = [change["lower"], change["upper"]]
+    if change["estimate"] < 0:
+        ends = [-end for end in reversed(ends)]
+    return " to ".join(map(_points, ends))
+
+
 def _harmed(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The groups that surely lost, most first."""
     sure = [
@@ -716,15 +724,22 @@ def _gap(record: Mapping[str, Any]) -> Iterator[str]:
         return
     grouping = max(groupings, key=lambda own: own["fvo_increase"]["lower"])
     rise = grouping["fvo_increase"]
-    where = f" by {shown(grouping['name'])}" if len(record["groupings"]) > 1 else ""
-    gap = f"the gap between the best and the worst group{where}"
-    between = f"{_points(rise['lower'])} to {_points(rise['upper'])}"
+    gap = "the gap between the best and the worst group"
     if rise["lower"] > 0:
-        yield f"T{gap[1:]} rose by {_points(rise['estimate'])} points ({between})."
+        said = f"{gap} rose by {_points(rise['estimate'])} points ({_between(rise)})."
     elif rise["upper"] < 0:
-        yield f"T{gap[1:]} shrank ({between} points)."
+        said = f"{gap} shrank by {_points(-rise['estimate'])} points ({_between(rise)})."
     else:
-        yield f"Whether {gap} rose is not decided ({between} points)."
+        between = f"{_points(rise['lower'])} to {_points(rise['upper'])} points"
+        said = f"it is not decided whether {gap} rose ({between})."
+    yield _by(record, grouping, said)
+
+
+def _by(record: Mapping[str, Any], grouping: Mapping[str, Any], said: str) -> str:
+    """A sentence on one grouping, which it names where there are several."""
+    if len(record["groupings"]) > 1:
+        return f"By {shown(grouping['name'])}, {said}"
+    return said[0].upper() + said[1:]
 
 
 def _power(groups: Sequence[Mapping[str, Any]]) -> str:
@@ -790,24 +805,27 @@ def _model_card(record: Mapping[str, Any]) -> str:
     compared, overall, worst = record["compared"], record["overall"], record["worst_group_drop"]
     before, after = compared["before"]["name"], compared["after"]["name"]
     was, now = (_points(overall[f"accuracy_{side}"]["estimate"]) for side in ("before", "after"))
+    allowing = f": {report.WHOSE_ENDS['worst_group_drop']}" if record["settings"]["family"] > 1 else ""
+    together = ", those of gaps together" if len(record["groupings"]) > 1 else ""
     text = (
         f"The accuracy of {shown(before)} and {shown(after)} was compared on {compared['n']:,} images, by "
         f"{' and '.join(map(shown, compared['group_columns']))}. Over all images it went from "
         f"{was} % to {now} %; the largest drop of a group was {_points(worst['estimate'])} points "
-        f"({shown(worst['group'])}; {_points(worst['lower'])} to {_points(worst['upper'])}). "
+        f"({shown(worst['group'])}; {_points(worst['lower'])} to {_points(worst['upper'])}{allowing}). "
     )
     for grouping in record["groupings"]:
         if len(grouping["groups"]) == 1:
             continue
         first, second, rise = (grouping[f"fvo_{name}"] for name in ("before", "after", "increase"))
-        text += (
-            f"The gap between the best and the worst group by {shown(grouping['name'])} went from "
-            f"{_points(first['estimate'])} to {_points(second['estimate'])} points (increase "
-            f"{_points(rise['lower'])} to {_points(rise['upper'])}). "
+        way = f"a {'fall' if rise['estimate'] < 0 else 'rise'} of {_points(abs(rise['estimate']))}"
+        said = (
+            f"the gap between the best and the worst group went from {_points(first['estimate'])} to "
+            f"{_points(second['estimate'])} points, {way} ({_between(rise)}). "
         )
+        text += _by(record, grouping, said)
     text += f"Verdict: {record['verdict']['word']}. {record['verdict']['sentence']} "
     text += (
-        f"Intervals are at {100 * record['settings']['confidence']:g} %, and those of groups hold together. "
+        f"Intervals are at {100 * record['settings']['confidence']:g} %{together}. "
         f"Not tested: other training runs, other images. Made by {record['package']['name']} "
         f"{record['package']['version']}."
     )

@@ -33,6 +33,7 @@ BINS = 144  # fine ones; neighbours are merged 2, 3, 4, 6, 8 or 12 at a time
 _BLOCK = 24  # zero lies after a multiple of so many bins, so that it stays an edge however bins are merged
 _DRAWN_VALUES = 33  # of a grid; more would lie too close to be told apart
 _TABLES = 3  # of recall and the first queries, where no script runs
+_MOST_DECIMALS = 4
 _RECALLS = (1, 5, 10)  # how many captions are looked through
 
 _NETWORKS = ["network", "networks (seeds)"]  # one, and several
@@ -995,9 +996,11 @@ def _figure(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
             if quantity["zero"]:
                 at = x + _PANEL * quantity["zero"] / quantity["bins"]
                 panels.append(f'<path d="M{at:.1f},{foot + 3}v{-_HEIGHT - 3}" stroke="currentColor"/>')
+    medians = {
+        name: _said(quantity, [summary[2] for summary in data["summaries"][key][name]]) for name in shown
+    }
     for place, group in enumerate(data["groups"]):
-        medians = ", ".join(f"{t} {_said(quantity, data['summaries'][key][t][place][2])}" for t in shown)
-        said.append(f"{group['name']}: {medians}.")
+        said.append(f"{group['name']}: {', '.join(f'{name} {medians[name][place]}' for name in shown)}.")
     alt = f"Histograms of {quantity['name']} under {' and '.join(shown)}; medians. {' '.join(said)}"
     wide = len(shown) * (_PANEL + 20) - 20
     high = 18 + len(data["groups"]) * (_HEIGHT + _GAP)
@@ -1023,14 +1026,43 @@ def _merged(counts: Sequence[int], merge: int) -> NDArray[np.float64]:
 
 def _end(quantity: Mapping[str, Any], at: int) -> str:
     end = quantity["high" if at else "low"]
-    return _said(quantity, 10**end if quantity["log"] else end)
-
-
-def _said(quantity: Mapping[str, Any], value: float | None) -> str:
-    if value is None:
-        return "—"
     unit = f" {quantity['unit']}" if quantity["unit"] else ""
-    return f"{quantity['factor'] * value:.3g}{unit}".replace("-", "−")
+    return f"{quantity['factor'] * (10**end if quantity['log'] else end):.3g}{unit}".replace("-", "−")
+
+
+def _said(quantity: Mapping[str, Any], values: Sequence[float | None]) -> list[str]:
+    """Values of a quantity that stand together, with as many decimals each, as the script says them.
+
+    The largest has three digits; where powers of ten are spanned, the smallest has two.
+
+    >>> _said({"factor": 1, "unit": "nats"}, [2.4, 0.956, None])
+    ['2.40 nats', '0.96 nats', '—']
+    """
+    found = [None if value is None else quantity["factor"] * value for value in values]
+    sizes = [abs(value) for value in found if value]
+    if all(size % 1 == 0 for size in sizes):
+        decimals = 0
+    else:
+        needed = 1 - _power(min(sizes)) if quantity.get("log") else 2 - _power(max(sizes))
+        decimals = min(max(needed, 0), _MOST_DECIMALS)
+    unit = f" {quantity['unit']}" if quantity["unit"] else ""
+    return ["—" if value is None else f"{_fixed(value, decimals)}{unit}" for value in found]
+
+
+def _power(size: float) -> int:
+    return math.floor(math.log10(size))
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """With so many decimals; as a power of ten where that would be endless, or leave nothing.
+
+    >>> _fixed(-0.001, 2), _fixed(1.2e-05, 4), _fixed(1234.5, 1)
+    ('0.00', '1.2e−05', '1,234.5')
+    """
+    size = abs(value)
+    endless = size >= 1e7 or (0 < size < 1e-4 and decimals == _MOST_DECIMALS)
+    text = f"{value:.2g}" if endless else f"{round(value, decimals) + 0.0:,.{decimals}f}"
+    return text.replace("-", "−")
 
 
 def _extent(data: Mapping[str, Any]) -> str:
@@ -1042,27 +1074,24 @@ def _extent(data: Mapping[str, Any]) -> str:
 def _table(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
     quantity = data["quantities"][key]
     heads = ["group", "images", "treatment", quantity["mean"], "lower quartile", "median", "upper quartile"]
-    rows = [
-        [group["name"], f"{group['n']:,}", name]
-        + [_said(quantity, value) for value in data["summaries"][key][name][place]]
-        for place, group in enumerate(data["groups"])
-        for name in shown
+    stubs = [[group["name"], f"{group['n']:,}", name] for group in data["groups"] for name in shown]
+    summaries = [
+        data["summaries"][key][name][place] for place in range(len(data["groups"])) for name in shown
     ]
+    columns = [_said(quantity, column) for column in zip(*summaries, strict=True)]
+    rows = [[*stub, *cells] for stub, *cells in zip(stubs, *columns, strict=True)]
     return _html_table(f"{quantity['name'].capitalize()} by group", heads, rows)
 
 
 def _tops_table(data: Mapping[str, Any], key: str, shown: Sequence[str]) -> str:
     told = data["tops"][key]
     names = [*(group["name"] for group in data["groups"]), *told["rows"]]
-    rows = [
-        [name, treatment]
-        + [
-            _said(head, value)
-            for head, value in zip(told["heads"], told["values"][treatment][place], strict=True)
-        ]
-        for place, name in enumerate(names)
-        for treatment in shown
+    stubs = [[name, treatment] for name in names for treatment in shown]
+    values = [told["values"][treatment][place] for place in range(len(names)) for treatment in shown]
+    columns = [
+        _said(head, column) for head, column in zip(told["heads"], zip(*values, strict=True), strict=True)
     ]
+    rows = [[*stub, *cells] for stub, *cells in zip(stubs, *columns, strict=True)]
     return _html_table(told["name"], ["group", "treatment", *(head["name"] for head in told["heads"])], rows)
 
 

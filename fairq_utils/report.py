@@ -24,6 +24,12 @@ from xml.etree.ElementTree import Element, tostring
 
 from fairq_utils.errors import BadInput
 
+# Why the same drop has another interval in another place: what its ends allow for.
+WHOSE_ENDS = {
+    "worst_group_drop": "the lower end allows for all groups, the upper is one group's own",
+    "group_drop": "both ends are the group's own and do not allow for the others",
+}
+
 _SCHEMA = "audit-1"
 _SCRIPTS = Path(__file__).parent / "scripts"
 _LONGEST_NAME = 90  # characters; the whole name is in the data that the page carries
@@ -175,9 +181,19 @@ def _cut(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
+def _called(name: str) -> str:
+    return _cut(name) if name.strip() else "(no name)"
+
+
 def _name(name: str) -> Element:
     """A name from outside, whose direction of writing stays its own."""
-    return _tag("bdi", _cut(name) if name.strip() else "(no name)")
+    return _tag("bdi", _called(name))
+
+
+def _layer_name(name: str) -> Element:
+    """A layer's name without the word that nearly all end in; a line may end at its dots."""
+    first, *others = _called(name.removesuffix(".weight")).split(".")
+    return _tag("bdi", first, [[".", _tag("wbr"), part] for part in others])
 
 
 # -- words --------------------------------------------------------------------------------------------
@@ -203,6 +219,18 @@ def _interval(found: Mapping[str, float]) -> str:
 
 def _measured(found: Mapping[str, float], unit: str = "") -> str:
     return f"{_percent(found['estimate'])}{unit} {_interval(found)}"
+
+
+def _directed(found: Mapping[str, float], up: str, down: str, unit: str = "") -> str:
+    """A change in the word for its direction, and so without a minus before it.
+
+    >>> _directed({"estimate": -0.164, "lower": -0.218, "upper": -0.102}, "an increase", "a fall")
+    'a fall of 16.4 (10.2 to 21.8)'
+    """
+    if found["estimate"] >= 0:
+        return f"{up} of {_measured(found, unit)}"
+    turned = {"estimate": -found["estimate"], "lower": -found["upper"], "upper": -found["lower"]}
+    return f"{down} of {_measured(turned, unit)}"
 
 
 def _hundredths(share: float) -> str:
@@ -509,12 +537,12 @@ def _tiles(audit: Mapping[str, Any]) -> Element:
         (
             "Accuracy over all (OA)",
             f"{_percent(was)} → {_percent(now)} %",
-            f"a drop of {_measured(overall['drop'], ' points')}",
+            _directed(overall["drop"], "a drop", "a rise", " points"),
         ),
         (
             ["Gap between groups (FVO)", [" by ", _name(widest["name"])] if several else None],
             f"{_percent(first)} → {_percent(then)}",
-            f"points, an increase of {_measured(widest['fvo_increase'])}",
+            f"points, {_directed(widest['fvo_increase'], 'an increase', 'a fall')}",
         ),
         (
             [
@@ -523,7 +551,8 @@ def _tiles(audit: Mapping[str, Any]) -> Element:
                 [", by ", _name(worst["grouping"])] if several else None,
             ],
             _percent(worst["estimate"]),
-            f"points; the largest of all groups is {_percent(worst['lower'])} to {_percent(worst['upper'])}",
+            f"points; the largest of all groups is {_percent(worst['lower'])} to {_percent(worst['upper'])}: "
+            f"{WHOSE_ENDS['worst_group_drop']}",
         ),
     ]
     if not gaps:  # one group alone is all images
@@ -551,7 +580,11 @@ def _gates(audit: Mapping[str, Any]) -> list[_Content]:
         by = " by " if quantity.startswith("fvo") else ", "
         where: _Content = [by, _name(gate["where"])] if gate["where"] else None
         limit = f". The limit is {_percent(gate['threshold'])}."
-        is_open = gate["passed"] and gate["value"]["upper"] > gate["threshold"]
+        remarks = []
+        if audit["settings"]["family"] > 1 and quantity in WHOSE_ENDS:
+            remarks.append(f"Of the interval, {WHOSE_ENDS[quantity]}.")
+        if gate["passed"] and gate["value"]["upper"] > gate["threshold"]:
+            remarks.append("More than the limit is not ruled out.")
         items.append(
             _tag(
                 "li",
@@ -560,7 +593,7 @@ def _gates(audit: Mapping[str, Any]) -> list[_Content]:
                     "div",
                     _tag("code", gate["expression"]),
                     _tag("div", _QUANTITIES[quantity], where, f": {_measured(gate['value'])}", limit),
-                    _tag("small", "More than the limit is not ruled out.") if is_open else None,
+                    _tag("small", " ".join(remarks)) if remarks else None,
                 ),
             )
         )
@@ -718,7 +751,7 @@ def _gap(grouping: Mapping[str, Any], place: str) -> list[_Content]:
         for name, found, kind in (
             ("before", before, "before"),
             ("after", after, "after"),
-            ("increase", increase, kind),
+            ("change", increase, kind),
         )
     ]
     return [
@@ -846,8 +879,8 @@ def _recalls(recall: Mapping[str, Any], settings: Mapping[str, Any]) -> list[_Co
         _tag(
             "p",
             looked,
-            "these fell most. Each interval is of its pair alone: among many, some leave out zero by "
-            "accident.",
+            "these fell most. Each interval is of its pair alone, so narrower than one that allows for all "
+            "groups: among many, some leave out zero by accident.",
         ),
         by_group,
         _tag("details", _tag("summary", "The same as a gap between groups, class by class"), by_class)
@@ -858,7 +891,7 @@ def _recalls(recall: Mapping[str, Any], settings: Mapping[str, Any]) -> list[_Co
 
 def _explorer(audit: Mapping[str, Any], grouping: Mapping[str, Any], rows: _Outcomes) -> list[_Content]:
     """The histograms, to be explored where scripts run, and still where none do and on paper."""
-    state = {"data": _explored(audit, grouping["distributions"], rows), "live": False, "asks": False}
+    state = {"data": _explored(audit, grouping, rows), "live": False, "asks": False}
     state |= {"view": {"groups": list(range(len(rows)))[:_EXPLORED_AT_FIRST]}}
     # Inside a script element only its own end, and what opens a comment, would be read as markup.
     data = json.dumps(state, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -879,8 +912,10 @@ def _explorer(audit: Mapping[str, Any], grouping: Mapping[str, Any], rows: _Outc
     ]
 
 
-def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcomes) -> dict[str, Any]:
+def _explored(audit: Mapping[str, Any], grouping: Mapping[str, Any], rows: _Outcomes) -> dict[str, Any]:
     """What the explorer is to know: histograms, and no single image. Who flipped is drawn elsewhere."""
+    found = grouping["distributions"]
+    places = {group["group"]: place for place, group in enumerate(grouping["groups"])}
     names = [_plain(audit["compared"][when]["name"]) for when in ("before", "after")]
     if names[0] == names[1] or max(map(len, names)) > _LONGEST_LABEL:
         names = ["model before", "model after"]
@@ -890,9 +925,8 @@ def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcome
         "networks": ["pair of models", "images"],
         "treatments": names,
         "groups": [
-            {"name": _plain(_cut(row["group"])) if row["group"].strip() else "(no name)", "n": row["n"]}
-            | {"colour": _COLOURS[place % len(_COLOURS)], "mark": _SIGNS[place % len(_SIGNS)]}
-            for place, row in enumerate(rows)
+            {"name": _plain(_called(row["group"])), "n": row["n"], **_look(places[row["group"]])}
+            for row in rows
         ],
         "quantities": {},
         "counts": {},
@@ -928,6 +962,11 @@ def _explored(audit: Mapping[str, Any], found: Mapping[str, Any], rows: _Outcome
             name: [_summary(group, edges) for group in groups] for name, groups in counts.items()
         }
     return data
+
+
+def _look(place: int) -> dict[str, str]:
+    """By the place at which the data name a group, so that it looks the same in other drawings of them."""
+    return {"colour": _COLOURS[place % len(_COLOURS)], "mark": _SIGNS[place % len(_SIGNS)]}
 
 
 def _zero(edges: Sequence[float]) -> int | None:
@@ -1065,7 +1104,7 @@ def _layers(layers: Sequence[Mapping[str, Any]]) -> list[_Content]:
             f"{_percent(layer['zero_before'])} → {_percent(layer['zero_after'])} %",
             _tag("small", f" of {_number(layer['weights'], 0)}"),
         ]
-        rows.append(_Row(_name(layer["layer"]), drawing, said))
+        rows.append(_Row(_layer_name(layer["layer"]), drawing, said))
     weights = sum(layer["weights"] for layer in layers) or 1
     before, after = (
         sum(layer["weights"] * layer[f"zero_{when}"] for layer in layers) / weights

@@ -166,6 +166,30 @@ def test_the_paragraph_for_a_model_card_is_quoted_whole():
     assert claims.audit_card(audit).text == f"> {audit.model_card()}"
 
 
+def test_what_oa_shows_of_flips_is_what_became_right_less_what_became_wrong():
+    audit = audited({"elm": 0.3})
+    overall = audit.record["overall"]
+    text = claims.audit_flips(audit).text
+    assert f"changed: {overall['lost']:,} became wrong, {overall['gained']:,} became right, and" in text
+    shown = 100 * (overall["lost"] - overall["gained"]) / overall["n"]
+    assert f"OA shows only the second less the first: −{shown:.1f} points." in text
+
+
+def test_beside_the_gates_it_is_said_what_their_intervals_allow_for():
+    gates = [
+        "worst_group_drop > 0.02",
+        "group_drop[elm] > 0.02",
+        "group_drop[ash] > 0.02",
+        "overall_drop > 0.5",
+    ]
+    text = claims.audit_gates(audited({"elm": 0.3}, fail_if=gates)).text
+    assert (
+        "\n\nFor worst\\_group\\_drop the lower end allows for all groups, the upper is one group's own. For "
+        "group\\_drop both ends are the group's own and do not allow for the others. The exit code is **1**."
+    ) in text
+    assert "allow" not in claims.audit_gates(audited({}, fail_if=["overall_drop > 0.5"])).text
+
+
 def test_one_group_has_no_gap():
     audit = fairq_utils.audit(*tables({"ash": 100}, {}))
     assert claims.audit_gap(audit).text == "There is one group alone, so there is no gap to speak of."

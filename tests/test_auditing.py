@@ -527,6 +527,26 @@ def test_the_model_card_is_one_paragraph():
     assert "\n" not in card
     assert "Over all images it went from" in card
     assert "elm" in card
+    assert "the lower end allows for all groups, the upper is one group's own)" in card
+    assert "By light, the gap between the best and the worst group went from" in card
+
+
+def test_a_gap_that_fell_is_said_to_have_fallen():
+    helped, harmed = tables(TREES, {"elm": 0.3})
+    found = fairq_utils.audit(harmed, helped)
+    change = found.record["groupings"][0]["fvo_increase"]
+    fall, least, most = (f"{-100 * change[end]:.1f}" for end in ("estimate", "upper", "lower"))
+    assert f"points, a fall of {fall} ({least} to {most})." in found.model_card()
+    assert "The gap between the best and the worst group went from" in found.model_card()
+    # Where somebody else lost, the verdict tells of the gap too.
+    record = found.record | {"groupings": [dict(found.record["groupings"][0])]}
+    assert [*auditing._gap(record)] == [
+        f"The gap between the best and the worst group shrank by {fall} points ({least} to {most})."
+    ]
+    rise = fairq_utils.audit(helped, harmed).model_card()
+    assert f"points, a rise of {fall} (" in rise
+    same = fairq_utils.audit(helped, helped).record
+    assert next(auditing._gap(same)).startswith("It is not decided whether the gap between the best and the")
 
 
 NASTY = [
@@ -590,7 +610,7 @@ def test_a_column_of_one_group_does_not_stand_for_the_gap():
         before, after, groups=["site", "group"], fail_if=["fvo_increase > 0.1", "fvo_after > 0.9"]
     )
     assert [gate["where"] for gate in found.record["gates"]] == ["group", "group"]
-    assert "worst group by group rose" in found.sentence
+    assert "By group, the gap between the best and the worst group rose by" in found.sentence
     assert "by site went" not in found.model_card()
     assert "Gap between groups (FVO) by group" in " ".join(
         BeautifulSoup(report.page(found.record), "html.parser").find(class_="tiles").get_text(" ").split()

@@ -664,7 +664,9 @@ def page(explorers: list[Explorer], driver: str) -> str:
     spec.loader.exec_module(built)
     script = (built.SCRIPTS / "explorer.js").read_text()
     inner = re.search(r"export default \{ render \};", script)
-    opened = script[: inner.start()] + "return { unpack, merge, choicesOfBins, csv, viewOf, plain };"
+    opened = (
+        script[: inner.start()] + "return { unpack, merge, choicesOfBins, csv, viewOf, plain, alike, ticks };"
+    )
     widgets = f"window.fairqWidgets = {{}};\n{built.as_function(built.SCRIPTS / 'explorer.js')}"
     styles = "".join((built.SCRIPTS / name).read_text() for name in ("page.css", "explorer.css"))
     return (
@@ -782,6 +784,99 @@ def test_merged_bins_hold_what_the_fine_ones_hold_and_zero_stays_an_edge(shown, 
     assert told["plain"] == ["0", "1,235", "1.2e−5", "−0.123", "12.3", "—", "123"]
 
 
+COLUMNS = (
+    [2.4, 2.92, 0.956, None],
+    [0, 12, 1234],
+    [98.24, 3.51, 0.02],
+    [-0.001, 0.5],
+    [123.4, 7.2],
+    [],
+)
+
+
+@browser
+def test_numbers_of_a_column_have_as_many_decimals_each_in_script_and_fallback(shown, tmp_path):
+    driver = f"""
+      const columns = {json.dumps(COLUMNS)};
+      found.linear = columns.map((column) => inside.alike(column));
+      found.log = inside.alike([2.31, 0.0123, 0.00044, 0.0000012, 2e8], true);
+      found.ticks = [9.6, 19, 100, 0.3].map((most) => inside.ticks(0, most, 2).at(-1));
+      const table = all("details table")[0];
+      found.table = [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+      found.levels = all(".fairq-plot svg text").map((node) => node.textContent);
+    """
+    told = findings(tmp_path, [shown], driver)
+    assert told["wrong"] == []
+    assert told["linear"][0] == ["2.40", "2.92", "0.96", "—"]
+    assert told["linear"][1] == ["0", "12", "1,234"]
+    assert told["linear"][3] == ["−0.001", "0.500"]
+    plain = {"factor": 1, "unit": ""}
+    for column, said in zip(COLUMNS, told["linear"], strict=True):
+        assert own._said(plain, column) == said
+    assert told["log"] == ["2.3100", "0.0123", "0.0004", "1.2e−6", "2e8"]
+    assert told["ticks"] == [5, 10, 100, 0.2]
+    # Round numbers, and not the largest share that there happens to be.
+    assert all(re.fullmatch(r"(1|2|2\.5|5)0* %", level) for level in told["levels"] if "%" in level)
+    for column in list(zip(*told["table"], strict=True))[3:]:
+        assert len({len(value.partition(".")[2]) for value in column}) == 1
+
+
+@browser
+@pytest.mark.parametrize("width", [390, 900])
+def test_long_names_of_treatments_can_be_read_whole(tmp_path, width):
+    name = "int4-ends8-tuned-weighted-sampled"
+    driver = """
+      act("before", found.name = one("before").options[1].value);
+      const flow = all(".fairq-flows svg")[0];
+      const bold = [...flow.querySelectorAll("text[font-weight=bold]")];
+      found.heads = bold.map((node) => node.textContent).join("");
+      found.out = [...flow.querySelectorAll("text")]
+        .filter((node) => node.getBBox().x < 0 || node.getBBox().x + node.getBBox().width > flow.clientWidth)
+        .map((node) => node.textContent);
+      const caption = all(".fairq-flows .fairq-caption")[0];
+      all("details").forEach((folded) => { folded.open = true; });
+      found.caption = [caption.textContent, caption.scrollWidth <= caption.clientWidth];
+      const scrolled = getComputedStyle(all(".fairq-flows .fairq-scrolled")[0]);
+      found.cue = scrolled.backgroundAttachment;
+    """
+    explorer = Explorer.of_predictions(made_up(("fp32", name, "int3")))
+    told = findings(tmp_path, [explorer], driver, width=width)
+    assert (told["wrong"], told["scrolls"], told["out"]) == ([], False, [])
+    assert told["name"] == name
+    assert name in told["heads"]
+    assert told["caption"] == [f"Answers from {name} to int3", True]
+    assert told["cue"] == "local, local, scroll, scroll"
+
+
+@browser
+def test_the_slider_that_reads_a_bin_is_called_what_stands_beside_it_and_a_band_stands_over_its_handle(
+    shown, tmp_path
+):
+    driver = """
+      const slider = one("bin");
+      found.called = [slider.labels.length, slider.labels[0].textContent, slider.getAttribute("aria-label")];
+      found.seen = slider.labels[0].checkVisibility();
+      const band = () => all(".fairq-plot svg rect").at(-1).getBoundingClientRect();
+      const handle = () => {
+        const box = slider.getBoundingClientRect();
+        return box.x + 8 + ((box.width - 16) * slider.value) / slider.max;
+      };
+      found.apart = [handle() - (band().x + band().width / 2)];
+      found.rest = [said(), all(".fairq-read").map((node) => node.textContent).join("")];
+      act("bin", 3);
+      found.apart.push(handle() - (band().x + band().width / 2));
+      found.reads = said();
+    """
+    told = findings(tmp_path, [shown], driver)
+    assert told["wrong"] == []
+    assert told["called"] == [1, "Read a bin", None]
+    assert told["seen"]
+    assert max(map(abs, told["apart"])) < 10
+    assert told["rest"][0].startswith("Margin under int3, 36 bins")
+    assert told["rest"][1] == ""
+    assert re.match(r"Margin .+: many \d+\.\d % \(\d+\); few \d+\.\d % \(\d+\)\.", told["reads"])
+
+
 @browser
 def test_recall_and_skew_stand_below_the_histogram_and_are_said(tmp_path):
     explorer = Explorer.of_answers(answered(), "shape", queries=["<b>an insect</b>", "a thing"], top=50)
@@ -815,18 +910,20 @@ def test_recall_and_skew_stand_below_the_histogram_and_are_said(tmp_path):
     heads, *rows = told["rank"][0]
     assert heads == ["group", "recall@1, %", "recall@5, %", "recall@10, %"]
     assert [row[0] for row in rows] == ["wide", "thin", "all images"]
-    for row, now, was in zip(rows, values["rank"]["int4"], values["rank"]["fp32"], strict=True):
-        assert row[3] == f"{own._said(said, now[2])} (was {own._said(said, was[2])})"
-    assert f" Recall@10, %: wide {own._said(said, values['rank']['int4'][0][2])}; " in told["rank"][1]
+    last = own._said(said, [row[2] for name in ("int4", "fp32") for row in values["rank"][name]])
+    for row, now, was in zip(rows, last[:3], last[3:], strict=True):
+        assert row[3] == f"{now} (was {was})"
+    assert f" Recall@10, %: wide {last[0]}; " in told["rank"][1]
     assert told["lines"]
     heads, *rows = told["place"][0]
     assert heads == ["group", "share of the first 50, %", "share of all, %", "skew, nats"]
     assert [row[0] for row in rows] == ["wide", "thin", "MaxSkew@50", "MinSkew@50", "NDKL@50"]
     assert rows[2][1:3] == ["—", "—"]
     said["factor"] = 1
-    assert rows[1][3].startswith(own._said(said, values["place1"]["int4"][1][2]))
+    last = own._said(said, [row[2] for name in ("int4", "fp32") for row in values["place1"][name]])
+    assert rows[1][3].startswith(last[1])
     assert told["place"][1].startswith("Place for “<b>an insect</b>” under int4, 40 bins")
-    assert f"Skew, nats: wide {own._said(said, values['place1']['int4'][0][2])}; " in told["place"][1]
+    assert f"Skew, nats: wide {last[0]}; " in told["place"][1]
     assert told["fewer"] == 5
     assert told["bin"].startswith("Place for “<b>an insect</b>” 1 to 6: thin ")
     assert not any("was" in cell for row in told["first"] for cell in row)

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from hypothesis import given, settings, strategies
+from hypothesis import given, strategies
 
 from fairq_utils import auditing, report
 from fairq_utils.errors import BadInput
@@ -327,7 +327,9 @@ def test_gates_pass_and_fail_in_words():
     assert words(second).startswith("Passed overall_drop > 0.02 Drop over all images:")
     # It passed, for its interval is not wholly beyond the limit; but part of it is.
     assert words(second).endswith("The limit is 2.0. More than the limit is not ruled out.")
-    assert words(third).endswith("The limit is 30.0.")
+    assert words(third).endswith(
+        "The limit is 30.0. Of the interval, both ends are the group's own and do not allow for the others."
+    )
 
 
 def test_the_table_holds_the_numbers_of_every_group_and_the_largest_drop_is_first():
@@ -347,6 +349,47 @@ def test_the_table_holds_the_numbers_of_every_group_and_the_largest_drop_is_firs
     assert rows[0][7] == "not shown"
     assert rows[-1][:2] == ["All images", "7,100"]
     assert {row[0] for row in rows} == {"elm", "ash", "alder", "birch", "cedar", "All images"}
+
+
+def tiles(audit):
+    return [words(tile) for tile in read(audit).find(class_="tiles").find_all("div")]
+
+
+def test_a_change_has_the_word_for_its_direction_and_no_minus():
+    rise = example()
+    assert re.search(r"a drop of \d\.\d points \(\d\.\d to \d\.\d\)$", tiles(rise)[0])
+    assert re.search(r"points, an increase of \d+\.\d \(", tiles(rise)[1])
+    fall = example()
+    fall["overall"]["drop"] |= interval(-0.012, 0.005)
+    fall["groupings"][0]["fvo_increase"] = {"estimate": -0.164, "lower": -0.218, "upper": -0.102}
+    assert tiles(fall)[0].endswith("a rise of 1.2 points (0.7 to 1.7)")
+    assert tiles(fall)[1].endswith("points, a fall of 16.4 (10.2 to 21.8)")
+
+
+def test_where_a_drop_has_another_interval_it_is_said_why():
+    sizes = {"ash": 900, "birch": 500, "elm": 200}
+    group = np.repeat(list(sizes), list(sizes.values()))
+    before = pd.DataFrame({"id": range(1600), "label": "moth", "group": group, "prediction": "moth"})
+    lost = (group == "elm") & (np.arange(1600) % 5 == 0)
+    after = before.assign(prediction=np.where(lost, "fly", "moth"))
+    audit = auditing.audit(
+        before, after, fail_if=["worst_group_drop > 0.02", "group_drop[elm] > 0.02"]
+    ).record
+    own, worst = audit["groupings"][0]["groups"][2]["drop"], audit["worst_group_drop"]
+    assert (worst["lower"], worst["upper"]) == (own["simultaneous_lower"], own["upper"])
+    assert own["simultaneous_upper"] > own["upper"]  # two intervals of one drop, in one report
+    said = "the lower end allows for all groups, the upper is one group's own"
+    soup = read(audit)
+    assert tiles(audit)[2].endswith(said)
+    gates = [words(gate.small) for gate in soup.find(class_="gate").find_all("li")]
+    assert gates[0] == f"Of the interval, {said}."
+    assert gates[1].startswith("Of the interval, both ends are the group's own")
+    text = words(soup.main)
+    assert "The intervals hold for all 3 groups at once" in text
+    assert "of its pair alone, so narrower than one that allows for all groups" in text
+    alone = [table.assign(group="all") for table in (before, after)]
+    one = auditing.audit(*alone, fail_if=["worst_group_drop > 0.02"]).record
+    assert "Of the interval" not in words(read(one).find(class_="gate"))
 
 
 def test_a_drop_that_no_audit_could_have_shown_is_said_so():
@@ -503,7 +546,6 @@ def test_strange_names_change_no_markup():
         assert list(tag.attrs) == list(same.attrs)
 
 
-@settings(deadline=None)
 @given(strategies.text())
 def test_any_text_comes_back_as_it_went_in(text):
     soup = BeautifulSoup(
@@ -614,6 +656,27 @@ def test_a_page_fits_with_all_unfolded(opened, name, width):
     assert found.evaluate(cut) == 0
 
 
+@pytest.mark.parametrize("width", [390, 1440])
+def test_names_of_layers_stand_in_one_line(opened, width):
+    audit = example()
+    for layer, name in zip(
+        audit["layers"], ("conv1", "layer1.0.conv2", "layer2.0.downsample.0"), strict=False
+    ):
+        layer["layer"] = f"{name}.weight"
+    named = opened(audit, width=width).locator("section:has(#layers) .rows .name").all()[:3]
+    assert [name.inner_text() for name in named] == ["conv1", "layer1.0.conv2", "layer2.0.downsample.0"]
+    assert len({name.bounding_box()["height"] for name in named}) == 1
+
+
+def test_the_table_of_groups_fits_or_shows_that_there_is_more(opened):
+    audit = example(margin=0.02)
+    overflow = "(one) => one.scrollWidth - one.clientWidth"
+    assert opened(audit).locator(".scrolled").first.evaluate(overflow) == 0
+    for table in opened(audit, width=390).locator(".scrolled, .fairq-scrolled").all():
+        look = table.evaluate("(one) => getComputedStyle(one).backgroundAttachment")
+        assert look == "local, local, scroll, scroll"
+
+
 @pytest.mark.parametrize(
     ("name", "scheme", "width"),
     [("five groups", "light", 1440), ("strange names", "dark", 390), ("few images", "dark", 1440)],
@@ -689,6 +752,15 @@ def explorer_of(found, place=0):
     return widget.locator(".fairq-live"), json.loads(widget.locator("script").text_content())["data"]
 
 
+def test_a_group_looks_as_its_place_in_the_data_says_wherever_its_loss_puts_it():
+    audit = example()
+    groups = json.loads(read(audit).find(class_="fairq-widget").script.get_text())["data"]["groups"]
+    assert groups[0]["name"] == "elm"  # it lost most
+    looks = {group["name"]: (group["colour"], group["mark"]) for group in groups}
+    for place, group in enumerate(audit["groupings"][0]["groups"]):
+        assert looks[group["group"]] == (report._COLOURS[place], report._SIGNS[place])
+
+
 def test_a_group_looks_as_it_does_in_the_books_explorers():
     from fairq_utils import explorer
 
@@ -710,6 +782,7 @@ def test_the_explorer_works_from_a_file_without_a_network(opened):
             group["group"]: group["n"] for group in grouping["groups"]
         }
         status, panels = live.locator("[role=status]"), live.locator(".fairq-canvas svg")
+        assert live.locator("[data-control=link]").is_visible()
         most = max(grouping["groups"], key=lambda group: group["drop"]["estimate"])["group"]
         assert status.inner_text().startswith("Margin under int4")
         assert most in status.inner_text()  # the group that lost most is shown from the beginning
@@ -796,6 +869,7 @@ def test_in_the_frame_of_a_notebook_the_explorer_works_too(browser):
     outer.on("pageerror", lambda error: wrong.append(str(error)))
     outer.set_content(f"<body>{found._repr_html_()}</body>")
     inner = outer.frame_locator("iframe")
+    assert not inner.locator("[data-control=link]").is_visible()  # the frame's page has no address
     inner.locator("[data-control=quantity]").select_option("confidence")
     assert inner.locator(".fairq-live [role=status]").inner_text().startswith("Confidence under int4")
     with outer.expect_download() as caught:

@@ -200,10 +200,8 @@ def test_what_is_said_comes_from_what_is_embedded(read):
     reader.choose("treatment", len(data["treatments"]) - 2)
     reader.choose("treatment", len(data["treatments"]) - 1)
     quantity = {"factor": 1, "unit": ""}
-    medians = [
-        f"{group['name']} {own._said(quantity, summary[2])}"
-        for group, summary in zip(data["groups"], data["summaries"]["margin"][treatment], strict=True)
-    ]
+    found = own._said(quantity, [summary[2] for summary in data["summaries"]["margin"][treatment]])
+    medians = [f"{group['name']} {median}" for group, median in zip(data["groups"], found, strict=True)]
     expected = f"Margin under {treatment}, 36 bins, shares of answers, a panel for each group: medians "
     assert reader.said() == f"{expected}{'; '.join(medians)}."
     names = reader.live.locator("svg[role=img]").evaluate_all("all => all.map((svg) => svg.ariaLabel)")

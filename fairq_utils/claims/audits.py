@@ -10,6 +10,7 @@ import pandas as pd
 from fairq_utils.auditing import Audit, as_markdown
 from fairq_utils.claims.wording import Prose, counted, in_brackets, percent, points, whole_points
 from fairq_utils.gates import shown
+from fairq_utils.report import WHOSE_ENDS
 
 _MOST_SAID = 8
 
@@ -72,7 +73,7 @@ def audit_flips(audit: Audit) -> Prose:
     text = (
         f"Of {overall['n']:,} predictions {flipped:,} changed: {overall['lost']:,} became wrong, "
         f"{overall['gained']:,} became right, and {overall['changed']:,} went from one wrong answer to "
-        f"another. OA shows only the first less the second: {points(-overall['drop']['estimate'])} points."
+        f"another. OA shows only the second less the first: {points(-overall['drop']['estimate'])} points."
     )
     if len(groups) > 1:
         text += (
@@ -147,7 +148,13 @@ def audit_gates(audit: Audit) -> Prose:
     if not found:
         return Prose(f"No gate was set. The exit code is {code}.")
     lines = [f"- {as_markdown(gate['sentence'])}" for gate in found]
-    return Prose("\n".join([*lines, "", f"The exit code is **{code}**."]))
+    several = audit.record["settings"]["family"] > 1
+    ends = [
+        as_markdown(f"For {quantity} {WHOSE_ENDS[quantity]}. ")
+        for quantity in dict.fromkeys(gate["quantity"] for gate in found)
+        if several and quantity in WHOSE_ENDS
+    ]
+    return Prose("\n".join([*lines, "", f"{''.join(ends)}The exit code is **{code}**."]))
 
 
 def audit_card(audit: Audit) -> Prose:

@@ -44,9 +44,39 @@ function plain(value, digits = 3) {
   return text.replaceAll("-", "−");
 }
 
-function signed(value) {
-  const text = plain(Math.abs(value), 2);
-  return text === "0" ? "0" : (value < 0 ? "−" : "+") + text;
+const MOST_DECIMALS = 4;
+
+// With so many decimals; as a power of ten where that would be endless, or leave nothing.
+function fixed(value, decimals) {
+  if (value === null || !Number.isFinite(value)) return "—";
+  const size = Math.abs(value);
+  if (size >= 1e7 || (size && size < 1e-4 && decimals === MOST_DECIMALS)) return plain(value, 2);
+  const places = { minimumFractionDigits: decimals, maximumFractionDigits: decimals, signDisplay: "negative" };
+  return value.toLocaleString("en-US", places).replaceAll("-", "−");
+}
+
+// So many that the largest has three digits; of what spans powers of ten, the smallest two.
+function decimalsFor(values, log = false) {
+  const known = values.filter(Boolean);
+  if (known.every(Number.isInteger)) return 0;
+  const sizes = known.map(Math.abs);
+  const needed = log ? 1 - Math.floor(Math.log10(Math.min(...sizes))) : 2 - Math.floor(Math.log10(Math.max(...sizes)));
+  return Math.min(Math.max(needed, 0), MOST_DECIMALS);
+}
+
+// Numbers that stand one below the other, or beside each other, with as many decimals each.
+function alike(values, log = false) {
+  const decimals = decimalsFor(values, log);
+  return values.map((value) => fixed(value, decimals));
+}
+
+function asPercent(share) {
+  return `${fixed(100 * share, 1)} %`;
+}
+
+function signed(value, decimals) {
+  const text = fixed(Math.abs(value), decimals);
+  return Number(text) === 0 ? text : (value < 0 ? "−" : "+") + text;
 }
 
 function capital(text) {
@@ -228,16 +258,14 @@ function topsShown(tops, data, view) {
   const names = [...data.groups.map((group) => group.name), ...tops.rows];
   const [now, was] = [view.treatment, data.treatments[0]].map((treatment) => tops.values[treatment]);
   const heads = tops.heads.map((head) => `${head.name}, ${head.unit}`);
-  const said = (head, value) => (value === null ? "—" : plain(head.factor * value));
-  const rows = places.map((place) => [
-    names[place],
-    ...tops.heads.map((head, column) => {
-      const [own, before] = [now, was].map((values) => said(head, values[place][column]));
-      return own === before ? own : `${own} (was ${before})`;
-    }),
-  ]);
-  const last = tops.heads.at(-1);
-  const values = places.map((place) => `${names[place]} ${said(last, now[place].at(-1))}`);
+  const columns = tops.heads.map((head, column) => {
+    const found = [now, was].flatMap((values) => places.map((place) => times(head.factor, values[place][column])));
+    const told = alike(found);
+    return places.map((_, row) => [told[row], told[places.length + row]]);
+  });
+  const cell = ([own, before]) => (own === before ? own : `${own} (was ${before})`);
+  const rows = places.map((place, row) => [names[place], ...columns.map((column) => cell(column[row]))]);
+  const values = places.map((place, row) => `${names[place]} ${columns.at(-1)[row][0]}`);
   return {
     caption: `${tops.name}, by group, under ${view.treatment}`,
     rows: [["group", ...heads], ...rows],
@@ -272,24 +300,30 @@ function binName(shown, bin) {
 
 function reading(shown, series, bin) {
   const value = series.shown[bin];
-  if (shown.change) return shown.numbers ? signed(value) : `${signed(value)} points`;
+  if (shown.change) return shown.numbers ? signed(value, 0) : `${signed(value, 1)} points`;
   const count = series.counts[bin].toLocaleString("en-US");
-  return shown.numbers ? count : `${plain(value, 2)} % (${count})`;
+  return shown.numbers ? count : `${fixed(value, 1)} % (${count})`;
+}
+
+// A value as it is said; what is not known stays so.
+function times(factor, value) {
+  return value === null ? null : factor * value;
 }
 
 function medians(shown) {
-  return shown.series.map((series) => {
-    const unit = shown.quantity.unit ? ` ${shown.quantity.unit}` : "";
-    const of = (summary) => (summary[2] === null ? "—" : plain(shown.quantity.factor * summary[2]) + unit);
-    const was = shown.change ? `, was ${of(series.summaryBefore)}` : "";
-    return `${series.name} ${of(series.summary)}${was}`;
-  });
+  const { unit, factor, log } = shown.quantity;
+  const summaries = shown.series.flatMap((series) => [series.summary, ...(shown.change ? [series.summaryBefore] : [])]);
+  const told = alike(summaries.map((summary) => times(factor, summary[2])), log);
+  const said = told.map((value) => (unit && value !== "—" ? `${value} ${unit}` : value));
+  return shown.series.map(({ name }, row) =>
+    shown.change ? `${name} ${said[2 * row]}, was ${said[2 * row + 1]}` : `${name} ${said[row]}`,
+  );
 }
 
 function aboutGrid(shown) {
   const grid = shown.grid;
   if (!grid || grid.size === undefined) return `under ${shown.under} these weights are not rounded.`;
-  const share = `${plain(100 * grid.zeros)} % of the weights become zero`;
+  const share = `${asPercent(grid.zeros)} of the weights become zero`;
   const trained = grid.trains ? " (it trains the weights further: its grid fits others than those drawn)" : "";
   if (!grid.size) {
     const why = "as it is very fine or differs within the layer";
@@ -489,11 +523,12 @@ function firstOnes(shown, across, top, foot) {
 
 function axisBeside(shown, y, most, width, single) {
   const low = shown.change ? -most : 0;
-  const levels = single ? ticks(low, most, 4) : [...new Set([low, 0, most])];
+  const top = ticks(0, most, 2).at(-1); // there is room for one above zero
+  const levels = single ? ticks(low, most, 4) : [...(shown.change ? [-top] : []), 0, top];
   return levels.flatMap((level) => {
     const plus = shown.change && level > 0 ? "+" : "";
     const unit = level === levels.at(-1) && !shown.numbers && !shown.change ? " %" : "";
-    const words = `${plus}${plain(level, single ? 3 : 2)}${unit}`;
+    const words = `${plus}${plain(level)}${unit}`;
     return [
       text(LEFT - 6, y(level) + 4, words, { "text-anchor": "end", opacity: 0.85 }),
       rule(LEFT, y(level), width - RIGHT, y(level), { opacity: level === 0 ? 0.8 : 0.14 }),
@@ -526,7 +561,7 @@ function histogram(shown, { width, overlay, legend = false }) {
   const x = (place) => LEFT + ((width - LEFT - RIGHT) * place) / shown.bins;
   const across = (value) => x(((value - shown.low) / (shown.high - shown.low)) * shown.bins);
   const seen = shown.series.flatMap((one) => [...one.shown, ...((withBefore && one.before) || [])]);
-  const most = Math.max(1e-9, ...seen.map(Math.abs));
+  const most = Math.max(0, ...seen.map(Math.abs)) || 1;
 
   const svg = whole(width, Math.round(foot + 40), sentence(shown));
   svg.append(...head.drawn);
@@ -579,7 +614,7 @@ function gridOf(shown, across, top, foot) {
       const look = value === 0 ? { opacity: 1 } : { opacity: 0.55, "stroke-dasharray": "4 3" };
       return rule(across(value), top, across(value), foot, look);
     });
-  const label = text((from + to) / 2, top - 5, `zero bin: ${plain(100 * grid.zeros)} %`, { "text-anchor": "middle" });
+  const label = text((from + to) / 2, top - 5, `zero bin: ${asPercent(grid.zeros)}`, { "text-anchor": "middle" });
   return [band, ...lines, label];
 }
 
@@ -601,21 +636,35 @@ function flowLooks(colour) {
   ];
 }
 
+// Words in lines of so many letters, each broken after a hyphen or a blank where it has one.
+function wrapped(words, most) {
+  const lines = [""];
+  for (const [piece] of words.matchAll(new RegExp(`[^- ]{1,${most - 1}}[- ]?|[- ]`, "gu"))) {
+    if (lines.at(-1).length + piece.length > most) lines.push(piece);
+    else lines.push(lines.pop() + piece);
+  }
+  return lines;
+}
+
 function alluvial(view, flows, width) {
-  const side = 92, high = 76;
+  const side = 106, high = 76;
   const svg = whole(width, 10, flowSentence(view, flows));
-  svg.append(text(side, 14, view.before, { "text-anchor": "middle", "font-weight": "bold" }));
-  svg.append(text(width - side, 14, view.after, { "text-anchor": "middle", "font-weight": "bold" }));
-  let top = 24;
+  const heads = [view.before, view.after].map((name) => wrapped(name, Math.floor((width / 2 - 10) / 8.5)));
+  heads.forEach((lines, right) => {
+    const [x, anchor] = right ? [width - 2, "end"] : [2, "start"];
+    const look = { "text-anchor": anchor, "font-weight": "bold" };
+    lines.forEach((words, row) => svg.append(text(x, 14 + 15 * row, words, look)));
+  });
+  let top = 9 + 15 * Math.max(...heads.map((lines) => lines.length));
   if (!flows.length) svg.append(text(side, top + 20, "No group is chosen."));
   for (const group of flows) {
     const { total, parts } = group;
-    const percent = (part) => `${plain((100 * part) / (total || 1), 2)} %`;
+    const share = (part) => asPercent(part / (total || 1));
     const looks = flowLooks(group.colour);
     svg.append(mark(group, 6, top + 9), text(16, top + 13, group.name, { "font-weight": "bold" }));
     const items = [1, 2, 3].map((part) => ({
       sign: draw("rect", { x: 0, y: -5, width: 9, height: 9, ...looks[part] }),
-      words: `${FLOWS[part]} ${parts[part].toLocaleString("en-US")} (${percent(parts[part])})`,
+      words: `${FLOWS[part]} ${parts[part].toLocaleString("en-US")} (${share(parts[part])})`,
     }));
     const lines = labelled(items, 16, top + 26, width - 18);
     svg.append(lines.drawn);
@@ -644,8 +693,8 @@ function alluvial(view, flows, width) {
     }
     const was = parts[0] + parts[1], now = parts[0] + parts[2];
     for (const [x, anchor, right] of [[x1 - 9, "end", was], [x2 + 9, "start", now]]) {
-      svg.append(text(x, top + 11, `right ${percent(right)}`, { "text-anchor": anchor }));
-      svg.append(text(x, top + high - 2, `wrong ${percent(total - right)}`, { "text-anchor": anchor }));
+      svg.append(text(x, top + 11, `right ${share(right)}`, { "text-anchor": anchor }));
+      svg.append(text(x, top + high - 2, `wrong ${share(total - right)}`, { "text-anchor": anchor }));
     }
     top += high + 16;
   }
@@ -687,43 +736,55 @@ function flowRows(view, flows) {
 
 function table(caption, rows) {
   const [heads, ...body] = rows;
-  const said = (value) => (typeof value === "number" ? plain(value) : value);
   const row = ([first, ...rest]) =>
-    html("tr", {}, html("th", { scope: "row" }, first), ...rest.map((value) => html("td", {}, said(value))));
-  return html(
-    "div",
-    { class: "fairq-scrolled", tabindex: 0, role: "group", "aria-label": caption },
+    html("tr", {}, html("th", { scope: "row" }, first), ...rest.map((value) => html("td", {}, value)));
+  // A caption inside would be as wide as the table, wider than a phone.
+  return [
+    html("p", { class: "fairq-caption", "aria-hidden": "true" }, caption),
     html(
-      "table",
-      {},
-      html("caption", {}, caption),
-      html("thead", {}, html("tr", {}, ...heads.map((head) => html("th", { scope: "col" }, head)))),
-      html("tbody", {}, ...body.map(row)),
+      "div",
+      { class: "fairq-scrolled", tabindex: 0, role: "group", "aria-label": caption },
+      html(
+        "table",
+        {},
+        html("thead", {}, html("tr", {}, ...heads.map((head) => html("th", { scope: "col" }, head)))),
+        html("tbody", {}, ...body.map(row)),
+      ),
     ),
-  );
+  ];
+}
+
+// As many rows, in which the numbers of a column are alike.
+function inColumns(rows, log = false) {
+  const columns = rows.length ? rows[0].map((_, column) => rows.map((row) => row[column])) : [];
+  const told = columns.map((column) => (typeof column[0] === "string" ? column : alike(column, log)));
+  return rows.map((_, row) => told.map((column) => column[row]));
 }
 
 function summaryTable(data, view, shown) {
   if (shown.of === "weights") {
     const own = data.weights.grids[view.treatment];
+    const grids = data.weights.layers.map((_, place) => (own ? own.layers[place] : {}));
+    const decimals = decimalsFor(grids.flatMap((grid) => grid.zero || []));
     const rows = data.weights.layers.map((layer, place) => {
-      const grid = own ? own.layers[place] : {};
-      const zero = grid.zero ? `${plain(grid.zero[0])} to ${plain(grid.zero[1])}` : "—";
-      const share = grid.zeros === undefined ? "—" : `${plain(100 * grid.zeros)} %`;
-      return [layer.name, layer.reach, grid.size || "—", zero, share];
+      const grid = grids[place];
+      const zero = grid.zero ? grid.zero.map((end) => fixed(end, decimals)).join("\u00a0to\u00a0") : "—";
+      const share = grid.zeros === undefined ? "—" : asPercent(grid.zeros);
+      return [layer.name, layer.reach, grid.size || null, zero, share];
     });
     const heads = ["layer", "largest weight", "values of the grid", "zero bin", "weights at zero"];
-    return table(`Layers under ${view.treatment}`, [heads, ...rows]);
+    return table(`Layers under ${view.treatment}`, [heads, ...inColumns(rows)]);
   }
   const { quantity } = shown;
   const unit = quantity.unit ? `, ${quantity.unit}` : "";
-  const cells = (summary) => summary.map((value) => (value === null ? "—" : plain(quantity.factor * value)));
+  const cells = (summary) => summary.map((value) => times(quantity.factor, value));
   const rows = shown.series.flatMap((one) => [
     ...(shown.under === shown.first ? [] : [[one.name, one.n, shown.first, ...cells(one.summaryBefore)]]),
     [one.name, one.n, shown.under, ...cells(one.summary)],
   ]);
   const heads = ["group", "images", "treatment", quantity.mean, "lower quartile", "median", "upper quartile"];
-  return table(`${capital(quantity.name)}${unit} of each group, over all ${data.networks[1]}`, [heads, ...rows]);
+  const caption = `${capital(quantity.name)}${unit} of each group, over all ${data.networks[1]}`;
+  return table(caption, [heads, ...inColumns(rows, quantity.log)]);
 }
 
 // ---------------------------------------------------------------- files and links
@@ -847,8 +908,7 @@ function render({ model, el }) {
 
   const canvas = html("div", { class: "fairq-canvas" });
   const scrub = html("input", {
-    type: "range", min: 0, step: 1, class: "fairq-scrub", "data-control": "bin", "aria-label": "Read a bin",
-    oninput: () => point(Number(scrub.value)),
+    type: "range", min: 0, step: 1, "data-control": "bin", oninput: () => point(Number(scrub.value)),
   });
   const note = html("p", { class: "fairq-note" });
   const topsTable = html("div");
@@ -873,6 +933,7 @@ function render({ model, el }) {
   });
   const link = html("button", {
     type: "button", "data-control": "link",
+    ...(location.protocol === "about:" && { hidden: "" }), // the page of a frame has no address of its own
     onclick: async () => {
       address.value = location.href.split("#")[0] + toFragment(data(), view, here);
       address.hidden = false;
@@ -907,7 +968,8 @@ function render({ model, el }) {
   const after = select("after", "To");
   const flowCanvas = html("div", { class: "fairq-canvas" });
   const flowTable = html("div");
-  const plotted = html("div", { class: "fairq-plot" }, canvas, scrub);
+  const scrubbed = html("label", { class: "fairq-scrub" }, html("span", {}, "Read a bin"), scrub);
+  const plotted = html("div", { class: "fairq-plot" }, canvas, scrubbed);
 
   el.append(
     html("p", { class: "fairq-extent" }),
@@ -994,8 +1056,8 @@ function render({ model, el }) {
     read = axis;
     scrub.max = shown.bins - 1;
     ask.hidden = !(model.get("live") && model.get("asks"));
-    topsTable.replaceChildren(...(shown.tops ? [table(shown.tops.caption, shown.tops.rows)] : []));
-    numbersTable.replaceChildren(summaryTable(all, view, shown));
+    topsTable.replaceChildren(...(shown.tops ? table(shown.tops.caption, shown.tops.rows) : []));
+    numbersTable.replaceChildren(...summaryTable(all, view, shown));
     paint();
   }
 
@@ -1003,7 +1065,7 @@ function render({ model, el }) {
     const width = Math.max(280, Math.floor(el.clientWidth || 600));
     placed = histogram(shown, { width, overlay: inOnePanel() });
     const size = { y: placed.top, height: placed.foot - placed.top };
-    placed.cursor = draw("rect", { ...size, fill: "currentColor", opacity: 0.18, visibility: "hidden" });
+    placed.cursor = draw("rect", { ...size, fill: "currentColor", opacity: 0.18 });
     placed.svg.append(placed.cursor);
     canvas.replaceChildren(placed.svg);
     const flowing = data().treatments.length > 1 && Object.keys(data().flows).length;
@@ -1011,24 +1073,22 @@ function render({ model, el }) {
     if (flowing) {
       const flows = flowsOf(data(), view);
       flowCanvas.replaceChildren(alluvial(view, flows, width));
-      flowTable.replaceChildren(table(`Answers from ${view.before} to ${view.after}`, flowRows(view, flows)));
+      const [heads, ...rows] = flowRows(view, flows);
+      const caption = `Answers from ${view.before} to ${view.after}`;
+      flowTable.replaceChildren(...table(caption, [heads, ...inColumns(rows)]));
     }
     showBin();
   }
 
+  // While none is read, the band stands over the slider's handle, in the middle.
   function showBin() {
-    placed.cursor.setAttribute("visibility", bin === null ? "hidden" : "visible");
+    const place = bin ?? Math.floor(shown.bins / 2);
+    placed.cursor.setAttribute("x", rounded(placed.x(place)));
+    placed.cursor.setAttribute("width", rounded(placed.x(place + 1) - placed.x(place)));
+    scrub.value = place;
+    scrub.setAttribute("aria-valuetext", binName(shown, place));
     for (const box of boxes) box.read.textContent = "";
-    if (bin === null) {
-      scrub.value = Math.floor(shown.bins / 2);
-      scrub.setAttribute("aria-valuetext", binName(shown, Number(scrub.value)));
-      return;
-    }
-    placed.cursor.setAttribute("x", rounded(placed.x(bin)));
-    placed.cursor.setAttribute("width", rounded(placed.x(bin + 1) - placed.x(bin)));
-    scrub.value = bin;
-    scrub.setAttribute("aria-valuetext", binName(shown, bin));
-    if (shown.of === "answers") {
+    if (bin !== null && shown.of === "answers") {
       view.groups.forEach((place, row) => {
         boxes[place].read.textContent = reading(shown, shown.series[row], bin);
       });
