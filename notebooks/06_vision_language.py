@@ -276,8 +276,9 @@ figures.against_margins(faces["consistency"])
 verdicts.judge("D3", faces)
 
 # %% [markdown]
-# And beside the classifiers of the same faces. They were trained when the noise of *noisy* sets was in captions
-# alone, which a classifier does not read: those of these sets are those of *balanced* ones once more.
+# And beside the classifiers of the same faces. They were trained when the noise of *noisy* sets was in
+# captions alone, which a classifier does not read: those of these sets are those of *balanced* ones once
+# more.
 
 # %% tags=["hide-input"]
 figures.encoders_and_classifiers(faces["consistency"], faces["classifier_consistency"])
