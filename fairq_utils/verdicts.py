@@ -586,7 +586,7 @@ def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
         return "The first number is clear; the claim asks for more than that."
     distance = abs(estimate)
     reach = estimate - lower if estimate > 0 else upper - estimate  # to the end that lies beyond none
-    fewest, most = _seeds_that_tell(reach, distance, kept.seeds)
+    fewest, most = _seeds_that_tell(reach / distance, kept.seeds) if distance else (math.inf, math.inf)
     if fewest > _PRACTICAL:
         return (
             "The estimate is so near to no effect that no practical number of seeds would tell it from none."
@@ -597,16 +597,16 @@ def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
     )
 
 
-def _seeds_that_tell(reach: float, distance: float, seeds: int) -> tuple[int, int]:
-    """How many seeds shorten what an interval reaches to this distance, at best and at worst.
+def _seeds_that_tell(reach: float, seeds: int) -> tuple[float, float]:
+    """How many seeds shorten an interval that reaches so many times too far, at best and at worst.
 
     It shrinks with the root of their number. Of few seeds it is also long because their spread is hardly
     known; how much of it that is, depends on how much is due to the seeds and how much to the images.
     """
-    most = math.ceil(seeds * (reach / max(distance, 1e-6 * reach)) ** 2 - 1e-9)  # floats are cut: 9 is not 10
+    most = math.ceil(seeds * min(reach, 1e6) ** 2 - 1e-9)  # nine is not ten for how floats are cut
     numbers = np.arange(seeds, min(most, _PRACTICAL) + 1)
     shrinks = np.sqrt(seeds / numbers) * stats.t.ppf(0.975, numbers - 1) / stats.t.ppf(0.975, seeds - 1)
-    told = numbers[reach * shrinks <= distance * (1 + 1e-9)]
+    told = numbers[reach * shrinks <= 1 + 1e-9]
     return int(told[0]) if len(told) else most, most
 
 
@@ -723,11 +723,6 @@ def _narrowest(kept: Stored) -> tuple[str, dict[Any, Any], str]:
     return order[-1], rows, min(groups, key=lambda name: groups[name]["estimate"])
 
 
-def _falls_below(kept: Stored, width: str) -> bool:
-    order = list(dict.fromkeys(kept["change"]["treatment"]))
-    return width != order[-1]
-
-
 def _who_pays(kept: Stored) -> str:
     narrowest, rows, payer = _narrowest(kept)
     if not narrowest:
@@ -746,7 +741,7 @@ def _who_pays(kept: Stored) -> str:
         if rows[payer]["upper"] < 0
         else f"no group surely loses accuracy; over all images it changes by {accuracy}"
     )
-    fallen = "; narrower, they give nearly all images one answer" * _falls_below(kept, narrowest)
+    fallen = "; narrower, they collapse" if kept["change"]["treatment"].iloc[-1] != narrowest else ""
     return (
         f"**Who pays.** Rounded to {narrowest}, the narrowest width at which networks trained on "
         f"{kept.title} still stand ({_seeds(kept)}), {pays}; {moves}{fallen}."

@@ -276,9 +276,10 @@ figures.against_margins(faces["consistency"])
 verdicts.judge("D3", faces)
 
 # %% [markdown]
-# And beside the classifiers of the same faces. They were trained when the noise of *noisy* sets was in
-# captions alone, which a classifier does not read: those of these sets are those of *balanced* ones once
-# more.
+# And beside the classifiers of the same faces:
+
+# %% tags=["hide-input"]
+claims.copies(faces["accuracy_by_seed"])
 
 # %% tags=["hide-input"]
 figures.encoders_and_classifiers(faces["consistency"], faces["classifier_consistency"])

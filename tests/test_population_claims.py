@@ -131,3 +131,22 @@ def test_sizes_are_said_in_their_own_unit():
     assert re.search(r"int4 accuracy of many −5\.0 \(−5\.\d to −4\.\d\) points, 0 models rise, 12 fall", said)
     assert re.search(r"int4 MaxSkew@100 −0\.05 \(−0\.05 to −0\.05\) nats, 0 models rise", said)
     assert "(2 points, 0.04 nats)" in said
+
+
+# ---------------------------------------------------------------- copies
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [((9, 7), "Of 3 models 1 repeats another one: "), ((9, 8), "No two of the 3 models answer alike.")],
+)
+def test_models_that_answer_alike_throughout_are_named(last, said):
+    rows = [
+        (model, treatment, right)
+        for model, rights in {"first": (9, 7), "second": (8, 7), "third": last}.items()
+        for treatment, right in zip(("fp32", "int4"), rights, strict=True)
+    ]
+    text = claims.copies(pd.DataFrame(rows, columns=["model", "treatment", "correct"])).text
+    assert text.startswith(said)
+    assert ("third" in text) == (last == (9, 7))
+    assert "first" not in text

@@ -347,6 +347,8 @@ def test_at_best_as_few_seeds_tell_as_students_interval_says(seeds, spread):
         ("times", (2.0, 1.5, 2.7), 4, "The first number is clear"),
         ("share", (0.6, 0.5, 0.7), 4, "The first number is clear"),
         ("points", (0.0, -0.02, 0.02), 4, "no practical number of seeds"),
+        ("points", (0.0, 0.0, 0.0), 4, "no practical number of seeds"),
+        ("points", (1e-300, -0.02, 0.02), 4, "no practical number of seeds"),
         ("times", (1.0, 0.5, 2.0), 4, "no practical number of seeds"),
         ("points", (0.001, -0.05, 0.052), 4, "no practical number of seeds"),
         ("points", (0.01, math.nan, math.nan), 4, "More seeds would decide it."),
@@ -666,5 +668,6 @@ def test_three_words_say_that_nothing_can_be_told_of_networks_that_fall():
 def test_three_words_and_three_sentences_name_the_same():
     for few in ((-0.3, -0.4, -0.2), UNSURE):
         kept = changed(OA=DOWN, FVO=UP, many=UP, few=few)
+        assert "narrower, they collapse" in verdicts.in_three_sentences(kept).text
         named = re.findall(r"\*\*(\w+)\*\* pays most", verdicts.in_three_sentences(kept).text)
         assert named == [name for name in [verdicts.in_three_words(kept).payer] if name]

@@ -34,6 +34,7 @@ from fairq_utils.claims.disparity import (
     who_pays,
 )
 from fairq_utils.claims.encoders import (
+    copies,
     differs_in_kind,
     groups_oppose,
     lost_and_won,

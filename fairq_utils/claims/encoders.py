@@ -146,6 +146,19 @@ def _how_many(found: pd.DataFrame, significant: int) -> str:
     return f"{significant or 'None'} of {counted(len(found), 'change')} {are} significant"
 
 
+def copies(correct: pd.DataFrame) -> Prose:
+    """How many models answer as another one does, and so say nothing new; by `census.accuracy_by_seed`."""
+    answers = correct.groupby("model", sort=False)["correct"].apply(tuple)
+    twice = list(answers.index[answers.duplicated()])
+    if not twice:
+        return Prose(f"No two of the {len(answers)} models answer alike.")
+    return Prose(
+        f"Of {len(answers)} models {len(twice)} repeat{'s' * (len(twice) == 1)} another one: as many images right in every group and "
+        f"under every treatment. What taught the two was the same to them, and they count as one: "
+        f"{', '.join(twice)}."
+    )
+
+
 def what_rounds(treatments: pd.DataFrame) -> Prose:
     """What each treatment does, and what did it here. `treatments` of `linear_layers.linear_treatments`."""
     return Prose(
