@@ -153,9 +153,9 @@ def copies(correct: pd.DataFrame) -> Prose:
     if not twice:
         return Prose(f"No two of the {len(answers)} models answer alike.")
     return Prose(
-        f"Of {len(answers)} models {len(twice)} repeat{'s' * (len(twice) == 1)} another one: as many images right in every group and "
-        f"under every treatment. What taught the two was the same to them, and they count as one: "
-        f"{', '.join(twice)}."
+        f"Of {len(answers)} models {len(twice)} repeat{'s' * (len(twice) == 1)} another one: as many images "
+        "right in every group and under every treatment. What taught the two was the same to them, and they "
+        f"count as one: {', '.join(twice)}."
     )
 
 
