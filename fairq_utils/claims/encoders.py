@@ -154,8 +154,8 @@ def copies(correct: pd.DataFrame) -> Prose:
         return Prose(f"No two of the {len(answers)} models answer alike.")
     return Prose(
         f"Of {len(answers)} models {len(twice)} repeat{'s' * (len(twice) == 1)} another one: as many images "
-        "right in every group and under every treatment. What taught the two was the same to them, and they "
-        f"count as one: {', '.join(twice)}."
+        "right in every group and under every treatment. What taught the two was the same to them; intervals "
+        f"count both, and are too short: {', '.join(twice)}."
     )
 
 
