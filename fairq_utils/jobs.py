@@ -188,6 +188,9 @@ _DASK = {
     # for the next step instead, it takes a fifth less than by default.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**31,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**31,
+    # A worker that dies is started again. Dask gives up one that is not back 15 seconds after it first
+    # died, even if it was back between, and then nothing is left to do the work.
+    "distributed.deploy.lost-worker-timeout": "365 days",
 }
 
 
@@ -331,6 +334,14 @@ def _none_idle(jobs: list[Job], *, workers: int) -> list[Job]:
     return ordered
 
 
+class _NoWorkers(BadInput):
+    def __init__(self) -> None:
+        super().__init__(
+            f"the cluster had no worker for {_PATIENCE_SECONDS} seconds; expected some: what was made is in "
+            "the store, so start workers and this command again."
+        )
+
+
 class _Sweep:
     """One pass over jobs on a cluster: what can be begun is begun, what comes back is kept."""
 
@@ -416,17 +427,27 @@ class _Sweep:
             except queue.Empty:
                 patience = patience - 10 if not self.client.nthreads() else _PATIENCE_SECONDS
                 if patience <= 0:
-                    raise BadInput(
-                        f"the cluster had no worker for {_PATIENCE_SECONDS} seconds; expected some: what was "
-                        "made is in the store, so start workers and this command again."
-                    ) from None
+                    raise _NoWorkers from None
+
+    def _result(self, future: Future) -> Item:
+        """What it made. When its worker dies before it hands that over, another has to make it again."""
+        while True:
+            try:
+                return future.result(timeout=_PATIENCE_SECONDS)
+            except TimeoutError:
+                if future.status == "error":  # the job's own
+                    raise
+                if not self.client.nthreads():
+                    raise _NoWorkers from None
 
     def _keep(self, future: Future, later: Counter[Job]) -> None:
         from distributed import KilledWorker
 
         job, lock = self.running.pop(future)
         try:
-            item = future.result()
+            item = self._result(future)
+        except _NoWorkers:
+            raise
         except KilledWorker as error:
             self.blamed[job] = error
         except Exception as error:

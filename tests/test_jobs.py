@@ -1,3 +1,4 @@
+import asyncio
 import ctypes
 import os
 import re
@@ -12,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Nanny
+from tqdm.std import tqdm
 
 from fairq_utils import jobs, studies
 from fairq_utils.errors import BadInput, JobsFailed
@@ -67,10 +69,10 @@ def die(data, *items, report):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait_for(path, seconds=60):
+def wait_for(ready, seconds=60):
     deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} never came"
+    while not ready():
+        assert time.monotonic() < deadline, f"{ready} never came true"
         time.sleep(0.02)
 
 
@@ -236,7 +238,7 @@ def test_a_worker_that_is_killed_costs_only_what_it_had_in_hand(tmp_path):
     wanted = [job("slow", sleep_at_first, first, mark=mark), *(job(f"sum{n}", add, first) for n in range(4))]
 
     def kill():
-        wait_for(mark)
+        wait_for(mark.exists)
         while not mark.read_text():
             time.sleep(0.02)
         os.kill(int(mark.read_text()), signal.SIGKILL)
@@ -257,12 +259,47 @@ def test_a_job_that_kills_every_worker_is_named(tmp_path):
     assert Store(tmp_path).find("numbers", {"name": "good"})
 
 
+def test_a_worker_that_is_slow_to_come_back_is_not_given_up(monkeypatch):
+    instantiate = Nanny.instantiate
+
+    async def slowly(self):
+        await asyncio.sleep(17)  # two seconds more than Dask has patience for
+        return await instantiate(self)
+
+    with jobs.cluster(workers=1) as client:
+        monkeypatch.setattr(Nanny, "instantiate", slowly)
+        (process,) = client.run(os.getpid).values()
+        os.kill(process, signal.SIGKILL)
+        wait_for(lambda: not client.nthreads())
+        wait_for(client.nthreads)
+
+
+def without_workers(client):
+    for nanny in client.cluster.workers.values():
+        client.cluster.sync(nanny.close)
+    wait_for(lambda: not client.nthreads())
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_what_has_no_worker_left_to_make_it_is_not_waited_for(tmp_path, monkeypatch, made):
+    monkeypatch.setattr(jobs, "_PATIENCE_SECONDS", 5)
+    with jobs.cluster(workers=1) as client, tqdm(disable=True) as bar:
+        sweep = jobs._Sweep(Store(tmp_path), client, bar, {})
+        if made:  # and lost before it was handed over
+            sweep._begin(job("x", draw, data=1))
+            sweep.done.put(sweep._next())
+        without_workers(client)
+        with pytest.raises(BadInput, match="the cluster had no worker for 5 seconds; expected some"):
+            sweep.through([] if made else [job("x", draw, data=1)])
+    assert Store(tmp_path).try_lock("numbers", {"name": "x"})
+
+
 def hold_and_keep(root, identity, until):
     """What another process does: it takes the lock, takes its time, and keeps the item."""
     store = Store(root)
     with store.lock("numbers", identity):
         print("held", flush=True)
-        wait_for(until)
+        wait_for(until.exists)
         store.keep("numbers", identity, Item({"x": torch.ones(3)}))
 
 
