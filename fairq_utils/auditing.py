@@ -632,11 +632,7 @@ def _points(fraction: float) -> str:
 
 
 def _between(change: Mapping[str, float]) -> str:
-    """The limits of a change; of one that falls, those of the fall."""
-    ends = [change["lower"], change["upper"]]
-    if change["estimate"] < 0:
-        ends = [-end for end in reversed(ends)]
-    return " to ".join(map(_points, ends))
+    return f"{_points(change['lower'])} to {_points(change['upper'])}"
 
 
 def _harmed(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -725,13 +721,11 @@ def _gap(record: Mapping[str, Any]) -> Iterator[str]:
     grouping = max(groupings, key=lambda own: own["fvo_increase"]["lower"])
     rise = grouping["fvo_increase"]
     gap = "the gap between the best and the worst group"
-    if rise["lower"] > 0:
-        said = f"{gap} rose by {_points(rise['estimate'])} points ({_between(rise)})."
-    elif rise["upper"] < 0:
-        said = f"{gap} shrank by {_points(-rise['estimate'])} points ({_between(rise)})."
+    if rise["lower"] <= 0 <= rise["upper"]:
+        said = f"it is not decided whether {gap} rose ({_between(rise)} points)."
     else:
-        between = f"{_points(rise['lower'])} to {_points(rise['upper'])} points"
-        said = f"it is not decided whether {gap} rose ({between})."
+        far, went = report.unsigned(rise), "rose" if rise["estimate"] > 0 else "shrank"
+        said = f"{gap} {went} by {_points(far['estimate'])} points ({_between(far)})."
     yield _by(record, grouping, said)
 
 
@@ -817,10 +811,11 @@ def _model_card(record: Mapping[str, Any]) -> str:
         if len(grouping["groups"]) == 1:
             continue
         first, second, rise = (grouping[f"fvo_{name}"] for name in ("before", "after", "increase"))
-        way = f"a {'fall' if rise['estimate'] < 0 else 'rise'} of {_points(abs(rise['estimate']))}"
+        far = report.unsigned(rise)
+        way = f"a {'fall' if rise['estimate'] < 0 else 'rise'} of {_points(far['estimate'])}"
         said = (
             f"the gap between the best and the worst group went from {_points(first['estimate'])} to "
-            f"{_points(second['estimate'])} points, {way} ({_between(rise)}). "
+            f"{_points(second['estimate'])} points, {way} ({_between(far)}). "
         )
         text += _by(record, grouping, said)
     text += f"Verdict: {record['verdict']['word']}. {record['verdict']['sentence']} "

@@ -227,10 +227,14 @@ def _directed(found: Mapping[str, float], up: str, down: str, unit: str = "") ->
     >>> _directed({"estimate": -0.164, "lower": -0.218, "upper": -0.102}, "an increase", "a fall")
     'a fall of 16.4 (10.2 to 21.8)'
     """
-    if found["estimate"] >= 0:
-        return f"{up} of {_measured(found, unit)}"
-    turned = {"estimate": -found["estimate"], "lower": -found["upper"], "upper": -found["lower"]}
-    return f"{down} of {_measured(turned, unit)}"
+    return f"{up if found['estimate'] >= 0 else down} of {_measured(unsigned(found), unit)}"
+
+
+def unsigned(change: Mapping[str, float]) -> Mapping[str, float]:
+    """How far it went, whichever way; the limits of a fall are turned with it."""
+    if change["estimate"] >= 0:
+        return change
+    return {"estimate": -change["estimate"], "lower": -change["upper"], "upper": -change["lower"]}
 
 
 def _hundredths(share: float) -> str:
