@@ -588,9 +588,7 @@ def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
     reach = estimate - lower if estimate > 0 else upper - estimate  # to the end that lies beyond none
     fewest, most = _seeds_that_tell(reach / distance, kept.seeds) if distance else (math.inf, math.inf)
     if fewest > _PRACTICAL:
-        return (
-            "The estimate is so near to no effect that no practical number of seeds would tell it from none."
-        )
+        return "The first number is so near to none that no practical number of seeds would tell them apart."
     return (
         f"Were the first number true, {fewest} seeds might tell it from none and {most} would, with more "
         "test images besides if these are what limits it."
