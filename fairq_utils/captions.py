@@ -215,13 +215,13 @@ def captioned_moths(settings: MothSettings, drawn: Moths | None = None) -> Scene
 
 FACES = Grammar(
     sentences=(
-        "a photo of a face: {gender}, {race}, {age}",
-        "{race} {gender}, {age}",
-        "a face, age {age}, {gender}",
+        "a photo of a {gender} face",
+        "{race} {gender}",
+        "a face, {gender}, age {age}",
         "a photo of a {gender} face, {race}",
-        "this face: race {race}, age {age}",
+        "this face: {gender}, {race}, {age}",
     ),
-    prompts=("a photo of a face: {}", "a face, {}", "this face: {}"),
+    prompts=("a photo of a {} face", "a face, {}", "this face: {}"),
     queries=("a photo of a face", "this face", "a face", "a photo"),
 )
 FACE_ATTRIBUTES = ("gender", "race", "age")

@@ -272,36 +272,54 @@ class MiniClassifier(MiniEncoder):
 class _Stem(nn.Module):
     """A vector for each patch, from overlapping windows that halve the picture until patches are left.
 
-    Few images do not teach a transformer what an edge is; overlapping windows help. They are unfolded, so
-    that these layers are linear ones too.
+    Few images do not teach a transformer what an edge is; overlapping windows help, and so does a second look
+    after each halving but the first, which would be the dearest.
     """
 
     def __init__(self, patch: int, width: int) -> None:
         super().__init__()
         halvings = patch.bit_length() - 1
         widths = [3, *[_STEM_WIDTH] * (halvings - 1), width]
-        pairs = pairwise(widths)
-        self.windows = nn.ModuleList([nn.Linear(9 * before, after) for before, after in pairs])
-        self.norms = nn.ModuleList([nn.BatchNorm1d(after) for after in widths[1:]])
+        self.halvings = nn.ModuleList(
+            [_Windows(before, after, stride=2) for before, after in pairwise(widths)]
+        )
+        looks = [_Windows(after, after, stride=1) for after in widths[2:]]
+        for look in looks:
+            nn.init.zeros_(look.norm.weight)  # it adds nothing before it has learned something
+        self.second_looks = nn.ModuleList(looks)
 
     def forward(self, picture: Tensor) -> Tensor:
-        for window, norm in zip(self.windows, self.norms, strict=True):
-            side = (picture.shape[-1] + 1) // 2
-            channels = _at_each_window(window, picture)  # normed over all places alike
-            vectors = F.gelu(norm(channels)).unflatten(0, (len(picture), side, side))
-            picture = vectors.permute(0, 3, 1, 2)
-        return vectors.flatten(1, 2)
+        for halve, look in zip(self.halvings, [None, *self.second_looks], strict=True):
+            picture = F.gelu(halve(picture))
+            if look is not None:
+                picture = F.gelu(picture + look(picture))
+        return picture.flatten(2).transpose(1, 2)
 
 
-def _at_each_window(layer: nn.Module, picture: Tensor) -> Tensor:
-    """What the layer makes of every second 3 x 3 window, a row each.
+class _Windows(nn.Module):
+    """A linear layer over 3 x 3 windows, normed over all places alike."""
 
-    While a plain layer is trained a convolution does the same sums, and copies no pixel nine times.
+    def __init__(self, before: int, after: int, *, stride: int) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(9 * before, after), nn.BatchNorm1d(after)
+        self.stride = stride
+
+    def forward(self, picture: Tensor) -> Tensor:
+        side = -(picture.shape[-1] // -self.stride)
+        channels = self.norm(_at_each_window(self.layer, picture, self.stride))
+        return channels.unflatten(0, (len(picture), side, side)).permute(0, 3, 1, 2)
+
+
+def _at_each_window(layer: nn.Module, picture: Tensor, stride: int) -> Tensor:
+    """What the layer makes of the 3 x 3 window around every pixel, or every second one, a row each.
+
+    Unfolded, so that libraries find a linear layer. While a plain one is trained a convolution does the same
+    sums, and copies no pixel nine times.
     """
     if type(layer) is nn.Linear and layer.training:
         kernel = layer.weight.unflatten(1, (-1, 3, 3))
-        return F.conv2d(picture, kernel, layer.bias, stride=2, padding=1).permute(0, 2, 3, 1).flatten(0, 2)
-    return layer(F.unfold(picture, 3, padding=1, stride=2).transpose(1, 2)).flatten(0, 1)
+        return F.conv2d(picture, kernel, layer.bias, stride, padding=1).permute(0, 2, 3, 1).flatten(0, 2)
+    return layer(F.unfold(picture, 3, padding=1, stride=stride).transpose(1, 2)).flatten(0, 1)
 
 
 class _Transformer(nn.Module):
@@ -363,7 +381,7 @@ class ContrastiveRecipe:
     fairq_utils.errors.BadInput: epochs is 0; expected a whole number of at least 1.
     """
 
-    epochs: int = 10
+    epochs: int = 8
     batch_size: int = 50
     learning_rate: float = 2e-3
     weight_decay: float = 0.05

@@ -73,13 +73,14 @@ def test_libraries_see_nearly_all_weights(arch):
     assert encoder.encode_images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 64)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [7, 8])
-def test_windows_are_seen_alike_in_training_and_afterwards(side):
+def test_windows_are_seen_alike_in_training_and_afterwards(side, stride):
     picture = torch.randn(3, 2, side, side, dtype=torch.float64, requires_grad=True)
     layer = nn.Linear(18, 5).double()
 
     def values_and_gradients() -> list[torch.Tensor]:
-        found = _at_each_window(layer, picture)
+        found = _at_each_window(layer, picture, stride)
         return [found, *torch.autograd.grad(found.square().sum(), [picture, layer.weight, layer.bias])]
 
     with patch.object(F, "unfold", side_effect=AssertionError("no convolution while it trains")):
