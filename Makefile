@@ -35,8 +35,8 @@ pdf: $(STAMP) ## build the book and print it as one PDF, which needs Chromium
 
 faces: $(STAMP) ## train on your copies of UTKFace and FairFace, for hours; DATA=path names their folder
 	@test -n "$(DATA)" || { echo "DATA is empty; expected the folder of UTKFace and FairFace: make faces DATA=path"; exit 2; }
-	$(BIN)/fairq sweep utkface gender fairface fairface_encoders --root "$(DATA)" --workers $(WORKERS)
-	$(BIN)/fairq results write utkface gender fairface fairface_encoders --root "$(DATA)"
+	$(BIN)/fairq sweep utkface gender fairface utkface48 fairface_encoders --root "$(DATA)" --workers $(WORKERS)
+	$(BIN)/fairq results write utkface gender fairface utkface48 fairface_encoders --root "$(DATA)"
 
 test: $(STAMP) ## run every test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder

@@ -22,6 +22,7 @@ from fairq_utils.results import Stored
 
 _PRACTICAL = 200  # more seeds than that nobody will train
 _WIDTH = "int4"  # the width at which the papers look most closely, and the one whose numbers are shown
+_NARROW = "int3"  # where something is decided, it often is here; shown where networks are left to speak of
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,15 @@ def _in_row(
     return Effect(says, form, table, rows.iloc[0].to_dict())
 
 
+def _closely(kept: Stored, table: pd.DataFrame) -> list[str]:
+    """The widths of this table whose numbers are shown."""
+    narrow = _NARROW in tables.standing_treatments(kept["collapse"]) and _NARROW in set(table["treatment"])
+    return [_WIDTH, _NARROW] if narrow else [_WIDTH]
+
+
 def _violation(kept: Stored) -> list[Effect]:
     found = []
-    for width in ("int8", _WIDTH):
+    for width in ("int8", *_closely(kept, kept["change"])):
         says = f"FVO at {width} against fp32"
         found.append(_find(kept, "change", says, "points", {"treatment": width, "group": "FVO"}))
     return found
@@ -130,6 +137,7 @@ def _logits(kept: Stored) -> list[Effect]:
             "nats",
             {"treatment": _WIDTH},
         ),
+        _find(kept, "loss_explained", "of what all lose, the fall in variance explains", "share", every),
     ]
 
 
@@ -162,9 +170,12 @@ def _larger(kept: Stored, measure: str) -> Verdict:
 
 def _show_larger(kept: Stored, measure: str) -> list[Effect]:
     ratios = tables.smallest_to_largest(_rounding_only(kept), kept.ends)
-    says = f"{kept.ends.smallest} to {kept.ends.largest} in full precision"
-    row = {"treatment": "fp32", "measure": measure}
-    return [_in_row(kept, "landscape", ratios, says, "times", row)]
+    found = []
+    for treatment, where in (("fp32", "in full precision"), ("int8", "at int8")):
+        says = f"{kept.ends.smallest} to {kept.ends.largest} {where}"
+        row = {"treatment": treatment, "measure": measure}
+        found.append(_in_row(kept, "landscape", ratios, says, "times", row))
+    return found
 
 
 def _judge_curvature(kept: Stored) -> Verdict:
@@ -179,9 +190,11 @@ def _judge_curvature(kept: Stored) -> Verdict:
 
 def _curvature(kept: Stored) -> list[Effect]:
     ratios = tables.to_full_precision(_rounding_only(kept))
-    row = {"treatment": _WIDTH, "measure": "eigenvalue", "group": tables.ALL}
-    rounded = _in_row(kept, "landscape", ratios, f"{_WIDTH} to fp32, all groups", "times", row)
-    return [*_show_larger(kept, "eigenvalue"), rounded]
+    found = _show_larger(kept, "eigenvalue")[:1]
+    for width in _closely(kept, ratios):
+        row = {"treatment": width, "measure": "eigenvalue", "group": tables.ALL}
+        found.append(_in_row(kept, "landscape", ratios, f"{width} to fp32, all groups", "times", row))
+    return found
 
 
 def _zero_bin(kept: Stored) -> list[Effect]:

@@ -65,6 +65,17 @@ def test_every_number_beside_a_verdict_stands_in_the_row_that_is_named():
         assert count >= 10 * len(shown)
 
 
+@pytest.mark.parametrize("key", ["A1", "A3", "A4", "A6", "Liu", "Tran"])
+def test_what_is_decided_is_decided_by_a_number_that_is_shown(key):
+    """A reader who is told that something stands sees an interval that leaves out the opposite."""
+    no_effect = {"times": 1.0, "points": 0.0, "rank": 0.0}
+    for name in NETWORKS:
+        own, claim = KEPT[name], verdicts.CLAIMS[key]
+        if claim.asked_of(own) and claim.verdict(own).word in ("supported", "contradicted"):
+            intervals = [(effect.numbers, no_effect[effect.form]) for effect in claim.show(own)]
+            assert any(lower > none or upper < none for (_, lower, upper), none in intervals), name
+
+
 def test_no_verdict_rests_on_a_single_seed():
     for own in KEPT.values():
         words = {claim.verdict(own).word for claim in verdicts.CLAIMS.values() if claim.asked_of(own)}
