@@ -170,12 +170,14 @@ def _larger(kept: Stored, measure: str) -> Verdict:
 
 def _show_larger(kept: Stored, measure: str) -> list[Effect]:
     ratios = tables.smallest_to_largest(_rounding_only(kept), kept.ends)
-    found = []
-    for treatment, where in (("fp32", "in full precision"), ("int8", "at int8")):
-        says = f"{kept.ends.smallest} to {kept.ends.largest} {where}"
-        row = {"treatment": treatment, "measure": measure}
-        found.append(_in_row(kept, "landscape", ratios, says, "times", row))
-    return found
+    says = f"{kept.ends.smallest} to {kept.ends.largest}"
+    where = {"fp32": f"{says} in full precision"}
+    if "int8" in set(ratios["treatment"]):
+        where["int8"] = f"{says} at int8"
+    return [
+        _in_row(kept, "landscape", ratios, said, "times", {"treatment": treatment, "measure": measure})
+        for treatment, said in where.items()
+    ]
 
 
 def _judge_curvature(kept: Stored) -> Verdict:

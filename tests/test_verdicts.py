@@ -266,7 +266,7 @@ def test_a_claim_is_asked_where_all_of_its_tables_are(key):
 
 SHOWN = {
     "A1": ["+1.0 (−3.0 to +5.0) points", "+10.0 (+5.0 to +15.0) points"],
-    "A2": ["60 (50 to 72) %", "+0.100 (+0.050 to +0.150) nats"],
+    "A2": ["60 (50 to 72) %", "+0.100 (+0.050 to +0.150) nats", "20 (10 to 30) %"],
     "A5": ["+0.010 (−0.030 to +0.050) nats", "+0.010 (−0.030 to +0.050) nats"],
     "A6": [
         "−10.0 (−15.0 to −5.0) points",
@@ -285,7 +285,7 @@ def test_the_numbers_shown_are_those_of_the_tables(key):
 
 def test_ratios_and_ranks_are_shown_of_rounding_alone():
     kept = stored()
-    (gradient,) = CLAIMS["A3"].show(kept)
+    gradient, at_int8 = CLAIMS["A3"].show(kept)
     # The few have 2 (1 + 0.02 s) / (1 + 0.01 s) of what the many have, s from 0 to 3: about 2.03 in the mean.
     by_seed = [2 * (1 + 0.02 * s) / (1 + 0.01 * s) for s in range(SEEDS)]
     assert gradient.numbers[0] == pytest.approx(np.exp(np.mean(np.log(by_seed))))
@@ -294,7 +294,7 @@ def test_ratios_and_ranks_are_shown_of_rounding_alone():
     assert raised.numbers[0] == pytest.approx(np.exp(np.mean(np.log([3.0, 3.1, 3.2, 3.3]))))
     (rank,) = CLAIMS["Tran"].show(kept)
     assert rank.numbers[0] == pytest.approx((1 + 0.8) / 2)  # one exchange among four leaves 0.8
-    assert len({own.says for own in (gradient, half, raised, rank)}) == 3
+    assert len({own.says for own in (gradient, at_int8, half, raised, rank)}) == 4
 
 
 def test_a_row_that_is_missing_is_refused_by_name():
