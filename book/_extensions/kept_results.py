@@ -12,13 +12,16 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
 from fairq_utils import figures, results, verdicts
+from fairq_utils.store import code_files
 
 
 def depend_on_results(env):
-    """The page is read again when a table, or what is declared, has changed."""
-    for record in results.results_folder().glob("*/provenance.json"):
-        env.note_dependency(str(record))
-    env.note_dependency(str(results.book_root() / "book" / "settings.yml"))
+    """The page is read again when a table, what is declared, or the code that says it has changed."""
+    kept = results.results_folder()  # the folder itself changes when a setting is added to it
+    code = code_files("fairq_utils.verdicts") | code_files("fairq_utils.figures")
+    declared = results.book_root() / "book" / "settings.yml"
+    for file in (kept, *kept.glob("*/provenance.json"), *code.values(), declared):
+        env.note_dependency(str(file))
 
 
 def shown(names):
