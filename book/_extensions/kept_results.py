@@ -125,4 +125,9 @@ def setup(app):
     app.add_directive("choices", Choices)
     app.add_directive("sizes", Sizes)
     app.add_directive("provenance", Provenance)
-    return {"parallel_read_safe": True, "parallel_write_safe": True, "version": "1"}
+    return {
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+        "version": "1",
+        "env_version": 2,
+    }  # 2: pages depend on code
