@@ -129,5 +129,5 @@ def setup(app):
         "parallel_read_safe": True,
         "parallel_write_safe": True,
         "version": "1",
-        "env_version": 2,
-    }  # 2: pages depend on code
+        "env_version": 2,  # since pages depend on code too
+    }
