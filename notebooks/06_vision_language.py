@@ -251,6 +251,9 @@ claims.together(
 # made them, and how). The label is the gender that the data set gives, the group the race; captions name
 # gender, race and age as the data set does. What these names leave out, says [the data
 # card](../book/data/fairface).
+#
+# They were made by an earlier revision, which the page of claims names: its encoders looked once after each
+# halving, not twice, and its captions did not all name the gender.
 
 # %% tags=["hide-input"]
 kept = results.stored()
