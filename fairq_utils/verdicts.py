@@ -169,15 +169,16 @@ def _larger(kept: Stored, measure: str) -> Verdict:
 
 
 def _show_larger(kept: Stored, measure: str) -> list[Effect]:
+    found = [_show_larger_at(kept, measure, "fp32", "in full precision")]
+    if "int8" in set(kept["landscape"]["treatment"]):
+        found.append(_show_larger_at(kept, measure, "int8", "at int8"))
+    return found
+
+
+def _show_larger_at(kept: Stored, measure: str, treatment: str, where: str) -> Effect:
     ratios = tables.smallest_to_largest(_rounding_only(kept), kept.ends)
-    says = f"{kept.ends.smallest} to {kept.ends.largest}"
-    where = {"fp32": f"{says} in full precision"}
-    if "int8" in set(ratios["treatment"]):
-        where["int8"] = f"{says} at int8"
-    return [
-        _in_row(kept, "landscape", ratios, said, "times", {"treatment": treatment, "measure": measure})
-        for treatment, said in where.items()
-    ]
+    says = f"{kept.ends.smallest} to {kept.ends.largest} {where}"
+    return _in_row(kept, "landscape", ratios, says, "times", {"treatment": treatment, "measure": measure})
 
 
 def _judge_curvature(kept: Stored) -> Verdict:
@@ -192,7 +193,7 @@ def _judge_curvature(kept: Stored) -> Verdict:
 
 def _curvature(kept: Stored) -> list[Effect]:
     ratios = tables.to_full_precision(_rounding_only(kept))
-    found = _show_larger(kept, "eigenvalue")[:1]
+    found = [_show_larger_at(kept, "eigenvalue", "fp32", "in full precision")]
     for width in _closely(kept, ratios):
         row = {"treatment": width, "measure": "eigenvalue", "group": tables.ALL}
         found.append(_in_row(kept, "landscape", ratios, f"{width} to fp32, all groups", "times", row))
@@ -656,7 +657,8 @@ def choices(kept: Stored) -> Shown:
 
 def sizes(kept: Sequence[Stored]) -> Shown:
     """OA and FVO in full precision, and what each width does to FVO, setting by setting."""
-    rows = [(f"{name}, fp32", [_level(own, "fp32", name) for own in kept]) for name in ("OA", "FVO")]
+    rows = [("seeds", [str(own.seeds) for own in kept])]
+    rows += [(f"{name}, fp32", [_level(own, "fp32", name) for own in kept]) for name in ("OA", "FVO")]
     for width in dict.fromkeys(kept[0]["change"]["treatment"]):
         where = {"treatment": width, "group": "FVO"}
         changes = [_find(own, "change", "", "points", where).text for own in kept]

@@ -75,6 +75,23 @@ def test_a_chapter_of_defaults_runs_again_without_a_parameter(monkeypatch):
     assert cli._parse(word for word in words if word != "-p") == {"root": "~/my data", "grids": ["mse"]}
 
 
+# ---------------------------------------------------------------- read again
+
+
+def test_a_page_of_verdicts_is_read_again_when_a_table_or_a_setting_or_the_code_changes(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXTENSIONS))
+    import kept_results
+
+    noted = []
+    kept_results.depend_on_results(SimpleNamespace(note_dependency=noted.append))
+    tables = ROOT / "book" / "results"
+    changing = [tables, *tables.glob("*/provenance.json"), ROOT / "book" / "settings.yml"]
+    changing += [
+        ROOT / "fairq_utils" / f"{name}.py" for name in ("verdicts", "claims/logits", "figures", "tables")
+    ]
+    assert set(map(str, changing)) <= set(noted)
+
+
 # ---------------------------------------------------------------- the public address
 
 

@@ -600,12 +600,13 @@ def test_settings_stand_beside_each_other_in_full_precision_and_at_every_width()
         ),
         "change": records(["treatment", "group"], change),
     }
-    shown = soup(verdicts.sizes([stored(made), stored(made, name="other", title="Other")]))
+    shown = soup(verdicts.sizes([stored(made), stored(made, name="other", title="Other", seeds=2)]))
     texts = [[cell.text for cell in row.find_all("td")] for row in shown.select("tbody tr")]
     assert [heads.text for heads in shown.select("thead th")] == ["measure", "Toy", "Other"]
-    assert texts[0] == ["71.4 (70.0 to 73.0) %"] * 2
-    assert texts[1] == ["20.0 (15.0 to 25.0) points"] * 2
-    assert texts[2:] == [
+    assert texts[0] == [str(SEEDS), "2"]
+    assert texts[1] == ["71.4 (70.0 to 73.0) %"] * 2
+    assert texts[2] == ["20.0 (15.0 to 25.0) points"] * 2
+    assert texts[3:] == [
         [Effect("", "points", "change", dict(zip(INTERVAL, own, strict=True))).text] * 2
         for own in (UNSURE, UP, UNSURE, UNSURE)
     ]
