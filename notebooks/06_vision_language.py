@@ -252,9 +252,10 @@ claims.together(
 # gender, race and age as the data set does. What these names leave out, says [the data
 # card](../book/data/fairface).
 #
-# Rate and passes were chosen by the accuracy of single encoders on training images that these had not been
-# shown; the form of the image side and of the captions before that, on the test images, in full precision. So
-# that accuracy may be a little too high. What rounding changes had no say in any choice.
+# What is trained, and how, was chosen by the accuracy of single encoders in full precision: the rate, and
+# that more passes help, on training images that these had not been shown; the form of the image side, that
+# of the captions, and that fewer passes are too few, on the test images. So that accuracy may be a little too
+# high. What rounding changes had no say in it.
 
 # %% tags=["hide-input"]
 kept = results.stored()
