@@ -239,6 +239,11 @@ def test_what_the_models_are_worth_is_said(made):
     assert said.startswith("4 models. In full precision they name ")
     assert f"{100 * rows['value'].mean():.1f} %" in said
     assert "guessing would reach 20.0 %" in said
+    balanced, noisy = (
+        f"{100 * rows[rows['model'].str.contains(name)]['value'].mean():.1f} %"
+        for name in ("balanced", "noisy")
+    )
+    assert f"By training set: balanced {balanced}, noisy {noisy}. " in said
     shown = claims.retrieval(tables["measures"])
     assert shown.index.tolist() == ["fp32", "bnb-nf4", "int4"]
     assert shown.loc["fp32", "flips"] == 0

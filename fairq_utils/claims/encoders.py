@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairq_utils.captions import TRAINING_SETS
 from fairq_utils.claims.wording import (
     Prose,
     Verdict,
@@ -175,15 +176,20 @@ def who_was_trained(measured: pd.DataFrame, failed: pd.DataFrame, *, classes: in
     `measured` of `populations.measures`, `failed` of `populations.failures`.
     """
     rows = measured[(measured["measure"] == "accuracy") & (measured["treatment"] == "fp32")]
-    own = rows[rows["group"] == "OA"]["value"]
+    whole = rows[rows["group"] == "OA"]
+    own = whole["value"]
+    taught = whole["model"].str.extract(f"-({'|'.join(TRAINING_SETS)})-", expand=False)
+    by_set = own.groupby(taught, sort=False).mean().map(percent)
+    sets = ", ".join(f"{name} {mean}" for name, mean in by_set.items())
     gaps = rows[rows["group"] == "FVO"]["value"]
     random = failed[(failed["treatment"] == "fp32") & (failed["sign"] == "random")]
     doubt = f" Set apart, for they cannot be told from guessing: {len(random)}." if len(random) else ""
     return Prose(
         f"{counted(len(own), 'model')}. In full precision they name {percent(own.mean())} of the images "
         f"right, the worst of them {percent(own.min())} and the best {percent(own.max())}; guessing would "
-        f"reach {percent(1 / classes)}. The gap between their groups (FVO) is {100 * gaps.mean():.1f} points "
-        f"on average, from {100 * gaps.min():.1f} to {100 * gaps.max():.1f}.{doubt}"
+        f"reach {percent(1 / classes)}. By training set: {sets}. The gap between their groups "
+        f"(FVO) is {100 * gaps.mean():.1f} points on average, from {100 * gaps.min():.1f} to "
+        f"{100 * gaps.max():.1f}.{doubt}"
     )
 
 
