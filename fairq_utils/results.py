@@ -196,6 +196,11 @@ class Stored:
         largest, smallest = max(sizes, key=sizes.__getitem__), min(reversed(sizes), key=sizes.__getitem__)
         return Ends(largest, smallest, int(sizes[largest]), int(sizes[smallest]))
 
+    @property
+    def majority(self) -> str | None:
+        """The group with the most training images; where all have as many, there is no majority."""
+        return self.ends.largest if self.ends.most > self.ends.fewest else None
+
 
 def settings(root: Path | None = None) -> dict[str, Declared]:
     """The settings that the book declares, by name.

@@ -24,6 +24,8 @@ from fairq_utils.studies import Landscape, Prediction, Study
 from fairq_utils.surveys import Survey
 from fairq_utils.treatments import FP32, Treatment
 
+CONTRAST = "contrast"  # stands beside the groups for minorities against the majority
+
 
 def accuracy(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
     """Records: for each treatment the accuracy of each group, OA and FVO, over seeds and images."""
@@ -57,6 +59,49 @@ def change(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.Data
         [prediction for prediction in predictions if prediction.treatment != FP32],
         lambda own: metrics.compare(_correct(original), _correct(own), **_groups(own), level=level),
     )
+
+
+def change_by_network(
+    by_seed: pd.DataFrame, majority: str | None = None, *, level: float = 0.95
+) -> pd.DataFrame:
+    """Records: what each treatment changed for each group, over all images (OA), and in contrast.
+
+    `by_seed` of `accuracy_by_seed`. Each network is one number, so an interval is Student's over networks,
+    on the test images that they share. At each treatment those of the groups hold together (Bonferroni):
+    whoever asks which groups lose asks of all of them. The `contrast` is the mean change of all groups but
+    `majority`, minus that of `majority`; it and OA are one question each. Without a majority there is no
+    contrast, and of one network there is no interval. `fell` and `rose` count networks.
+
+    >>> rows = [("fp32", 0, 9, 4), ("fp32", 1, 8, 4), ("int4", 0, 9, 2), ("int4", 1, 8, 1)]
+    >>> long = [(t, seed, g, n, k) for t, seed, *right in rows for g, n, k in zip("ab", (10, 5), right)]
+    >>> table = pd.DataFrame(long, columns=["treatment", "seed", "group", "n", "correct"])
+    >>> change_by_network(table, "a")[["group", "networks", "fell", "estimate"]].round(2)
+          group  networks  fell  estimate
+    0         a         2     0      0.00
+    1         b         2     2     -0.50
+    2        OA         2     2     -0.17
+    3  contrast         2     2     -0.50
+    """
+    there = by_seed[by_seed["n"] > 0]
+    groups = list(there["group"].unique())
+    every = there.groupby(["treatment", "seed"], sort=False, as_index=False)[["n", "correct"]].sum()
+    shares = pd.concat([there, every.assign(group="OA")])
+    shares["share"] = shares["correct"] / shares["n"]
+    wide = _side_by_side_groups(shares, ["treatment", "seed"], "share")[[*groups, "OA"]]
+    if majority in groups and len(groups) > 1:
+        wide[CONTRAST] = wide[groups].drop(columns=majority).mean(axis=1) - wide[majority]
+    records = []
+    for treatment in (name for name in there["treatment"].unique() if name != FP32.name):
+        after = wide.loc[treatment]
+        before = wide.loc[FP32.name].loc[after.index]
+        changed = after - before
+        for name in wide:
+            own = 1 - (1 - level) / len(groups) if name in groups else level
+            record = {"treatment": treatment, "group": name, "networks": len(changed)}
+            record |= {"fell": (changed[name] < 0).sum(), "rose": (changed[name] > 0).sum()}
+            record |= {"before": before[name].mean(), "after": after[name].mean()}
+            records.append(record | _student(changed[name], own))
+    return pd.DataFrame(records)
 
 
 def chance(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
@@ -237,6 +282,12 @@ def smallest_group(images: Dataset, predictions: Sequence[Prediction]) -> str:
     sizes = np.bincount(images.groups[images.is_train], minlength=len(images.group_names))
     tested = np.unique(predictions[0].groups)
     return images.group_names[tested[sizes[tested].argmin()]]
+
+
+def majority(images: Dataset) -> str | None:
+    """The group with the most training images; where all have as many, there is no majority."""
+    sizes = np.bincount(images.groups[images.is_train], minlength=len(images.group_names))
+    return None if sizes.min() == sizes.max() else images.group_names[sizes.argmax()]
 
 
 def answers(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
@@ -744,6 +795,8 @@ def zero_notes(treatments: Sequence[Treatment | Ablation], networks: Sequence[nn
 # ---------------------------------------------------------------- chapter 4: the landscape
 
 AROUND = ["gradient_norm", "eigenvalue"]
+MINORITIES = "minorities"  # all groups but the largest
+SMALLEST_TO_OTHERS = "smallest to the other minorities"
 
 
 @dataclass(frozen=True)
@@ -784,20 +837,31 @@ def around(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     return _over_seeds(_logarithms(table), ["treatment", "group", "measure"], level)
 
 
-def smallest_to_largest(table: pd.DataFrame, ends: Ends) -> pd.DataFrame:
-    """Records: for each treatment and measure, how many times the largest group's value the smallest has.
+def minorities_to_majority(table: pd.DataFrame, ends: Ends) -> pd.DataFrame:
+    """Records: how many times as steep and as curved the loss is for minorities as for the majority.
 
-    Seeds are paired, and the intervals of a measure hold together with 95 %. Networks that were trained
+    The majority is the group with the most training images, the minorities are all others, by their
+    geometric mean. `who` is `minorities` or the smallest group by itself, both against the majority; and
+    `smallest_to_others`, the smallest group against the other minorities, where there are any. `of` is the
+    `level` itself or the `rise`: the level divided by that of full precision. Seeds are paired. Every
+    interval is one of 95 % by itself, so say which one decides before you look. Networks that were trained
     further are left out: the claim is about rounding.
     """
-    table = table[~table["treatment"].map(_trains)]
-    logs = _logarithms(table)
-    keys = ["treatment", "measure", "seed"]
-    smallest, largest = (
-        logs[logs["group"] == name].set_index(keys)["value"] for name in (ends.smallest, ends.largest)
-    )
-    rows = (smallest - largest).reindex(smallest.index).rename("value").reset_index()
-    return _over_seeds(rows, ["treatment", "measure"], 1 - 0.05 / table["treatment"].nunique())
+    logs = _logarithms(table[~table["treatment"].map(_trains)])
+    wide = _side_by_side_groups(logs, ["treatment", "measure", "seed"], "value")
+    minorities = wide.drop(columns=ends.largest)
+    others = minorities.drop(columns=ends.smallest, errors="ignore")
+    levels = {MINORITIES: minorities.mean(axis=1, skipna=False) - wide[ends.largest]}
+    levels[ends.smallest] = wide[ends.smallest] - wide[ends.largest]
+    if len(others.columns):
+        levels[SMALLEST_TO_OTHERS] = wide[ends.smallest] - others.mean(axis=1, skipna=False)
+    rows = []
+    for who, level in levels.items():
+        rows.append(level.rename("value").reset_index().assign(who=who, of="level"))
+        original = level.loc[FP32.name].reindex(level.index.droplevel("treatment")).to_numpy()
+        rise = (level - original).rename("value").reset_index().assign(who=who, of="rise")
+        rows.append(rise[rise["treatment"] != FP32.name])
+    return _over_seeds(pd.concat(rows), ["treatment", "measure", "who", "of"], 0.95)
 
 
 def with_loss(table: pd.DataFrame) -> pd.DataFrame:
@@ -884,7 +948,8 @@ def rank_correlations(bounds: pd.DataFrame) -> pd.DataFrame:
     """Records: Spearman's correlation over the groups of forecast and excess loss, averaged over seeds.
 
     `forecast` is bound or parabola, `outcome` excess or excess_test; `groups` says of how many groups.
-    Intervals are those of single correlations, over seeds.
+    Intervals are over seeds, and for a forecast and an outcome those of all treatments hold together with
+    95 %.
     """
     rows = []
     for forecast in ("bound", "parabola"):
@@ -895,7 +960,8 @@ def rank_correlations(bounds: pd.DataFrame) -> pd.DataFrame:
                 rows.append((treatment, forecast, outcome, seed, len(known), value))
     columns = ["treatment", "forecast", "outcome", "seed", "groups", "value"]
     keys = ["treatment", "forecast", "outcome", "groups"]
-    return _over_seeds(pd.DataFrame(rows, columns=columns), keys, 0.95, back=np.asarray)
+    level = 1 - 0.05 / max(bounds["treatment"].nunique(), 1)
+    return _over_seeds(pd.DataFrame(rows, columns=columns), keys, level, back=np.asarray)
 
 
 def part_bounds(landscapes: Sequence[Landscape]) -> pd.DataFrame:
@@ -999,13 +1065,26 @@ def _over_seeds(
     for key, own in rows.groupby(keys, sort=False):
         values = own["value"].dropna()
         record = dict(zip(keys, key, strict=True)) | {"n": len(values), "left_out": len(own) - len(values)}
-        interval = {"estimate": values.mean(), "lower": np.nan, "upper": np.nan}
-        if len(values) > 1:
-            (test,) = metrics.paired_test(values.to_frame(), level=level).to_dict("records")
-            interval = {name: test[name] for name in interval}
+        interval = _student(values, level)
         records.append(record | {name: float(back(value)) for name, value in interval.items()})
     columns = [*keys, "n", "left_out", "estimate", "lower", "upper"]
     return pd.DataFrame(records, columns=columns)
+
+
+def _side_by_side_groups(table: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
+    """A column for each group, in the order in which groups and rows come."""
+    return pd.concat(
+        {str(name): own.set_index(keys)[value] for name, own in table.groupby("group", sort=False)}, axis=1
+    )
+
+
+def _student(values: pd.Series, level: float) -> dict[str, float]:
+    """The mean with Student's interval, which is missing where there is one value or none."""
+    interval = {"estimate": values.mean(), "lower": np.nan, "upper": np.nan}
+    if len(values) > 1:
+        (test,) = metrics.paired_test(values.to_frame(), level=level).to_dict("records")
+        interval = {name: test[name] for name in interval}
+    return interval
 
 
 def _excess_on_test(predictions: Sequence[Prediction]) -> pd.DataFrame:

@@ -172,9 +172,8 @@ hot = tables.heated(predictions)
 figures.measures_by_treatment(tables.arms(quantized=predictions, original_heated=hot), by="arm")
 
 # %% tags=["hide-input"]
-heated = tables.answer_changes(hot, level=level)
 explained = tables.loss_explained(predictions, level=level)
-explains = claims.temperature_explains(explained, changes, heated, collapse, seeds=len(trained))
+explains = claims.temperature_explains(explained, changes, collapse, seeds=len(trained))
 explains
 
 # %% [markdown]

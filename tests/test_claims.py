@@ -1,11 +1,12 @@
 import re
 import typing
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from fairq_utils import claims
+from fairq_utils import claims, tables
 from fairq_utils.data import Dataset
 
 
@@ -70,16 +71,107 @@ def accuracies(**worst: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["treatment", "group", "estimate", "lower", "upper"])
 
 
-def test_who_pays_names_a_loser_only_when_one_surely_loses():
-    said = claims.who_pays(accuracies(int4=0.2), changes(int4=RISE), in_use(int4=4.0)).text
-    assert "**int4**: few loses most, −30.0 (−40.0 to −20.0) points" in said
-    assert "few is served worst, at 20.0 % (10.0 to 30.0)" in said
-    unsure = changes(int4=RISE)
-    unsure.loc[unsure["group"] == "few", "upper"] = 0.1
-    said = claims.who_pays(accuracies(int4=0.2), unsure, in_use(int4=4.0)).text
-    assert "no group surely loses" in said
-    said = claims.who_pays(accuracies(int2=0.2), changes(int2=RISE), in_use(int2=1.1)).text
-    assert said == "- **int2**: the networks have collapsed, and who loses says nothing."
+def by_network(before: dict[str, float], **changes: dict[str, list[float]]) -> pd.DataFrame:
+    """`tables.change_by_network` of groups of 1000 images, where each network changes by so much."""
+    rows = [
+        (name, seed, group, 1000, round(1000 * (share + change)))
+        for name, own in {"fp32": {group: [0.0] * 9 for group in before}, **changes}.items()
+        for group, share in before.items()
+        for seed, change in enumerate(own[group])
+        if name != "fp32" or seed < len(next(iter(changes.values()))[group])
+    ]
+    columns = ["treatment", "seed", "group", "n", "correct"]
+    return tables.change_by_network(pd.DataFrame(rows, columns=columns), "many")
+
+
+BEFORE = {"many": 0.9, "some": 0.85, "few": 0.3}
+
+
+def payers(**changes: list[float]) -> claims.Payers:
+    return claims.Payers.of(by_network(BEFORE, int3=changes), "int3", "many")
+
+
+def test_who_surely_loses_is_named_though_another_has_the_larger_estimate():
+    own = payers(many=[0.01, -0.01, 0.0, 0.0], some=[-0.7, 0.1, -0.6, -0.2], few=[-0.1, -0.11, -0.1, -0.09])
+    assert own.groups[0] == "some"  # the largest estimate, and uncertain
+    assert (own.lost, own.gained) == (["few"], [])
+    assert "few surely loses, −10.0 (" in own.text
+
+
+def test_an_average_that_surely_falls_is_nobodys_innocence():
+    # Over all images it falls alike in every network; whom it takes from is another group each time.
+    turns = [[-0.3, 0.0, 0.0], [0.0, -0.3, 0.0], [0.0, 0.0, -0.3]]
+    own = payers(**{name: [turn[place] for turn in turns] for place, name in enumerate(BEFORE)})
+    assert own.rows["OA"]["upper"] < 0
+    assert own.lost == []
+    assert "accuracy surely falls, −10.0" in own.text
+    assert "do not tell which groups pay" in own.text
+    assert "no group" not in own.text
+
+
+def test_where_all_smaller_groups_lose_in_every_network_none_is_named_alone():
+    own = payers(many=[0.05, 0.04, 0.06], some=[-0.4, -0.1, -0.7], few=[-0.1, -0.11, -0.1])
+    assert own.lost == ["few"]
+    assert own.minorities_pay
+    assert (
+        "in each of 3 networks every group but many loses accuracy, in the mean some 40.0, few 10.3"
+        in own.text
+    )
+    everyone = payers(many=[-0.05, -0.04, -0.06], some=[-0.4, -0.1, -0.7], few=[-0.1, -0.11, -0.1])
+    assert "every group loses accuracy" in everyone.text
+
+
+def test_who_gains_is_named_as_well():
+    own = payers(many=[0.05, 0.051, 0.049, 0.05], some=[0.3, -0.3, 0.2, -0.2], few=[0.1, -0.1, 0.0, 0.02])
+    assert own.gained == ["many"]
+    assert "many surely gains, +5.0" in own.text
+
+
+def test_little_change_is_bounded_and_few_networks_are_said_to_be_few():
+    still = payers(many=[0.0, 0.001, -0.001], some=[0.001, 0.0, 0.0], few=[0.002, -0.002, 0.0])
+    assert still.text.startswith(f"no group changes by more than {100 * still.bound:.1f} points; ")
+    assert still.bound < 0.02
+    open_ = payers(many=[0.0, 0.001, -0.001], some=[0.3, -0.3, 0.0], few=[0.002, -0.002, 0.0])
+    assert "3 networks do not tell who pays" in open_.text
+    alone = payers(many=[-0.2], some=[-0.2], few=[-0.2])
+    assert "one network decides nothing" in alone.text
+    assert "nan" not in alone.text
+
+
+def test_the_contrast_is_signed_and_its_word_is_its_interval():
+    worse = payers(many=[0.0] * 3, some=[-0.1, -0.11, -0.09], few=[-0.1, -0.1, -0.1])
+    assert worse.contrast["estimate"] == pytest.approx(-0.1)
+    assert "The other groups against many: −10.0 (−11.2 to −8.8) points, surely worse" in worse.text
+    better = payers(many=[-0.1, -0.11, -0.09], some=[0.0] * 3, few=[0.0] * 3)
+    assert "+10.0 (+7.5 to +12.5) points, surely better" in better.text
+
+
+def test_who_pays_says_it_width_by_width_and_what_another_range_does():
+    lost = {"many": [0.0, 0.01, -0.01], "some": [-0.1, -0.1, -0.1], "few": [-0.1, -0.1, -0.12]}
+    changed = by_network(BEFORE, int4=lost, **{"int4-mse": lost, "int4-bn": lost, "int2": lost})
+    said = claims.who_pays(
+        accuracies(int4=0.2, int2=0.1),
+        changed,
+        in_use(int4=4, int2=1.1, **{"int4-mse": 4, "int4-bn": 1.0}),
+        "many",
+    ).text
+    assert "- **int4**: in each of 3 networks every group but many" in said
+    assert "Right least often is few, with 20.0 % (10.0 to 30.0)" in said
+    assert "- **int2**: the networks have collapsed, and who loses says nothing." in said
+    # The same contrast at another range, but not of networks that have collapsed.
+    assert "points with the range of least squared error at int4." in said
+    assert "batch norm" not in said
+
+
+@pytest.mark.parametrize(("truth", "wanted"), [(0.0, (0.0, 0.065)), (-0.06, (0.8, 1.0))])
+def test_who_pays_is_wrong_in_one_of_twenty_tables_and_finds_what_is_there(truth, wanted):
+    """Five groups, five networks that scatter by two points; nobody loses, or each of the minorities does."""
+    rng, named = np.random.default_rng(0), 0
+    for _ in range(400):
+        changes = {name: rng.normal(truth if name != "many" else 0, 0.02, 5) for name in ["many", *"abcd"]}
+        own = claims.Payers.of(by_network(dict.fromkeys(changes, 0.5), int3=changes), "int3", "many")
+        named += bool(own.lost or own.gained)
+    assert wanted[0] <= named / 400 <= wanted[1]
 
 
 def test_the_narrowest_width_is_called_collapse_only_when_it_is():

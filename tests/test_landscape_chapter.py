@@ -109,9 +109,20 @@ def predictions() -> list[Prediction]:
 def test_ratios_are_paired_by_seed_and_exact_where_every_seed_agrees():
     table = tables.landscape(landscapes())
     assert list(table["n"].unique()) == [7]
-    ratios = tables.smallest_to_largest(table, ENDS)
-    assert len(ratios) == 4  # two measures at fp32 and int4; what was trained further is left out
-    np.testing.assert_allclose(ratios[["estimate", "lower", "upper"]], 4.0)
+    ratios = tables.minorities_to_majority(table, ENDS)
+    # Of three pairs two measures: at fp32, at int4, and from one to the other; none of what trained further.
+    assert len(ratios) == 3 * 2 * 3
+    levels = ratios[ratios["of"] == "level"].groupby("who")[["estimate", "lower", "upper"]]
+    steep = table.query("seed == 0 and treatment == 'fp32'").set_index("group")["gradient_norm"]
+    others = {
+        tables.MINORITIES: math.sqrt(steep["some"] * steep["few"]) / steep["many"],
+        "few": steep["few"] / steep["many"],
+        tables.SMALLEST_TO_OTHERS: steep["few"] / steep["some"],
+    }
+    assert others["few"] == 4
+    for who, own in levels:
+        np.testing.assert_allclose(own, others[who])
+    np.testing.assert_allclose(ratios[ratios["of"] == "rise"]["estimate"], 1.0)
     changes = tables.to_full_precision(table).set_index(["treatment", "group", "measure"])["estimate"]
     np.testing.assert_allclose(changes["int4"], 2.0)
     assert "int4-qat" not in changes
@@ -142,9 +153,12 @@ def test_a_gradient_that_grows_with_the_loss_is_said_to():
 
 def test_what_was_not_reached_is_left_out_and_counted():
     some = [*landscapes()[3:], landscape(0, FP32, converged=0.0), landscape(0, INT4), landscape(0, QAT)]
-    ratios = tables.smallest_to_largest(tables.landscape(some), ENDS)
-    (row,) = ratios.query("treatment == 'fp32' and measure == 'eigenvalue'").to_dict("records")
-    assert (row["n"], row["left_out"]) == (2, 1)
+    ratios = tables.minorities_to_majority(tables.landscape(some), ENDS)
+    # Where one minority was not reached, the mean of the others would be that of other groups.
+    for of in ("level", "rise"):
+        rows = ratios.query(f"measure == 'eigenvalue' and of == '{of}' and who in ['minorities', 'few']")
+        at = rows[rows["treatment"] == ("fp32" if of == "level" else "int4")]
+        assert at[["n", "left_out"]].to_numpy().tolist() == [[2, 1]] * 2
     bounds = tables.bounds(some, predictions())
     assert bounds.query("seed == 0 and group == 'few'")["bound"].isna().all()
     assert bounds["bound"].notna().sum() == 8
@@ -152,7 +166,7 @@ def test_what_was_not_reached_is_left_out_and_counted():
 
 
 def test_one_seed_has_an_estimate_and_no_interval():
-    ratios = tables.smallest_to_largest(tables.landscape(landscapes()[:3]), ENDS)
+    ratios = tables.minorities_to_majority(tables.landscape(landscapes()[:3]), ENDS)
     assert ratios["estimate"].notna().all()
     assert ratios[["lower", "upper"]].isna().all(axis=None)
 
@@ -182,6 +196,22 @@ def test_rank_correlations_agree_with_scipy():
     interval = stats.t.interval(0.95, 3, np.mean(single), stats.sem(single))
     np.testing.assert_allclose([own["estimate"], own["lower"], own["upper"]], [np.mean(single), *interval])
     assert own["groups"] == 6
+
+
+def test_the_intervals_of_ranks_hold_together_over_the_widths():
+    random = np.random.default_rng(0)
+    rows = [(name, seed, f"g{g}") for name in ("int8", "int4", "int3") for seed in range(5) for g in range(5)]
+    bounds = pd.DataFrame(rows, columns=["treatment", "seed", "group"])
+    for name in ("bound", "parabola", "excess", "excess_test"):
+        bounds[name] = random.random(len(bounds))
+    three = tables.rank_correlations(bounds)
+    alone = tables.rank_correlations(bounds[bounds["treatment"] == "int4"])
+    wide, narrow = (
+        own.query("treatment == 'int4' and forecast == 'bound' and outcome == 'excess'").iloc[0]
+        for own in (three, alone)
+    )
+    longer = stats.t.ppf(1 - 0.05 / 6, 4) / stats.t.ppf(1 - 0.05 / 2, 4)
+    assert wide["upper"] - wide["lower"] == pytest.approx(longer * (narrow["upper"] - narrow["lower"]))
 
 
 def test_parts_are_ranked_for_each_group():
@@ -258,38 +288,60 @@ def ratios(intervals: dict[str, tuple[float, float, float]], **others: object) -
     return pd.DataFrame(rows).assign(**others)
 
 
-@pytest.mark.parametrize(("intervals", "word"), CASES)
-@pytest.mark.parametrize("measure", ["gradient_norm", "eigenvalue"])
-def test_the_word_on_the_smallest_group_is_the_datas(intervals, word, measure):
-    table = ratios(intervals, measure=measure)
-    # The other measure has no say.
-    other = ratios({"fp32": MORE, "int4": LESS}, measure="another")
-    table = pd.concat([table, other])
-    verdict = claims.larger_for_the_smallest(table, measure, ENDS, collapse(), seeds=3)
+def to_majority(of: str, measure: str, **who: dict[str, tuple[float, float, float]]) -> pd.DataFrame:
+    return pd.concat([ratios(own, who=name, of=of, measure=measure) for name, own in who.items()])
+
+
+@pytest.mark.parametrize(
+    ("intervals", "word"),
+    [
+        ({"int8": LESS, "int4": MORE, "int3": LESS}, "supported"),
+        ({"int8": MORE, "int4": LESS, "int3": MORE}, "contradicted"),
+        ({"int8": MORE, "int4": UNSURE, "int3": MORE}, "undecided"),
+        # Where nobody asked for four bits, the narrowest decides.
+        ({"int8": LESS, "int3": MORE}, "supported"),
+    ],
+)
+@pytest.mark.parametrize("measure", ["gradient_norm", "eigenvalue", "rise"])
+def test_minorities_decide_at_four_bits_and_all_else_stands_beside(intervals, word, measure):
+    of, name = ("rise", "eigenvalue") if measure == "rise" else ("level", measure)
+    opposite = dict.fromkeys(intervals, LESS if word == "supported" else MORE)
+    table = to_majority(of, name, minorities=intervals, few=opposite)
+    # Neither the other measure has a say, nor the level where the rise is asked for.
+    other = "level" if of == "rise" else "rise"
+    table = pd.concat([table, to_majority(other, name, minorities=opposite)])
+    table = pd.concat([table, to_majority(of, "another", minorities=opposite)])
+    verdict = (
+        claims.sharpened_for_minorities(table, ENDS, collapse(), seeds=3)
+        if of == "rise"
+        else claims.larger_for_minorities(table, name, ENDS, collapse(), seeds=3)
+    )
     assert verdict.word == word
-    assert "Ratio of few to many, paired over 3 seeds" in verdict.because
+    assert f"at {'int4' if 'int4' in intervals else 'int3'}, paired over 3 seeds" in verdict.because
+    assert "few alone" in verdict.because
+    assert "int8" in verdict.because
 
 
-def test_without_a_smallest_group_or_a_second_seed_nothing_is_decided():
+def test_without_a_minority_or_a_second_seed_nothing_is_decided():
     equal = Ends("many", "few", 50, 50)
-    table = ratios({"fp32": MORE}, measure="eigenvalue")
-    verdict = claims.larger_for_the_smallest(table, "eigenvalue", equal, collapse(), seeds=3)
+    table = to_majority("level", "eigenvalue", minorities={"fp32": MORE, "int4": MORE})
+    verdict = claims.larger_for_minorities(table, "eigenvalue", equal, collapse(), seeds=3)
     assert verdict.word == "undecided"
-    assert "no smallest group" in verdict.because
-    alone = ratios({"fp32": (2.0, math.nan, math.nan)}, measure="eigenvalue")
-    verdict = claims.larger_for_the_smallest(alone, "eigenvalue", ENDS, collapse(), seeds=1)
+    assert "no minority" in verdict.because
+    alone = to_majority("level", "eigenvalue", minorities={"int4": (2.0, math.nan, math.nan)})
+    verdict = claims.larger_for_minorities(alone, "eigenvalue", ENDS, collapse(), seeds=1)
     assert verdict.word == "undecided"
-    assert "fp32 2.00. Of one seed there is no interval" in verdict.because
+    assert "Of one seed there is no interval" in verdict.because
     assert "nan" not in verdict.because
 
 
 def test_the_collapsed_are_set_apart_and_what_was_left_out_is_counted():
-    table = ratios({"fp32": UNSURE, "int4": MORE}, measure="eigenvalue").assign(left_out=1)
-    verdict = claims.larger_for_the_smallest(table, "eigenvalue", ENDS, collapse(int4=1.0), seeds=3)
-    assert verdict.word == "undecided"
+    table = to_majority("level", "eigenvalue", minorities={"int4": MORE, "int3": UNSURE}).assign(left_out=1)
+    verdict = claims.larger_for_minorities(table, "eigenvalue", ENDS, collapse(int4=1.0), seeds=3)
+    assert verdict.word == "undecided"  # what is left is int3
     assert "collapsed: int4" in verdict.because
     assert "Left out, as not reached or not above 0: 1 value." in verdict.because
-    none = claims.larger_for_the_smallest(table, "eigenvalue", ENDS, collapse(int4=1.0, fp32=1.0), seeds=3)
+    none = claims.larger_for_minorities(table, "eigenvalue", ENDS, collapse(int4=1.0, int3=1.0), seeds=3)
     assert none.word == "undecided"
     assert "no width to judge it at" in none.because
 
@@ -374,8 +426,10 @@ def test_sentences_hold_the_numbers_of_the_tables():
     assert "fp32 few seed 0 (residual 0.5 of 40)" in missed
     bounds = tables.bounds(landscapes(), predictions())
     said = str(claims.how_tight(bounds, tables.rank_correlations(bounds)))
-    assert "the largest excess loss is 0.41, and no excess loss is above it" in said
+    assert "the largest excess loss is +0.41, and no excess loss is above it" in said
     assert "nan" not in said
+    gained = str(claims.how_tight(bounds.assign(excess=[0.1] + [-0.5] * 8), tables.rank_correlations(bounds)))
+    assert "the largest excess loss is +0.1 (and the largest gain 0.5), and" in gained
     assert "and it is broken 1 time. The parabola" in str(
         claims.how_tight(bounds.assign(excess=[99.0] + [0.0] * 8), tables.rank_correlations(bounds))
     )

@@ -17,7 +17,8 @@ from fairq_utils.claims.curvature import (
     eigenvalues_reached,
     how_far_out,
     how_tight,
-    larger_for_the_smallest,
+    larger_for_minorities,
+    sharpened_for_minorities,
     sharpens,
     steep_where_hard,
     training_flattens,
@@ -25,8 +26,10 @@ from fairq_utils.claims.curvature import (
     who_is_compared,
 )
 from fairq_utils.claims.disparity import (
+    Payers,
     answers_collapse,
     at_the_narrowest,
+    contrast_elsewhere,
     grid_matters,
     size_or_difficulty,
     violation_grows,

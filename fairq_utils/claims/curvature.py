@@ -19,7 +19,7 @@ from fairq_utils.claims.wording import (
     word_for,
 )
 from fairq_utils.studies import Spectrum
-from fairq_utils.tables import ALL, Ends, rounding_of
+from fairq_utils.tables import ALL, MINORITIES, SMALLEST_TO_OTHERS, Ends, rounding_of
 
 
 def who_is_compared(ends: Ends, table: pd.DataFrame, split: str) -> Prose:
@@ -58,23 +58,40 @@ def eigenvalues_reached(table: pd.DataFrame) -> Prose:
     return Prose(text)
 
 
-def larger_for_the_smallest(
+def larger_for_minorities(
     ratios: pd.DataFrame, measure: str, ends: Ends, collapse: pd.DataFrame, *, seeds: int
 ) -> Verdict:
-    """Has the smallest group the larger gradient norm, or top eigenvalue? By `tables.smallest_to_largest`."""
+    """Have minorities the larger gradient norm, or top eigenvalue? By `tables.minorities_to_majority`.
+
+    One width decides: four bits, at which the paper looks. What other widths show, and the smallest group
+    by itself, stands beside it and decides nothing.
+    """
     name = _AROUND[measure]
-    claim = f"The smallest group has a larger {name} than the largest."
-    if ends.most == ends.fewest:
-        return Verdict(claim, "undecided", "There is no smallest group: all have as many training images.")
-    judged, apart = those_standing(ratios[ratios["measure"] == measure], collapse)
-    reading: dict[Word, str] = {
-        "supported": f"Somewhere it surely has, and nowhere has {ends.largest} the larger one for sure",
-        "contradicted": f"Somewhere {ends.largest} surely has the larger one, and nowhere {ends.smallest}",
-        "mixed": "It has at one width, and surely has not at another",
-        "undecided": "No interval leaves out a ratio of one",
-    }
-    said = f"Ratio of {ends.smallest} to {ends.largest}"
-    return _ratio_verdict(claim, judged, reading, said, apart, seeds=seeds)
+    return _at_the_paper_s_width(
+        f"Minority groups have a larger {name} than the majority.",
+        ratios[(ratios["measure"] == measure) & (ratios["of"] == "level")],
+        f"The {name} of the minorities, in times that of {ends.largest}, is",
+        ends,
+        collapse,
+        seeds=seeds,
+    )
+
+
+def sharpened_for_minorities(
+    ratios: pd.DataFrame, ends: Ends, collapse: pd.DataFrame, *, seeds: int
+) -> Verdict:
+    """Does rounding raise the top eigenvalue of minorities more? By `tables.minorities_to_majority`.
+
+    One width decides, as for `larger_for_minorities`.
+    """
+    return _at_the_paper_s_width(
+        "Quantization sharpens the loss of minority groups more than that of the majority.",
+        ratios[(ratios["measure"] == "eigenvalue") & (ratios["of"] == "rise")],
+        f"Rounding multiplies the top eigenvalue of the minorities, in times that of {ends.largest}, by",
+        ends,
+        collapse,
+        seeds=seeds,
+    )
 
 
 def steep_where_hard(ranks: pd.DataFrame) -> Prose:
@@ -179,7 +196,8 @@ def how_tight(bounds: pd.DataFrame, ranks: pd.DataFrame) -> Prose:
         kept = f"it is broken {counted(broken, 'time')}" if broken else "no excess loss is above it"
         share = (own["curvature_term"] / own["bound"]).median()
         error = (own["parabola"] - own["excess"]).abs().median()
-        largest = own["excess"].abs().max()
+        most, least = own["excess"].max(), own["excess"].min()
+        spared = f" (and the largest gain {-least:.2g})" if least < 0 else ""
         others = [
             (str(row["forecast"]), str(row["outcome"]), row)
             for row in ranks[ranks["treatment"] == treatment].to_dict("records")
@@ -190,8 +208,9 @@ def how_tight(bounds: pd.DataFrame, ranks: pd.DataFrame) -> Prose:
         )
         sentences.append(
             f"- **{treatment}**: the bound is {own['bound'].median():,.0f} nats in the median, "
-            f"{percent(share)} of it curvature; the largest excess loss is {largest:.2g}, and {kept}. The "
-            f"parabola misses the excess loss by {error:.3f} in the median. Rank correlations: {ranked}."
+            f"{percent(share)} of it curvature; the largest excess loss is {_signed(most)}{spared}, and "
+            f"{kept}. The parabola misses the excess loss by {error:.3f} in the median. Rank correlations: "
+            f"{ranked}."
         )
     return Prose("\n".join(sentences))
 
@@ -245,6 +264,54 @@ def how_far_out(spectra: Sequence[Spectrum]) -> Prose:
 _AROUND = {"gradient_norm": "gradient norm", "eigenvalue": "top eigenvalue"}
 _OUTCOMES = {"excess": "excess loss", "excess_test": "excess loss on the test images"}
 _FEWEST_TO_RANK = 3
+_PAPERS_WIDTH = "int4"
+_LARGER: dict[Word, str] = {
+    "supported": "surely above one",
+    "contradicted": "surely below one",
+    "undecided": "the interval holds one",
+}
+
+
+def decides(treatments: Sequence[str]) -> str:
+    """Of these the one that decides a claim on minorities: four bits; where nobody asked, the narrowest.
+
+    >>> decides(["fp32", "int8", "int4", "int3"]), decides(["fp32", "int6", "int5"])
+    ('int4', 'int5')
+    """
+    return _PAPERS_WIDTH if _PAPERS_WIDTH in treatments else treatments[-1]
+
+
+def _at_the_paper_s_width(
+    claim: str, ratios: pd.DataFrame, said: str, ends: Ends, collapse: pd.DataFrame, *, seeds: int
+) -> Verdict:
+    """A verdict from the minorities' ratio at one width; all else that there is, said beside it."""
+    if ends.most == ends.fewest:
+        return Verdict(claim, "undecided", "There is no minority: all groups have as many training images.")
+    judged, apart = those_standing(ratios, collapse)
+    known = judged.dropna(subset="estimate")
+    if known.empty:
+        return nowhere(claim, apart)
+    width = decides(list(known["treatment"].unique()))
+    decisive = known[(known["treatment"] == width) & (known["who"] == MINORITIES)]
+    if decisive.empty:
+        return nowhere(claim, apart)
+    word = word_for(decisive[["lower", "upper"]].apply(np.log))
+    (row,) = decisive.to_dict("records")
+    names = {MINORITIES: "", ends.smallest: f"{ends.smallest} alone ", SMALLEST_TO_OTHERS: ""}
+    names[SMALLEST_TO_OTHERS] = f"{ends.smallest} in times the other minorities "
+    parts = []
+    for treatment, own in known.groupby("treatment", sort=False):
+        told = [f"{names[row['who']]}{_times(row)}" for row in own.to_dict("records") if row["who"] in names]
+        parts.append(f"at {treatment} {', '.join(told)}")
+    left_out = int(known.loc[known["who"] == MINORITIES, "left_out"].sum())
+    without = f" Left out, as not reached or not above 0: {counted(left_out, 'value')}." if left_out else ""
+    return Verdict(
+        claim,
+        word,
+        f"{said} {_times(row)} at {width}, paired over {counted(seeds, 'seed')}: "
+        f"{_LARGER[word]}. This width decides. Beside it, each interval by itself: {'; '.join(parts)}."
+        f"{_of_one_seed(seeds)}{without}{apart}",
+    )
 
 
 def _ratio_verdict(
@@ -277,6 +344,10 @@ def _ratio_verdict(
 
 def _short(value: float) -> str:
     return (f"{value:,.0f}" if abs(value) >= 10 else f"{value:.2f}").replace("-", "−")
+
+
+def _signed(nats: float) -> str:
+    return f"{nats:+.2g}".replace("-", "−")
 
 
 def _of_one_seed(seeds: int) -> str:

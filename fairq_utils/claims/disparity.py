@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -18,7 +23,7 @@ from fairq_utils.claims.wording import (
     word_for,
 )
 from fairq_utils.data import Dataset
-from fairq_utils.tables import standing_treatments
+from fairq_utils.tables import CONTRAST, standing_treatments
 
 
 def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
@@ -68,28 +73,166 @@ def who_is_there(images: Dataset) -> Prose:
     )
 
 
-def who_pays(accuracies: pd.DataFrame, changes: pd.DataFrame, collapse: pd.DataFrame) -> Prose:
-    """Which group loses most under each treatment, and which is then worst served."""
+_TELLING = 0.1  # a change of accuracy that networks which tell anything would show
+
+
+@dataclass(frozen=True)
+class Payers:
+    """Whom rounding costs accuracy at one width, by the records of `tables.change_by_network`.
+
+    Every group is asked, not only the one with the largest estimate: a larger loss may be the less certain.
+    """
+
+    rows: dict[str, dict[Hashable, Any]]
+    majority: str | None
+
+    @classmethod
+    def of(cls, changes: pd.DataFrame, treatment: str, majority: str | None) -> Payers:
+        """Those of one treatment."""
+        own = changes[changes["treatment"] == treatment]
+        return cls({str(row["group"]): row for row in own.to_dict("records")}, majority)
+
+    @property
+    def groups(self) -> list[str]:
+        """All of them, those with the largest losses first."""
+        named = [name for name in self.rows if name not in ("OA", CONTRAST)]
+        return sorted(named, key=lambda name: estimate_of(self.rows[name]))
+
+    @property
+    def minorities(self) -> list[str]:
+        """All groups but the largest; where none is the largest, all."""
+        return [name for name in self.groups if name != self.majority]
+
+    @property
+    def lost(self) -> list[str]:
+        """The groups that surely lose."""
+        return [name for name in self.groups if self.rows[name]["upper"] < 0]
+
+    @property
+    def gained(self) -> list[str]:
+        """The groups that surely gain."""
+        return [name for name in self.groups if self.rows[name]["lower"] > 0]
+
+    @property
+    def networks(self) -> int:
+        """On how many networks this rests."""
+        return int(self.rows["OA"]["networks"])
+
+    @property
+    def contrast(self) -> dict[Hashable, Any] | None:
+        """What the minorities lose more than the majority, where there is one; above 0 they lose less."""
+        return self.rows.get(CONTRAST)
+
+    def all_fell(self, names: Sequence[str]) -> bool:
+        """Whether each of these groups lost in every network."""
+        return self.networks > 1 and all(self.rows[name]["fell"] == self.networks for name in names)
+
+    @property
+    def minorities_pay(self) -> bool:
+        """Whether every minority lost in every network, and more than chance explains."""
+        surely = [self.rows[name] for name in self.minorities] + [self.rows["OA"]]
+        surely += [self.contrast] if self.contrast else []
+        return self.all_fell(self.minorities) and any(row["upper"] < 0 for row in surely)
+
+    @property
+    def bound(self) -> float:
+        """No group's change is surely larger than this, upwards or downwards; infinite of one network."""
+        ends = [abs(self.rows[name][end]) for name in self.groups for end in ("lower", "upper")]
+        return math.inf if any(map(math.isnan, ends)) else max(ends)
+
+    @property
+    def tells(self) -> bool:
+        """Whether so many networks would have shown a change of any size that matters."""
+        return self.bound <= _TELLING
+
+    @property
+    def text(self) -> str:
+        """Who pays, as the middle of a sentence."""
+        accuracy = f"{in_points(self.rows['OA'])} points over all images"
+        by_group = ", ".join(f"{name} {in_points(self.rows[name])}" for name in self.groups)
+        if self.networks < 2:
+            said = f"one network decides nothing; {accuracy}, and by group: {by_group}"
+        elif self.minorities_pay:
+            who = "every group" if self.all_fell(self.groups) else f"every group but {self.majority}"
+            losses = [f"{name} {100 * abs(estimate_of(self.rows[name])):.1f}" for name in self.minorities]
+            together = (
+                f"; asked of all groups at once, {self._surely(self.lost, 'lose')}" if self.lost else ""
+            )
+            said = (
+                f"in each of {self.networks} networks {who} loses accuracy, in the mean "
+                f"{', '.join(losses)} points{together}; {accuracy}"
+            )
+        elif self.lost:
+            said = f"{self._surely(self.lost, 'lose')}; {accuracy}"
+        elif self.rows["OA"]["upper"] < 0:
+            said = (
+                f"accuracy surely falls, {accuracy}, and {self.networks} networks do not tell which groups "
+                f"pay: {by_group}"
+            )
+        else:
+            open_ = f"{self.networks} networks do not tell who pays, and " if not self.tells else ""
+            said = f"{open_}no group changes by more than {100 * self.bound:.1f} points; {accuracy}"
+        more = f"; {self._surely(self.gained, 'gain')}" if self.gained else ""
+        return f"{said}{more}{self._against_the_majority}"
+
+    def _surely(self, names: Sequence[str], verb: str) -> str:
+        changes = " and ".join(in_points(self.rows[name]) for name in names)
+        return f"{' and '.join(names)} surely {verb}{'s' * (len(names) == 1)}, {changes} points"
+
+    @property
+    def _against_the_majority(self) -> str:
+        row = self.contrast
+        if row is None or self.networks < 2:
+            return ""
+        surely = "surely worse" if row["upper"] < 0 else "surely better" if row["lower"] > 0 else "not sure"
+        return f". The other groups against {self.majority}: {in_points(row)} points, {surely}"
+
+
+def who_pays(
+    accuracies: pd.DataFrame, by_network: pd.DataFrame, collapse: pd.DataFrame, majority: str | None
+) -> Prose:
+    """Which groups lose under each treatment, which gain, and which is then right least often.
+
+    `by_network` of `tables.change_by_network`.
+    """
     standing = standing_treatments(collapse)
     sentences = []
-    for treatment in changes["treatment"].unique():
-        rows = changes[changes["treatment"] == treatment]
+    for treatment in accuracies["treatment"].unique():
+        if treatment not in set(by_network["treatment"]):
+            continue
         if treatment not in standing:
             sentences.append(f"- **{treatment}**: the networks have collapsed, and who loses says nothing.")
             continue
-        groups = rows[~rows["group"].isin(["OA", "FVO"])]
-        loser = min(groups.to_dict("records"), key=estimate_of)
-        own = accuracies[(accuracies["treatment"] == treatment) & accuracies["group"].isin(groups["group"])]
-        worst = min(own.to_dict("records"), key=estimate_of)
-        if loser["upper"] < 0:
-            lost = f"{loser['group']} loses most, {in_points(loser)} points"
-        else:
-            lost = f"no group surely loses, {loser['group']} most with {in_points(loser)} points"
+        own = Payers.of(by_network, treatment, majority)
+        rows = accuracies[(accuracies["treatment"] == treatment) & accuracies["group"].isin(own.groups)]
+        worst = min(rows.to_dict("records"), key=estimate_of)
         sentences.append(
-            f"- **{treatment}**: {lost}; {worst['group']} is served worst, at {percent(worst['estimate'])} "
-            f"({100 * worst['lower']:.1f} to {100 * worst['upper']:.1f})."
+            f"- **{treatment}**: {own.text}. Right least often is {worst['group']}, with "
+            f"{percent(worst['estimate'])} ({100 * worst['lower']:.1f} to {100 * worst['upper']:.1f})."
         )
-    return Prose("\n".join(sentences))
+    narrowest = [name for name in accuracies["treatment"].unique() if name in standing][-1:]
+    elsewhere = contrast_elsewhere(by_network, collapse, *narrowest) if narrowest else ""
+    return Prose("\n".join([*sentences, *(["", elsewhere] if elsewhere else [])]))
+
+
+def contrast_elsewhere(by_network: pd.DataFrame, collapse: pd.DataFrame, narrowest: str) -> str:
+    """The contrast where one thing is done otherwise: other statistics at that width, other ranges at int4.
+
+    Which ones is declared here and not chosen by their outcome. Nothing where none of them was made.
+    """
+    declared = {
+        f"{narrowest}-bn": f"with new batch norm statistics at {narrowest}",
+        "int4-mse": "with the range of least squared error at int4",
+        "int4-mse-channel": "with that range for each channel at int4",
+    }
+    standing = standing_treatments(collapse)
+    rows = by_network[by_network["group"] == CONTRAST].set_index("treatment").to_dict("index")
+    said = [
+        f"{in_points(rows[name])} points {where}"
+        for name, where in declared.items()
+        if name in rows and name in standing and rows[name]["networks"] > 1
+    ]
+    return f"The same contrast where one thing is done otherwise: {'; '.join(said)}." if said else ""
 
 
 def answers_collapse(collapse: pd.DataFrame, *, seeds: int) -> Verdict:
