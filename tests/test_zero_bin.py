@@ -251,15 +251,38 @@ def test_prose_on_the_bins_reads_the_table(gaussian):
     assert "fewer small weights than a Gaussian" in claims.zero_bins(flat, tables.zero_totals(flat)).text
 
 
+def test_who_surely_pays_is_named_though_another_pays_more_and_less_surely():
+    rows = [
+        ("int3-zeros", measure, group, *interval)
+        for measure in ("loss", "accuracy")
+        for group, interval in {
+            "all": (0.2, 0.1, 0.3),
+            "many": (0.1, 0.05, 0.15),
+            "few": (0.4, -0.2, 1.0),
+        }.items()
+    ]
+    columns = ["treatment", "measure", "group", "estimate", "lower", "upper"]
+    added = pd.DataFrame(rows, columns=columns)
+    assert (
+        "many (+0.100 (+0.050 to +0.150)) surely pays"
+        in claims.what_is_added(added, ["int3-zeros"], "few").text
+    )
+    unsure = added.assign(lower=added["lower"].where(added["group"] != "many", -0.1))
+    said = claims.what_is_added(unsure, ["int3-zeros"], "few").text
+    assert "which groups pay cannot be told, few most (+0.400" in said
+    assert "no loss" not in said
+
+
 def test_prose_on_the_halves_says_who_pays_and_which_half():
     found = predictions({FP32: [0, 0, 0], ZEROS: [0, 0, 0.9], REST: [0, 0, -0.2], INT3: [0.3, 0, 0]})
     added, collapse = tables.answer_changes(found), tables.collapse(found)
     said = claims.what_is_added(added, ["int3-zeros", "int3-nonzeros"], "few", collapse=collapse).text
     zeros, rest = said.split("\n")
     assert "the loss of few rises (+0.9" in zeros
-    assert "few pays most" in zeros
+    assert "few (+0.9" in zeros
+    assert "surely pays" in zeros
     assert "the loss of few falls" in rest
-    assert "no group surely pays" in rest
+    assert "no loss surely rises" in rest
     assert "Classes in use: " in zeros
     assert "nan" not in said
     summed = claims.halves_sum(added, "int3", "few").text

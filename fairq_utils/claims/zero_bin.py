@@ -78,10 +78,14 @@ def what_is_added(
         rows = changes[(changes["treatment"] == name) & (changes["measure"] == "loss")]
         rows = rows.dropna(subset="estimate")
         own, every = (_row(rows, name, "loss", who) for who in (group, ALL))
-        most = max(rows[rows["group"] != ALL].to_dict("records"), key=estimate_of)
-        payer = (
-            f"{most['group']} pays most ({in_units(most)})" if most["lower"] > 0 else "no group surely pays"
-        )
+        groups = sorted(rows[rows["group"] != ALL].to_dict("records"), key=estimate_of, reverse=True)
+        pay = [f"{row['group']} ({in_units(row)})" for row in groups if row["lower"] > 0]
+        if pay:
+            payer = f"{' and '.join(pay)} surely pay{'s' * (len(pay) == 1)}"
+        elif every["lower"] > 0:
+            payer = f"which groups pay cannot be told, {groups[0]['group']} most ({in_units(groups[0])})"
+        else:
+            payer = "no loss surely rises"
         accuracy = _row(changes, name, "accuracy", group)
         used = ""
         if collapse is not None:
