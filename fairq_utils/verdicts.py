@@ -193,10 +193,11 @@ def _judge_curvature(kept: Stored) -> Verdict:
     sharper = claims.sharpened_for_minorities(
         _to_majority(kept), kept.ends, kept["collapse"], seeds=kept.seeds
     )
-    return claims.together(
+    chain = claims.together(
         "Minority groups have a larger top Hessian eigenvalue, and quantization sharpens it further.",
         [_larger(kept, "eigenvalue"), sharper],
     )
+    return replace(chain, because=f"{chain.because} {sharper.because}")
 
 
 def _gradient(kept: Stored) -> list[Effect]:
@@ -791,7 +792,9 @@ def in_three_words(kept: Stored) -> Headline:
         everyone = own.all_fell(own.groups)
         words = "Every group pays." if everyone else f"All but “{own.majority}” pay."
         who = "each" if everyone else f"each but {own.majority}"
-        return Headline(words, f"{where}: {who} loses accuracy in each of {own.networks} networks.")
+        backing = f"{where}: {who} loses accuracy in each of {own.networks} networks"
+        beside = f", against {own.majority} {in_points(own.contrast)} points" if own.contrast else ""
+        return Headline(words, f"{backing}{beside}.")
     if len(named) == 1:
         lost = in_points(own.rows[own.lost[0]])
         return Headline(
