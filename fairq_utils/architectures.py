@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,11 @@ from torchvision.ops import SqueezeExcitation
 from fairq_utils.errors import BadInput
 
 NAMES = ("resnet18", "efficientnet_b0", "mobilenet_v3_small", "vit")
+# Of each name as a message or a help text lists them.
+CHOICES = ", ".join(["resnet18", "resnet18-16 (or another number of channels)", *NAMES[1:]])
+PATTERN = rf"(?:{'|'.join(NAMES)}|resnet18-[1-9]\d*)"
 
+_PAPERS_CHANNELS, _MOST_CHANNELS, _COLOURS = 64, 256, 3
 _SMALLEST_MAP = 2  # what the efficient networks shall still see across, after their last stride
 _PATCHES = 8  # along each side of what the transformer sees
 
@@ -25,7 +30,9 @@ _PATCHES = 8  # along each side of what the transformer sees
 def build(arch: str, *, classes: int, image_size: int = 32, weights: str | None = None) -> nn.Module:
     """A network of the named architecture: untrained, or with `weights="imagenet"` all but its last layer.
 
-    `resnet18` is torchvision's as it stands, at every size.
+    `resnet18` is torchvision's as it stands, at every size. `resnet18-16` is the same with 16 channels at its
+    start where that has 64, and so a quarter as many everywhere: a sixteenth of the weights, for when many
+    networks say more than large ones. Any other number of channels is named alike.
 
     `efficientnet_b0` and `mobilenet_v3_small` are torchvision's with fewer strides. Five times they would
     halve an image: of 32 pixels a map of 1 x 1 would be left, where all but the middle of a depthwise kernel
@@ -39,26 +46,29 @@ def build(arch: str, *, classes: int, image_size: int = 32, weights: str | None 
     `vit` is torchvision's transformer, small: 8 x 8 patches (of 4 pixels at 32), six layers of width 128. It
     takes images of exactly `image_size`, a multiple of 8.
 
-    The parameters of the first three have the shapes of torchvision's, so `weights="imagenet"` fits. It
-    reads a file and never fetches one: where the file is missing, the message says which and where to put
-    it. What is drawn at random follows `torch.manual_seed`.
+    The parameters of `resnet18` and of the efficient networks have the shapes of torchvision's, so
+    `weights="imagenet"` fits. It reads a file and never fetches one: where the file is missing, the message
+    says which and where to put it. What is drawn at random follows `torch.manual_seed`.
 
     >>> build("resnet18", classes=5).fc.out_features
     5
+    >>> build("resnet18-16", classes=5).fc.in_features
+    128
     >>> build("vit", classes=5, image_size=64)(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 5])
     >>> build("resnet19", classes=5)
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: arch is 'resnet19'; expected one of: resnet18, efficientnet_b0,
-    mobilenet_v3_small, vit.
+    fairq_utils.errors.BadInput: arch is 'resnet19'; expected one of: resnet18, resnet18-16 (or another
+    number of channels), efficientnet_b0, mobilenet_v3_small, vit.
     """
     content = _weights_content(arch, weights)
     if not isinstance(classes, int) or classes < 1:
         raise BadInput(f"classes is {classes!r}; expected a whole number of at least 1.")
     if not isinstance(image_size, int) or not 16 <= image_size <= 224:
         raise BadInput(f"image_size is {image_size!r}; expected a whole number of pixels from 16 to 224.")
-    network = _BUILDERS[arch](classes, image_size)
+    name, _, channels = arch.partition("-")
+    network = _resnet(classes, int(channels)) if channels else _BUILDERS[name](classes, image_size)
     if content is not None:
         _fill(network, content, arch)
     return network
@@ -84,8 +94,40 @@ def weights_digest(arch: str, weights: str | None) -> str | None:
 # ---------------------------------------------------------------- untrained networks
 
 
-def _resnet(classes: int, image_size: int) -> nn.Module:
-    return torchvision.models.resnet18(num_classes=classes)
+def _resnet(classes: int, channels: int = _PAPERS_CHANNELS) -> nn.Module:
+    if channels == _PAPERS_CHANNELS:
+        return torchvision.models.resnet18(num_classes=classes)
+    with torch.device(
+        "meta"
+    ):  # its own weights are not drawn, so that the seed decides those of the narrow one
+        network = torchvision.models.resnet18(num_classes=classes)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+            owner, _, own = name.rpartition(".")
+            setattr(network.get_submodule(owner), own, _narrowed(module, channels))
+    return network
+
+
+def _narrowed(module: nn.Conv2d | nn.BatchNorm2d | nn.Linear, channels: int) -> nn.Module:
+    """The layer for a network that begins with so many channels, initialised as torchvision does."""
+
+    def fewer(count: int) -> int:
+        return count * channels // _PAPERS_CHANNELS
+
+    if isinstance(module, nn.Linear):
+        return nn.Linear(fewer(module.in_features), module.out_features)
+    if isinstance(module, nn.BatchNorm2d):
+        return nn.BatchNorm2d(fewer(module.num_features))
+    conv = nn.Conv2d(
+        module.in_channels if module.in_channels == _COLOURS else fewer(module.in_channels),
+        fewer(module.out_channels),
+        kernel_size=module.kernel_size,  # type: ignore[arg-type]
+        stride=module.stride,  # type: ignore[arg-type]
+        padding=module.padding,  # type: ignore[arg-type]
+        bias=False,
+    )
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
 
 
 def _efficientnet(classes: int, image_size: int) -> nn.Module:
@@ -135,7 +177,12 @@ def _transformer(classes: int, image_size: int) -> nn.Module:
     )
 
 
-_BUILDERS = dict(zip(NAMES, (_resnet, _efficientnet, _mobilenet, _transformer), strict=True))
+_BUILDERS = {
+    "resnet18": lambda classes, image_size: _resnet(classes),
+    "efficientnet_b0": _efficientnet,
+    "mobilenet_v3_small": _mobilenet,
+    "vit": _transformer,
+}
 
 
 # ---------------------------------------------------------------- ImageNet weights, from a file
@@ -143,15 +190,18 @@ _BUILDERS = dict(zip(NAMES, (_resnet, _efficientnet, _mobilenet, _transformer), 
 
 def _weights_content(arch: str, weights: str | None) -> bytes | None:
     """The file of weights, when its SHA-256 begins as its name says."""
-    if arch not in NAMES:
-        raise BadInput(f"arch is {arch!r}; expected one of: {', '.join(NAMES)}.")
+    if not isinstance(arch, str) or not re.fullmatch(PATTERN, arch):
+        raise BadInput(f"arch is {arch!r}; expected one of: {CHOICES}.")
+    _, _, channels = arch.partition("-")
+    if channels and int(channels) > _MOST_CHANNELS:
+        raise BadInput(f"arch is {arch!r}; expected at most {_MOST_CHANNELS} channels, such as resnet18-16.")
     if weights is None:
         return None
     if weights != "imagenet":
         raise BadInput(f"weights is {weights!r}; expected 'imagenet' or None.")
-    if arch == "vit":
+    if arch == "vit" or channels:
         raise BadInput(
-            "weights is 'imagenet', but this small vit was never trained on ImageNet; "
+            f"weights is 'imagenet', but this small {arch} was never trained on ImageNet; "
             f"leave weights out, or choose one of: {', '.join(NAMES[:-1])}."
         )
     path = _weights_path(arch)

@@ -43,7 +43,7 @@ from fairq_utils.treatments import Treatment
 _BOOK_MEAN, _BOOK_STD = (0.5,), (0.25,)
 _EXPECTED = (
     "package.module:factory, a .pt2 or .onnx file, a folder that save_pretrained wrote, or an architecture "
-    f"of the book ({', '.join(architectures.NAMES)})"
+    f"of the book ({architectures.CHOICES})"
 )
 
 
@@ -225,12 +225,12 @@ def load_model(
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: model is 'network.h5'; expected package.module:factory, a .pt2 or .onnx
-    file, a folder that save_pretrained wrote, or an architecture of the book (resnet18, efficientnet_b0,
-    mobilenet_v3_small, vit).
+    file, a folder that save_pretrained wrote, or an architecture of the book (resnet18, resnet18-16 (or
+    another number of channels), efficientnet_b0, mobilenet_v3_small, vit).
     """
     path = Path(text).expanduser()
     factory = is_factory(text)
-    named = re.fullmatch(rf"({'|'.join(architectures.NAMES)})(?:-seed(\d+))?", text)
+    named = re.fullmatch(rf"({architectures.PATTERN})(?:-seed(\d+))?", text)
     if not factory and (weights or arguments):
         raise BadInput(
             f"{text} was given with weights or arguments, but brings its own; expected them with "

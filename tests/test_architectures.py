@@ -16,6 +16,7 @@ from fairq_utils.errors import BadInput
 from fairq_utils.quantizers import UniformQuantizer, bake, describe, quantize_model
 
 CONVOLUTIONAL = NAMES[:-1]
+NARROW = "resnet18-16"
 
 
 def seeded(arch: str, seed: int = 0, **options) -> nn.Module:
@@ -35,7 +36,7 @@ def weights_of(network: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [32, 64])
-@pytest.mark.parametrize("arch", NAMES)
+@pytest.mark.parametrize("arch", [*NAMES, NARROW])
 def test_every_network_learns_a_few_images_by_heart(arch, size):
     network = seeded(arch, image_size=size).train()
     batch, labels = images(10, size), torch.arange(10) % 5
@@ -53,7 +54,37 @@ def test_every_network_learns_a_few_images_by_heart(arch, size):
     assert losses[-1] < 0.75 * losses[0]
 
 
-@pytest.mark.parametrize("arch", NAMES)
+@pytest.mark.parametrize("channels", [1, 16, 24])
+def test_a_narrow_network_is_the_same_with_fewer_channels(channels):
+    wide, narrow = build("resnet18", classes=5), build(f"resnet18-{channels}", classes=5)
+    shapes = {name: tuple(value.shape) for name, value in wide.state_dict().items()}
+    for name, value in narrow.state_dict().items():
+        kept = shapes.pop(name)
+        assert tuple(value.shape) == tuple(n if n < 64 else n * channels // 64 for n in kept), name
+        assert value.device.type == "cpu"
+    assert not shapes
+    described = [
+        [layer.extra_repr().partition("kernel")[2] for layer in own.modules() if isinstance(layer, nn.Conv2d)]
+        for own in (wide, narrow)
+    ]
+    assert described[0] == described[1]
+
+
+def test_a_narrow_network_begins_as_torchvisions_does():
+    torch.manual_seed(0)
+    wide, narrow = build("resnet18", classes=5), build("resnet18-48", classes=5)
+    for (name, one), (_, other) in zip(wide.named_modules(), narrow.named_modules(), strict=True):
+        if isinstance(one, nn.Conv2d):
+            assert other.weight.mean().abs() < 0.05 * other.weight.std(), name
+            # By its fan out, which has shrunk as the channels have.
+            ratio = (other.weight.std() / one.weight.std()).item()
+            assert ratio == pytest.approx((64 / 48) ** 0.5, rel=0.05), name
+        elif isinstance(one, nn.BatchNorm2d):
+            assert (other.weight == 1).all(), name
+            assert (other.bias == 0).all(), name
+
+
+@pytest.mark.parametrize("arch", [*NAMES, NARROW])
 def test_the_seed_decides_the_network(arch):
     first = weights_of(seeded(arch, seed=1))
     assert torch.equal(first, weights_of(seeded(arch, seed=1)))
@@ -285,6 +316,11 @@ def test_the_published_file_fits(arch):
     ("wrong", "said"),
     [
         ({"arch": "alexnet"}, "arch is 'alexnet'; expected one of: resnet18, "),
+        ({"arch": "resnet18-0"}, "arch is 'resnet18-0'; expected one of: resnet18, resnet18-16 "),
+        ({"arch": "resnet18-016"}, "arch is 'resnet18-016'; expected one of: resnet18, resnet18-16 "),
+        ({"arch": "resnet18-1000"}, "expected at most 256 channels, such as resnet18-16"),
+        ({"arch": 18}, "arch is 18; expected one of: resnet18"),
+        ({"arch": "resnet18-16", "weights": "imagenet"}, "resnet18-16 was never trained on ImageNet"),
         ({"classes": 0}, "classes is 0; expected"),
         ({"classes": 2.0}, "classes is 2.0; expected"),
         ({"image_size": 15}, "image_size is 15; expected"),
