@@ -820,42 +820,85 @@ def status() -> None:
 
     store = Store()
     rows: dict[tuple[str, str], list[int]] = {}
+    strange = []
     for entry, state in _entries(store):
-        rows.setdefault((entry.kind, state), []).append(entry.nbytes)
+        if state == "strange":
+            strange.append(entry)
+        else:
+            rows.setdefault((entry.kind, state), []).append(entry.nbytes)
     click.echo(f"{store.root}")
     for (kind, state), sizes in sorted(rows.items()):
         click.echo(f"  {kind:<12} {state:<10} {len(sizes):>7,}  {_size(sum(sizes)):>10}")
     total = [size for sizes in rows.values() for size in sizes]
     click.echo(f"  {'all':<12} {'':<10} {len(total):>7,}  {_size(sum(total)):>10}")
+    if strange:
+        click.echo(f"{_listed(strange)} not written by the store, or not readable.")
     if any(state != "current" for _, state in rows):
-        click.echo("What is not current was made by other code or is damaged; `fairq prune` removes it.")
+        does = "removes it" if store.marked else "says how to remove it"
+        click.echo(f"What is not current was made by other code or is damaged; `fairq prune` {does}.")
 
 
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
-def prune(dry_run: bool) -> None:
+@click.option("--adopt", is_flag=True, help="Take a store that has no mark of its own for one, from now on.")
+def prune(dry_run: bool, adopt: bool) -> None:
     """Remove from the store what this code can no longer ask for, and what is damaged.
 
-    Another checkout of other code that uses the same store would have to make its own again.
+    Another checkout of other code that uses the same store would have to make its own again. Only what the
+    store wrote is removed, and only from a folder that was empty when it began there, or that you adopt.
     """
     from fairq_utils.store import Store
 
     store = Store()
-    stale = [entry for entry, state in _entries(store) if state != "current"]
-    for entry in stale if not dry_run else []:
-        store.remove(entry)
-    size = _size(sum(entry.nbytes for entry in stale))
-    click.echo(f"{len(stale)} files, {size}: {'would be removed' if dry_run else 'removed'}")
+    found = list(_entries(store))
+    if found and not store.marked:
+        if not adopt:
+            store.refuse_to_remove_unmarked()
+        if not any(entry.identity for entry, _ in found):
+            raise BadInput(
+                f"{store.root} holds nothing that fairq wrote; expected a store, which FAIRQ_STORE names."
+            )
+        if not dry_run:
+            store.adopt()
+    stale = [entry for entry, state in found if state in ("outdated", "damaged")]
+    gone, refusals = [], []
+    for entry in stale:
+        try:
+            if dry_run or store.remove(entry):
+                gone.append(entry)
+        except BadInput as error:  # the others may go all the same
+            refusals.append(error)
+    size = _size(sum(entry.nbytes for entry in gone))
+    click.echo(f"{len(gone)} files, {size}: {'would be removed' if dry_run else 'removed'}")
+    if busy := len(stale) - len(gone) - len(refusals):
+        click.echo(f"{busy} in use by another process: left")
+    if strange := [entry for entry, state in found if state == "strange"]:
+        click.echo(f"{_listed(strange)} not written by the store, or not readable: left")
+    if refusals:
+        raise refusals[0]
 
 
 def _entries(store: Any) -> Iterator[tuple[Any, str]]:
     from fairq_utils.studies import is_current
 
     for entry in store.entries():
-        if entry.identity is None:
+        if not entry.own:
+            yield entry, "strange"
+        elif entry.identity is None:
             yield entry, "damaged"
         else:
-            yield entry, "current" if is_current(entry.identity) else "outdated"
+            try:
+                state = "current" if is_current(entry.identity) else "outdated"
+            except (LookupError, TypeError, AttributeError, ImportError, RecursionError):
+                state = "strange"  # of a form that this code never wrote, or of a package that is not here
+            yield entry, state
+
+
+def _listed(entries: list[Any]) -> str:
+    """How many there are, and what the first are called."""
+    names = [repr(entry.path.name) for entry in entries[:3]]
+    count = "1 file or folder" if len(entries) == 1 else f"{len(entries):,} files or folders"
+    return f"{count} ({', '.join(names)}{', ...' if len(entries) > len(names) else ''})"
 
 
 def _size(nbytes: float) -> str:

@@ -89,7 +89,7 @@ def make(jobs: Sequence[Job], *, store: Store, client: Client | None = None) -> 
     >>> store = Store(pathlib.Path(tempfile.mkdtemp()))
     >>> def count(data, report):
     ...     return Item({"numbers": torch.arange(data)})
-    >>> three = Job(kind="numbers", identity={"name": "three"}, function=count, data=3)
+    >>> three = Job(kind="datasets", identity={"name": "three"}, function=count, data=3)
     >>> make([three], store=store)[0].tensors["numbers"]
     tensor([0, 1, 2])
     """

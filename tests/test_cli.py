@@ -1,14 +1,16 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 
 from fairq_utils import chapters, cli, data, studies, treatments
-from fairq_utils.store import code_digest
+from fairq_utils.store import MARKER, Item, Store, code_digest
 
 
 @pytest.fixture
@@ -149,6 +151,7 @@ def test_serving_needs_a_book_and_answers_this_machine_only(built):
     assert "holds no book; build it first: make book" in unbuilt.stderr
 
 
+HEX = 16 * "0"
 SWEEP = ["--train-images", "60", "--test-images", "60", "--epochs", "1", "--seeds", "0,2", "--bits", "3"]
 
 
@@ -187,13 +190,14 @@ def test_a_sweep_is_made_once_counted_exported_and_pruned(store, tmp_path):
     assert not (tmp_path / "no").exists()
 
     assert said("prune").startswith("0 files")
-    (store / "networks" / "half.safetensors").write_bytes(b"half")
-    (store / "predictions" / ".x.safetensors.1.part").write_bytes(b"left")
+    half, left = f"half-{HEX}.safetensors", f".x-{HEX}.safetensors.1.part"
+    (store / "networks" / half).write_bytes(b"half")
+    (store / "predictions" / left).write_bytes(b"left")
     assert said("prune", "--dry-run") == "2 files, 8 bytes: would be removed\n"
     assert "damaged" in said("status")
     assert said("prune") == "2 files, 8 bytes: removed\n"
     assert not [path for path in store.glob("*/*") if path.suffix not in (".safetensors", ".lock")]
-    assert not (store / "networks" / "half.safetensors").exists()
+    assert not (store / "networks" / half).exists()
     assert said("sweep", *SWEEP, "--treatments", "ptq").endswith("made now: nothing\n")
 
 
@@ -206,6 +210,118 @@ def test_what_other_code_made_is_pruned_with_what_rests_on_it(store, monkeypatch
     assert rows == {("datasets", "current"), ("networks", "outdated"), ("predictions", "outdated")}
     assert said("prune").startswith("6 files")
     assert [path.parent.name for path in store.glob("*/*.safetensors")] == ["datasets"]
+
+
+def everything(folder):
+    """Each file with its content, each link with its end."""
+    return {
+        path: path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def test_a_home_called_the_store_is_pruned_of_nothing(store):
+    for name in ("Documents/thesis.txt", ".ssh/id_rsa", "photos/a.jpg", "networks/router.txt"):
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        (store / name).write_text("mine")
+    before = everything(store)
+    for options in ([], ["--dry-run"]):
+        assert "has no fairq-store.txt" in said("prune", *options, exit_code=2)
+    for options in (["--adopt"], ["--adopt", "--dry-run"]):
+        assert "holds nothing that fairq wrote" in said("prune", *options, exit_code=2)
+    shown = said("status")
+    assert "4 files or folders ('.ssh', 'Documents', 'router.txt', ...) not written by the store" in shown
+    assert "prune" not in shown
+    assert "damaged" not in shown
+    assert everything(store) == before
+
+
+def old_item(store):
+    """Of other code, and so out of date."""
+    made = Store(store)
+    made.keep("networks", {"name": "old", "code": "of another version"}, Item({"x": torch.zeros(1)}))
+    return made.path("networks", {"name": "old", "code": "of another version"})
+
+
+def test_what_the_store_did_not_write_stops_neither_status_nor_prune_and_is_left(store):
+    old = old_item(store)
+    made = Store(store)
+    made.keep("networks", {"name": "of no code"}, Item({"x": torch.zeros(1)}))
+    uninstalled = {
+        "name": "far",
+        "code": code_digest("fairq_utils.data"),
+        "versions": {"no-such-package": "1"},
+    }
+    made.keep("networks", uninstalled, Item({"x": torch.zeros(1)}))
+    (store / "networks" / f"broken-{HEX}.safetensors").write_bytes(b"half")
+    (store / "networks" / f"folder-{HEX}.safetensors").mkdir()
+    (store / "networks" / f"dangling-{HEX}.safetensors").symlink_to("nowhere")
+    (store / "networks" / "x.safetensors").mkdir()
+    (store / "elsewhere").symlink_to(store.parent)
+    (store / "notes.txt").write_text("mine")
+    before = everything(store)
+    shown = said("status")
+    assert "networks     damaged          1     4 bytes\n" in shown
+    assert "networks     outdated         1 " in shown
+    assert "7 files or folders ('elsewhere', " in shown
+    assert "`fairq prune` removes it" in shown
+    asked = said("prune", "--dry-run")
+    assert everything(store) == before
+    done = said("prune")
+    assert done == asked.replace("would be removed", "removed")
+    assert done.startswith(
+        f"2 files, {len(before[old]) + 4} bytes: removed\n7 files or folders ('elsewhere', "
+    )
+    gone = {path.name for path in before.keys() - everything(store).keys()}
+    assert gone == {old.name, f"broken-{HEX}.safetensors"}
+    assert said("prune").startswith("0 files, 0 bytes: removed\n7 files or folders")
+
+
+def test_an_old_store_is_pruned_once_it_is_adopted(store):
+    old = old_item(store)
+    (store / MARKER).unlink()
+    (store / "notes.txt").write_text("mine")
+    assert "`fairq prune` says how to remove it" in said("status")
+    assert "has no fairq-store.txt" in said("prune", exit_code=2)
+    shown = said("prune", "--adopt", "--dry-run")
+    assert shown.startswith("1 files, ")
+    assert "1 file or folder ('notes.txt') not written by the store, or not readable: left" in shown
+    assert old.exists()
+    assert "has no fairq-store.txt" in said("prune", exit_code=2)
+    assert said("prune", "--adopt") == shown.replace("would be removed", "removed")
+    assert not old.exists()
+    assert said("prune").startswith("0 files")
+    assert (store / "notes.txt").exists()
+
+
+def test_what_is_in_use_or_cannot_be_removed_is_left_and_said(store, monkeypatch):
+    old = old_item(store)
+    with Store(store).lock("networks", {"name": "old", "code": "of another version"}):
+        assert said("prune") == "0 files, 0 bytes: removed\n1 in use by another process: left\n"
+    assert old.exists()
+    (store / "networks" / f"broken-{HEX}.safetensors").write_bytes(b"half")
+    unlink = Path.unlink
+
+    def refuse(path, **options):
+        if path == old:
+            raise PermissionError(13, "Permission denied")
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    shown = said("prune", exit_code=2)
+    assert shown.startswith("1 files, ")
+    assert shown.endswith("set FAIRQ_STORE to one.\n")
+    assert [path.name for path in store.glob("networks/*")] == [old.name]
+
+
+def test_a_store_that_is_a_file_is_refused_and_one_that_is_not_there_is_empty(store):
+    for command in ("status", "prune"):
+        assert "0 bytes" in said(command)
+    assert not store.exists()
+    store.write_text("mine")
+    for command in ("status", "prune"):
+        assert "cannot be read (Not a directory)" in said(command, exit_code=2)
+    assert store.read_text() == "mine"
 
 
 def test_a_failed_sweep_says_what_failed_and_exits_with_one(store, monkeypatch):

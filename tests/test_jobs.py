@@ -88,7 +88,11 @@ def sleep_at_first(data, *items, report, mark):
 
 def job(name, function, *needs, data=None, **options):
     return Job(
-        kind="numbers", identity={"name": name}, function=partial(function, **options), data=data, needs=needs
+        kind="datasets",
+        identity={"name": name},
+        function=partial(function, **options),
+        data=data,
+        needs=needs,
     )
 
 
@@ -98,9 +102,9 @@ def test_what_is_needed_is_made_first_and_once(tmp_path, anywhere):
     wanted = [job(f"sum{n}", add, first, first) for n in range(3)]
     items = jobs.make(wanted, store=store, client=anywhere)
     assert [item.tensors["x"].tolist() for item in items] == [[4.0] * 3] * 3
-    assert store.written == {"numbers": 4}
+    assert store.written == {"datasets": 4}
     again = jobs.make([wanted[1]], store=store, client=anywhere)
-    assert store.written == {"numbers": 4}
+    assert store.written == {"datasets": 4}
     assert again[0].digest == items[1].digest
 
 
@@ -149,9 +153,9 @@ def test_what_exists_is_not_made_again_for_the_sake_of_what_needs_it(tmp_path, a
     jobs.make([first], store=store)
     jobs.make([job("second", add, first)], store=store, client=anywhere)
     # Nobody asks for the first when the second is there.
-    store.path("numbers", first.identity).unlink()
+    store.path("datasets", first.identity).unlink()
     jobs.make([job("second", add, first)], store=store, client=anywhere)
-    assert store.written == {"numbers": 2}
+    assert store.written == {"datasets": 2}
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 9])
@@ -207,8 +211,8 @@ def test_a_failure_is_named_with_its_reason_and_the_rest_is_made(tmp_path, anywh
         "  refused: width is 1; expected 2.",
     ]
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    assert store.written == {"numbers": 2}
-    assert store.find("numbers", {"name": "of-good"})
+    assert store.written == {"datasets": 2}
+    assert store.find("datasets", {"name": "of-good"})
 
 
 def test_the_same_bytes_here_and_on_workers(tmp_path, client):
@@ -249,14 +253,14 @@ def test_a_worker_that_is_killed_costs_only_what_it_had_in_hand(tmp_path):
         items = jobs.make(wanted, store=store, client=client)
     killer.join()
     assert len(items) == 5
-    assert store.written == {"numbers": 6}
+    assert store.written == {"datasets": 6}
 
 
 def test_a_job_that_kills_every_worker_is_named(tmp_path):
     with jobs.cluster(workers=1) as client, pytest.raises(JobsFailed, match="deadly: KilledWorker") as caught:
         jobs.make([job("deadly", die), job("good", draw, data=1)], store=Store(tmp_path), client=client)
     assert caught.value.failures.keys() == {"deadly"}
-    assert Store(tmp_path).find("numbers", {"name": "good"})
+    assert Store(tmp_path).find("datasets", {"name": "good"})
 
 
 def test_a_worker_that_is_slow_to_come_back_is_not_given_up(monkeypatch):
@@ -291,22 +295,22 @@ def test_what_has_no_worker_left_to_make_it_is_not_waited_for(tmp_path, monkeypa
         without_workers(client)
         with pytest.raises(BadInput, match="the cluster had no worker for 5 seconds; expected some"):
             sweep.through([] if made else [job("x", draw, data=1)])
-    assert Store(tmp_path).try_lock("numbers", {"name": "x"})
+    assert Store(tmp_path).try_lock("datasets", {"name": "x"})
 
 
 def hold_and_keep(root, identity, until):
     """What another process does: it takes the lock, takes its time, and keeps the item."""
     store = Store(root)
-    with store.lock("numbers", identity):
+    with store.lock("datasets", identity):
         print("held", flush=True)
         wait_for(until.exists)
-        store.keep("numbers", identity, Item({"x": torch.ones(3)}))
+        store.keep("datasets", identity, Item({"x": torch.ones(3)}))
 
 
 def test_what_another_process_is_making_is_waited_for_and_not_made_twice(tmp_path, anywhere):
     store = Store(tmp_path)
     first = job("first", draw, data=2)
-    until = store.path("numbers", {"name": "unrelated"})
+    until = store.path("datasets", {"name": "unrelated"})
     program = f"""
 from pathlib import Path
 from tests.test_jobs import hold_and_keep
@@ -320,7 +324,7 @@ hold_and_keep(Path({str(tmp_path)!r}), {first.identity!r}, Path({str(until)!r}))
     assert other.wait() == 0
     other.stdout.close()
     assert items[2].tensors["x"].tolist() == [1.0] * 3
-    assert store.written == {"numbers": 2}
+    assert store.written == {"datasets": 2}
 
 
 def test_two_sweeps_at_once_make_each_network_once(clone):
