@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import http.server
 import inspect
 import itertools
 import json
 import os
+import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,8 +37,19 @@ class _Refused(click.ClickException):
     exit_code = 2
 
 
+class _Fault(click.ClickException):
+    exit_code = 3
+
+
 class _Sentences(click.Group):
-    """What the package refuses reaches the terminal as one sentence and exit code 2."""
+    """What the package refuses reaches the terminal as one sentence and exit code 2.
+
+    So does a fault of its own, but with 3, lest a pipeline takes it for a gate that failed.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["fairq.given"] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -43,9 +58,52 @@ class _Sentences(click.Group):
             raise _Refused(str(error)) from None
         except (ChapterFailed, JobsFailed) as error:
             raise click.ClickException(str(error)) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except (KeyboardInterrupt, SystemExit, BrokenPipeError):
+            raise
+        except BaseException as error:  # a panic in a library that is written in Rust is no Exception
+            raise _Fault(_told(error, ctx.meta["fairq.given"])) from error
 
 
-@click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+def _told(error: BaseException, given: list[str]) -> str:
+    """A sentence about what nobody foresaw; its trace is in a file that the sentence names."""
+    if isinstance(error, MemoryError):  # what its frames hold may be all the memory that there is
+        traceback.clear_frames(error.__traceback__)
+    first, *_ = [*str(error).splitlines(), ""]
+    said = f"{type(error).__name__}: {first[:200]}" if first else type(error).__name__
+    where_it_ran = f"fairq-utils {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    command = shlex.join(["fairq", *given])
+    trace = "".join([f"{where_it_ran}\n{command}\n\n", *traceback.format_exception(error)])
+    try:
+        where = f"the trace is in {_written_aside(trace)}, to go with a report of it"
+    except OSError as refused:
+        click.echo(trace, err=True)
+        where = f"the trace stands above, as no file could take it ({refused.strerror})"
+    return f"this is a fault of fairq ({said}), and says nothing about any model or gate; {where}."
+
+
+def _written_aside(text: str) -> Path:
+    """A file that nobody else can guess or read, with the text in it."""
+    folder = Path(tempfile.gettempdir())  # where there is no other, the folder that one works in
+    if folder.samefile(Path.cwd()):
+        raise OSError(errno.ENOENT, "the folder for temporary files is the one that you are in")
+    handle, name = tempfile.mkstemp(prefix="fairq-", suffix=".txt", dir=folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
+
+
+@click.group(
+    cls=_Sentences,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 when it is done and every gate held, 1 when a gate, a chapter or a computation "
+    "failed, 2 when something given cannot be used, 3 when the fault is fairq's own.",
+)
 @click.version_option(__version__, prog_name="fairq")
 def main() -> None:
     """Who pays when a neural network is quantized? Bring data in, make networks,

@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -9,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from fairq_utils import chapters, cli, data, studies, treatments
+from fairq_utils import __version__, chapters, cli, data, studies, treatments
 from fairq_utils.store import MARKER, Item, Store, code_digest
 
 
@@ -375,3 +377,129 @@ def test_every_word_of_a_treatment_is_explained():
 
 def test_the_names_of_data_sets_are_those_that_can_be_loaded():
     assert cli._DATA_NAMES == data.NAMES
+
+
+@pytest.fixture
+def ends(monkeypatch, tmp_path):
+    """Have `fairq where` end with an error; what is written aside goes to a folder of the test."""
+    (tmp_path / "aside").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "aside"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def by(error):
+        def fail():
+            raise error
+
+        monkeypatch.setattr("fairq_utils.store.default_root", fail)
+        return CliRunner().invoke(cli.main, ["where"])
+
+    return by
+
+
+class _Panic(BaseException):
+    """As a library that is written in Rust raises it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("broken\ninto lines"), "RuntimeError: broken),"),
+        (MemoryError(), "MemoryError),"),
+        (AssertionError("x" * 1000), f"AssertionError: {'x' * 200}),"),
+        (EOFError("the end"), "EOFError: the end),"),
+        (PermissionError(13, "Permission denied"), "PermissionError: [Errno 13] Permission denied),"),
+        (RecursionError("too deep"), "RecursionError: too deep),"),
+        (_Panic("index out of bounds"), "_Panic: index out of bounds),"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_fault_of_ours_is_one_sentence_exit_code_3_and_a_trace_aside(ends, tmp_path, error, said):
+    done = ends(error)
+    assert done.exit_code == 3
+    (trace,) = (tmp_path / "aside").iterdir()
+    assert done.stderr.startswith(
+        f"Error: this is a fault of fairq ({said} and says nothing about any model or gate"
+    )
+    assert f"the trace is in {trace}, to go with a report of it.\n" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    text = trace.read_text()
+    assert text.startswith(f"fairq-utils {__version__}, Python ")
+    assert "\nfairq where\n" in text
+    assert "Traceback (most recent call last)" in text
+    assert type(error).__name__ in text
+    assert trace.stat().st_mode & 0o077 == 0  # nobody else's business
+    assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("why", ["missing", "full", "here"])
+def test_a_trace_that_no_file_takes_goes_to_the_terminal(ends, tmp_path, monkeypatch, why):
+    if why == "missing":
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    elif why == "here":
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "here"))
+    else:
+        if not Path("/dev/full").exists():
+            pytest.skip("/dev/full is missing: this system cannot pretend to have a full disk")
+
+        def full(**_options):
+            (tmp_path / "aside" / "part").touch()
+            return os.open("/dev/full", os.O_WRONLY), str(tmp_path / "aside" / "part")
+
+        monkeypatch.setattr(tempfile, "mkstemp", full)
+    done = ends(RuntimeError("broken"))
+    assert done.exit_code == 3
+    assert "Traceback (most recent call last)" in done.stderr
+    assert "a fault of fairq" in done.stderr.splitlines()[-1]
+    assert "the trace stands above" in done.stderr.splitlines()[-1]
+    assert not [*(tmp_path / "aside").iterdir(), *(tmp_path / "here").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (click.ClickException("no"), 1),
+        (click.UsageError("no"), 2),
+        (click.exceptions.Exit(5), 5),
+        (click.Abort(), 1),
+        (KeyboardInterrupt(), 1),
+        (SystemExit(7), 7),
+        (BrokenPipeError(32, "Broken pipe"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_ends_a_command_on_purpose_is_no_fault(ends, tmp_path, error, code):
+    done = ends(error)
+    assert done.exit_code == code
+    assert "fault" not in done.output
+    assert not list((tmp_path / "aside").iterdir())
+
+
+def test_a_program_that_calls_the_command_gets_the_fault_with_its_cause(ends):
+    error = RuntimeError("broken")
+    ends(error)
+    with pytest.raises(click.ClickException, match="a fault of fairq") as caught:
+        cli.main(["where"], standalone_mode=False)
+    assert caught.value.exit_code == 3
+    assert caught.value.__cause__ is error
+
+
+def test_a_shell_sees_3_and_no_traceback(tmp_path):
+    program = "from fairq_utils import cli, store; store.default_root = None; cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "where"],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_command_says_what_its_exit_codes_mean():
+    shown = " ".join(CliRunner().invoke(cli.main, ["--help"]).output.split())
+    assert "3 when the fault is fairq's own" in shown
