@@ -26,16 +26,21 @@ from scipy import special
 from fairq_utils import __version__, answers, gates, paired, report
 from fairq_utils.answers import Predictions
 from fairq_utils.errors import BadInput
-from fairq_utils.files import saying_what_cannot_be_written, write_atomically
+from fairq_utils.files import check_replaceable, replace_folder, saying_what_cannot_be_written
 from fairq_utils.gates import shown
 
+_SCHEMA = "audit-1"
 POWER = 0.8
 RESAMPLES = 2000
 # Without a margin, an audit that could not have shown a drop of so much in some group cannot tell.
 TELLING_DROP = 0.05
 MOST_GROUPS = 250
 _LISTED = 20
-_NOT_ALWAYS = ("pooled", "distributions", "layers", "gates")  # tables that not every audit has
+_TABLES = ("groups", "fvo", "recall", "pooled", "distributions", "layers", "gates")
+_FILES = {
+    *("report.html", "audit.json", "model_card.md", "before.parquet", "after.parquet"),
+    *(f"{name}.csv" for name in _TABLES),
+}
 _CONFIDENCE_BINS = 50
 _MARGIN_BINS = 60
 _BLOCK = 6  # zero lies after a multiple of so many bins: it stays an edge when neighbours are merged
@@ -109,7 +114,7 @@ def audit(
             grouping["groups"][-1]["pooled"] = True
     called = names or _names(first, second)
     record: dict[str, Any] = {
-        "schema": "audit-1",
+        "schema": _SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "package": {"name": "fairq-utils", "version": __version__},
         "compared": {
@@ -272,26 +277,29 @@ class Audit:
         """One paragraph for a model card, in Markdown."""
         return _model_card(self.record)
 
-    def write(self, folder: str | os.PathLike[str]) -> list[Path]:
+    def write(
+        self, folder: str | os.PathLike[str], predictions: Mapping[str, pd.DataFrame] | None = None
+    ) -> list[Path]:
         """Write report.html, audit.json, model_card.md and one CSV file per table, and return their paths.
 
-        In the CSV files, text that a spreadsheet would run as a formula gets an apostrophe in front. Of an
-        earlier audit in the folder no table is left, lest one that this audit lacks passes for its own.
+        `predictions` are tables `before` and `after` to be left beside them, as Parquet. The folder is new,
+        empty, or that of an earlier audit, which is replaced as a whole: whatever goes wrong, it holds the
+        one or the other. In the CSV files, text that a spreadsheet would run as a formula gets an apostrophe
+        in front.
         """
-        place = Path(folder)
-        with saying_what_cannot_be_written(place):
-            for name in _NOT_ALWAYS if (place / "audit.json").is_file() else ():
-                (place / f"{name}.csv").unlink(missing_ok=True)
-        contents = {
+        check_place(folder)
+        texts = {
             "report.html": report.page(self.record),
             "audit.json": self.to_json() + "\n",
             "model_card.md": self.model_card() + "\n",
         }
         for name, table in self.tables.items():
-            contents[f"{name}.csv"] = _harmless(table).to_csv(index=False, lineterminator="\n")
-        for name, content in contents.items():
-            write_atomically(place / name, content.encode())
-        return [place / name for name in contents]
+            texts[f"{name}.csv"] = _harmless(table).to_csv(index=False, lineterminator="\n")
+        contents = {name: text.encode() for name, text in texts.items()}
+        for name, table in (predictions or {}).items():
+            contents[f"{name}.parquet"] = table.to_parquet()
+        replace_folder(Path(folder), contents)
+        return [Path(folder) / name for name in contents]
 
 
 # -- groups -------------------------------------------------------------------------------------------
@@ -837,6 +845,30 @@ def as_markdown(text: str) -> str:
 
 
 # -- files --------------------------------------------------------------------------------------------
+
+
+def check_place(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder that an audit may not replace: one that holds anything else, or cannot be written."""
+    place = Path(folder)
+    check_replaceable(place)
+    with saying_what_cannot_be_written(place):
+        entries = sorted(place.iterdir()) if place.is_dir() else []
+        ours = _FILES if _holds_an_audit(place / "audit.json") else set()
+    for entry in entries:
+        if entry.name not in ours or not entry.is_file():
+            raise BadInput(
+                f"{place} holds {shown(entry.name)!r}, which is no part of an audit; expected a new or an "
+                "empty folder, or one that holds an earlier audit and nothing else, which is replaced: name "
+                "another, or move it away."
+            )
+
+
+def _holds_an_audit(path: Path) -> bool:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):  # no file, or no JSON
+        return False
+    return isinstance(record, dict) and record.get("schema") == _SCHEMA
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

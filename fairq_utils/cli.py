@@ -497,7 +497,13 @@ def _decimals(name: str, text: str) -> list[float] | None:
     help="Two CSV or Parquet files: id, label, group, and prediction or logit_<class> for each class.",
 )
 @_model_options
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for the report: new, empty, or that of an earlier audit, which is replaced.",
+)
 @click.option(
     "--groups",
     default="group",
@@ -557,6 +563,7 @@ def audit(
     }
     for expression in settings["fail_if"]:
         gates.parse(expression, settings["decide_on"])  # before hours are spent on answers
+    auditing.check_place(out)  # likewise
     if predictions:
         given = [name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
         if given:
@@ -570,10 +577,7 @@ def audit(
         answers = _answers(**of_models, columns=columns)
         answers["names"] = names or answers["names"]
         found = auditing.audit(**answers, groups=columns, **settings)
-        written = found.write(out)
-        for name in ("before", "after"):
-            written.append(out / f"{name}.parquet")
-            answers[name].to_parquet(written[-1])
+        written = found.write(out, {name: answers[name] for name in ("before", "after")})
     click.echo(str(found))
     for gate in found.record["gates"]:
         click.echo(gate["sentence"])

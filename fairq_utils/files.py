@@ -1,7 +1,9 @@
-"""Write a file whole or not at all, and say in a sentence what the operating system refuses."""
+"""Write a file or a folder whole or not at all, and say in a sentence what the operating system refuses."""
 
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from fairq_utils.errors import BadInput
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that whoever reads it, at any moment, finds the old content or the new one whole.
 
-    >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "folder" / "file"
     >>> write_atomically(path, b"content")
     >>> path.read_bytes(), len(list(path.parent.iterdir()))
@@ -23,13 +24,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     with saying_what_cannot_be_written(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            _write(part, content)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -44,3 +49,58 @@ def saying_what_cannot_be_written(folder: Path) -> Iterator[None]:
             f"{folder} cannot be written ({error.strerror}); expected a folder with space that you may "
             "write to: name another, or, if it is the store's, set FAIRQ_STORE to one."
         ) from error
+
+
+def replace_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Make a folder hold these files and nothing else: whatever goes wrong, it is the old one or the new one.
+
+    They are written beside it, and then renamed into its place, so a full disk leaves it as it was. A kill
+    between the two renames leaves the old one beside its place, as `.NAME.PID.old`.
+
+    >>> place = Path(tempfile.mkdtemp()) / "folder"
+    >>> replace_folder(place, {"old": b""})
+    >>> replace_folder(place, {"file": b"content"})
+    >>> [path.name for path in place.iterdir()]
+    ['file']
+    """
+    place = folder.resolve()
+    part, old = (place.with_name(f".{place.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    with saying_what_cannot_be_written(folder):
+        shutil.rmtree(part, ignore_errors=True)  # of a killed process that had the same number
+        try:
+            part.mkdir(parents=True)
+            for name, content in contents.items():
+                _write(part / name, content)
+            if place.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                shutil.copymode(place, part)
+                place.rename(old)
+            try:
+                part.rename(place)
+            except OSError:
+                if old.exists():
+                    old.rename(place)
+                raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        if old.exists():
+            shutil.rmtree(old)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder that `replace_folder` could not replace, by trying, before its content is computed."""
+    place = folder.resolve()
+    if place in (Path.cwd(), *Path.cwd().parents):
+        raise BadInput(
+            f"{place} is the folder that you work in, or holds it; expected a folder of its own, because it "
+            f"is replaced as a whole: name another, such as {Path.cwd() / 'audit'}."
+        )
+    if place.is_mount():
+        raise BadInput(
+            f"{place} is where a disk is mounted; expected a folder inside it, because it is replaced as a "
+            f"whole: name another, such as {place / 'audit'}."
+        )
+    above = next(own for own in place.parents if own.exists())
+    with saying_what_cannot_be_written(folder):
+        for own in (above, place) if place.exists() else (above,):
+            tempfile.TemporaryDirectory(dir=own).cleanup()

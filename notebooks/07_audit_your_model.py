@@ -43,7 +43,7 @@ groups: list[str] = ["group"]  # columns that name groups; several are crossed a
 margin: float = 0.02  # the smallest drop that matters, a fraction
 fail_if: list[str] = ["worst_group_drop > 0.02", "fvo_increase > 0.03"]  # gates
 decide_on: str = "lower"  # which end of the interval a gate is held to: lower, estimate or upper
-out: str = ""  # a folder for the report and its tables; empty for none
+out: str = ""  # a folder for the report and its tables, new or that of an earlier audit; empty for none
 dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
 root: str = ""  # where your copy of it lies; the moths need none
 label: str = ""  # what is predicted; empty for the data set's own
@@ -59,8 +59,10 @@ treatment: str = "int4"  # what is done to it: any of `fairq treatments` that do
 # %% tags=["hide-input"]
 from fairq_utils import claims, entrances, figures, studies
 from fairq_utils.answers import side_by_side
-from fairq_utils.auditing import audit
+from fairq_utils.auditing import audit, check_place
 
+if out:
+    check_place(out)  # refused now rather than when all is computed
 if before or after:
     asked = {"before": before, "after": after}
 else:

@@ -104,6 +104,31 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence(files):
     assert "cannot be written" in done.output
 
 
+def test_the_folder_is_tried_before_answers_are_made(files, monkeypatch):
+    monkeypatch.setattr(cli, "_answers", lambda **_: pytest.fail("hours"))
+    (files / "out").mkdir()
+    (files / "out" / "groups.csv").write_text("mine")
+    made = ["audit", "--model", "resnet18", "--treatment", "int4", "--out"]
+    done = CliRunner().invoke(cli.main, [*made, str(files / "out")])
+    assert done.exit_code == 2
+    assert "holds 'groups.csv', which is no part of an audit" in done.output
+    (files / "out" / "groups.csv").rename(files / "file")
+    for place in ("", ".", str(files / "file")):
+        done = CliRunner().invoke(cli.main, [*made, place])
+        assert done.exit_code == 2
+        assert "expected a folder" in done.output
+    assert (files / "file").read_text() == "mine"
+
+
+def test_a_folder_named_by_nothing_or_a_dot_is_no_place_for_a_report(files, monkeypatch):
+    monkeypatch.chdir(files)
+    for place in ("", "."):
+        done = fairq(files, "--out", place)
+        assert done.exit_code == 2
+        assert "is the folder that you work in, or holds it; expected a folder of its own" in done.output
+    assert sorted(path.name for path in files.iterdir()) == ["fp32.csv", "int4.csv"]
+
+
 def workflow() -> dict:
     """The workflow of the reference page, as GitHub reads it."""
     page = (ROOT / "book" / "audit_reference.md").read_text(encoding="utf-8")

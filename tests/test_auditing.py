@@ -500,15 +500,45 @@ def test_tables_and_json_hold_the_same_numbers(tmp_path):
 
 
 def test_no_table_of_an_earlier_audit_is_left(tmp_path):
-    (tmp_path / "layers.csv").write_text("of somebody else, who made no audit here")
     plain = fairq_utils.audit(*tables(TREES, {}))
-    plain.write(tmp_path)
-    assert (tmp_path / "layers.csv").exists()
-    assert {path.stem for path in audited().write(tmp_path)} > set(auditing._NOT_ALWAYS) - {"pooled"}
+    first = audited().write(tmp_path, {"before": tables(TREES, {})[0]})
+    assert {"layers.csv", "gates.csv", "before.parquet"} < {path.name for path in first}
     written = plain.write(tmp_path)
     assert set(tmp_path.iterdir()) == set(written)
     assert "equivalence" not in plain.tables["groups"]
     assert "equivalence_equivalent" in audited().tables["groups"]
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"gates.csv": "mine"},
+        {"audit.json": "{}", "groups.csv": "mine"},
+        {"audit.json": "[1]"},
+        {"audit.json": '{"schema": "audit-7"}'},
+        {"audit.json": "[" * 100_000},
+        {"audit.json": "\x00"},
+        {".gitignore": ""},
+    ],
+)
+def test_files_of_somebody_else_are_never_touched(tmp_path, theirs):
+    for name, content in theirs.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(BadInput, match="which is no part of an audit; expected a new or an empty folder"):
+        audited().write(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == theirs
+
+
+def test_a_file_beside_an_audit_is_named_and_survives(tmp_path):
+    audited().write(tmp_path)
+    (tmp_path / "notes.md").write_text("mine")
+    with pytest.raises(BadInput, match=r"holds 'notes.md', which is no part of an audit; .* move it away"):
+        audited().write(tmp_path)
+    assert (tmp_path / "notes.md").read_text() == "mine"
+    (tmp_path / "notes.md").unlink()
+    (tmp_path / "pooled.csv").mkdir()
+    with pytest.raises(BadInput, match=r"holds 'pooled.csv', which is no part"):
+        audited().write(tmp_path)
 
 
 def test_gates_can_be_asked_afterwards():
