@@ -8,8 +8,12 @@ text: a group may be called NA, and 007 is no 7.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +29,7 @@ Predictions = pd.DataFrame | str | os.PathLike[str]
 Kind = Literal["logit", "probability"]
 
 _PREFIX: dict[Kind, str] = {"logit": "logit_", "probability": "probability_"}
+_MANY_STRANGERS = 0.01  # of a side's answers: if more are no label, that is said first
 
 
 @dataclass(frozen=True)
@@ -177,8 +182,9 @@ def _text(column: pd.Series, name: str, called: str) -> pd.Series:
             f"{called} lacks {int(missing.sum())} of the {len(column)} entries of {shown(name)}; expected "
             "one an image: fill them in, or leave those images out of both tables."
         )
-    if pd.api.types.is_float_dtype(column) and (column % 1 == 0).all():
-        column = column.astype(np.int64)  # a whole number in a data frame that once had a gap: 3, not 3.0
+    if pd.api.types.is_float_dtype(column):  # a whole number in a column that once had a gap: 3, not 3.0
+        numbers = column.unique()
+        column = column.map({n: str(int(n)) if float(n).is_integer() else str(n) for n in numbers})
     text = column.astype(str).reset_index(drop=True)
     return text if name == "id" else text.astype("category")
 
@@ -209,6 +215,7 @@ class Pairs:
     kind: Kind | None
     scores: tuple[NDArray[np.float64], NDArray[np.float64]] | None
     dropped: list[dict[str, Any]]
+    warnings: list[str]
 
 
 def pair(before: Answers, after: Answers, groups: Sequence[str], *, drop_unmatched: bool) -> Pairs:
@@ -238,25 +245,108 @@ def pair(before: Answers, after: Answers, groups: Sequence[str], *, drop_unmatch
         [paired.KEPT, paired.LOST, paired.GAINED, paired.SAME],
         paired.CHANGED,
     )
-    predicted = np.zeros(len(classes), dtype=bool)
-    predicted[np.concatenate([np.unique(one) for one in answers])] = True
-    asked = np.bincount(labels, minlength=len(classes)) > 0
-    if not predicted[asked].any():
+    asked = np.bincount(labels, minlength=len(classes))
+    given = [np.bincount(predicted, minlength=len(classes)) for predicted in answers]
+    for one, counts in zip((first, second), given, strict=True):
+        if not one.kind:  # else the columns of scores say which classes there are
+            _check_spelling(one.called, classes, asked, counts)
+    if not given[0][asked > 0].any():
         raise BadInput(
-            f"No label is ever predicted: labels are such as {shown(classes[int(asked.argmax())])!r}, "
-            f"predictions such as {shown(classes[int(predicted.argmax())])!r}; expected the same names of "
-            "classes in both."
+            f"No label is ever predicted by {first.called}: labels are such as "
+            f"{_spelt(classes[int(asked.argmax())])}, predictions such as "
+            f"{_spelt(classes[int(given[0].argmax())])}; expected the same names of classes in both."
         )
+    never = np.flatnonzero((asked > 0) & (given[0] + given[1] == 0))
     return Pairs(
         classes=classes,
         labels=labels,
         groups={name: pd.Categorical(first.table[name]).remove_unused_categories() for name in groups},
         kinds=kinds.astype(np.intp),
-        never_predicted=[classes[code] for code in np.flatnonzero(asked & ~predicted)],
+        never_predicted=[classes[code] for code in never],
         kind=first.kind if second.kind else None,
         scores=(first.scores(classes), second.scores(classes)) if first.kind and second.kind else None,
         dropped=[{"reason": f"only in {name}", "n": n} for name, n in lone.items() if n],
+        warnings=[
+            *_strangers(first.called, second.called, classes, asked, *given),
+            *_strangers(second.called, first.called, classes, asked, *reversed(given)),
+        ],
     )
+
+
+def _check_spelling(
+    called: str, classes: Sequence[str], asked: NDArray[np.intp], given: NDArray[np.intp]
+) -> None:
+    """Refuse predictions that are a label in another spelling, as 2.0 for 2: they would count as wrong."""
+    strangers = np.flatnonzero((given > 0) & (asked == 0))
+    if not len(strangers):
+        return
+    labels = [classes[code] for code in np.flatnonzero(asked).tolist()]
+    # Where labels differ in case alone, case is what tells them apart.
+    loose = len({_form(label, loose=True) for label in labels}) == len(labels)
+    forms = {_form(label, loose=loose): label for label in labels}
+    longest = 4 * max(map(len, labels)) + 16  # what is longer is no spelling of any: a generated text
+    for code in strangers[np.argsort(-given[strangers], kind="stable")].tolist():
+        stranger = classes[code]
+        label = forms.get(_form(stranger, loose=loose)) if len(stranger) <= longest else None
+        if label is not None:
+            raise BadInput(
+                f"{called} predicts {_spelt(stranger)}, which is no label, where {_spelt(label)} is one; "
+                "expected one spelling of each class: write both alike, whole numbers without a point and "
+                "text without blanks around it."
+            )
+
+
+def _form(text: str, *, loose: bool) -> str | Decimal:
+    """What spellings of one class have in common.
+
+    >>> _form("2.0", loose=False) == _form("2", loose=False), _form("Tax_Fraud ", loose=True)
+    (True, 'tax fraud')
+    """
+    seen = unicodedata.normalize("NFKC", text)
+    seen = "".join(char for char in seen if char.isspace() or not unicodedata.category(char).startswith("C"))
+    with suppress(InvalidOperation):
+        if (number := Decimal(seen.strip())).is_finite():
+            return number
+    return " ".join(re.sub("[_-]", " ", seen).casefold().split()) if loose else seen.strip()
+
+
+def _spelt(text: str) -> str:
+    """A name with what cannot be seen in it, from both ends where it is long.
+
+    >>> print(_spelt("fraud "), _spelt("x" * 99 + " "))
+    'fraud ' 'xxxxxxxxxxxxxxxxxxxxxxxxxxx…xxxxxxxxxxxxxxxxxxxxxxxxxx '
+    """
+    written = repr(text) if unicodedata.is_normalized("NFC", text) else ascii(text)
+    return written if len(written) <= 60 else f"{written[:28]}…{written[-28:]}"
+
+
+def _strangers(
+    called: str,
+    other: str,
+    classes: Sequence[str],
+    asked: NDArray[np.intp],
+    given: NDArray[np.intp],
+    by_other: NDArray[np.intp],
+) -> Iterator[str]:
+    """A warning where answers are no labels: many of them, or some while one label is never predicted."""
+    stranger = (given > 0) & (asked == 0)
+    n, count = int(given.sum()), int(given[stranger].sum())
+    only_here = bool((stranger & (by_other == 0)).any())
+    missing = np.flatnonzero((asked > 0) & (given == 0) & (by_other > 0))
+    swapped = only_here and len(missing) > 0
+    if count < _MANY_STRANGERS * n and not swapped:
+        return
+    most = int(np.where(stranger, given, 0).argmax())
+    said = (
+        f"{called} gives {count:,} of its {n:,} answers ({100 * count / n:.1f} %) as classes that are no "
+        f"label, such as {_spelt(classes[most])} ({given[most]:,} of them): they count as wrong."
+    )
+    if swapped:
+        said += (
+            f" It never predicts {_spelt(classes[missing[0]])}, which is a label and which {other} predicts: "
+            "is that one class under two names?"
+        )
+    yield said
 
 
 def _of_rows(answers: Answers, rows: NDArray[np.intp]) -> Answers:

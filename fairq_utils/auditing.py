@@ -75,9 +75,9 @@ def audit(
     one fails when the interval's lower end, the estimate or the upper end is beyond. `layers` may hold,
     for each layer, `weights` and the share of zeros before and after (`zero_before`, `zero_after`).
 
-    >>> before = pd.DataFrame({"id": range(600), "label": "moth", "group": ["ash", "elm"] * 300})
-    >>> before["prediction"] = "moth"
-    >>> after = before.assign(prediction=["moth", "fly", "moth", "moth"] * 150)
+    >>> before = pd.DataFrame({"id": range(600), "label": ["moth", "moth", "fly", "fly"] * 150})
+    >>> before = before.assign(group=["ash", "elm"] * 300, prediction=before["label"])
+    >>> after = before.assign(prediction=["moth", "fly", "fly", "moth", "moth", "moth", "fly", "fly"] * 75)
     >>> print(audit(before, after).sentence)
     Group elm lost 50.0 points of accuracy, at least 43.6 allowing for both groups that were looked at.
     The gap between the best and the worst group rose by 50.0 points (43.8 to 55.4).
@@ -137,7 +137,7 @@ def audit(
             "family": sum(len(cell.names) for cell in cells),
             "decide_on": decide_on,
         },
-        "verdict": verdict(measured, confidence=confidence, margin=margin),
+        "verdict": _warned(verdict(measured, confidence=confidence, margin=margin), pairs.warnings),
         **measured,
         "layers": None if layers is None else _layers(layers),
         "not_tested": _not_tested(pairs, measured["groupings"]),
@@ -176,7 +176,8 @@ class Audit:
         return str(self.record["verdict"]["sentence"])
 
     def __repr__(self) -> str:
-        return f"{self.verdict.capitalize()}. {self.sentence}"
+        warnings, sentence = report.told(self.record["verdict"])
+        return "\n".join([*warnings, f"{self.verdict.capitalize()}. {sentence}"])
 
     def _repr_html_(self) -> str:
         # In a frame of its own, whose style and script reach nothing of the page around it; and without the
@@ -703,6 +704,11 @@ def verdict(record: Mapping[str, Any], *, confidence: float, margin: float | Non
     }
 
 
+def _warned(found: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+    """The verdict with what must be known before it is read: whoever quotes its sentence quotes that."""
+    return found | {"warnings": list(warnings), "sentence": " ".join([*warnings, found["sentence"]])}
+
+
 def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> str:
     worst = harmed[0][1]
     allowing = (
@@ -809,7 +815,9 @@ def _model_card(record: Mapping[str, Any]) -> str:
     was, now = (_points(overall[f"accuracy_{side}"]["estimate"]) for side in ("before", "after"))
     allowing = f": {report.WHOSE_ENDS['worst_group_drop']}" if record["settings"]["family"] > 1 else ""
     together = ", those of gaps together" if len(record["groupings"]) > 1 else ""
-    text = (
+    warnings, sentence = report.told(record["verdict"])
+    text = "".join(f"{warning} " for warning in warnings)
+    text += (
         f"The accuracy of {shown(before)} and {shown(after)} was compared on {compared['n']:,} images, by "
         f"{' and '.join(map(shown, compared['group_columns']))}. Over all images it went from "
         f"{was} % to {now} %; the largest drop of a group was {_points(worst['estimate'])} points "
@@ -826,7 +834,7 @@ def _model_card(record: Mapping[str, Any]) -> str:
             f"{_points(second['estimate'])} points, {way} ({_between(far)}). "
         )
         text += _by(record, grouping, said)
-    text += f"Verdict: {record['verdict']['word']}. {record['verdict']['sentence']} "
+    text += f"Verdict: {record['verdict']['word']}. {sentence} "
     text += (
         f"Intervals are at {100 * record['settings']['confidence']:g} %{together}. "
         f"Not tested: other training runs, other images. Made by {record['package']['name']} "

@@ -470,17 +470,29 @@ def _verdict(audit: Mapping[str, Any]) -> Element:
     kind, word = _VERDICTS[audit["verdict"]["word"]]
     gates = audit["gates"]
     failed = sum(not gate["passed"] for gate in gates)
-    told = (
+    held = (
         f"{failed} of {_many(len(gates), 'gate')} failed" if failed else f"{_many(len(gates), 'gate')} passed"
     )
-    gate = _tag("p", _sign("harm" if failed else "well"), _tag("a", told, href="#gate"), class_="word")
+    gate = _tag("p", _sign("harm" if failed else "well"), _tag("a", held, href="#gate"), class_="word")
+    warnings, sentence = told(audit["verdict"])
     return _tag(
         "div",
+        [_tag("p", _sign("harm"), warning, class_="first") for warning in warnings],
         _tag("p", _sign(kind), word, class_="word"),
-        _tag("p", audit["verdict"]["sentence"]),
+        _tag("p", sentence),
         gate if gates else None,
         class_=f"verdict {kind}",
     )
+
+
+def told(verdict: Mapping[str, Any]) -> tuple[list[str], str]:
+    """What must be known before a verdict is read, and its sentence without that.
+
+    >>> told({"word": "equivalent", "sentence": "Look. All is well.", "warnings": ["Look."]})
+    (['Look.'], 'All is well.')
+    """
+    warnings = list(verdict.get("warnings", []))
+    return warnings, verdict["sentence"].removeprefix(" ".join(warnings)).strip()
 
 
 def _sign(kind: str) -> Element:

@@ -108,6 +108,97 @@ def test_images_of_one_table_alone_are_left_out_when_asked():
     ]
 
 
+def spelt(label: list, before: list, after: list) -> answers.Pairs:
+    ids = {"id": range(len(label)), "group": "ash"}
+    first = pd.DataFrame({**ids, "label": label, "prediction": before})
+    return paired_up(first, pd.DataFrame({**ids, "prediction": after}))
+
+
+@pytest.mark.parametrize(
+    ("label", "stranger", "shown"),
+    [
+        ("2", "2.0", "predicts '2.0', which is no label, where '2' is one"),
+        ("007", "7", "predicts '7', which is no label, where '007' is one"),
+        ("1000", "1e3", "predicts '1e3', "),
+        ("fraud", "fraud ", "predicts 'fraud ', which is no label, where 'fraud' is one"),
+        ("fraud", "\tfraud", r"predicts '\tfraud', which"),
+        ("fraud", "fra\xadud", r"predicts 'fra\xadud', which"),
+        ("Fraud", "FRAUD", "predicts 'FRAUD', which is no label, where 'Fraud' is one"),
+        ("tax fraud", "tax_fraud", "predicts 'tax_fraud', which is no label, where 'tax fraud' is one"),
+        ("caf\xe9", "cafe\u0301", "predicts 'cafe\\u0301', which is no label, where 'caf\xe9' is one"),
+        ("-0", "0", "predicts '0', which is no label, where '-0' is one"),
+        ("f" * 300, "f" * 300 + " ", "fff…fff"),
+    ],
+)
+@pytest.mark.parametrize("side", ["first", "second", "both"])
+def test_two_spellings_of_a_class_are_refused_and_shown(label, stranger, shown, side):
+    right, wrong = [label, "ok", "ok", "ok"], [stranger, "ok", "ok", "ok"]
+    with pytest.raises(BadInput) as refused:
+        spelt(right, right if side == "second" else wrong, right if side == "first" else wrong)
+    said = str(refused.value)
+    assert said.startswith(f"The {'second' if side == 'second' else 'first'} table predicts ")
+    assert shown in said
+    assert "expected one spelling of each class" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("labels", "stranger"),
+    [
+        (["1", "2"], "-1"),  # another number
+        (["9007199254740993", "2"], "9007199254740992"),  # likewise, though not to a float
+        (["a", "A", "b"], "B"),  # letters, where case is what tells them apart
+        (["cat", "dog"], "cats"),
+        (["1", "2"], "nan1"),
+        (["inf", "2"], "infinity"),
+    ],
+)
+def test_what_only_looks_alike_is_another_class(labels, stranger):
+    found = spelt([*labels, *labels], [*labels, *labels], [stranger, *labels[1:], *labels])
+    assert (found.kinds == paired.LOST).tolist().count(True) == 1
+
+
+def test_where_scores_name_the_classes_none_is_a_spelling_of_another():
+    scores = pd.DataFrame({"id": [1, 2], "label": "a", "group": "g", "logit_a": [1.0, 0.0], "logit_A": 0.5})
+    assert paired_up(scores, scores).kinds.tolist() == [paired.KEPT, paired.SAME]
+
+
+def test_whole_numbers_are_whole_whatever_the_column_holds_beside_them():
+    found = spelt([1, 2, 3, 2**60], [1.0, 2.0, 1.5, 2.0**60], [1, 2, 3, 2**60])
+    assert found.kinds.tolist() == [paired.KEPT, paired.KEPT, paired.GAINED, paired.KEPT]
+    assert found.classes == ["1", "1.5", "1152921504606846976", "2", "3"]
+    huge = spelt([1, 2], [1.0, 1e300], [1, 2])
+    assert f"{int(1e300)}" in huge.classes
+
+
+def test_answers_that_are_no_label_are_told_when_they_are_many():
+    labels = ["yes", "no"] * 100
+    assert spelt(labels, labels, ["perhaps", *labels[1:]]).warnings == []
+    found = spelt(labels, ["perhaps", "maybe", "maybe", *labels[3:]], labels)
+    assert found.warnings == [
+        "The first table gives 3 of its 200 answers (1.5 %) as classes that are no label, such as 'maybe' "
+        "(2 of them): they count as wrong."
+    ]
+
+
+def test_a_label_that_one_side_alone_predicts_beside_a_stranger_is_told_however_rare():
+    labels = ["fraud", *["ok"] * 999]
+    found = spelt(labels, ["1", *labels[1:]], labels)
+    assert found.warnings == [
+        "The first table gives 1 of its 1,000 answers (0.1 %) as classes that are no label, such as '1' "
+        "(1 of them): they count as wrong. It never predicts 'fraud', which is a label and which The second "
+        "table predicts: is that one class under two names?"
+    ]
+    # A class that died is a finding, and no question of spelling.
+    assert spelt(labels, labels, ["ok"] * 1000).warnings == []
+
+
+def test_a_model_that_answers_with_nothing_but_strangers_is_audited_and_told():
+    found = spelt(["fraud"] * 3, ["fraud"] * 3, ["ok", "ok", "no"])
+    assert set(found.kinds) == {paired.LOST}
+    assert "The second table gives 3 of its 3 answers (100.0 %) as classes" in found.warnings[0]
+
+
 def test_labels_that_nothing_predicts_are_named():
     found = paired_up(table(label=["moth", "moth", "fly", "Fly"]), table(label=None))
     assert found.never_predicted == ["Fly"]
@@ -173,9 +264,14 @@ REFUSED = {
         "'bee' is a label or a prediction, but no column of scores is named after it; expected one of: moth",
     ),
     "other names of classes": (
-        table(label=["Moth", "Moth", "Fly", "Fly"]),
+        table(label=["A", "A", "B", "B"]),
         table(label=None),
-        "No label is ever predicted: labels are such as 'Fly', predictions such as 'fly'",
+        "No label is ever predicted by The first table: labels are such as 'A', predictions such as 'fly'",
+    ),
+    "other names of classes in the first": (
+        table(prediction=["0", "1", "1", "0"]),
+        table(),
+        "No label is ever predicted by The first table: labels are such as 'fly', predictions such as '0'",
     ),
 }
 

@@ -9,7 +9,7 @@ import pytest
 import fairq_utils
 from fairq_utils import claims, figures
 from fairq_utils.auditing import Audit
-from tests.test_auditing import TREES, tables
+from tests.test_auditing import TREES, strangely_answered, tables
 
 HOSTILE = "<b>*el*</b>$x$\u202e\n"
 
@@ -135,6 +135,14 @@ def test_words_are_the_audits(audit, expected):
     for pattern in expected:
         assert any(re.search(pattern, text) for text in everything), pattern
     assert not any("nan" in text for text in everything)
+
+
+def test_what_must_be_known_first_comes_before_the_word():
+    audit = strangely_answered()
+    text = claims.audit_verdict(audit).text
+    assert text.startswith("**The first table gives 190 of its 1,900 answers")
+    assert text.count("as classes that are no label") == 1
+    assert text.index("\\<b\\>wasp") < text.index(f"**{audit.verdict.capitalize()}.**")
 
 
 def test_what_it_takes_is_told_in_two_digits_and_the_blindest_group_first():

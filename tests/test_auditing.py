@@ -324,6 +324,31 @@ def test_the_verdict_and_its_words(harm, n, margin, word, said):
     assert (word == "harm shown") <= bool(found["harmed"] or "who pays cannot be told" in found["sentence"])
 
 
+def strangely_answered() -> auditing.Audit:
+    """An audit in which one answer of ten is no label, before."""
+    before, after = tables(TREES, {"elm": 0.15})
+    before.loc[::10, "prediction"] = "<b>wasp"
+    return fairq_utils.audit(before, after)
+
+
+def test_what_must_be_known_first_is_said_first_everywhere(tmp_path):
+    found = strangely_answered()
+    (warning,) = found.record["verdict"]["warnings"]
+    assert warning.startswith("The first table gives 190 of its 1,900 answers (10.0 %) as classes that are")
+    assert found.sentence.startswith(warning)
+    assert repr(found).startswith(f"{warning}\n{found.verdict.capitalize()}. ")
+    assert repr(found).count(warning) == 1
+    card = found.model_card()
+    assert card.startswith(auditing.as_markdown(warning))
+    assert card.count("such as") == 1
+    box = BeautifulSoup(report.page(found.record), "html.parser").find(class_="verdict")
+    paragraphs = [" ".join(own.get_text(" ").split()) for own in box.find_all("p")]
+    assert paragraphs[0] == warning
+    assert not any(warning in own for own in paragraphs[1:])
+    jsonschema.validate(json.loads(found.to_json()), SCHEMA)
+    assert audited().record["verdict"]["warnings"] == []
+
+
 def test_no_verdict_says_that_nothing_was_found_without_what_could_have_been():
     for n in (20, 100, 500, 2000, 20_000):
         for margin in (None, 0.01):

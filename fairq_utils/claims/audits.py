@@ -10,14 +10,16 @@ import pandas as pd
 from fairq_utils.auditing import Audit, as_markdown
 from fairq_utils.claims.wording import Prose, counted, in_brackets, percent, points, whole_points
 from fairq_utils.gates import shown
-from fairq_utils.report import WHOSE_ENDS
+from fairq_utils.report import WHOSE_ENDS, told
 
 _MOST_SAID = 8
 
 
 def audit_verdict(audit: Audit) -> Prose:
     """The word of an audit, and what it rests on."""
-    return Prose(f"**{audit.verdict.capitalize()}.** {as_markdown(audit.sentence)}")
+    warnings, sentence = told(audit.record["verdict"])
+    first = "".join(f"**{as_markdown(warning)}** " for warning in warnings)
+    return Prose(f"{first}**{audit.verdict.capitalize()}.** {as_markdown(sentence)}")
 
 
 def audit_groups(audit: Audit) -> pd.DataFrame:
