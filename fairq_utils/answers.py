@@ -7,6 +7,7 @@ text: a group may be called NA, and 007 is no 7.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import unicodedata
@@ -89,6 +90,21 @@ def read(source: Predictions, groups: Sequence[str], *, called: str, with_labels
     scores = pd.DataFrame({name: _number(given[name], name, called) for name in columns})
     classes = [name.removeprefix(_PREFIX[kinds[0]]) for name in columns]
     return Answers(called, file, pd.concat([table, scores], axis=1), kinds[0], classes)
+
+
+def check_two_files(before: Predictions, after: Predictions) -> None:
+    """Refuse one file that was given twice, also as a copy."""
+    if isinstance(before, pd.DataFrame) or isinstance(after, pd.DataFrame):
+        return
+    alike = False
+    with suppress(OSError):  # what cannot be read is refused by who reads it
+        alike = filecmp.cmp(before, after, shallow=False)
+    if alike:
+        raise BadInput(
+            f"{before} and {after} hold the same, byte for byte; expected what two models answered: look at "
+            "how the second was written, or, if two models do agree on every image, give their scores too "
+            "(logit_<class>), which tell them apart."
+        )
 
 
 def side_by_side(
@@ -267,10 +283,25 @@ def pair(before: Answers, after: Answers, groups: Sequence[str], *, drop_unmatch
         scores=(first.scores(classes), second.scores(classes)) if first.kind and second.kind else None,
         dropped=[{"reason": f"only in {name}", "n": n} for name, n in lone.items() if n],
         warnings=[
+            *_unchanged(kinds, first, second, classes),
             *_strangers(first.called, second.called, classes, asked, *given),
             *_strangers(second.called, first.called, classes, asked, *reversed(given)),
         ],
     )
+
+
+def _unchanged(
+    kinds: NDArray[np.intp], first: Answers, second: Answers, classes: Sequence[str]
+) -> Iterator[str]:
+    """A warning where no answer changed, which is how one model looks that was given twice."""
+    if not np.isin(kinds, [paired.KEPT, paired.SAME]).all():
+        return
+    if not (first.kind and second.kind):
+        yield "No answer changed at all: are these two different models?"
+    elif np.array_equal(first.scores(classes), second.scores(classes)):
+        yield "No answer changed at all, nor any score: are these two different models?"
+    else:
+        yield "No answer changed at all, though scores did."
 
 
 def _check_spelling(

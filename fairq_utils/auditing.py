@@ -93,6 +93,7 @@ def audit(
     paired.two_sided(confidence)
     asked = [gates.parse(expression, decide_on) for expression in fail_if]
     gates.check_end(decide_on)
+    answers.check_two_files(before, after)
     first = answers.read(before, columns, called="The first table", with_labels=True)
     second = answers.read(after, columns, called="The second table", with_labels=False)
     pairs = answers.pair(first, second, columns, drop_unmatched=drop_unmatched)

@@ -471,6 +471,8 @@ def _answers(
         )
         for model, factory in zip(models, factories, strict=True)
     ]
+    if not treatment:
+        entrances.check_two_models(*opened)
     size = image_size or next(filter(None, (model.image_size for model in opened)), images.image_size)
     images = replace(images, image_size=size)
     shown = studies.dataset(images)

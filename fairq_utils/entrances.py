@@ -851,6 +851,25 @@ def _attributes(settings: DataSettings) -> list[str]:
     ]
 
 
+def check_two_models(before: Auditable, after: Auditable) -> None:
+    """Refuse one model that was given twice, before it answers."""
+    first, second = map(_what_it_is, (before, after))
+    if first == second:
+        raise BadInput(
+            f"{before.name} and {after.name} are one model; expected two: give the one that was quantized as "
+            "the second --model, or one --model and --treatment."
+        )
+
+
+def _what_it_is(model: Auditable) -> tuple[object, ...]:
+    """What tells a model from others: a copy of its file has the same, and is it."""
+    source = {name: value for name, value in model.source.items() if name != "weights"}
+    # A factory and a study are told by their name. An ONNX file may keep its weights in another one.
+    own = model.network.path.resolve() if isinstance(model.network, _OnnxGraph) else None
+    named = model.name if source["entrance"] in ("factory", "study") else own
+    return named, source, model.mean, model.std, model.image_size, model.class_names, model.treatment
+
+
 def to_audit(
     before: Auditable,
     after: Auditable,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -16,6 +17,7 @@ from fairq_utils import cli
 from fairq_utils.data import DataSettings
 from fairq_utils.entrances import group_columns, load_model, of_study, to_audit
 from fairq_utils.errors import BadInput
+from fairq_utils.packing import export_onnx
 from fairq_utils.studies import Study
 from fairq_utils.training import Recipe
 from fairq_utils.treatments import Treatment
@@ -86,6 +88,30 @@ def test_every_entrance_gives_the_numbers_that_python_gives(records, entrance):
     assert wanted["overall"]["flip_rate"]["estimate"] > 0.1  # the treatment did something to be measured
     assert wanted["groupings"][0]["distributions"]
     assert numbers(records[entrance]) == wanted
+
+
+def test_one_model_given_twice_is_refused_before_it_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr("fairq_utils.studies.dataset", lambda _: pytest.fail("hours"))
+    for name, seed in {"one": 0, "same": 0, "other": 1}.items():
+        safetensors.torch.save_file(tiny(seed=seed).state_dict(), tmp_path / f"{name}.safetensors")
+    example = torch.zeros(2, 3, 16, 16)
+    torch.export.save(torch.export.export(tiny().eval(), (example,)), tmp_path / "one.pt2")
+    export_onnx(tiny().eval(), tmp_path / "one.onnx", example=example)
+
+    def twice(first: list[object], second: list[object]) -> str:
+        given = [str(part) for part in ("audit", *first, *second, *SMALL, "--out", tmp_path / "out")]
+        done = CliRunner().invoke(cli.main, given)
+        assert done.exit_code == 2
+        return done.output
+
+    def filled(name: str) -> list[object]:
+        return ["--model", FACTORY, "--weights", tmp_path / f"{name}.safetensors"]
+
+    for one in (["--model", tmp_path / "one.onnx"], ["--model", tmp_path / "one.pt2"], filled("one")):
+        assert "are one model; expected two" in twice(one, one)
+    assert "are one model; expected two" in twice(filled("one"), filled("same"))
+    with pytest.raises(pytest.fail.Exception, match="hours"):
+        twice(filled("one"), filled("other"))
 
 
 def test_layers_are_measured_wherever_there_are_models(records):

@@ -349,6 +349,39 @@ def test_what_must_be_known_first_is_said_first_everywhere(tmp_path):
     assert audited().record["verdict"]["warnings"] == []
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (0.0, "No answer changed at all, nor any score: are these two different models?"),
+        (1e-9, "No answer changed at all, though scores did."),
+        (None, "No answer changed at all: are these two different models?"),
+    ],
+)
+def test_that_nothing_changed_is_said_first(change, said):
+    before, _ = tables(TREES, {}, scores=change is not None)
+    after = before.copy()
+    if change is not None:
+        after["logit_moth"] += change
+    found = fairq_utils.audit(before, after, margin=0.05)
+    assert found.record["verdict"]["warnings"] == [said]
+    assert found.sentence.startswith(f"{said} In every group accuracy stayed within 5.0 points")
+    assert found.verdict == "equivalent"
+
+
+def test_one_file_given_twice_is_refused(tmp_path):
+    before, after = tables(TREES, {"elm": 0.3})
+    first, copy = tmp_path / "first.csv", tmp_path / "copy.csv"
+    for path in (first, copy):
+        before.to_csv(path, index=False)
+    for second in (first, str(first), copy, tmp_path / ".." / tmp_path.name / "first.csv"):
+        with pytest.raises(BadInput, match="hold the same, byte for byte; expected what two models answered"):
+            fairq_utils.audit(first, second)
+    after.to_csv(copy, index=False)
+    assert fairq_utils.audit(first, copy).verdict == "harm shown"
+    with pytest.raises(BadInput, match=r"gone.csv is no file"):
+        fairq_utils.audit(tmp_path / "gone.csv", tmp_path / "gone.csv")
+
+
 def test_no_verdict_says_that_nothing_was_found_without_what_could_have_been():
     for n in (20, 100, 500, 2000, 20_000):
         for margin in (None, 0.01):
