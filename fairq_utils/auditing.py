@@ -34,6 +34,9 @@ POWER = 0.8
 RESAMPLES = 2000
 # Without a margin, an audit that could not have shown a drop of so much in some group cannot tell.
 TELLING_DROP = 0.05
+# Of the chance that a limit is wrong, what those of recall have, all together: so little that it hardly adds
+# to that of groups and of all images, and still it takes only a few more lost images to show a loss.
+_SHARE_OF_RECALL = 1 / 25
 MOST_GROUPS = 250
 _LISTED = 20
 _TABLES = ("groups", "fvo", "recall", "pooled", "distributions", "layers", "gates")
@@ -102,7 +105,7 @@ def audit(
     overall = np.bincount(pairs.kinds, minlength=5)
     by_group = {cell.name: dict(zip(cell.names, cell.counts.sum(axis=1), strict=True)) for cell in cells}
     measured = measure(overall, by_group, confidence=confidence, margin=margin, seed=seed)
-    recalls = [_recall(cell, pairs.classes, confidence) for cell in cells]
+    recalls, recall_family = _recalls(cells, pairs.classes, confidence, smallest_cell)
     spreads = _spreads(pairs)
     for cell, recall, grouping in zip(cells, recalls, measured["groupings"], strict=True):
         grouping |= {
@@ -136,12 +139,14 @@ def audit(
             "seed": seed,
             "power": POWER,
             "family": sum(len(cell.names) for cell in cells),
+            "recall_family": recall_family,
+            "recall_confidence": _of_recall(confidence),
             "decide_on": decide_on,
         },
         "verdict": _warned(verdict(measured, confidence=confidence, margin=margin), pairs.warnings),
         **measured,
         "layers": None if layers is None else _layers(layers),
-        "not_tested": _not_tested(pairs, measured["groupings"]),
+        "not_tested": _not_tested(pairs, measured["groupings"], smallest_cell),
     }
     record["gates"] = [gate.judge(record) for gate in asked]
     record["passed"] = all(gate["passed"] for gate in record["gates"]) if asked else None
@@ -507,18 +512,52 @@ def _worst(drops: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**worst, **ends}
 
 
-def _recall(cell: _Cells, classes: Sequence[str], confidence: float) -> pd.DataFrame:
-    """Recall of every class in every group that has it."""
+def _recalls(
+    cells: Sequence[_Cells], classes: Sequence[str], confidence: float, smallest: int
+) -> tuple[list[pd.DataFrame], int]:
+    """Recall of every class in every group that has it, a table a grouping; and the family of its limits.
+
+    Tested is a pair with enough images, in a group that has other classes too: else recall is accuracy.
+    Simultaneous limits have the pairs in which enough answers flipped that a loss could be shown. They are
+    stricter than those of groups, so that the verdict of both is hardly more often wrong than of one.
+    """
+    tables = [_recall(cell, classes, confidence, smallest) for cell in cells]
+    flips = [(own["lost"] + own["gained"]).where(own["tested"] == "yes", 0) for own in tables]
+    family = paired.able_to_show(np.concatenate(flips), _of_recall(confidence))
+    together = paired.simultaneous(_of_recall(confidence), family)
+    for own, flipped in zip(tables, flips, strict=True):
+        able = flipped > paired.two_sided(together) ** 2
+        lost, gained, n = own.loc[able, ["lost", "gained", "n"]].to_numpy().T
+        limits = paired.drop_limits(lost, gained, n, together)
+        for end, limit in zip(("lower", "upper"), limits, strict=True):
+            own.loc[able, f"drop_simultaneous_{end}"] = limit
+    return tables, family
+
+
+def _of_recall(confidence: float) -> float:
+    """How surely the limits of recall hold together.
+
+    >>> round(_of_recall(0.95), 3)
+    0.998
+    """
+    return 1 - _SHARE_OF_RECALL * (1 - confidence)
+
+
+def _recall(cell: _Cells, classes: Sequence[str], confidence: float, smallest: int) -> pd.DataFrame:
     groups, labels = np.nonzero(cell.counts.sum(axis=2))
     kept, lost, gained, _, _ = cell.counts[groups, labels].T
     n = cell.counts[groups, labels].sum(axis=1)
     lower, upper = paired.drop_limits(lost, gained, n, confidence)
+    alone = n == cell.counts.sum(axis=(1, 2))[groups]
     return pd.DataFrame(
         {
             "grouping": cell.name,
             "group": np.array(cell.names, dtype=object)[groups],
             "class": np.array(classes, dtype=object)[labels],
             "n": n,
+            "tested": np.select([alone, n < smallest], ["is accuracy", "too few"], "yes"),
+            "lost": lost,
+            "gained": gained,
             "before": (kept + lost) / n,
             "after": (kept + gained) / n,
             "drop": (lost - gained) / n,
@@ -534,17 +573,24 @@ def _recall_ends(recall: pd.DataFrame, smallest: int) -> dict[str, Any]:
     gaps = (by_class.max() - by_class.min()).assign(increase=lambda own: own["after"] - own["before"])
     gaps = gaps[by_class.size() > 1].sort_values("increase", ascending=False, kind="stable")
     falls = large.sort_values("drop", ascending=False, kind="stable").head(_LISTED)
+    sure = recall[recall["drop_simultaneous_lower"] > 0]
+    sure = sure.sort_values("drop_simultaneous_lower", ascending=False, kind="stable")
     return {
         "cells": len(large),
-        "largest_drops": [
-            {
-                **{name: row[name] for name in ("class", "group", "n", "before", "after")},
-                "drop": _interval(row["drop"], row["drop_lower"], row["drop_upper"]),
-            }
-            for row in falls.to_dict("records")
-        ],
+        "tested": int((recall["tested"] == "yes").sum()),
+        "too_few": int((recall["tested"] == "too few").sum()),
+        "fell": len(sure),
+        "surely_fell": [_recall_row(row) for row in sure.head(_LISTED).to_dict("records")],
+        "largest_drops": [_recall_row(row) for row in falls.to_dict("records")],
         "disparities": gaps.head(_LISTED).reset_index().to_dict("records"),
     }
+
+
+def _recall_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    drop = _interval(row["drop"], row["drop_lower"], row["drop_upper"])
+    if not np.isnan(row["drop_simultaneous_lower"]):
+        drop |= {end: row[f"drop_{end}"] for end in ("simultaneous_lower", "simultaneous_upper")}
+    return {**{name: row[name] for name in ("class", "group", "n", "before", "after")}, "drop": drop}
 
 
 @dataclass(frozen=True)
@@ -656,15 +702,36 @@ def _harmed(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return sorted(sure, key=lambda found: -found[1]["drop"]["estimate"])
 
 
-def verdict(record: Mapping[str, Any], *, confidence: float, margin: float | None) -> dict[str, Any]:
-    """A word, the sentences to it, and the groups that surely lost, from what `measure` gives.
+def _fell(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The pairs of class and group whose recall surely fell, most first.
 
-    Harm is shown when the drop of a group is above 0 with all groups looked at, or that of all images.
-    With a margin, all groups within it are equivalent, however surely one lost a little. Otherwise it
-    matters what could have been found: where a group's smallest drop that the audit would have shown is
-    above the margin (5 points without one), it cannot tell.
+    `further`: surely by more than the accuracy of the group, which so does not tell of it.
     """
-    harmed = _harmed(record)
+    sure = []
+    for grouping in record["groupings"]:
+        drops = {group["group"]: group["drop"]["estimate"] for group in grouping["groups"]}
+        for cell in grouping.get("recall", {}).get("surely_fell", []):
+            lower = cell["drop"]["simultaneous_lower"]
+            own = {"grouping": grouping["name"], "lower": lower, "further": lower > drops[cell["group"]]}
+            sure.append({**cell, **own})
+    return sorted(sure, key=lambda cell: -cell["lower"])
+
+
+def _pairs(record: Mapping[str, Any], count: str) -> int:
+    """How many pairs of class and group were tested, or had too few images, or fell."""
+    return sum(grouping.get("recall", {}).get(count, 0) for grouping in record["groupings"])
+
+
+def verdict(record: Mapping[str, Any], *, confidence: float, margin: float | None) -> dict[str, Any]:
+    """A word, the sentences to it, and the groups and classes that surely lost, from what `measure` gives.
+
+    Harm is shown when the drop of a group is above 0 with all groups looked at, or that of all images, or
+    the drop of a class's recall in a group with all such pairs looked at. With a margin, all groups within
+    it are equivalent, however surely one lost a little, unless a class surely fell by more in one of them.
+    Otherwise it matters what could have been found: where a group's smallest drop that the audit would have
+    shown is above the margin (5 points without one), it cannot tell.
+    """
+    harmed, fell = _harmed(record), _fell(record)
     groups = [group for grouping in record["groupings"] for group in grouping["groups"]]
     overall = record["overall"]["drop"]
     telling = TELLING_DROP if margin is None else margin
@@ -677,10 +744,22 @@ def verdict(record: Mapping[str, Any], *, confidence: float, margin: float | Non
         ]
         if harmed:
             sentences += [f"Within that margin, {_loss(harmed, len(groups))}."]
-    elif harmed:
+        if fell and fell[0]["lower"] > margin:
+            word = "harm shown"
+            sentences.insert(0, f"{_class_loss(record, fell)} Accuracy hides it.")
+        else:
+            sentences += [*([_class_loss(record, fell)] if fell else []), *_other_classes(record)]
+    elif harmed or fell:
         word = "harm shown"
-        loss = _loss(harmed, len(groups))
-        sentences += [f"{loss[0].upper()}{loss[1:]}.", *_gap(record)]
+        if harmed:
+            loss = _loss(harmed, len(groups))
+            sentences += [f"{loss[0].upper()}{loss[1:]}."]
+        # Where a group lost, its classes did: told is a class that lost more than its group.
+        further = [cell for cell in fell if cell["further"] or not harmed]
+        if further:
+            second = bool(harmed) and further[0]["lower"] < harmed[0][1]["drop"]["estimate"]
+            sentences.insert(1 if second else 0, _class_loss(record, further))
+        sentences += _gap(record)
     elif overall["lower"] > 0:
         word = "harm shown"
         sentences += [
@@ -702,12 +781,46 @@ def verdict(record: Mapping[str, Any], *, confidence: float, margin: float | Non
         "word": word,
         "sentence": " ".join(sentences),
         "harmed": [{"grouping": name, "group": group["group"]} for name, group in harmed],
+        "harmed_classes": [{name: cell[name] for name in ("grouping", "group", "class")} for cell in fell],
     }
+
+
+def _class_loss(record: Mapping[str, Any], fell: Sequence[Mapping[str, Any]]) -> str:
+    """What the class lost that surely lost most, and which others did."""
+    worst, tested = fell[0], _pairs(record, "tested")
+    drop = worst["drop"]
+    said = (
+        f"In {shown(worst['group'])} the class {shown(worst['class'])} lost {_points(drop['estimate'])} "
+        f"points of recall ({_points(drop['simultaneous_lower'])} to {_points(drop['simultaneous_upper'])}"
+        f"{f', allowing for all {_of_pairs(tested)}' if tested > 1 else ''})"
+    )
+    listed = [f"{shown(cell['class'])} in {shown(cell['group'])}" for cell in fell[1:4]]
+    more = _pairs(record, "fell") - 1 - len(listed)
+    if listed:
+        said += f"; {', '.join(listed)}{f' and {more:,} more' if more else ''} surely lost too"
+    return f"{said}."
+
+
+def _other_classes(record: Mapping[str, Any]) -> Iterator[str]:
+    """What the equivalence of groups leaves open about their classes; nothing where there is one class."""
+    tested, few = _pairs(record, "tested"), _pairs(record, "too_few")
+    if tested:
+        yield f"In none of {_of_pairs(tested)} is a loss of recall beyond the margin sure."
+    if few:
+        yield f"In {_of_pairs(few)} the images are too few to tell whether recall fell."
+
+
+def _of_pairs(count: int) -> str:
+    return f"{count:,} pair{'s' if count > 1 else ''} of class and group"
 
 
 def _warned(found: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
     """The verdict with what must be known before it is read: whoever quotes its sentence quotes that."""
     return found | {"warnings": list(warnings), "sentence": " ".join([*warnings, found["sentence"]])}
+
+
+def _capital(said: str) -> str:
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> str:
@@ -775,12 +888,18 @@ def _power(groups: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(sentences)
 
 
-def _not_tested(pairs: answers.Pairs, groupings: Sequence[Mapping[str, Any]]) -> list[str]:
+def _not_tested(pairs: answers.Pairs, groupings: Sequence[Mapping[str, Any]], smallest: int) -> list[str]:
     sentences = [
         "Images unlike these: the intervals hold for images that are drawn as these were.",
         "Other training runs: one model was compared with one, and another seed may fail other groups.",
         "Groups that no column names, and whether the names of the groups and the labels are right.",
     ]
+    tested, few = (sum(own["recall"][count] for own in groupings) for count in ("tested", "too_few"))
+    if tested + few:
+        smaller = f", and {_of_pairs(few)} with fewer than {smallest} images not even for that" if few else ""
+        sentences.append(
+            f"Whether recall of a class in a group stayed the same: it was tested for a loss alone{smaller}."
+        )
     if pairs.scores is None:
         sentences.append("How sure the models were: at least one table holds predictions without scores.")
     if pairs.dropped:

@@ -133,6 +133,21 @@ def equivalence_p(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, margin: floa
     return np.maximum(above, below)
 
 
+def able_to_show(flips: ArrayLike, confidence: float = 0.95) -> int:
+    """How many tests to allow for, of many beside each other with so many flips each (Tarone).
+
+    A test of few flips could not show a loss though all of them were lost, and so cannot err. This is the
+    smallest number that, allowed for, leaves no more tests able to show one.
+
+    >>> able_to_show([0] * 5000 + [4] * 2000 + [25, 40])
+    2
+    """
+    found = np.sort(np.asarray(flips))[::-1]
+    z = special.ndtri((1 - confidence ** (1 / np.arange(1, len(found)))) / 2)
+    able = np.append(found[1:] > z**2, False)
+    return int(able.argmin()) + 1
+
+
 # -- power --------------------------------------------------------------------------------------------
 
 

@@ -420,8 +420,10 @@ class _Cell:
     value: float | str | None = None
 
     @classmethod
-    def measured(cls, found: Mapping[str, float]) -> _Cell:
-        return cls([_percent(found["estimate"]), _tag("small", _interval(found))], found["estimate"])
+    def measured(cls, found: Mapping[str, float], tag: str | None = None) -> _Cell:
+        estimate = _percent(found["estimate"])
+        number = _tag(tag, estimate) if tag else estimate
+        return cls([number, _tag("small", _interval(found))], found["estimate"])
 
 
 # -- the parts of the page ----------------------------------------------------------------------------
@@ -872,7 +874,7 @@ def _recalls(recall: Mapping[str, Any], settings: Mapping[str, Any]) -> list[_Co
                 _Cell(_number(cell["n"], 0), cell["n"]),
                 _Cell(_percent(cell["before"]), cell["before"]),
                 _Cell(_percent(cell["after"]), cell["after"]),
-                _Cell.measured(cell["drop"]),
+                _Cell.measured(cell["drop"], "strong" if _surely_fell(cell) else None),
             ]
             for cell in fell
         ],
@@ -897,12 +899,19 @@ def _recalls(recall: Mapping[str, Any], settings: Mapping[str, Any]) -> list[_Co
             looked,
             "these fell most. Each interval is of its pair alone, so narrower than one that allows for all "
             "groups: among many, some leave out zero by accident.",
+            f" Bold is what surely fell, allowing for all {_many(recall['tested'], 'pair')} that were tested."
+            if any(map(_surely_fell, fell))
+            else None,
         ),
         by_group,
         _tag("details", _tag("summary", "The same as a gap between groups, class by class"), by_class)
         if wider
         else None,
     ]
+
+
+def _surely_fell(cell: Mapping[str, Any]) -> bool:
+    return bool(cell["drop"].get("simultaneous_lower", 0) > 0)
 
 
 def _explorer(audit: Mapping[str, Any], grouping: Mapping[str, Any], rows: _Outcomes) -> list[_Content]:

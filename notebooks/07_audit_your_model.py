@@ -96,7 +96,8 @@ claims.audit_verdict(found)
 
 # %% [markdown]
 # The verdict is one of four words: harm shown, equivalent, no harm found, cannot tell. The last two are not
-# the same. [The reference](../book/audit_reference) says which is said when.
+# the same. [The reference](../book/audit_reference) says which is said when. It knows classes too: one that
+# fails in a single group can leave accuracy nearly where it was, and is harm all the same.
 #
 # ## Who lost what
 #

@@ -294,6 +294,140 @@ def test_the_power_that_is_stated_for_an_intersection_is_the_simulated_one():
     assert (lower > 0).mean() == pytest.approx(0.8, abs=0.05)
 
 
+# -- classes within groups ----------------------------------------------------------------------------
+
+
+def by_class(images: np.ndarray, chances: np.ndarray, audits: int, **settings) -> list[dict]:
+    """Verdicts on a world of groups x classes: images and chances of the five fates in each."""
+    rng, found = np.random.default_rng(5), []
+    names = [f"group {place}" for place in range(len(images))]
+    classes = [f"class {place}" for place in range(images.shape[1])]
+    with patch.object(auditing, "RESAMPLES", 10), patch.object(paired, "detectable_drop", lambda *_: 0.01):
+        for counts in rng.multinomial(images, chances, size=(audits, *images.shape)):
+            groups = dict(zip(names, counts.sum(axis=1), strict=True))
+            measured = auditing.measure(counts.sum(axis=(0, 1)), {"tree": groups}, **settings)
+            cells = auditing._Cells("tree", ["tree"], names, np.empty(0, np.intp), counts, None)
+            (recall,), _ = auditing._recalls([cells], classes, 0.95, 20)
+            measured["groupings"][0]["recall"] = auditing._recall_ends(recall, 20)
+            found.append(auditing.verdict(measured, confidence=0.95, margin=settings.get("margin")))
+    return found
+
+
+def fates(lost: np.ndarray | float, gained: float, shape: tuple[int, int]) -> np.ndarray:
+    lost = np.broadcast_to(lost, shape)
+    return np.stack([0.9 - lost, lost, np.full(shape, gained), np.full(shape, 0.1 - gained), 0 * lost], -1)
+
+
+def test_classes_hardly_add_to_how_often_harm_is_said_where_nobody_pays():
+    said = by_class(np.full((5, 4), 400), fates(0.06, 0.06, (5, 4)), 300)
+    assert sum(own["word"] == "harm shown" for own in said) <= 0.05 * len(said)
+    assert sum(bool(own["harmed_classes"]) for own in said) <= 0.005 * len(said)
+
+
+FRAUD = np.array([[9850, 150], [9850, 150]])  # images of two groups that are in order, and frauds
+
+
+def losing_frauds(share: float, **settings) -> list[dict]:
+    lost = np.array([[0.0, 0.0], [0.0, share]])
+    return by_class(FRAUD, fates(lost, 0.0, (2, 2)), 100, **settings)
+
+
+def test_a_class_that_fails_in_one_group_is_harm_though_accuracy_stays_within_the_margin():
+    said = losing_frauds(0.4, margin=0.02)
+    assert all(own["word"] == "harm shown" for own in said)
+    assert all(own["sentence"].startswith("In group 1 the class class 1 lost ") for own in said)
+    assert all("Accuracy hides it. In every group accuracy stayed" in own["sentence"] for own in said)
+    wanted = [{"grouping": "tree", "group": "group 1", "class": "class 1"}]
+    assert all(own["harmed_classes"] == wanted for own in said)
+    # A loss within the margin, however sure, is told and leaves the word.
+    small = losing_frauds(0.2, margin=0.19)
+    assert sum(own["word"] == "equivalent" for own in small) > 90
+    assert "In group 1 the class class 1 lost" in small[0]["sentence"]
+    assert (
+        "In none of 4 pairs of class and group is a loss of recall beyond the margin sure."
+        in (small[0]["sentence"])
+    )
+
+
+def test_the_power_for_a_class_in_a_group_is_that_of_its_limits():
+    found = [np.mean([bool(own["harmed_classes"]) for own in losing_frauds(share)]) for share in (0.07, 0.2)]
+    # No answer of any other pair flips, so none has to be allowed for.
+    assert found == pytest.approx([paired.power(150, 0.0, 0.07, 0.998), 1], abs=0.1)
+
+
+def frauds(*, small: int = 0, lost: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A fraud in ten of group A, `small` in group B, of which `lost` are missed after."""
+    n = 4000
+    before = pd.DataFrame({"id": range(n), "label": "ok", "group": ["A", "B"] * (n // 2)})
+    before.loc[before["group"].eq("A") & (before.index % 10 == 0), "label"] = "fraud"
+    before.loc[2 * np.arange(small) + 1, "label"] = "fraud"
+    before["prediction"] = before["label"]
+    after = before.copy()
+    after.loc[2 * np.arange(lost) + 1, "prediction"] = "ok"
+    after.loc[2 * np.arange(20) + 101, "prediction"] = "fraud"
+    return before, after
+
+
+def test_what_is_said_of_a_class_is_what_the_tables_hold():
+    found = fairq_utils.audit(*frauds(small=60, lost=50), margin=0.06)
+    row = found.tables["recall"].query("`class` == 'fraud' and group == 'B'").iloc[0]
+    limits = paired.drop_limits(50, 0, 60, paired.simultaneous(0.998, 2))
+    assert (row["drop_simultaneous_lower"], row["drop_simultaneous_upper"]) == pytest.approx(limits)
+    assert found.sentence.startswith(
+        f"In B the class fraud lost 83.3 points of recall ({100 * limits[0]:.1f} to {100 * limits[1]:.1f}, "
+        "allowing for all 4 pairs of class and group). Accuracy hides it."
+    )
+    settings, recall = found.record["settings"], found.record["groupings"][0]["recall"]
+    assert (settings["recall_family"], settings["recall_confidence"]) == (2, pytest.approx(0.998))
+    assert (recall["tested"], recall["too_few"], recall["fell"]) == (4, 0, 1)
+    assert recall["surely_fell"][0]["drop"]["simultaneous_lower"] == pytest.approx(limits[0])
+    assert found.verdict == "harm shown"
+    assert "Verdict: harm shown. In B the class fraud lost 83.3 points" in found.model_card()
+    jsonschema.validate(json.loads(found.to_json()), SCHEMA)
+
+
+def test_a_class_with_too_few_images_is_not_tested_and_that_is_said():
+    found = fairq_utils.audit(*frauds(small=19, lost=19), margin=0.06)
+    assert found.verdict == "equivalent"
+    assert found.sentence.endswith(
+        "In none of 3 pairs of class and group is a loss of recall beyond the margin sure. "
+        "In 1 pair of class and group the images are too few to tell whether recall fell."
+    )
+    assert any(
+        "and 1 pair of class and group with fewer than 20 images not even for that" in sentence
+        for sentence in found.record["not_tested"]
+    )
+    assert np.isnan(found.tables["recall"].query("tested == 'too few'")["drop_simultaneous_lower"]).all()
+
+
+def test_recall_that_is_accuracy_is_not_tested_twice():
+    before, after = frauds(small=60, lost=50)
+    found = fairq_utils.audit(before.assign(group=before["label"]), after.drop(columns="group"), margin=0.02)
+    assert set(found.tables["recall"]["tested"]) == {"is accuracy"}
+    assert found.record["groupings"][0]["recall"]["tested"] == 0
+    assert found.sentence.startswith("Group fraud lost")
+    assert "recall" not in found.sentence
+
+
+def test_a_group_that_loses_in_all_its_classes_is_told_as_a_group():
+    sentence = fairq_utils.audit(*tables(TREES, {"elm": 0.4})).sentence
+    assert sentence.startswith("Group elm lost")
+    assert "recall" not in sentence
+
+
+def test_hundreds_of_classes_and_groups_are_tested_in_seconds():
+    rng, n = np.random.default_rng(0), 200_000
+    before = pd.DataFrame({"id": np.arange(n), "label": rng.integers(200, size=n)})
+    before = before.assign(group=rng.integers(40, size=n), prediction=before["label"])
+    after = before.copy()
+    dead = before["group"].eq(7) & before["label"].eq(3)
+    after.loc[dead | (rng.random(n) < 0.02), "prediction"] = 0
+    found = fairq_utils.audit(before, after)
+    assert found.record["groupings"][0]["recall"]["tested"] > 5000
+    assert found.record["settings"]["recall_family"] < 10  # in hardly another one did enough answers flip
+    assert found.record["verdict"]["harmed_classes"] == [{"grouping": "group", "group": "7", "class": "3"}]
+
+
 # -- verdicts -----------------------------------------------------------------------------------------
 
 

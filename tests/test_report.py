@@ -21,6 +21,7 @@ from hypothesis import given, strategies
 from fairq_utils import auditing, report
 from fairq_utils.errors import BadInput
 from fairq_utils.report import page
+from tests.test_auditing import frauds, tables
 
 SCHEMA = json.loads((Path(report.__file__).parent / "schemas" / "audit-1.json").read_text())
 EDGES = {"confidence": [place / 20 for place in range(21)], "margin": [place / 2 for place in range(-10, 21)]}
@@ -390,6 +391,17 @@ def test_where_a_drop_has_another_interval_it_is_said_why():
     alone = [table.assign(group="all") for table in (before, after)]
     one = auditing.audit(*alone, fail_if=["worst_group_drop > 0.02"]).record
     assert "Of the interval" not in words(read(one).find(class_="gate"))
+
+
+def test_a_class_that_surely_fell_in_a_group_stands_out():
+    found = auditing.audit(*frauds(small=60, lost=50), margin=0.06).record
+    soup = read(found)
+    assert words(soup.find(class_="verdict")).startswith("Harm shown In B the class fraud lost 83.3 points")
+    rows = [row for row in soup.find_all("tr") if words(row).startswith("fraud B 60")]
+    assert [words(row.strong) for row in rows] == ["83.3"]
+    assert "Bold is what surely fell, allowing for all 4 pairs that were tested." in words(soup.main)
+    quiet = auditing.audit(*tables({"ash": 300, "elm": 300}, {})).record
+    assert "Bold" not in words(read(quiet).main)
 
 
 def test_a_drop_that_no_audit_could_have_shown_is_said_so():
