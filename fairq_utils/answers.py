@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -220,6 +220,21 @@ def _number(column: pd.Series, name: str, called: str) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Rows of one table that the other lacks: `n` of its `rows`, and the names of both.
+
+    `groups`: whose they are, where the table says. `right`: whether it answered them right, of the first.
+    """
+
+    called: str
+    other: str
+    rows: int
+    n: int
+    groups: pd.DataFrame | None
+    right: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Both tables, image by image. `labels` are places in `classes`."""
 
@@ -230,7 +245,7 @@ class Pairs:
     never_predicted: list[str]
     kind: Kind | None
     scores: tuple[NDArray[np.float64], NDArray[np.float64]] | None
-    dropped: list[dict[str, Any]]
+    left_out: list[LeftOut]
     warnings: list[str]
 
 
@@ -239,8 +254,7 @@ def pair(before: Answers, after: Answers, groups: Sequence[str], *, drop_unmatch
     place = pd.Index(after.table["id"]).get_indexer(pd.Index(before.table["id"]))
     matched = place >= 0
     common = int(matched.sum())
-    lone = {before.called: len(matched) - common, after.called: len(after.table) - common}
-    if not common or (any(lone.values()) and not drop_unmatched):
+    if not common or (max(len(matched), len(after.table)) > common and not drop_unmatched):
         raise BadInput(
             f"{before.called} and {after.called} share {common} ids; {len(matched) - common} stand only in "
             f"the first and {len(after.table) - common} only in the second; expected the same images in both"
@@ -281,12 +295,36 @@ def pair(before: Answers, after: Answers, groups: Sequence[str], *, drop_unmatch
         never_predicted=[classes[code] for code in never],
         kind=first.kind if second.kind else None,
         scores=(first.scores(classes), second.scores(classes)) if first.kind and second.kind else None,
-        dropped=[{"reason": f"only in {name}", "n": n} for name, n in lone.items() if n],
+        left_out=[
+            *_left_out(before, after, ~matched, groups, classes),
+            *_left_out(after, before, ~np.isin(np.arange(len(after.table)), place), groups, None),
+        ],
         warnings=[
             *_unchanged(kinds, first, second, classes),
             *_strangers(first.called, second.called, classes, asked, *given),
             *_strangers(second.called, first.called, classes, asked, *reversed(given)),
         ],
+    )
+
+
+def _left_out(
+    one: Answers, other: Answers, out: NDArray[np.bool_], groups: Sequence[str], classes: list[str] | None
+) -> Iterator[LeftOut]:
+    """The rows of a table that are left out, if any; whether they are right, where classes are given."""
+    if not out.any():
+        return
+    rows = _of_rows(one, np.flatnonzero(out))
+    named = all(name in rows.table for name in groups)
+    right = None
+    if classes is not None:
+        right = _predicted(rows, classes) == _codes(rows.table["label"], classes)
+    yield LeftOut(
+        one.called,
+        other.called,
+        len(out),
+        int(out.sum()),
+        rows.table[list(groups)].astype(str) if named else None,
+        right,
     )
 
 

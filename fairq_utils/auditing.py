@@ -116,6 +116,13 @@ def audit(
         }
         if cell.pooled and cell.pooled["kept"]:
             grouping["groups"][-1]["pooled"] = True
+    dropped = [_dropped(out, pairs, cells, smallest_cell) for out in pairs.left_out]
+    missing = gates.parse("worst_group_drop > 0", "estimate").judge(
+        measured | {"compared": {"dropped": dropped}}
+    )["with_missing"]
+    found = verdict(measured, confidence=confidence, margin=margin, missing=missing)
+    told = [_missing_said(out, entry) for out, entry in zip(pairs.left_out, dropped, strict=True)]
+    warnings = [*pairs.warnings, *told]
     called = names or _names(first, second)
     record: dict[str, Any] = {
         "schema": _SCHEMA,
@@ -129,7 +136,7 @@ def audit(
             "classes": pairs.classes,
             "group_columns": columns,
             "scores": pairs.kind if pairs.scores else None,
-            "dropped": pairs.dropped,
+            "dropped": dropped,
         },
         "settings": {
             "confidence": confidence,
@@ -143,7 +150,7 @@ def audit(
             "recall_confidence": _of_recall(confidence),
             "decide_on": decide_on,
         },
-        "verdict": _warned(verdict(measured, confidence=confidence, margin=margin), pairs.warnings),
+        "verdict": found | {"warnings": warnings, "sentence": " ".join([*warnings, found["sentence"]])},
         **measured,
         "layers": None if layers is None else _layers(layers),
         "not_tested": _not_tested(pairs, measured["groupings"], smallest_cell),
@@ -399,6 +406,69 @@ def _cells(
     flat = np.ravel_multi_index((codes[inside], pairs.labels[inside], pairs.kinds[inside]), shape)
     counts = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
     return _Cells(name, columns, names, codes, counts, pooled)
+
+
+# -- rows that one table lacks ------------------------------------------------------------------------
+
+
+def _dropped(
+    out: answers.LeftOut, pairs: answers.Pairs, cells: Sequence[_Cells], smallest: int
+) -> dict[str, Any]:
+    """How many rows are left out, of which groups, where the table says, and how many were right before."""
+    entry: dict[str, Any] = {"reason": f"only in {out.called}", "n": out.n, "of": out.rows}
+    if out.right is not None:
+        entry["right"] = int(out.right.sum())
+    if out.groups is not None:
+        entry["groups"] = [row for cell in cells for row in _dropped_of(cell, out, pairs, smallest)]
+    return entry
+
+
+def _dropped_of(
+    cell: _Cells, out: answers.LeftOut, pairs: answers.Pairs, smallest: int
+) -> Iterator[dict[str, Any]]:
+    """The groups of a grouping that lost rows, the largest share first; small cells in the pool, if any."""
+    assert out.groups is not None
+    places = list(range(len(cell.columns)))  # in place of the columns' names, which may be n
+    kept = pd.DataFrame({place: pairs.groups[cell.columns[place]].astype(str) for place in places})
+    lost = out.groups[cell.columns].set_axis(places, axis=1)
+    right = np.zeros(out.n, bool) if out.right is None else out.right
+    rows = pd.concat([kept.assign(n=0, right=0), lost.assign(n=1, right=right)])
+    cells = rows.groupby(places).agg(of=("n", "size"), n=("n", "sum"), right=("right", "sum"))
+    names = [" x ".join(parts) for parts in cells.index.to_frame().to_numpy()]
+    alone = np.isin(names, cell.names) | (len(cell.columns) == 1) | (cells["of"] >= smallest).to_numpy()
+    pool = bool(cell.pooled and cell.pooled["kept"])
+    found = cells.set_axis(np.where(alone, names, cell.names[-1])).loc[alone | pool].groupby(level=0).sum()
+    shares = (found["n"] / found["of"]).sort_values(ascending=False, kind="stable")
+    for name, own in found.loc[shares[shares > 0].index].iterrows():
+        entry = {"grouping": cell.name, "group": str(name), "n": int(own["n"]), "of": int(own["of"])}
+        yield entry if out.right is None else entry | {"right": int(own["right"])}
+
+
+def _missing_said(out: answers.LeftOut, dropped: Mapping[str, Any]) -> str:
+    """How many rows are left out, and whose; and whether of some group more than chance explains."""
+    said = f"{out.n:,} of {out.rows:,} rows of {out.called} are missing from {out.other} and were left out"
+    if out.groups is None:
+        return f"{said}; of which groups is not known."
+    parts, conspicuous = [], []
+    for column in map(str, out.groups):
+        lost = [row for row in dropped["groups"] if row["grouping"] == column]
+        whose = [f"{shown(row['group'])} {row['n']:,} of {row['of']:,}" for row in lost]
+        parts.append(f"by {shown(column)} {_some(whose)}")
+        # The chance that a group with such a share of the rows has so many of the missing ones:
+        chances = [special.bdtrc(row["n"] - 1, out.n, row["of"] / out.rows) for row in lost]
+        conspicuous += [
+            shown(row["group"]) for row, p in zip(lost, chances, strict=True) if p * len(lost) < 0.05
+        ]
+    said += f": {'; '.join(parts)}."
+    if conspicuous:
+        more = f"More are missing of {_some(conspicuous)} than chance explains"
+        said += f" {more}: perhaps because they went wrong."
+    return said
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, which may be long."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 # -- measures -----------------------------------------------------------------------------------------
@@ -722,14 +792,21 @@ def _pairs(record: Mapping[str, Any], count: str) -> int:
     return sum(grouping.get("recall", {}).get(count, 0) for grouping in record["groupings"])
 
 
-def verdict(record: Mapping[str, Any], *, confidence: float, margin: float | None) -> dict[str, Any]:
+def verdict(
+    record: Mapping[str, Any],
+    *,
+    confidence: float,
+    margin: float | None,
+    missing: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """A word, the sentences to it, and the groups and classes that surely lost, from what `measure` gives.
 
     Harm is shown when the drop of a group is above 0 with all groups looked at, or that of all images, or
     the drop of a class's recall in a group with all such pairs looked at. With a margin, all groups within
     it are equivalent, however surely one lost a little, unless a class surely fell by more in one of them.
     Otherwise it matters what could have been found: where a group's smallest drop that the audit would have
-    shown is above the margin (5 points without one), it cannot tell.
+    shown is above the margin (5 points without one), it cannot tell. Nor can it where rows are `missing`
+    after and a group would have lost so much were they wrong.
     """
     harmed, fell = _harmed(record), _fell(record)
     groups = [group for grouping in record["groupings"] for group in grouping["groups"]]
@@ -777,6 +854,14 @@ def verdict(record: Mapping[str, Any], *, confidence: float, margin: float | Non
         if blind:
             what = "the margin" if margin is not None else "a drop that would matter"
             sentences += [f"That is too blunt to tell: {what}, {_points(telling)} points, could go unseen."]
+    if missing and missing["value"] > telling and word in ("equivalent", "no harm found"):
+        word = "cannot tell"
+        group = shown(missing["group"])
+        sentences.insert(
+            0,
+            f"If the {missing['n']:,} missing rows of {group} count as wrong, {group} lost "
+            f"{_points(missing['value'])} points, so whether anybody lost cannot be told. Of the others:",
+        )
     return {
         "word": word,
         "sentence": " ".join(sentences),
@@ -814,15 +899,6 @@ def _of_pairs(count: int) -> str:
     return f"{count:,} pair{'s' if count > 1 else ''} of class and group"
 
 
-def _warned(found: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
-    """The verdict with what must be known before it is read: whoever quotes its sentence quotes that."""
-    return found | {"warnings": list(warnings), "sentence": " ".join([*warnings, found["sentence"]])}
-
-
-def _capital(said: str) -> str:
-    return f"{said[0].upper()}{said[1:]}."
-
-
 def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> str:
     worst = harmed[0][1]
     allowing = (
@@ -837,8 +913,7 @@ def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> st
     others = [shown(group["group"]) for _, group in harmed[1:]]
     if not others:
         return lost
-    more = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
-    return f"{lost}; {more if len(harmed) < looked_at else 'all others'} surely lost too"
+    return f"{lost}; {_some(others) if len(harmed) < looked_at else 'all others'} surely lost too"
 
 
 def _gap(record: Mapping[str, Any]) -> Iterator[str]:
@@ -873,9 +948,8 @@ def _power(groups: Sequence[Mapping[str, Any]]) -> str:
     )
     sentences = []
     if blind:
-        listed = ", ".join(blind[:4]) + (f" and {len(blind) - 4} more" if len(blind) > 4 else "")
         sentences.append(
-            f"In {listed} no drop, however large, would have been found: too few right answers to lose."
+            f"In {_some(blind)} no drop, however large, would have been found: too few right answers to lose."
         )
     if seeing:
         sharp, dull = seeing[0], seeing[-1]
@@ -902,9 +976,9 @@ def _not_tested(pairs: answers.Pairs, groupings: Sequence[Mapping[str, Any]], sm
         )
     if pairs.scores is None:
         sentences.append("How sure the models were: at least one table holds predictions without scores.")
-    if pairs.dropped:
-        n = sum(row["n"] for row in pairs.dropped)
-        sentences.append(f"The {n} images that stand in one table alone: they were left out.")
+    if pairs.left_out:
+        n = sum(out.n for out in pairs.left_out)
+        sentences.append(f"The {n:,} images that stand in one table alone: they were left out.")
     if pairs.never_predicted:
         listed = ", ".join(map(shown, pairs.never_predicted[:5]))
         sentences.append(

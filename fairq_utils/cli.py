@@ -531,7 +531,12 @@ def _decimals(name: str, text: str) -> list[float] | None:
     help="A gate fails when its quantity is surely beyond (lower), when the estimate is beyond, or when that "
     "cannot be ruled out (upper).",
 )
-@click.option("--drop-unmatched", is_flag=True, help="Leave out images that stand in one file alone.")
+@click.option(
+    "--drop-unmatched",
+    is_flag=True,
+    help="Leave out images that stand in one file alone. They are counted by group, and a gate passes only "
+    "if it does with those that are missing after counted as wrong.",
+)
 @click.pass_context
 def audit(
     ctx: click.Context,

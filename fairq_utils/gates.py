@@ -4,7 +4,7 @@ An expression is read by a pattern and never evaluated as code.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -48,10 +48,13 @@ class Gate:
         """What the gate makes of an audit's record: the entry under `gates`.
 
         Where there are several groupings, FVO is held to the gate in each, and the one that comes
-        furthest decides.
+        furthest decides. Where rows are missing after, what it is held to must pass as well when they count
+        as wrong: else nothing would be easier than to pass, by answering nothing that is hard.
         """
         where, value = max(self._values(record), key=lambda found: found[1][self.decide_on])
-        passed = not self._exceeded(value[self.decide_on])
+        missing = self._with_missing(record)
+        ruled_out = missing is None or not self._exceeded(missing["value"])
+        passed = not self._exceeded(value[self.decide_on]) and ruled_out
         return {
             "expression": self.expression,
             "quantity": self.quantity.removesuffix("[NAME]"),
@@ -59,8 +62,9 @@ class Gate:
             "decided_on": self.decide_on,
             "where": where,
             "value": {end: value[end] for end in ("estimate", "lower", "upper")},
+            "with_missing": missing,
             "passed": passed,
-            "sentence": self._sentence(where, value, passed),
+            "sentence": self._sentence(where, value, passed, missing),
         }
 
     def _values(self, record: Mapping[str, Any]) -> Iterator[tuple[str | None, Mapping[str, float]]]:
@@ -94,6 +98,14 @@ class Gate:
                 f"The gate {self.expression!r} names a group of several columns; expected one of: "
                 f"{', '.join(namesakes)}."
             )
+        for gone in _dropped(record):
+            for group in gone.get("groups", []):
+                lost = (group["group"], f"{group['grouping']}={group['group']}")
+                if self.name in lost and self.name not in known and group["n"] == group["of"]:
+                    raise BadInput(
+                        f"The gate {self.expression!r} names a group all of whose {group['n']:,} rows are "
+                        "missing; expected answers to some of them from both models."
+                    )
         if self.name not in known:
             groups = [group["group"] for grouping in record["groupings"] for group in grouping["groups"]]
             raise BadInput(
@@ -102,10 +114,59 @@ class Gate:
             )
         return known[self.name]
 
-    def _sentence(self, where: str | None, value: Mapping[str, float], passed: bool) -> str:
+    def _with_missing(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What the quantity would be were the rows that are missing after wrong; None where none matters."""
+        for gone in (own for own in _dropped(record) if "right" in own):
+            if self.quantity in ("overall_drop", "flip_rate"):
+                ((_, now),) = self._values(record)
+                n, wrong = record["overall"]["n"], gone["right" if self.quantity == "overall_drop" else "n"]
+                value = (n * now[self.decide_on] + wrong) / (n + gone["n"])
+                return {"n": gone["n"], "group": None, "value": value}
+            found = [
+                {"n": group["n"], "group": group["group"], "value": self._of_group(record, group, gone)}
+                for group in gone["groups"]
+                if self.name in (None, group["group"], f"{group['grouping']}={group['group']}")
+            ]
+            return max(found, key=lambda own: float(own["value"]), default=None)
+        return None
+
+    def _of_group(
+        self, record: Mapping[str, Any], group: Mapping[str, Any], gone: Mapping[str, Any]
+    ) -> float:
+        """The same where the missing rows of one group are wrong, and no other's."""
+        (grouping,) = (own for own in record["groupings"] if own["name"] == group["grouping"])
+        groups = {own["group"]: own for own in grouping["groups"]}
+        own, left = groups.get(group["group"]), group["of"] - group["n"]
+        if not self.quantity.startswith("fvo"):
+            simultaneous = self.quantity == "worst_group_drop" and self.decide_on == "lower"  # as that has
+            end = "simultaneous_lower" if simultaneous else self.decide_on
+            return (left * (own["drop"][end] if own else 0.0) + group["right"]) / group["of"]
+        after = {name: one["accuracy_after"]["estimate"] for name, one in groups.items()}
+        # A group of which nothing is left would be right in nothing.
+        fell = after[group["group"]] * group["n"] / group["of"] if own else min(after.values())
+        value = grouping[self.quantity][self.decide_on] + fell
+        if self.quantity == "fvo_increase":  # of the gap before the missing rows are known
+            before = {name: one["accuracy_before"]["estimate"] for name, one in groups.items()}
+            whole = dict(before)
+            for lost in gone["groups"]:
+                if lost["grouping"] == group["grouping"] and lost["group"] in groups:
+                    share = lost["n"] / lost["of"]
+                    whole[lost["group"]] = (1 - share) * before[lost["group"]] + lost["right"] / lost["of"]
+            value += _gap(before) - _gap(whole)
+        return float(value)
+
+    def _sentence(
+        self, where: str | None, value: Mapping[str, float], passed: bool, missing: Mapping[str, Any] | None
+    ) -> str:
         at = f" for {shown(where)}" if where is not None else ""
         lower, estimate, upper = (_number(value[end]) for end in ("lower", "estimate", "upper"))
         found = f"{shown(self.expression)}: {estimate}{at}, between {lower} and {upper}"
+        if missing and not passed and not self._exceeded(value[self.decide_on]):
+            of = f" of {shown(missing['group'])}" if missing["group"] is not None else ""
+            return (
+                f"Failed. {found}; not ruled out: {missing['n']:,} rows{of} are missing, and if they count "
+                f"as wrong it is {_number(missing['value'])}."
+            )
         if not passed:
             reason = {
                 "lower": "it is surely beyond",
@@ -116,6 +177,16 @@ class Gate:
         if self._exceeded(value["upper"]):
             return f"Passed, but not ruled out. {found}."
         return f"Passed. {found}."
+
+
+def _dropped(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The rows that were left out; those that are missing after say how many were right before."""
+    found: Sequence[Mapping[str, Any]] = record.get("compared", {}).get("dropped", [])
+    return found
+
+
+def _gap(accuracies: Mapping[str, float]) -> float:
+    return max(accuracies.values()) - min(accuracies.values())
 
 
 def _number(value: float) -> str:

@@ -515,8 +515,7 @@ def _compared(audit: Mapping[str, Any]) -> Element:
         facts.append(("About", compared["description"]))
     facts.append(("Images", f"{_number(compared['n'], 0)}, each answered by both"))
     if compared["dropped"]:
-        dropped = "; ".join(f"{_number(left['n'], 0)}: {left['reason']}" for left in compared["dropped"])
-        facts.append(("Left out", dropped))
+        facts.append(("Left out", _left_out(compared["dropped"])))
     groups: list[_Content] = []
     for place, grouping in enumerate(audit["groupings"]):
         link = _tag("a", _name(grouping["name"]), href=f"#groups-{place}")
@@ -524,6 +523,19 @@ def _compared(audit: Mapping[str, Any]) -> Element:
     facts += [("Groups by", groups), ("Classes", str(len(compared["classes"])))]
     facts.append(("Confidence", f"{_hundredths(settings['confidence'])} %"))
     return _tag("dl", [(_tag("dt", term), _tag("dd", words)) for term, words in facts], class_="facts")
+
+
+def _left_out(dropped: Sequence[Mapping[str, Any]]) -> list[_Content]:
+    parts: list[_Content] = []
+    for left in dropped:
+        parts += ["; " if parts else None, f"{_number(left['n'], 0)}: {left['reason']}"]
+        if groups := left.get("groups"):
+            parts.append(" (")
+            for place, group in enumerate(groups[:_UNFOLDED]):
+                of = f" {_number(group['n'], 0)} of {_number(group['of'], 0)}"
+                parts += [", " if place else None, _name(group["group"]), of]
+            parts.append(", …)" if len(groups) > _UNFOLDED else ")")
+    return parts
 
 
 def _model(model: Mapping[str, Any]) -> list[_Content]:
@@ -603,6 +615,11 @@ def _gates(audit: Mapping[str, Any]) -> list[_Content]:
             remarks.append(f"Of the interval, {WHOSE_ENDS[quantity]}.")
         if gate["passed"] and gate["value"]["upper"] > gate["threshold"]:
             remarks.append("More than the limit is not ruled out.")
+        missing = gate.get("with_missing")
+        if missing and not gate["passed"]:
+            of = f" of {_called(missing['group'])}" if missing["group"] is not None else ""
+            rows = f"{_number(missing['n'], 0)} rows{of}"
+            remarks.append(f"{rows} are missing; if they count as wrong it is {_percent(missing['value'])}.")
         items.append(
             _tag(
                 "li",

@@ -102,10 +102,21 @@ def test_images_of_one_table_alone_are_left_out_when_asked():
     )
     found = paired_up(table(), after, drop_unmatched=True)
     assert len(found.kinds) == 3
-    assert found.dropped == [
-        {"reason": "only in The first table", "n": 1},
-        {"reason": "only in The second table", "n": 1},
-    ]
+    first, second = found.left_out
+    assert (first.called, first.other, first.rows, first.n) == ("The first table", "The second table", 4, 1)
+    assert (first.groups["group"].tolist(), first.right.tolist()) == (["ash"], [True])
+    assert (second.called, second.other, second.rows, second.n) == (
+        "The second table",
+        "The first table",
+        4,
+        1,
+    )
+    assert (second.groups["group"].tolist(), second.right) == (["elm"], None)
+    # Of a table without groups it is not known whom its rows are of.
+    assert paired_up(table(), after.drop(columns="group"), drop_unmatched=True).left_out[1].groups is None
+    # Two tables of one name are two.
+    one, two = (answers.read(own, ["group"], called="p.csv", with_labels=True) for own in (table(), after))
+    assert [own.n for own in answers.pair(one, two, ["group"], drop_unmatched=True).left_out] == [1, 1]
 
 
 def spelt(label: list, before: list, after: list) -> answers.Pairs:

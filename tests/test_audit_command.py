@@ -94,7 +94,31 @@ def test_images_of_one_file_alone_are_refused_unless_left_out(files):
     done = fairq(files, "--drop-unmatched")
     assert done.exit_code == 0
     record = json.loads((files / "out" / "audit.json").read_text())
-    assert record["compared"]["dropped"] == [{"reason": "only in fp32.csv", "n": 5}]
+    (gone,) = record["compared"]["dropped"]
+    assert (gone["reason"], gone["n"], gone["of"]) == ("only in fp32.csv", 5, 1900)
+    assert gone["groups"] == [
+        {"grouping": "group", "group": "elm", "n": 5, "of": 200, "right": gone["right"]}
+    ]
+    first = "5 of 1,900 rows of fp32.csv are missing from int4.csv and were left out: by group elm 5 of 200."
+    assert done.output.startswith(first)
+
+
+def test_a_gate_does_not_pass_because_the_rows_that_it_would_fail_on_are_missing(files):
+    """The second model crashed on three of ten elms, and answered all others as the first."""
+    before = pd.read_csv(files / "fp32.csv")
+    gone = before["group"].eq("elm") & (before.index % 10 < 3)
+    before.loc[~gone, ["prediction", "id"]].to_csv(files / "int4.csv", index=False)
+    for gate in (
+        "group_drop[elm] > 0.02",
+        "worst_group_drop > 0.02",
+        "fvo_increase > 0.02",
+        "overall_drop > 0.02",
+    ):
+        done = fairq(files, "--drop-unmatched", "--fail-if", gate)
+        assert done.exit_code == 1, gate
+        assert f"Failed. {gate}" in done.output
+        assert "are missing, and if they count as wrong it is 0." in done.output
+    assert fairq(files, "--drop-unmatched", "--fail-if", "group_drop[ash] > 0.02").exit_code == 0
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence(files):

@@ -15,7 +15,7 @@ from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score, recall_score
 
 import fairq_utils
-from fairq_utils import auditing, gates, paired, report
+from fairq_utils import answers, auditing, gates, paired, report
 from fairq_utils.errors import BadInput
 
 SCHEMA = json.loads((files("fairq_utils") / "schemas" / "audit-1.json").read_text())
@@ -648,6 +648,111 @@ def test_probabilities_give_the_confidence_of_their_logits():
         "confidence"
     ]
     assert by_logits == by_shares
+
+
+# -- rows that one table lacks ------------------------------------------------------------------------
+
+
+def lacking(share: dict[str, float], **settings) -> auditing.Audit:
+    """An audit in which the second table lacks the first rows of groups, and answers the others alike."""
+    before, _ = tables(TREES, {}, seed=1)
+    place = before.groupby("group").cumcount()
+    gone = place < before["group"].map(TREES) * before["group"].map(share).fillna(0)
+    return fairq_utils.audit(before, before[~gone], drop_unmatched=True, **settings)
+
+
+def test_rows_that_are_missing_are_counted_by_group_and_told_first(tmp_path):
+    found = lacking({"elm": 0.3, "ash": 0.01}, groups=["group", "light"], margin=0.05)
+    (gone,) = found.record["compared"]["dropped"]
+    assert (gone["reason"], gone["n"], gone["of"]) == ("only in The first table", 69, 1900)
+    by_tree = {row["group"]: (row["n"], row["of"]) for row in gone["groups"] if row["grouping"] == "group"}
+    assert by_tree == {"elm": (60, 200), "ash": (9, 900)}
+    assert {row["grouping"] for row in gone["groups"]} == {"group", "light", "group x light"}
+    for grouping in ("group", "light", "group x light"):
+        own = [row for row in gone["groups"] if row["grouping"] == grouping]
+        assert sum(row["n"] for row in own) == 69
+        assert sum(row["right"] for row in own) == gone["right"]
+    warning = found.record["verdict"]["warnings"][-1]
+    assert warning.startswith(
+        "69 of 1,900 rows of The first table are missing from The second table and were left out: by group "
+        "elm 60 of 200, ash 9 of 900; by light "
+    )
+    assert warning.endswith("More are missing of elm than chance explains: perhaps because they went wrong.")
+    jsonschema.validate(json.loads(found.to_json()), SCHEMA)
+    for text in (repr(found), found.model_card(), report.page(found.record)):
+        assert "elm 60 of 200, ash 9 of 900" in text
+    facts = BeautifulSoup(report.page(found.record), "html.parser").find(class_="facts")
+    assert "69: only in The first table ( elm 60 of 200" in " ".join(facts.get_text(" ").split())
+
+
+def test_nothing_is_called_well_where_missing_rows_could_hide_the_loss():
+    assert lacking({}, margin=0.05).verdict == "equivalent"
+    found = lacking({"elm": 0.3}, margin=0.05)
+    assert found.verdict == "cannot tell"
+    assert "If the 60 missing rows of elm count as wrong, elm lost" in found.sentence
+    # So few that they could not: the word stays.
+    assert lacking({"elm": 0.03}, margin=0.05).verdict == "equivalent"
+    gone = lacking({"elm": 1.0}, margin=0.05, fail_if=["worst_group_drop > 0.5", "fvo_increase > 0.5"])
+    assert gone.verdict == "cannot tell"
+    assert "elm 200 of 200" in gone.sentence
+    assert [gate["passed"] for gate in gone.record["gates"]] == [False, False]
+    assert not gone.passes("fvo_after > 0.5", decide_on="estimate")
+
+
+def test_a_column_of_groups_may_be_called_anything():
+    before, _ = (one.rename(columns={"group": "n", "light": "right"}) for one in tables(TREES, {}))
+    found = fairq_utils.audit(before, before.iloc[5:], groups=["n", "right"], drop_unmatched=True)
+    own = found.record["compared"]["dropped"][0]["groups"]
+    assert own[0] == {"grouping": "n", "group": "ash", "n": 5, "of": 900, "right": own[0]["right"]}
+
+
+def test_rows_that_are_missing_at_random_are_not_called_conspicuous():
+    rng, called = np.random.default_rng(0), 0
+    before, _ = tables(TREES, {}, seed=1)
+    cells = [auditing._Cells("group", ["group"], sorted(TREES), np.empty(0, np.intp), np.empty(0), None)]
+    for _ in range(200):
+        first = answers.read(before, ["group"], called="a", with_labels=True)
+        second = answers.read(before[rng.random(1900) < 0.97], ["group"], called="b", with_labels=True)
+        pairs = answers.pair(first, second, ["group"], drop_unmatched=True)
+        (out,) = pairs.left_out
+        called += "chance" in auditing._missing_said(out, auditing._dropped(out, pairs, cells, 20))
+    assert 1 <= called <= 12
+
+
+def test_rows_that_are_missing_before_are_told_too():
+    before, after = tables(TREES, {}, seed=1)
+    gone = before["group"].eq("elm") & (before.index % 2 == 0)
+    found = fairq_utils.audit(before[~gone], after, drop_unmatched=True)
+    assert (
+        "100 of 1,900 rows of The second table are missing from The first table and were left out: by group "
+        in (found.sentence)
+    )
+    assert "elm 100 of 200. More are missing of elm than" in found.sentence
+    unknown = fairq_utils.audit(before[~gone], after[["id", "prediction"]], drop_unmatched=True)
+    assert "were left out; of which groups is not known." in unknown.sentence
+    jsonschema.validate(json.loads(found.to_json()), SCHEMA)
+    jsonschema.validate(json.loads(unknown.to_json()), SCHEMA)
+
+
+def test_missing_rows_of_small_cells_count_where_the_cells_do():
+    tree = ["ash"] * 200 + ["elm"] * 200
+    light = ["day"] * 150 + ["night"] * 50 + ["day"] * 140 + ["dusk"] * 15 + ["night"] * 45
+    before = pd.DataFrame(
+        {"id": range(400), "label": "moth", "tree": tree, "light": light, "prediction": "moth"}
+    )
+    before["prediction"] = ["moth", "fly"] * 200
+    # Of elm x dusk (15) five are missing, of elm x night (45) thirty, which leaves it too small as well.
+    gone = before.index.isin([*range(340, 345), *range(355, 385)])
+    found = fairq_utils.audit(before, before[~gone], groups=["tree", "light"], drop_unmatched=True)
+    crossed = found.record["groupings"][-1]
+    assert {cell["cell"] for cell in crossed["pooled"]["cells"]} == {"elm x dusk", "elm x night"}
+    (entry,) = found.record["compared"]["dropped"]
+    own = {
+        row["group"]: (row["n"], row["of"]) for row in entry["groups"] if row["grouping"] == "tree x light"
+    }
+    assert own == {"2 small cells": (5, 15), "elm x night": (30, 45)}
+    gate = gates.parse("worst_group_drop > 0.3").judge(found.record)
+    assert (gate["passed"], gate["with_missing"]["group"]) == (False, "elm x night")
 
 
 # -- what comes out -----------------------------------------------------------------------------------

@@ -131,3 +131,96 @@ def test_a_side_that_does_not_exist_is_refused():
 def test_names_in_sentences_stay_in_their_line_and_end():
     assert gates.shown("a\r\n\tb\x1b[2J\u202ec") == "a b [2J c"
     assert len(gates.shown("x" * 500)) == 60
+
+
+def lacking(*groups: dict, n: int = 0, right: int = 0) -> dict:
+    """The record where rows are missing after, of groups of the first grouping."""
+    own = [{"grouping": "tree", **group} for group in groups]
+    sizes = {"elm": 90, "ash": 300, "a ] b": 60}
+    groupings = [
+        grouping
+        | {
+            "groups": [
+                group
+                | {"n": sizes[group["group"]]}
+                | {"drop": group["drop"] | {"simultaneous_lower": group["drop"]["lower"]}}
+                | {f"accuracy_{when}": interval(share, 0, 1) for when, share in accuracies.items()}
+                for group, accuracies in zip(
+                    grouping["groups"],
+                    ({"before": 0.9, "after": 0.8}, {"before": 0.8, "after": 0.7}),
+                    strict=True,
+                )
+            ]
+        }
+        for grouping in RECORD["groupings"]
+    ]
+    gone = {"reason": "only in b.csv", "n": n, "right": right, "groups": own}
+    overall = RECORD["overall"] | {"n": 390}
+    return RECORD | {"overall": overall, "groupings": groupings, "compared": {"dropped": [gone]}}
+
+
+ELM = {"group": "elm", "n": 10, "right": 9, "of": 100}
+GONE = {"group": "oak", "n": 40, "right": 30, "of": 40}
+
+
+@pytest.mark.parametrize(
+    ("expression", "end", "groups", "worth", "whose"),
+    [
+        # Of 390 images 2 of 100 were lost; with ten missing, of which nine were right, it is (7.8 + 9) / 400.
+        ("overall_drop > 0.03", "estimate", [ELM], (0.02 * 390 + 9) / 400, ""),
+        ("overall_drop > 0.03", "lower", [ELM], (0.01 * 390 + 9) / 400, ""),
+        ("flip_rate > 0.11", "estimate", [ELM], (0.1 * 390 + 10) / 400, ""),
+        ("group_drop[elm] > 0.06", "estimate", [ELM], (0.05 * 90 + 9) / 100, " of elm"),
+        ("group_drop[tree=elm] > 0.06", "estimate", [ELM], (0.05 * 90 + 9) / 100, " of elm"),
+        ("worst_group_drop > 0.06", "estimate", [ELM], (0.05 * 90 + 9) / 100, " of elm"),
+        ("worst_group_drop > 0.1", "upper", [ELM], (0.09 * 90 + 9) / 100, " of elm"),
+        # A group of which nothing is left has lost what it had right.
+        ("worst_group_drop > 0.06", "lower", [ELM, GONE], 30 / 40, " of oak"),
+        # A gap opens where the missing of one group are wrong and no other's: elm falls from 0.8 to 0.72.
+        ("fvo_after > 0.19", "estimate", [ELM], 0.12 + 0.8 * 10 / 100, " of elm"),
+        (
+            "fvo_after > 0.19",
+            "upper",
+            [{"group": "oak", "n": 40, "right": 30, "of": 40}],
+            0.16 + 0.7,
+            " of oak",
+        ),
+        # Before, with all its rows, elm was right in 90 of 100 as without: the gap before is what it was.
+        ("fvo_increase > 0.1", "estimate", [ELM], 0.04 + 0.8 * 10 / 100, " of elm"),
+        # Had elm been right less often among the missing, the gap before was smaller, and so rose by more.
+        ("fvo_increase > 0.12", "estimate", [ELM | {"right": 0}], 0.04 + 0.08 + 0.09, " of elm"),
+    ],
+)
+def test_a_gate_does_not_pass_over_rows_that_are_missing(expression, end, groups, worth, whose):
+    n, right = (sum(group[what] for group in groups) for what in ("n", "right"))
+    record = lacking(*groups, n=n, right=right)
+    gate = gates.parse(expression, end)
+    plain = gate.judge(RECORD)
+    found = gate.judge(record)
+    assert (plain["passed"], found["passed"]) == (True, False)
+    assert found["value"] == plain["value"]
+    own = groups[-1]["n"] if whose else n
+    assert found["with_missing"] == {
+        "n": own,
+        "group": whose.removeprefix(" of ") or None,
+        "value": pytest.approx(worth),
+    }
+    assert found["sentence"] == (
+        plain["sentence"].replace("Passed, but not ruled out.", "Failed.").replace("Passed.", "Failed.")[:-1]
+        + f"; not ruled out: {own} rows{whose} are missing, and if they count as wrong it is {worth:.4f}."
+    )
+
+
+def test_missing_rows_that_change_nothing_leave_a_gate_as_it_was():
+    record = lacking(ELM, n=10, right=9)
+    for expression in ("overall_drop > 0.05", "worst_group_drop > 0.2", "group_drop[light=ash] > 0.04"):
+        assert gates.parse(expression).judge(record)["passed"]
+    failed = gates.parse("worst_group_drop > 0.01").judge(record)
+    assert failed["sentence"].endswith("it is surely beyond.")
+    assert gates.parse("group_drop[light=ash] > 0.04").judge(record)["with_missing"] is None
+    assert judged("overall_drop > 0.05")["with_missing"] is None
+
+
+def test_a_gate_on_a_group_that_is_missing_altogether_is_refused():
+    with pytest.raises(BadInput, match="all of whose 40 rows are missing"):
+        gates.parse("group_drop[oak] > 0.5").judge(lacking(GONE, n=40, right=30))
