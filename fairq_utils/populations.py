@@ -39,30 +39,20 @@ from fairq_utils.metrics import (
     recall_disparity,
     sign_consistency,
 )
-from fairq_utils.moths import Moths, MothSettings, draw_moths
+from fairq_utils.moths import Moths, MothSettings
 from fairq_utils.paired import holm, mcnemar
-from fairq_utils.progress import Report
-from fairq_utils.questions import Answers, Questions, answer, as_answers
+from fairq_utils.questions import Answers, Questions, as_answers
 from fairq_utils.scenes import Scenes
-from fairq_utils.store import Item, Store, code_digest, versions
-from fairq_utils.vision_language import (
-    SHAPES,
-    ContrastiveRecipe,
-    DualEncoder,
-    MiniClassifier,
-    MiniCLIP,
-    MiniEncoder,
-    WordTokenizer,
-    train_mini_classifier,
-    train_mini_clip,
-)
+from fairq_utils.stages.answer import answer, restored
+from fairq_utils.stages.answer_given import answer_given
+from fairq_utils.stages.codes import CODE
+from fairq_utils.stages.draw import as_moths, draw
+from fairq_utils.stages.train_encoder import train_encoder
+from fairq_utils.store import Item, Store, versions
+from fairq_utils.vision_language import SHAPES, ContrastiveRecipe, DualEncoder, MiniEncoder
 
 if TYPE_CHECKING:
     from distributed import Client
-
-# What was read and drawn enters an identity by its content, whatever code made it.
-_ENCODING = code_digest("fairq_utils.vision_language", without=("fairq_utils.data",))
-_ANSWERING = code_digest("fairq_utils.questions", without=("fairq_utils.data",))
 
 LOST = 0.2  # of its accuracy: a model that lost more has failed, and is set apart
 MARGIN_OF_SHARES, MARGIN_OF_SKEWS = 0.02, 0.05  # the least change that matters: 2 points, 0.05 nats
@@ -118,13 +108,18 @@ class ClipStudy:
     @property
     def name(self) -> str:
         """Short enough for a file name; the settings it leaves out are in the digest beside it."""
-        by = "-labels" if self.taught == "labels" else ""
+        by = "-labels" if self.by_labels else ""
         return f"{'moths' if self.is_drawn else 'fairface'}-{self.arch}-{self.training}{by}-seed{self.seed}"
 
     @property
     def is_drawn(self) -> bool:
         """Whether the images are moths, so that no person is on them."""
         return isinstance(self.dataset, MothSettings)
+
+    @property
+    def by_labels(self) -> bool:
+        """Whether it is a classifier, that never sees a caption."""
+        return self.taught == "labels"
 
     @property
     def label(self) -> str:
@@ -220,7 +215,7 @@ def encoders(
     store = store or Store()
     plans = _plans(list(asked), store)
     items = jobs.make([plan.encoder for plan in plans], store=store, client=client)
-    return [_filled(plan.study, plan.texts, item) for plan, item in zip(plans, items, strict=True)]
+    return [plan.restored(item) for plan, item in zip(plans, items, strict=True)]
 
 
 def answers_of(
@@ -231,11 +226,22 @@ def answers_of(
     name: str,
     store: Store | None = None,
 ) -> list[Answers]:
-    """The same for an encoder that you have, such as one of `open_clip`'s; kept in the store as well."""
+    """What an encoder that you have, such as one of `open_clip`'s, says under each treatment.
+
+    It is kept in the store, under the name and a digest of the weights. Where other code than before runs the
+    same weights, and it is not of this package, give another name.
+    """
     store = store or Store()
     own = Item(encoder.state_dict()).digest
     wanted = [
-        _answer_job(name, {"state": own}, treatment, questions, partial(_answer_given, encoder, treatment))
+        _answer_job(
+            name,
+            {"state": own},
+            treatment,
+            questions,
+            partial(answer_given, encoder=encoder, treatment=treatment),
+            CODE["answer_given"],
+        )
         for treatment in treatments
     ]
     items = jobs.make(wanted, store=store)
@@ -258,20 +264,13 @@ def scenes(study: ClipStudy, *, store: Store | None = None) -> Scenes:
 
 
 def _drawn(settings: MothSettings, store: Store) -> Moths:
-    tensors = ("images", "labels", "groups", "is_train")
     identity = {
         "name": f"captioned-moths-{settings.image_size}px",
         "settings": asdict(settings),
-        "code": code_digest("fairq_utils.moths"),
+        "code": CODE["draw"],
         "versions": versions("torch", "numpy"),
     }
-
-    def make() -> Item:
-        drawn = draw_moths(settings)
-        return Item({name: getattr(drawn, name) for name in tensors})
-
-    made = store.get_or_make("datasets", identity, make).tensors
-    return Moths(made["images"], made["labels"], made["groups"], made["is_train"])
+    return as_moths(store.get_or_make("datasets", identity, partial(draw, settings)))
 
 
 # ---------------------------------------------------------------- how it is made
@@ -287,35 +286,47 @@ class _Plan:
     @cached_property
     def encoder(self) -> jobs.Job:
         study = self.study
+        labels = self.shown.codes(study.label) if study.by_labels else None
         identity = {
             "name": study.name,
             "scenes": self.shown.fingerprint,
             "arch": study.arch,
-            "taught": study.taught,
+            "labels": Item({"labels": labels}).digest if labels is not None else None,
             "texts": self.texts,
             "recipe": asdict(study.recipe),
             "seed": study.seed,
-            "code": _ENCODING,
+            "code": CODE["train_encoder"],
             "versions": versions("torch"),
         }
         return jobs.Job(
             kind="encoders",
             identity=identity,
-            function=partial(_train, study, self.texts),
+            function=partial(
+                train_encoder,
+                arch=study.arch,
+                labels=labels,
+                texts=self.texts,
+                recipe=study.recipe,
+                seed=study.seed,
+                description=study.name,
+            ),
             data=self.shown,
             cost=3 * study.recipe.epochs * len(self.shown.images),
         )
 
     def answer(self, treatment: str) -> jobs.Job:
-        made = self.encoder
-        job = _answer_job(
-            self.study.name,
-            made.identity,
-            treatment,
-            self.questions,
-            partial(_answer, self.study, self.texts, treatment),
+        made, study = self.encoder, self.study
+        function = partial(
+            answer, arch=study.arch, texts=self.texts, by_labels=study.by_labels, treatment=treatment
         )
+        job = _answer_job(study.name, made.identity, treatment, self.questions, function, CODE["answer"])
         return replace(job, needs=(made,))
+
+    def restored(self, item: Item) -> MiniEncoder:
+        study = self.study
+        return restored(
+            study.arch, self.texts, item, by_labels=study.by_labels, image_size=study.dataset.image_size
+        )
 
 
 def _plans(asked: list[ClipStudy], store: Store, prompts: Sequence[str] = ()) -> list[_Plan]:
@@ -332,10 +343,10 @@ def _plans(asked: list[ClipStudy], store: Store, prompts: Sequence[str] = ()) ->
         way = (study.dataset, study.training, study.group, study.images)
         if way not in drawn:  # other seeds train on the same images: what differs is the training
             drawn[way] = training_set(everything, study.training, group=study.group, count=study.images)
-        by_labels = study.taught == "labels"
-        texts = (
-            everything.names(study.label) if by_labels else study.grammar.vocabulary(everything.attributes)
-        )
+        if study.by_labels:
+            texts = everything.names(study.label)
+        else:
+            texts = study.grammar.vocabulary(everything.attributes)
         plans.append(_Plan(study, drawn[way], tests[study.dataset, study.taught], tuple(texts)))
     return plans
 
@@ -344,7 +355,7 @@ def _questions(study: ClipStudy, everything: Scenes, prompts: Sequence[str]) -> 
     assert everything.is_train is not None
     test = everything.take(~everything.is_train)
     names = test.names(study.label)
-    if study.taught == "labels":
+    if study.by_labels:
         return Questions(replace(test, captions=()), study.label, [[name] for name in names], ())
     test = replace(test, captions=tuple(several[:1] for several in test.captions))
     grammar = replace(study.grammar, prompts=tuple(prompts)) if prompts else study.grammar
@@ -352,7 +363,7 @@ def _questions(study: ClipStudy, everything: Scenes, prompts: Sequence[str]) -> 
 
 
 def _answer_job(
-    name: str, encoder: Mapping[str, Any], treatment: str, questions: Questions, function: Any
+    name: str, encoder: Mapping[str, Any], treatment: str, questions: Questions, function: Any, code: str
 ) -> jobs.Job:
     identity = {
         "name": f"{name}-{treatment}",
@@ -360,7 +371,7 @@ def _answer_job(
         "treatment": treatment,
         "runs": runs(treatment),
         "questions": questions.digest,
-        "code": _ANSWERING,
+        "code": code,
         "versions": versions("torch"),
     }
     return jobs.Job(
@@ -370,52 +381,6 @@ def _answer_job(
         data=questions,
         cost=2 * len(questions.scenes.images),
     )
-
-
-def _train(study: ClipStudy, texts: tuple[str, ...], shown: Scenes, *, report: Report) -> Item:
-    how: dict[str, Any] = {
-        "recipe": study.recipe,
-        "seed": study.seed,
-        "description": study.name,
-        "report": report,
-    }
-    encoder: MiniEncoder
-    if study.taught == "labels":
-        labels = shown.codes(study.label)
-        encoder = train_mini_classifier(study.arch, shown.images, labels, names=texts, **how)
-    else:
-        encoder = train_mini_clip(study.arch, shown.images, shown.captions, words=texts, **how)
-    return Item(encoder.state_dict())
-
-
-def _answer(
-    study: ClipStudy,
-    texts: tuple[str, ...],
-    treatment: str,
-    questions: Questions,
-    made: Item,
-    *,
-    report: Report,
-) -> Item:
-    return _answer_given(_filled(study, texts, made), treatment, questions, report=report)
-
-
-def _answer_given(encoder: DualEncoder, treatment: str, questions: Questions, *, report: Report) -> Item:
-    found = answer(encoder, treatment, questions)
-    report(2 * len(questions.scenes.images))
-    return found
-
-
-def _filled(study: ClipStudy, texts: tuple[str, ...], made: Item) -> MiniEncoder:
-    size = study.dataset.image_size
-    encoder: MiniEncoder
-    with torch.device("meta"):
-        if study.taught == "labels":
-            encoder = MiniClassifier(study.arch, texts, image_size=size)
-        else:
-            encoder = MiniCLIP(study.arch, WordTokenizer(texts), image_size=size)
-    encoder.load_state_dict(made.tensors, assign=True)
-    return encoder.eval()
 
 
 # ---------------------------------------------------------------- what the answers are worth

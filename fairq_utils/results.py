@@ -23,6 +23,7 @@ from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
 from fairq_utils.evidence import Declared
 from fairq_utils.files import write_atomically
+from fairq_utils.stages import codes
 from fairq_utils.store import Store, code_digest, code_files, versions
 from fairq_utils.studies import Prediction
 from fairq_utils.tables import Ends
@@ -330,12 +331,13 @@ def _code_of_tables() -> dict[str, str]:
 
 def _code_of_numbers() -> dict[str, str]:
     """Those that decide what a network answers: they draw images, train and treat."""
-    return _contents("fairq_utils.ablations", "fairq_utils.captions", "fairq_utils.questions")
+    return _contents("fairq_utils.captions", *map(codes.module, codes.STAGES))
 
 
 def _contents(*modules: str) -> dict[str, str]:
     paths = {path for module in modules for path in code_files(module).values()}
-    return {f"{path.parent.name}/{path.name}": _blob(path.read_bytes()) for path in sorted(paths)}
+    root = Path(__file__).parents[1]
+    return {path.relative_to(root).as_posix(): _blob(path.read_bytes()) for path in sorted(paths)}
 
 
 def _blob(content: bytes) -> str:

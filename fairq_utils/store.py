@@ -357,7 +357,8 @@ def code_digest(module: str, *, without: tuple[str, ...] = ()) -> str:
 
     An item made by that code carries it in its identity, so that no edit can leave a stale item behind.
     Docstrings and comments do not count: to mend a sentence must not cost hours of training.
-    `without`: modules to leave out, and what only they import, because their work enters otherwise.
+    `without`: modules to leave out, and what only they import, because their work enters otherwise or is
+    none: then an edit of them costs nothing.
 
     >>> code_digest("fairq_utils.store") == code_digest("fairq_utils.errors")
     False
@@ -371,34 +372,50 @@ def code_digest(module: str, *, without: tuple[str, ...] = ()) -> str:
 def code_files(module: str, *, without: tuple[str, ...] = ()) -> dict[str, Path]:
     """The source of a module and of every module of its package that it imports, directly or not, by name.
 
+    What is to be left out has to be met, lest a name that was misspelt, or is no longer right, leave it in.
+
     >>> sorted(code_files("fairq_utils.files"))
     ['fairq_utils.errors', 'fairq_utils.files']
+    >>> code_files("fairq_utils.files", without=("fairq_utils.erors",))
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: without names fairq_utils.erors, which fairq_utils.files does not reach;
+    expected modules that it does: fairq_utils.errors.
     """
-    package = module.split(".")[0]
     found: dict[str, Path] = {}
-    waiting = [module]
+    met, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
+        met.add(name)
         spec = importlib.util.find_spec(name)
         if name in found or name in without or spec is None or spec.origin is None:
             continue
         found[name] = Path(spec.origin)
-        waiting += _imported(found[name].read_text(encoding="utf-8"), package)
+        waiting += _imported(found[name].read_text(encoding="utf-8"), spec.parent or "")
+    if strangers := [name for name in without if name not in met]:
+        raise BadInput(
+            f"without names {', '.join(strangers)}, which {module} does not reach; expected modules that it "
+            f"does: {', '.join(sorted(met - {module})) or 'none'}."
+        )
     return found
 
 
 @cache  # likewise
-def _imported(source: str, package: str) -> tuple[str, ...]:
-    """The modules of the package that a module with this source imports."""
+def _imported(source: str, within: str) -> tuple[str, ...]:
+    """The modules of its own package that a module with this source imports; `within` is where it lies."""
+    package = within.split(".")[0]
     found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] == package]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), within)
+            if origin.split(".")[0] != package:
+                continue
+            names = [f"{origin}.{alias.name}" for alias in node.names]
             submodules = [name for name in names if _is_module(name)]
             # What a package itself holds decides nothing where only modules are taken from it.
-            found += submodules if submodules == names else [str(node.module), *submodules]
+            found += submodules if submodules == names else [origin, *submodules]
     return tuple(found)
 
 

@@ -10,7 +10,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,23 +18,25 @@ from fairq_utils.ablations import Ablation
 from fairq_utils.architectures import build, weights_digest
 from fairq_utils.data import Dataset, DataSettings
 from fairq_utils.errors import BadInput
-from fairq_utils.fairqat import TUNING, validation_images
+from fairq_utils.fairqat import TUNING
 from fairq_utils.landscape import SpectralDensity
 from fairq_utils.metrics import correct_answers
-from fairq_utils.progress import Report
-from fairq_utils.store import Item, Store, canonical, code_digest, versions
+from fairq_utils.stages.ablate import ablate
+from fairq_utils.stages.codes import CODE
+from fairq_utils.stages.images import of_each, places
+from fairq_utils.stages.predict import predict
+from fairq_utils.stages.read import as_dataset, read
+from fairq_utils.stages.restore import restored
+from fairq_utils.stages.survey import take_survey
+from fairq_utils.stages.train import train
+from fairq_utils.stages.train_further import train_further
+from fairq_utils.store import Item, Store, canonical, versions
 from fairq_utils.surveys import Survey
-from fairq_utils.training import Checkpoint, Recipe, default_device, predict, train
+from fairq_utils.training import Checkpoint, Recipe
 from fairq_utils.treatments import FP32, Treatment
 
 if TYPE_CHECKING:
     from distributed import Client
-
-
-# The images enter an identity by their fingerprint, whatever code read them.
-_TREATING = code_digest("fairq_utils.treatments", without=("fairq_utils.data",))
-_SURVEYING = code_digest("fairq_utils.surveys", without=("fairq_utils.data",))
-_ABLATING = code_digest("fairq_utils.ablations", without=("fairq_utils.data",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class Prediction:
 
     def of_each_group(self, count: int) -> Prediction:
         """The same on at most so many images of each group: those that `predictions(each=count)` takes."""
-        chosen = _of_each(self.groups, count)
+        chosen = of_each(self.groups, count)
         some = {name: getattr(self, name)[chosen] for name in ("logits", "labels", "groups")}
         return replace(self, **some)
 
@@ -236,32 +237,13 @@ def dataset(settings: DataSettings | Study, *, store: Store | None = None) -> Da
     """The images, drawn or read from your copy once, and from then on from the store."""
     store = store or Store()
     settings = settings.dataset if isinstance(settings, Study) else settings
-    tensors = ("images", "labels", "groups", "is_train")
-    about = ("label_names", "group_names", "notes", "fingerprint")
-
-    def make() -> Item:
-        made = settings.load()
-        return Item(
-            {name: getattr(made, name) for name in tensors}, {name: getattr(made, name) for name in about}
-        )
-
     identity = {
         "name": f"{settings.name}-{settings.image_size}px",
         "settings": settings.identity(),
-        "about": about,
-        "code": code_digest("fairq_utils.data"),
+        "code": CODE["read"],
         "versions": versions("torch", "numpy", "pillow"),
     }
-    item = store.get_or_make("datasets", identity, make)
-    info = item.info
-    found = Dataset(
-        **item.tensors,
-        label_names=tuple(info["label_names"]),
-        group_names=tuple(info["group_names"]),
-        notes=info["notes"],
-    )
-    vars(found)["fingerprint"] = info["fingerprint"]  # the store has just checked the same bytes
-    return found
+    return as_dataset(store.get_or_make("datasets", identity, partial(read, settings)))
 
 
 def predictions(
@@ -335,7 +317,7 @@ def stored_predictions(
 def _as_prediction(
     plan: _Plan, treatment: Treatment | Ablation, item: Item, each: int = 0, split: str = "test"
 ) -> Prediction:
-    shown = _places(plan.images, each, split)
+    shown = places(plan.images, each, split)
     return Prediction(
         plan.study,
         treatment,
@@ -348,27 +330,6 @@ def _as_prediction(
         device=item.info["device"],
         split=split,
     )
-
-
-def _places(images: Dataset, each: int, split: str) -> Tensor:
-    """The places of the images of that split, or of at most so many of each group."""
-    if split == "test":
-        shown = ~images.is_train
-    elif split == "train":
-        shown = images.is_train & ~validation_images(images)
-    elif split == "validation":
-        shown = validation_images(images)
-    else:
-        raise BadInput(f"split is {split!r}; expected test, train or validation.")
-    places = shown.nonzero()[:, 0]
-    return places[_of_each(images.groups[places], each)] if each else places
-
-
-def _of_each(groups: Tensor, count: int) -> Tensor:
-    # Drawn, because images may lie sorted by label, but the same ones every time.
-    drawn = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
-    chosen = [drawn[groups[drawn] == group][:count] for group in groups.unique()]
-    return torch.cat(chosen).sort()[0]
 
 
 def networks(
@@ -386,7 +347,7 @@ def networks(
     asked = [(plan, treatment) for plan in _plans(studies, store) for treatment in treatments]
     items = jobs.make([plan.network(treatment) for plan, treatment in asked], store=store, client=client)
     return [
-        _treated(plan.study, treatment, plan.images, item)
+        treatment.apply(restored(plan.study.arch, plan.images, item), plan.images)
         for (plan, treatment), item in zip(asked, items, strict=True)
     ]
 
@@ -467,20 +428,7 @@ def is_current(identity: dict[str, Any]) -> bool:
     """
     inner = [value for value in identity.values() if isinstance(value, dict) and "code" in value]
     installed = identity["versions"] == versions(*identity["versions"]) if "versions" in identity else True
-    return identity["code"] in _current_code() and installed and all(map(is_current, inner))
-
-
-def _current_code() -> set[str]:
-    return {
-        code_digest("fairq_utils.data"),
-        code_digest("fairq_utils.training"),
-        _TREATING,
-        _ABLATING,
-        _SURVEYING,
-        code_digest("fairq_utils.moths"),
-        code_digest("fairq_utils.vision_language", without=("fairq_utils.data",)),
-        code_digest("fairq_utils.questions", without=("fairq_utils.data",)),
-    }
+    return identity["code"] in CODE.values() and installed and all(map(is_current, inner))
 
 
 # ---------------------------------------------------------------- how it is made
@@ -506,14 +454,22 @@ class _Plan:
             "weights": weights_digest(study.arch, study.weights),
             "recipe": asdict(study.recipe),
             "seed": study.seed,
-            "code": code_digest("fairq_utils.training"),
+            "code": CODE["train"],
             "versions": versions("torch", "torchvision"),
         }
         cost = round(3 * study.recipe.epochs * self._count_train)
         return jobs.Job(
             kind="networks",
             identity=identity,
-            function=partial(_train, study, self._checkpoint(identity)),
+            function=partial(
+                train,
+                arch=study.arch,
+                weights=study.weights,
+                recipe=study.recipe,
+                seed=study.seed,
+                description=study.name,
+                checkpoint=self._checkpoint(identity),
+            ),
             data=self.images,
             cost=cost,
         )
@@ -525,41 +481,55 @@ class _Plan:
         trained = treatment.as_trained
         if trained in self.trained_further:  # one job, however many widths it serves
             return self.trained_further[trained]
+        study = self.study
         identity = {
-            "name": f"{self.study.name}-{trained.name}",
+            "name": f"{study.name}-{trained.name}",
             "network": self.original.identity,
             "treatment": trained.name,
-            "recipe": asdict(self.study.tuning),
-            "code": _TREATING,
+            "recipe": asdict(study.tuning),
+            "code": CODE["train_further"],
         }
         job = self.trained_further[trained] = jobs.Job(
             kind="networks",
             identity=identity,
-            function=partial(_retrain, self.study, trained, self._checkpoint(identity)),
+            function=partial(
+                train_further,
+                treatment=trained,
+                arch=study.arch,
+                recipe=study.tuning,
+                seed=study.seed,
+                description=f"{study.name} {trained.name}",
+                checkpoint=self._checkpoint(identity),
+            ),
             data=self.images,
             needs=(self.original,),
-            cost=3 * trained.images_seen(self.images, self.study.tuning),
+            cost=3 * trained.images_seen(self.images, study.tuning),
         )
         return job
 
     def prediction(self, treatment: Treatment | Ablation, each: int = 0, split: str = "test") -> jobs.Job:
         """Run the treated network over the images of a split, or over at most so many of each group."""
         network = self.network(treatment)
+        shown: dict[str, Any] = {"arch": self.study.arch, "each": each, "split": split}
+        if isinstance(treatment, Ablation):
+            function, code = partial(ablate, treatment=treatment, **shown), CODE["ablate"]
+        else:
+            function, code = partial(predict, treatment=treatment, **shown), CODE["predict"]
         identity = {
             "name": f"{self.study.name}-{treatment.name}",
             "network": network.identity,
             "treatment": treatment.name,
-            "code": _ABLATING if isinstance(treatment, Ablation) else _TREATING,
+            "code": code,
         }
         return jobs.Job(
             kind="predictions",
             identity=identity
             | ({"each": each} if each else {})
             | ({"split": split} if split != "test" else {}),
-            function=partial(_predict, self.study, treatment, each, split),
+            function=function,
             data=self.images,
             needs=(network,),
-            cost=len(_places(self.images, each, split)),
+            cost=len(places(self.images, each, split)),
         )
 
     def landscape(self, treatment: Treatment, survey: Survey, look: str) -> jobs.Job:
@@ -570,12 +540,12 @@ class _Plan:
             "treated": self.prediction(treatment).identity,
             "survey": asdict(survey),
             "look": look,
-            "code": _SURVEYING,
+            "code": CODE["survey"],
         }
         return jobs.Job(
             kind="landscapes",
             identity=identity,
-            function=partial(_survey, self.study, treatment, survey, look),
+            function=partial(take_survey, treatment=treatment, arch=self.study.arch, how=survey, look=look),
             data=self.images,
             needs=(network,),
             cost=surveys.cost(self.images, survey),
@@ -601,86 +571,6 @@ def _plans(studies: Iterable[Study], store: Store) -> list[_Plan]:
     return plans
 
 
-def _train(study: Study, checkpoint: Checkpoint, images: Dataset, *, report: Report) -> Item:
-    trained = train(
-        study.arch,
-        images.images[images.is_train],
-        images.labels[images.is_train],
-        classes=len(images.label_names),
-        recipe=study.recipe,
-        seed=study.seed,
-        weights=study.weights,
-        description=study.name,
-        report=report,
-        checkpoint=_where_the_store_is(checkpoint),
-    )
-    return Item(trained.state_dict(), _where())
-
-
-def _retrain(
-    study: Study,
-    treatment: Treatment,
-    checkpoint: Checkpoint,
-    images: Dataset,
-    original: Item,
-    *,
-    report: Report,
-) -> Item:
-    trained = treatment.train(
-        _filled(study, images, original),
-        images,
-        recipe=study.tuning,
-        seed=study.seed,
-        description=f"{study.name} {treatment.name}",
-        report=report,
-        checkpoint=_where_the_store_is(checkpoint),
-    )
-    return Item(trained.state_dict(), _where())
-
-
-def _where_the_store_is(checkpoint: Checkpoint) -> Checkpoint | None:
-    """On the machine of a worker, the store of the caller may not exist."""
-    return checkpoint if checkpoint.path.parents[1].is_dir() else None
-
-
-def _predict(
-    study: Study,
-    treatment: Treatment | Ablation,
-    each: int,
-    split: str,
-    images: Dataset,
-    network: Item,
-    *,
-    report: Report,
-) -> Item:
-    treated = _treated(study, treatment, images, network).to(default_device())
-    logits = predict(treated, images.images[_places(images, each, split)])
-    report(len(logits))
-    return Item({"logits": logits}, _where())
-
-
-def _survey(
-    study: Study,
-    treatment: Treatment,
-    survey: Survey,
-    look: str,
-    images: Dataset,
-    network: Item,
-    *,
-    report: Report,
-) -> Item:
-    treated = _treated(study, treatment, images, network)
-    if look == "change":  # only of treatments that round the very network that is given
-        original = _filled(study, images, network)
-        return surveys.measure_change(original, treated, images, survey, report=report)
-    measure = {
-        "around": surveys.measure,
-        "parts": surveys.measure_parts,
-        "spectrum": surveys.measure_spectrum,
-    }[look]
-    return measure(treated, images, survey, report=report)
-
-
 def _looks(treatment: Treatment) -> list[str]:
     """What there is to be seen of a treated network."""
     if treatment == FP32:
@@ -688,21 +578,3 @@ def _looks(treatment: Treatment) -> list[str]:
     elsewhere = treatment.trains or treatment.activations is not None or treatment.batchnorm
     # Both networks lie in one landscape where weights were rounded and nothing else changed.
     return ["around"] if elsewhere else ["around", "change"]
-
-
-def _treated(study: Study, treatment: Treatment | Ablation, images: Dataset, network: Item) -> nn.Module:
-    return treatment.apply(_filled(study, images, network), images)
-
-
-def _filled(study: Study, images: Dataset, item: Item) -> nn.Module:
-    # On no device first: drawing weights that are then overwritten would take longer than reading them.
-    with torch.device("meta"):
-        network = build(study.arch, classes=len(images.label_names), image_size=study.dataset.image_size)
-    network.load_state_dict(item.tensors, assign=True)
-    return network.eval()
-
-
-def _where() -> dict[str, str]:
-    """On what it was computed: other hardware rounds otherwise."""
-    device = default_device()
-    return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type}

@@ -8,6 +8,7 @@ from torch import nn
 from fairq_utils import ablations, studies
 from fairq_utils.ablations import Ablation, layers, midrise
 from fairq_utils.errors import BadInput
+from fairq_utils.stages.images import of_each
 from fairq_utils.store import Store
 from fairq_utils.treatments import FP32, Treatment
 
@@ -149,9 +150,9 @@ def test_predictions_of_an_ablation_are_kept_apart_and_current(tmp_path):
 
 def test_few_of_each_group_are_the_same_every_time_and_all_where_there_are_fewer():
     groups = torch.tensor([0] * 50 + [1] * 4)
-    chosen = studies._of_each(groups, 10)
+    chosen = of_each(groups, 10)
     assert np.bincount(groups[chosen]).tolist() == [10, 4]
     assert chosen.tolist() == sorted(set(chosen.tolist()))
-    assert torch.equal(chosen, studies._of_each(groups, 10))
+    assert torch.equal(chosen, of_each(groups, 10))
     # Drawn, not the first ones.
     assert chosen.tolist()[:10] != list(range(10))

@@ -11,8 +11,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from fairq_utils import __version__, chapters, cli, data, studies, treatments
-from fairq_utils.store import MARKER, Item, Store, code_digest
+from fairq_utils import __version__, chapters, cli, data, studies, training, treatments
+from fairq_utils.stages.codes import CODE
+from fairq_utils.store import MARKER, Item, Store
 
 
 @pytest.fixture
@@ -205,9 +206,7 @@ def test_a_sweep_is_made_once_counted_exported_and_pruned(store, tmp_path):
 
 def test_what_other_code_made_is_pruned_with_what_rests_on_it(store, monkeypatch):
     said("sweep", *SWEEP)
-    monkeypatch.setattr(
-        studies, "_current_code", lambda: {studies._TREATING, code_digest("fairq_utils.data")}
-    )
+    monkeypatch.setattr(studies, "CODE", {stage: CODE[stage] for stage in ("read", "predict")})
     rows = {tuple(line.split()[:2]) for line in said("status").splitlines()[1:4]}
     assert rows == {("datasets", "current"), ("networks", "outdated"), ("predictions", "outdated")}
     assert said("prune").startswith("6 files")
@@ -251,7 +250,7 @@ def test_what_the_store_did_not_write_stops_neither_status_nor_prune_and_is_left
     made.keep("networks", {"name": "of no code"}, Item({"x": torch.zeros(1)}))
     uninstalled = {
         "name": "far",
-        "code": code_digest("fairq_utils.data"),
+        "code": CODE["read"],
         "versions": {"no-such-package": "1"},
     }
     made.keep("networks", uninstalled, Item({"x": torch.zeros(1)}))
@@ -330,7 +329,7 @@ def test_a_failed_sweep_says_what_failed_and_exits_with_one(store, monkeypatch):
     def fail(*_args, **_options):
         raise ZeroDivisionError("nothing to divide by")
 
-    monkeypatch.setattr(studies, "train", fail)
+    monkeypatch.setattr(training, "train", fail)
     output = said("sweep", *SWEEP, exit_code=1)
     assert output.splitlines() == [
         "Error: 6 of 6 could not be made, the rest is in the store.",

@@ -110,7 +110,8 @@ def blob(content: bytes) -> str:
 def git(monkeypatch) -> dict[str, str]:
     """A repository whose one commit holds the modules as they lie here; what is put in its place differs."""
     held = {
-        f"fairq_utils/{path.name}": blob(path.read_bytes()) for path in (ROOT / "fairq_utils").glob("*.py")
+        path.relative_to(ROOT).as_posix(): blob(path.read_bytes())
+        for path in (ROOT / "fairq_utils").rglob("*.py")
     }
 
     def answer(*arguments: str) -> str | None:
@@ -263,6 +264,7 @@ def test_the_code_is_named_as_git_names_it(book, keep):
     keep()
     code = results.load("toy", root=book).provenance["code"]
     modules = {"evidence", "tables", "metrics", "studies", "training", "moths", "quantizers", "landscape"}
+    modules |= {"stages/predict", "stages/images"}
     assert {f"fairq_utils/{name}.py" for name in modules} <= code.keys()
     # What shows the tables has no part in them.
     assert not {f"fairq_utils/{name}.py" for name in ("figures", "claims", "cli", "verdicts")} & code.keys()

@@ -13,7 +13,7 @@ import torch
 
 from fairq_utils.errors import BadInput
 from fairq_utils.files import write_atomically
-from fairq_utils.store import KINDS, MARKER, Item, Store, code_digest, default_root
+from fairq_utils.store import KINDS, MARKER, Item, Store, code_digest, code_files, default_root
 
 IDENTITY = {"name": "thing", "seed": 0, "nested": {"pair": (1, 2)}}
 
@@ -206,6 +206,33 @@ def test_the_code_digest_follows_imports_and_nothing_else(tmp_path, monkeypatch)
     taken = "from sample import bottom, thing\nvalue = bottom.value"
     assert digest(middle=taken, __init__="thing = 1") != digest(middle=taken, __init__="thing = 2")
     code_digest.cache_clear()
+
+
+def test_the_code_digest_follows_relative_imports(tmp_path, monkeypatch):
+    (tmp_path / "near" / "inner").mkdir(parents=True)
+    for name, source in {
+        "__init__": "from . import top",
+        "top": "from .inner.middle import value",
+        "inner/__init__": "",
+        "inner/middle": "from .. import bottom\nfrom .beside import more\nvalue = more",
+        "inner/beside": "more = 1",
+        "bottom": "",
+    }.items():
+        (tmp_path / "near" / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    reached = {"near.top", "near.inner.middle", "near.inner.beside", "near.bottom"}
+    assert code_files("near.top").keys() == reached
+    assert code_files("near").keys() == reached | {"near"}
+
+
+@pytest.mark.parametrize("stranger", ["fairq_utils.dta", "fairq_utils.tables", "data"])
+def test_what_is_left_out_of_a_digest_has_to_be_met(stranger):
+    said = rf"without names {stranger}, which fairq_utils.training does not reach; expected .*small_maps\."
+    with pytest.raises(BadInput, match=said):
+        code_digest("fairq_utils.training", without=("fairq_utils.files", stranger))
+    left = code_files("fairq_utils.training", without=("fairq_utils.files",))
+    assert "fairq_utils.files" not in left
+    assert "fairq_utils.small_maps" in left
 
 
 def test_words_do_not_change_the_code_digest_and_everything_else_does(tmp_path, monkeypatch):

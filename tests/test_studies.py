@@ -4,8 +4,9 @@ from functools import partial
 import pytest
 import torch
 
-from fairq_utils import studies
+from fairq_utils import studies, training
 from fairq_utils.errors import BadInput, JobsFailed
+from fairq_utils.fairqat import validation_images
 from fairq_utils.store import Store
 from fairq_utils.training import Recipe
 from fairq_utils.treatments import FP32, Treatment
@@ -22,13 +23,13 @@ def store(tmp_path_factory):
 def trained(monkeypatch):
     """The studies that were trained, in order."""
     calls = []
-    train = studies.train
+    train = training.train
 
     def counted(*args, **options):
         calls.append(options["seed"])
         return train(*args, **options)
 
-    monkeypatch.setattr(studies, "train", counted)
+    monkeypatch.setattr(training, "train", counted)
     return calls
 
 
@@ -89,7 +90,7 @@ def test_networks_are_those_that_predict(store):
         studies.predictions(wanted, treatments, store=store),
         strict=True,
     ):
-        torch.testing.assert_close(studies.predict(network, test), prediction.logits)
+        torch.testing.assert_close(training.predict(network, test), prediction.logits)
         weights = network.layer1[0].conv1.weight.unique()
         assert len(weights) > 1000 if prediction.treatment == FP32 else len(weights) <= 7  # {-3..3}
 
@@ -123,8 +124,8 @@ def test_the_splits_have_no_image_in_common(store):
     assert 0 < len(found["validation"].labels) <= 40
     assert {split: prediction.split for split, prediction in found.items()} == {s: s for s in found}
     images = studies.dataset(wanted[0], store=store)
-    logits = studies.predict(studies.network(wanted[0], store=store), images.images)
-    own = studies.validation_images(images)
+    logits = training.predict(studies.network(wanted[0], store=store), images.images)
+    own = validation_images(images)
     torch.testing.assert_close(found["validation"].logits, logits[own])
     with pytest.raises(BadInput, match="split is 'tests'; expected test, train or validation"):
         studies.predictions(wanted, [FP32], split="tests", store=store)
@@ -149,16 +150,16 @@ def test_an_interrupted_training_goes_on_from_the_store(tmp_path, monkeypatch):
 
         return wrapped
 
-    train, store = studies.train, Store(tmp_path / "other")
+    train, store = training.train, Store(tmp_path / "other")
     monkeypatch.setattr(studies, "Checkpoint", partial(studies.Checkpoint, every_seconds=0))
-    monkeypatch.setattr(studies, "train", interrupt(first := []))
+    monkeypatch.setattr(training, "train", interrupt(first := []))
     interrupted = True
     with pytest.raises(Interrupted):
         studies.predictions(wanted, [FP32], store=store)
     assert [entry.identity["name"] for entry in store.entries() if entry.kind == "checkpoints"] == [
         "moths-resnet18-32px-seed0"
     ]
-    monkeypatch.setattr(studies, "train", interrupt(second := []))
+    monkeypatch.setattr(training, "train", interrupt(second := []))
     interrupted = False
     resumed = studies.predictions(wanted, [FP32], store=store)[0]
     assert (sum(first), sum(second)) == (2, 1)
