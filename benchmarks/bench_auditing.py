@@ -14,23 +14,26 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score
 
-IMAGES, GROUPS, CLASSES = 1_000_000, 20, 10
+from benchmarks import scaled
+
+GROUPS, CLASSES = 20, 10
 PEERS_RESAMPLES = 5
 
 
-def _tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+def _tables(images: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     rng = np.random.default_rng(0)
-    labels = rng.integers(CLASSES, size=IMAGES)
-    was = np.where(rng.random(IMAGES) < 0.9, labels, rng.integers(CLASSES, size=IMAGES))
-    now = np.where(rng.random(IMAGES) < 0.95, was, rng.integers(CLASSES, size=IMAGES))
+    labels = rng.integers(CLASSES, size=images)
+    was = np.where(rng.random(images) < 0.9, labels, rng.integers(CLASSES, size=images))
+    now = np.where(rng.random(images) < 0.95, was, rng.integers(CLASSES, size=images))
     names = np.array([f"class {place}" for place in range(CLASSES)])
-    groups = np.array([f"group {place}" for place in range(GROUPS)])[rng.integers(GROUPS, size=IMAGES)]
-    base = pd.DataFrame({"id": np.arange(IMAGES), "label": names[labels], "group": groups})
+    groups = np.array([f"group {place}" for place in range(GROUPS)])[rng.integers(GROUPS, size=images)]
+    base = pd.DataFrame({"id": np.arange(images), "label": names[labels], "group": groups})
     return base.assign(prediction=names[was]), base.assign(prediction=names[now])
 
 
-def cases() -> Iterator[dict]:
-    tables = _tables()
+def cases(scale: float = 1.0) -> Iterator[dict]:
+    images = scaled(1_000_000, scale)
+    tables = _tables(images)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in ("before.csv", "after.csv")]
         for path, table in zip(paths, tables, strict=True):
@@ -56,7 +59,7 @@ def cases() -> Iterator[dict]:
         frame.by_group_ci, frame.difference_ci()
     peer = process_time() - start
     yield {
-        "case": "an audit of 1,000,000 predictions in 20 groups, from CSV to report",
+        "case": f"an audit of {images:,} predictions in {GROUPS} groups, from CSV to report",
         "measured": seconds,
         "unit": "s",
         "limit": 15,

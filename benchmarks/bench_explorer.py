@@ -1,6 +1,7 @@
 """The explorer: how soon it answers, in a page and with a kernel behind it."""
 
 import importlib.util
+import math
 import shutil
 import statistics
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from playwright.sync_api import Browser, sync_playwright
 
+from benchmarks import scaled
 from fairq_utils import studies
 from fairq_utils.architectures import build
 from fairq_utils.explorer import Explorer
@@ -23,12 +25,12 @@ NAMES = ["fp32", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
 GROUPS = ("a", "b", "c", "d", "e")
 
 
-def new_width(name: str, store: Store) -> list[tuple[float, float]]:
+def new_width(name: str, store: Store, *, train: int, test: int) -> list[tuple[float, float]]:
     """Seconds of the clock, and of all cores, from a question to each answer: of one network, of two ...
 
     The networks are stored and this width was never predicted; what they have learned takes no part.
     """
-    trained = studies.studies(seeds=range(4), train_images=5000, test_images=2500)
+    trained = studies.studies(seeds=range(4), train_images=train, test_images=test)
     for plan in studies._plans(trained, store):
         network = build("resnet18", classes=len(plan.images.label_names), image_size=32)
         job = plan.original
@@ -47,9 +49,8 @@ def new_width(name: str, store: Store) -> list[tuple[float, float]]:
     return seconds
 
 
-def page() -> str:
+def page(images: int) -> str:
     """A page that holds eight treatments of five groups, with all quantities, and the widget's script."""
-    images = 6000
     labels, groups = torch.arange(images) % 5, torch.arange(images) % len(GROUPS)
     draw = torch.Generator().manual_seed(0)
     common = (labels, groups, GROUPS, GROUPS)
@@ -86,7 +87,7 @@ FIRST_MOVE = """async () => {
 }"""
 
 
-def first_interaction(browser: Browser, html: str, *, runs: int = 9) -> float:
+def first_interaction(browser: Browser, html: str, *, runs: int) -> float:
     """Milliseconds from the first move of the slider until all is drawn and laid out: the median of pages."""
     found = []
     for _ in range(runs):
@@ -98,8 +99,8 @@ def first_interaction(browser: Browser, html: str, *, runs: int = 9) -> float:
     return statistics.median(found)
 
 
-def cases() -> Iterator[dict]:
-    html = page()
+def cases(scale: float = 1.0) -> Iterator[dict]:
+    html, runs = page(scaled(6000, scale)), scaled(9, scale)
     yield {
         "case": "what the explorer embeds for 8 treatments, 5 groups, 5 quantities and weights",
         "measured": len(html.split("<script type")[1].split("</script>")[0].encode()) / 1000,
@@ -109,25 +110,27 @@ def cases() -> Iterator[dict]:
         "note": "",
     }
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    measured = math.nan
     if found:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=found, args=["--no-sandbox", "--disable-gpu"]
             )
-            measured = first_interaction(browser, html)
+            measured = first_interaction(browser, html, runs=runs)
             browser.close()
-        yield {
-            "case": "the first move of a slider of that explorer, in Chromium",
-            "measured": measured,
-            "unit": "ms",
-            "limit": 100,
-            "peer": "a stated limit",
-            "note": "the median of 9 pages",
-        }
-    with tempfile.TemporaryDirectory() as folder:
-        (first, work), *_, (last, whole) = new_width("int7", Store(Path(folder)))
     yield {
-        "case": "a new width of four stored ResNet18, on 2,500 moths, until the first is shown",
+        "case": "the first move of a slider of that explorer, in Chromium",
+        "measured": measured,
+        "unit": "ms",
+        "limit": 100,
+        "peer": "a stated limit",
+        "note": f"the median of {runs} pages" if found else "Chromium is not installed",
+    }
+    train, test = scaled(5000, scale, least=20), scaled(2500, scale, least=20)
+    with tempfile.TemporaryDirectory() as folder:
+        (first, work), *_, (last, whole) = new_width("int7", Store(Path(folder)), train=train, test=test)
+    yield {
+        "case": f"a new width of four stored ResNet18, on {test:,} moths, until the first is shown",
         "measured": first,
         "unit": "s",
         "limit": 2,

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torchvision.models import resnet18
 
+from benchmarks import scaled
 from fairq_utils.landscape import top_eigenvalue
-
-ROUNDS = 3
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -24,27 +23,30 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return perf_counter() - start, result
 
 
-def _trained_network_and_a_group() -> tuple[nn.Module, Tensor, Tensor]:
-    """ResNet18 trained for a minute on five noisy patterns, and 256 images of one of them."""
+def _trained_network_and_a_group(steps: int, count: int, side: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """ResNet18 trained for so many steps on five noisy patterns, and so many images of one of them."""
     torch.manual_seed(0)
     model = resnet18(num_classes=5)
-    patterns = interpolate(torch.randn(5, 3, 8, 8), scale_factor=8)
+    patterns = interpolate(torch.randn(5, 3, 8, 8), size=(side, side))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    for _ in range(60):
+    for _ in range(steps):
         labels = torch.randint(5, (64,))
-        images = 0.1 * patterns[labels] + torch.randn(64, 3, 64, 64)
+        images = 0.1 * patterns[labels] + torch.randn(64, 3, side, side)
         wrong = torch.rand(64) < 0.2  # or the loss, and with it the Hessian, would vanish
         optimizer.zero_grad()
         targets = torch.where(wrong, torch.randint(5, (64,)), labels)
         cross_entropy(model(images), targets).backward()
         optimizer.step()
-    return model.eval(), 0.1 * patterns[0] + torch.randn(256, 3, 64, 64), torch.zeros(256, dtype=torch.long)
+    images = 0.1 * patterns[0] + torch.randn(count, 3, side, side)
+    return model.eval(), images, torch.zeros(count, dtype=torch.long)
 
 
-def cases() -> Iterator[dict]:
-    model, images, labels = _trained_network_and_a_group()
+def cases(scale: float = 1.0) -> Iterator[dict]:
+    steps = scaled(60, scale)  # a minute of training
+    count, side = scaled(256, scale), scaled(64, scale, least=32)
+    model, images, labels = _trained_network_and_a_group(steps, count, side)
     parameters = list(model.parameters())
-    case = "top eigenvalue of one group (256 images 64x64, ResNet18), residual 1e-3"
+    case = f"top eigenvalue of one group ({count} images {side}x{side}, ResNet18), residual 1e-3"
     try:
         import pyhessian
     except ImportError:
@@ -63,7 +65,7 @@ def cases() -> Iterator[dict]:
 
     gradient(), top_eigenvalue(model, images, labels)  # warm-up
     products, over_gradients, over_peer, errors = [], [], [], []
-    for seed in range(ROUNDS):
+    for seed in range(scaled(3, scale)):
         seconds, ours = _timed(partial(top_eigenvalue, model, images, labels, seed=seed))
         products.append(ours.iterations)
         over_gradients.append(seconds / (ours.iterations * 2 * _timed(gradient)[0]))
@@ -79,7 +81,7 @@ def cases() -> Iterator[dict]:
         "peer": "PyHessian, tol 1e-3",
         "note": f"{min(over_peer):.2f} to {max(over_peer):.2f}; its value is off by {max(errors):.0e}"
         if over_peer
-        else "peer not installed: make peers",
+        else "PyHessian is not installed: make peers",
     }
     yield {
         "case": case,

@@ -9,6 +9,7 @@ from fairlearn.metrics import MetricFrame
 from scipy.special import entr, softmax
 from sklearn.metrics import accuracy_score, log_loss
 
+from benchmarks import scaled
 from fairq_utils.metrics import compare, group_metrics
 
 CLASSES = 5
@@ -62,17 +63,18 @@ def _data(examples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return logits, labels, rng.choice(CLASSES, size=examples, p=[0.4, 0.2, 0.15, 0.15, 0.1])
 
 
-def cases() -> Iterator[dict]:
-    logits, labels, groups = _data(50_000)
+def cases(scale: float = 1.0) -> Iterator[dict]:
+    rounds = scaled(5, scale)
+    logits, labels, groups = _data(scaled(50_000, scale))
     seconds, ratio = _interleaved(
         lambda: group_metrics(logits, labels, groups),
         lambda: (
             MetricFrame(metrics=METRICS, y_true=labels, y_pred=logits, sensitive_features=groups).by_group
         ),
-        rounds=5,
+        rounds=rounds,
     )
     yield {
-        "case": "group metrics of 50,000 examples",
+        "case": f"group metrics of {len(labels):,} examples",
         "measured": ratio,
         "unit": "x",
         "limit": 1 / 20,
@@ -80,10 +82,10 @@ def cases() -> Iterator[dict]:
         "note": f"ours {1000 * seconds:.0f} ms",
     }
 
-    logits, labels, groups = _data(5_000)
+    logits, labels, groups = _data(scaled(5_000, scale))
     correct = logits.argmax(axis=1) == labels
     after = correct ^ (np.random.default_rng(1).random(len(correct)) < 0.05)
-    ours, peers = 2_000, 20
+    ours, peers = scaled(2_000, scale, least=100), scaled(20, scale)
     seconds, ratio = _interleaved(
         lambda: compare(correct, after, groups, resamples=ours),
         lambda: (
@@ -96,10 +98,10 @@ def cases() -> Iterator[dict]:
                 ci_quantiles=[0.025, 0.975],
             ).by_group_ci
         ),
-        rounds=5,
+        rounds=rounds,
     )
     yield {
-        "case": "2,000 stratified paired resamples of 5,000 examples, five groups, per resample",
+        "case": f"{ours:,} stratified paired resamples of {len(labels):,} examples, 5 groups, per resample",
         "measured": ratio * peers / ours,
         "unit": "x",
         "limit": 1 / 100,

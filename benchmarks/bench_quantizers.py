@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from statistics import median
 from time import perf_counter
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
+from benchmarks import scaled
 from fairq_utils.quantizers import UniformQuantizer, quantize_model
 
 
@@ -33,8 +35,8 @@ def _ratio(times: list[float], peers: list[float]) -> float:
     return median(mine / theirs for mine, theirs in zip(times, peers, strict=True))
 
 
-def _training_step(model: nn.Module) -> Callable[[], None]:
-    images, labels = torch.randn(128, 3, 64, 64), torch.randint(5, (128,))
+def _training_step(model: nn.Module, batch: int) -> Callable[[], None]:
+    images, labels = torch.randn(batch, 3, 64, 64), torch.randint(5, (batch,))
     optimizer = torch.optim.SGD(model.train().parameters(), lr=0.01, momentum=0.9)
 
     def step() -> None:
@@ -63,14 +65,17 @@ def _with_brevitas(model: nn.Module) -> nn.Module:
     return model
 
 
-def cases() -> Iterator[dict]:
+def cases(scale: float = 1.0) -> Iterator[dict]:
     torch.manual_seed(0)
+    batch = scaled(128, scale)
     model = resnet18(num_classes=5)
-    steps = [_training_step(quantize_model(model, UniformQuantizer(4))), _training_step(model)]
+    steps = [_training_step(quantize_model(model, UniformQuantizer(4)), batch), _training_step(model, batch)]
     with contextlib.suppress(ImportError):
-        steps.append(_training_step(_with_brevitas(resnet18(num_classes=5))))
-    ours, plain, *brevitas = _interleaved(steps, rounds=7)
-    case = "training step of ResNet18, batch 128, 64x64, int4 weights"
+        steps.append(_training_step(_with_brevitas(resnet18(num_classes=5)), batch))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Named tensors")  # which brevitas takes
+        ours, plain, *brevitas = _interleaved(steps, rounds=scaled(7, scale))
+    case = f"training step of ResNet18, batch {batch}, 64x64, int4 weights"
     yield {
         "case": case,
         "measured": _ratio(ours, plain),
@@ -85,13 +90,16 @@ def cases() -> Iterator[dict]:
         "unit": "x",
         "limit": None,
         "peer": "the plain training step",
-        "note": "Int8WeightPerTensorFloat at four bits" if brevitas else "peer not installed: make peers",
+        "note": "Int8WeightPerTensorFloat at four bits"
+        if brevitas
+        else "brevitas is not installed: make peers",
     }
 
     weights = [p.detach() for p in model.parameters() if p.dim() > 1]
     for axis, scales in ((None, "one scale a tensor"), (0, "one scale a channel")):
         search, whole = (UniformQuantizer(4, clip=clip, axis=axis) for clip in ("mse", "absmax"))
-        searched, plain = _interleaved([lambda q=q: _spans(q, weights) for q in (search, whole)], rounds=5)
+        spans = [lambda q=q: _spans(q, weights) for q in (search, whole)]
+        searched, plain = _interleaved(spans, rounds=scaled(5, scale))
         yield {
             "case": f"search of the mse range of all ResNet18 weights at int4, {scales}",
             "measured": median(searched),

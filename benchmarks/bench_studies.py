@@ -7,29 +7,33 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import scaled
 from fairq_utils import jobs, studies
 from fairq_utils.store import Item, Store
 from fairq_utils.training import Recipe
 from fairq_utils.treatments import Treatment
 
 
-def warm_question(store: Store, *, seeds: int, widths: int) -> float:
-    """Seconds to read so many predictions of 6,000 images; what they hold does not matter here."""
-    wanted = studies.studies(seeds=list(range(seeds)))
+def warm_question(store: Store, *, seeds: int, widths: int, images: int) -> float:
+    """Seconds to read so many predictions of so many images; what they hold does not matter here."""
+    wanted = studies.studies(seeds=list(range(seeds)), train_images=images, test_images=images)
     treatments = [Treatment(bits) for bits in range(2, 2 + widths)]
     for plan in studies._plans(wanted, store):
         for treatment in treatments:
             job = plan.prediction(treatment)
-            store.keep(job.kind, job.identity, Item({"logits": torch.randn(6000, 5)}, {"device": "cpu"}))
+            store.keep(job.kind, job.identity, Item({"logits": torch.randn(images, 5)}, {"device": "cpu"}))
     start = time.perf_counter()
     studies.predictions(wanted, treatments, store=Store(store.root))
     return time.perf_counter() - start
 
 
-def sweep(workers: int) -> float:
+def sweep(workers: int, *, train_images: int) -> float:
     """Seconds that a sweep over tiny studies takes, from the first job to the last: without the start."""
     wanted = studies.studies(
-        seeds=list(range(4)), train_images=600, test_images=100, recipe=Recipe(epochs=2, batch_size=50)
+        seeds=list(range(4)),
+        train_images=train_images,
+        test_images=100,
+        recipe=Recipe(epochs=2, batch_size=50),
     )
     with tempfile.TemporaryDirectory() as folder, jobs.cluster(workers=workers) as client:
         store = Store(Path(folder))
@@ -39,18 +43,19 @@ def sweep(workers: int) -> float:
         return time.perf_counter() - start
 
 
-def cases() -> Iterator[dict]:
+def cases(scale: float = 1.0) -> Iterator[dict]:
+    seeds, widths, images = scaled(100, scale), 10, scaled(6000, scale, least=20)
     with tempfile.TemporaryDirectory() as folder:
-        seconds = warm_question(Store(Path(folder)), seeds=100, widths=10)
+        seconds = warm_question(Store(Path(folder)), seeds=seeds, widths=widths, images=images)
     yield {
-        "case": "a warm question to the store for 1,000 predictions, each",
-        "measured": 1000 * seconds / 1000,
+        "case": f"a warm question to the store for {seeds * widths:,} predictions, each",
+        "measured": 1000 * seconds / (seeds * widths),
         "unit": "ms",
         "limit": 10,
         "peer": "a stated limit",
         "note": "",
     }
-    two, one = sweep(2), sweep(1)
+    two, one = (sweep(workers, train_images=scaled(600, scale, least=20)) for workers in (2, 1))
     yield {
         "case": "a sweep over 4 tiny studies: 2 workers over 1",
         "measured": two / one,

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks import scaled
 from fairq_utils import training, vision_language
 from fairq_utils.architectures import build
 from fairq_utils.small_maps import AsProducts
 from fairq_utils.training import Recipe, fit, predict
 from fairq_utils.vision_language import ContrastiveRecipe, train_mini_clip
-
-IMAGES = 256
 
 
 def seconds(work: Callable[[], object], way: type) -> float:
@@ -27,27 +26,27 @@ def seconds(work: Callable[[], object], way: type) -> float:
         return time.perf_counter() - start
 
 
-def ratio(work: Callable[[], object], *, runs: int = 7) -> float:
+def ratio(work: Callable[[], object], *, runs: int) -> float:
     """Of the time with products to that without, in turns; the median of pairs."""
     seconds(work, AsProducts)
     return statistics.median(seconds(work, AsProducts) / seconds(work, nullcontext) for _ in range(runs))
 
 
-def unfolded(layer: nn.Module, picture: Tensor) -> Tensor:
+def unfolded(layer: nn.Module, picture: Tensor, stride: int) -> Tensor:
     """Windows as the encoders see them when they are used: laid out, and multiplied."""
-    return layer(F.unfold(picture, 3, padding=1, stride=2).transpose(1, 2)).flatten(0, 1)
+    return layer(F.unfold(picture, 3, padding=1, stride=stride).transpose(1, 2)).flatten(0, 1)
 
 
-def ratio_of_encoders(*, runs: int = 5) -> float:
+def ratio_of_encoders(count: int, *, runs: int) -> float:
     """Of the time that a small encoder trains with convolutions to that with windows laid out."""
-    images = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
     words, once = ("a", "moth"), ContrastiveRecipe(epochs=1)
 
-    def taken(way: Callable[[nn.Module, Tensor], Tensor]) -> float:
+    def taken(way: Callable[[nn.Module, Tensor, int], Tensor]) -> float:
         with patch.object(vision_language, "_at_each_window", way):
             start = time.perf_counter()
             train_mini_clip(
-                "patch8", images, [words] * IMAGES, words=words, recipe=once, report=lambda *_: None
+                "patch8", images, [words] * count, words=words, recipe=once, report=lambda *_: None
             )
             return time.perf_counter() - start
 
@@ -56,13 +55,14 @@ def ratio_of_encoders(*, runs: int = 5) -> float:
     return statistics.median(taken(ours) / taken(unfolded) for _ in range(runs))
 
 
-def cases() -> Iterator[dict]:
+def cases(scale: float = 1.0) -> Iterator[dict]:
+    count = scaled(256, scale, least=5)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as jobs run
     for size, limits in ((32, (0.6, 0.9)), (64, (0.8, 0.95))):
-        images = torch.randint(0, 256, (IMAGES, 3, size, size), dtype=torch.uint8)
+        images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
         network = build("resnet18", classes=5, image_size=size)
-        labels, once = torch.arange(IMAGES) % 5, Recipe(epochs=1, learning_rate=1e-6)
+        labels, once = torch.arange(count) % 5, Recipe(epochs=1, learning_rate=1e-6)
         work = {
             "trained on": lambda x=images, y=labels, n=network, r=once: fit(
                 n, x, y, recipe=r, report=lambda *_: None
@@ -71,16 +71,16 @@ def cases() -> Iterator[dict]:
         }
         for (name, own), limit in zip(work.items(), limits, strict=True):
             yield {
-                "case": f"{IMAGES} images of {size} x {size} pixels, {name} by a ResNet18",
-                "measured": ratio(own),
+                "case": f"{count} images of {size} x {size} pixels, {name} by a ResNet18",
+                "measured": ratio(own, runs=scaled(7, scale)),
                 "unit": "",
                 "limit": limit,
                 "peer": "PyTorch's convolutions",
                 "note": "",
             }
     yield {
-        "case": f"{IMAGES} images of 32 x 32 pixels and captions, trained on by a MiniCLIP",
-        "measured": ratio_of_encoders(),
+        "case": f"{count} images of 32 x 32 pixels and captions, trained on by a MiniCLIP",
+        "measured": ratio_of_encoders(count, runs=scaled(5, scale)),
         "unit": "",
         "limit": 0.9,
         "peer": "windows laid out by unfold",
