@@ -490,7 +490,7 @@ def _decimals(name: str, text: str) -> list[float] | None:
 
 @main.command(
     epilog="Exit codes: 0 when every gate held (or none was set), 1 when one failed, 2 when something given "
-    "cannot be used."
+    "cannot be used, 3 when the fault is fairq's own."
 )
 @click.option(
     "--predictions",
