@@ -1,8 +1,9 @@
 """What the book keeps in book/results, as it lies there."""
 
 import pytest
+from scipy import stats
 
-from fairq_utils import evidence, results, verdicts
+from fairq_utils import evidence, results, tables, verdicts
 from fairq_utils.census import Census
 from tests.conftest import ROOT
 from tests.test_verdicts import cells, untraced
@@ -96,3 +97,39 @@ def test_a_kept_number_of_the_moths_is_what_the_images_give():
         pytest.skip("book/results/moths is missing: fairq results write moths")
     check = results.check_a_cell(KEPT["moths"])
     assert check.agrees, str(check)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_who_pays_is_what_scipy_finds_in_the_counts(name):
+    own = KEPT[name]
+    counts = own["accuracy_by_seed"]
+    shares = (counts["correct"] / counts["n"]).groupby([counts["treatment"], counts["seed"], counts["group"]])
+    wide = shares.first().unstack()
+    found = tables.change_by_network(counts, own.majority).set_index(["treatment", "group"])
+    for treatment in own["change"]["treatment"].unique():
+        change = (wide.loc[treatment] - wide.loc["fp32"])[list(own.groups)]
+        level = 1 - 0.05 / len(own.groups)
+        for group in own.groups:
+            low, high = stats.ttest_1samp(change[group], 0).confidence_interval(level)
+            row = found.loc[treatment, group]
+            assert (row["lower"], row["upper"]) == pytest.approx((low, high), nan_ok=True)
+            assert row["fell"] == (change[group] < 0).sum()
+        others = change.drop(columns=own.majority).mean(axis=1) - change[own.majority]
+        low, high = stats.ttest_1samp(others, 0).confidence_interval(0.95)
+        row = found.loc[treatment, tables.CONTRAST]
+        assert (row["lower"], row["upper"]) == pytest.approx((low, high), nan_ok=True)
+
+
+def test_the_headline_names_no_smaller_group_alone_where_all_of_them_lose_in_every_network():
+    for name in NETWORKS:
+        said = verdicts.in_three_words(KEPT[name])
+        narrowest = [
+            width
+            for width in KEPT[name]["change"]["treatment"].unique()
+            if width in tables.standing_treatments(KEPT[name]["collapse"])
+        ][-1]
+        found = tables.change_by_network(KEPT[name]["accuracy_by_seed"], KEPT[name].majority)
+        at = found[found["treatment"] == narrowest].set_index("group").drop(["OA", tables.CONTRAST])
+        smaller = at.drop(KEPT[name].majority)
+        if (smaller["fell"] == smaller["networks"]).all():
+            assert said.payer is None, name

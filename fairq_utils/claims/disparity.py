@@ -136,7 +136,7 @@ class Payers:
 
     @property
     def bound(self) -> float:
-        """No group's change is surely larger than this, upwards or downwards; infinite of one network."""
+        """With 95 % no group changes by more than this, upwards or downwards; infinite of one network."""
         ends = [abs(self.rows[name][end]) for name in self.groups for end in ("lower", "upper")]
         return math.inf if any(map(math.isnan, ends)) else max(ends)
 
