@@ -860,7 +860,8 @@ def verdict(
         sentences.insert(
             0,
             f"If the {missing['n']:,} missing rows of {group} count as wrong, {group} lost "
-            f"{_points(missing['value'])} points, so whether anybody lost cannot be told. Of the others:",
+            f"{_points(missing['value'])} points, so whether anybody lost cannot be told. The rest is of "
+            "the other rows.",
         )
     return {
         "word": word,
