@@ -184,7 +184,7 @@ claims.grid_matters(stored)
 # Moths can be drawn with groups of unequal size, of unequal difficulty, with both and with neither. On each
 # kind networks are trained from the same seeds and rounded to the same widths, and Others are held against
 # the four species. The grid is chosen so that the networks stand: what a network in collapse does to a group
-# is luck, and luck has wide {term}`intervals <interval>`. In [a network that you can quantize
+# is luck, and luck has wide intervals. In [a network that you can quantize
 # yourself](#quantize-yourself) the same two, size and difficulty, are yours to turn.
 
 # %%

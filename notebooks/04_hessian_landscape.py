@@ -125,8 +125,8 @@ claims.eigenvalues_reached(table)
 # %% [markdown]
 # Now what the claim is about: minorities, which are all groups but the largest, against the largest, at four
 # bits. Beside them stands the smallest group by itself, which need not do as the others do. The networks are
-# paired by their {term}`seed`, so what they have in common cancels. These intervals cover other seeds, on the
-# same images.
+# paired by their {term}`seed`, so what they have in common cancels. These {term}`intervals <interval>` cover
+# other seeds, on the same images.
 
 # %% tags=["hide-input"]
 ratios = tables.minorities_to_majority(table, ends)
@@ -251,7 +251,7 @@ claims.together(
 # fairq run 04 -p dataset=moths-by-size
 # ```
 #
-# And where a verdict is undecided, more seeds narrow the {term}`intervals <interval>`:
+# And where a verdict is undecided, more seeds narrow the intervals:
 # `fairq run 04 -p seeds='[0, 1, 2, 3, 4]'`.
 
 # %% [markdown]
