@@ -111,15 +111,25 @@ def clone(tmp_path) -> Clone:
 @pytest.fixture
 def short_book(clone) -> Clone:
     """A clone whose book has the first chapter only: enough to see how a book is built, in less time."""
-    later = re.compile(r"0[2-9]_")
+    return without_chapters(clone, "[2-9]")
+
+
+@pytest.fixture
+def bare_book(clone) -> Clone:
+    """A clone whose book has no chapter: enough to see what Sphinx refuses, with nothing to run."""
+    return without_chapters(clone, "[1-9]")
+
+
+def without_chapters(clone: Clone, numbers: str) -> Clone:
+    left_out = re.compile(rf"0{numbers}_")
     for path in (clone.root / "notebooks").iterdir():
-        if later.match(path.name):
+        if left_out.match(path.name):
             path.unlink()
     for path in (clone.root / "_toc.yml", *(clone.root / "book").rglob("*.md")):
-        kept = [line for line in path.read_text().splitlines() if not later.search(line)]
+        kept = [line for line in path.read_text().splitlines() if not left_out.search(line)]
         path.write_text("\n".join(kept) + "\n")
     for path in (clone.root / "tests" / "profile.yml", *(clone.root / "book" / "profiles").iterdir()):
-        path.write_text(later.split(path.read_text())[0])
+        path.write_text(left_out.split(path.read_text())[0])
     return clone
 
 

@@ -91,7 +91,10 @@ def test_every_entrance_gives_the_numbers_that_python_gives(records, entrance):
 
 
 def test_one_model_given_twice_is_refused_before_it_answers(tmp_path, monkeypatch):
-    monkeypatch.setattr("fairq_utils.studies.dataset", lambda _: pytest.fail("hours"))
+    def answering(_):
+        raise BadInput("hours of answers begin")
+
+    monkeypatch.setattr("fairq_utils.studies.dataset", answering)
     for name, seed in {"one": 0, "same": 0, "other": 1}.items():
         safetensors.torch.save_file(tiny(seed=seed).state_dict(), tmp_path / f"{name}.safetensors")
     example = torch.zeros(2, 3, 16, 16)
@@ -110,8 +113,7 @@ def test_one_model_given_twice_is_refused_before_it_answers(tmp_path, monkeypatc
     for one in (["--model", tmp_path / "one.onnx"], ["--model", tmp_path / "one.pt2"], filled("one")):
         assert "are one model; expected two" in twice(one, one)
     assert "are one model; expected two" in twice(filled("one"), filled("same"))
-    with pytest.raises(pytest.fail.Exception, match="hours"):
-        twice(filled("one"), filled("other"))
+    assert "hours of answers" in twice(filled("one"), filled("other"))
 
 
 def test_layers_are_measured_wherever_there_are_models(records):

@@ -122,18 +122,18 @@ def test_the_page_of_claims_says_what_the_tables_say(built):
     assert "What we could not decide" in article.get_text() or "undecided" not in glance.get_text()
 
 
-def test_a_table_that_was_changed_by_hand_fails_the_book(short_book):
-    table = short_book.root / "book" / "results" / "utkface" / "change.csv"
+def test_a_table_that_was_changed_by_hand_fails_the_book(bare_book):
+    table = bare_book.root / "book" / "results" / "utkface" / "change.csv"
     table.write_text(table.read_text().replace("0.1", "0.2", 1))
-    done = short_book.fairq("book", "--profile", PROFILE)
+    done = bare_book.fairq("book", "--profile", PROFILE)
     assert done.returncode in (1, 2)
     assert "change.csv is not the table that its record speaks of" in done.stderr
 
 
-def test_a_fact_that_nobody_counted_fails_the_book(short_book):
-    card = short_book.root / "book" / "data" / "moths.md"
+def test_a_fact_that_nobody_counted_fails_the_book(bare_book):
+    card = bare_book.root / "book" / "data" / "moths.md"
     card.write_text(card.read_text() + "\n{fact}`moths notes.eyes`\n")
-    done = short_book.fairq("book", "--profile", PROFILE)
+    done = bare_book.fairq("book", "--profile", PROFILE)
     assert done.returncode == 1
     assert "there is no fact 'moths notes.eyes'" in done.stderr
 
@@ -206,8 +206,9 @@ def test_killed_at_several_moments_the_book_ends_the_same(built, short_book):
 
 
 def test_a_damaged_network_is_named_and_trained_again(clone):
-    small = [f"--parameter={name}=60" for name in ("train_images", "test_images", "moth_train_images")]
-    small += [f"--parameter={name}=[0]" for name in ("seeds", "moth_seeds")] + ["--parameter=epochs=1"]
+    values = dict.fromkeys(("train_images", "test_images", "moth_train_images"), 60)
+    values |= {"seeds": [0], "moth_seeds": [0], "epochs": 1, "arch": "resnet18-16"}
+    small = [f"--parameter={name}={value}" for name, value in values.items()]
     assert clone.fairq("run", "01", *small, "-p", "bit_widths=[4]").returncode == 0
     (network,) = clone.store.glob("networks/moths-resnet18-*.safetensors")
     whole = network.read_bytes()
@@ -228,9 +229,9 @@ def test_a_failing_chapter_fails_the_book(short_book):
     assert not pages_of(short_book).exists()
 
 
-def test_a_warning_of_sphinx_fails_the_book(short_book):
-    index = short_book.root / "book" / "index.md"
+def test_a_warning_of_sphinx_fails_the_book(bare_book):
+    index = bare_book.root / "book" / "index.md"
     index.write_text(index.read_text() + "\n{cite}`nobody1900`\n")
-    done = short_book.fairq("book", "--profile", PROFILE)
+    done = bare_book.fairq("book", "--profile", PROFILE)
     assert done.returncode == 1
     assert "nobody1900" in done.stderr

@@ -70,6 +70,7 @@ def test_every_command_and_option_says_what_it_does():
 
 
 SMALL = ["-p", "train_images=60", "-p", "test_images=60", "-p", "epochs=1", "-p", "seeds=[0]"]
+SMALL += ["-p", "arch=resnet18-16"]
 SMALL += ["-p", "moth_train_images=60", "-p", "moth_seeds=[0]"]
 
 
@@ -89,14 +90,14 @@ def test_a_run_leaves_a_notebook_and_a_page_and_the_next_trains_nothing(clone):
     assert sorted(clone.store.glob("networks/*")) == networks
     assert [path.stat().st_mtime_ns for path in networks] == before
     names = {path.name.rpartition("-")[0] for path in clone.store.glob("predictions/*")}
-    assert names >= {f"moths-resnet18-32px-seed0-{name}" for name in ("fp32", "int3", "int5", "int6")}
+    assert names >= {f"moths-resnet18-16-32px-seed0-{name}" for name in ("fp32", "int3", "int5", "int6")}
 
 
 def test_papermill_runs_a_chapter_as_any_papermill_user_would_type_it(clone):
     done = subprocess.run(
         [sys.executable, "-m", "papermill", "notebooks/01_disparity_baseline.ipynb", "out.ipynb",
          "-p", "bit_widths", "[6, 3]", "-p", "train_images", "60", "-p", "test_images", "60",
-         "-p", "epochs", "1", "-p", "seeds", "[0]",
+         "-p", "epochs", "1", "-p", "seeds", "[0]", "-p", "arch", "resnet18-16",
          "-p", "moth_train_images", "60", "-p", "moth_seeds", "[0]"],
         cwd=clone.root, env=clone.environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -156,6 +157,7 @@ def test_serving_needs_a_book_and_answers_this_machine_only(built):
 
 HEX = 16 * "0"
 SWEEP = ["--train-images", "60", "--test-images", "60", "--epochs", "1", "--seeds", "0,2", "--bits", "3"]
+SWEEP += ["--arch", "resnet18-16"]
 
 
 @pytest.fixture
@@ -333,8 +335,8 @@ def test_a_failed_sweep_says_what_failed_and_exits_with_one(store, monkeypatch):
     output = said("sweep", *SWEEP, exit_code=1)
     assert output.splitlines() == [
         "Error: 6 of 6 could not be made, the rest is in the store.",
-        "  moths-resnet18-32px-seed0: ZeroDivisionError: nothing to divide by (2 more need it)",
-        "  moths-resnet18-32px-seed2: ZeroDivisionError: nothing to divide by (2 more need it)",
+        "  moths-resnet18-16-32px-seed0: ZeroDivisionError: nothing to divide by (2 more need it)",
+        "  moths-resnet18-16-32px-seed2: ZeroDivisionError: nothing to divide by (2 more need it)",
     ]
 
 

@@ -10,7 +10,14 @@ from PIL import Image
 from fairq_utils import chapters, data
 from tests.conftest import Clone, copy_project
 
-TINY = {"train_images": 60, "test_images": 60, "epochs": 1, "seeds": [0, 1], "treatment": "int3"}
+TINY = {
+    "arch": "resnet18-16",
+    "train_images": 60,
+    "test_images": 60,
+    "epochs": 1,
+    "seeds": [0, 1],
+    "treatment": "int3",
+}
 # Of the chapters that have such parameters: the same path at the size of a test.
 SMALLER = {
     "grids": ["mse"],

@@ -318,7 +318,7 @@ def test_minorities_decide_at_four_bits_and_all_else_stands_beside(intervals, wo
     )
     assert verdict.word == word
     assert f"at {'int4' if 'int4' in intervals else 'int3'}, paired over 3 seeds" in verdict.because
-    assert "few alone" in verdict.because
+    assert "of few alone at int3" in verdict.because
     assert "int8" in verdict.because
 
 

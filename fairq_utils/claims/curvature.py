@@ -297,19 +297,22 @@ def _at_the_paper_s_width(
         return nowhere(claim, apart)
     word = word_for(decisive[["lower", "upper"]].apply(np.log))
     (row,) = decisive.to_dict("records")
-    names = {MINORITIES: "", ends.smallest: f"{ends.smallest} alone ", SMALLEST_TO_OTHERS: ""}
-    names[SMALLEST_TO_OTHERS] = f"{ends.smallest} in times the other minorities "
-    parts = []
-    for treatment, own in known.groupby("treatment", sort=False):
-        told = [f"{names[row['who']]}{_times(row)}" for row in own.to_dict("records") if row["who"] in names]
-        parts.append(f"at {treatment} {', '.join(told)}")
+    others = known[(known["who"] == MINORITIES) & (known["treatment"] != width)].to_dict("records")
+    beside = [f"{own['treatment']} {_times(own)}" for own in others]
+    narrowest = known["treatment"].iloc[-1]
+    of_smallest = known[known["treatment"] == narrowest].set_index("who").to_dict("index")
+    if ends.smallest in of_smallest:
+        beside.append(f"of {ends.smallest} alone at {narrowest} {_times(of_smallest[ends.smallest])}")
+    if SMALLEST_TO_OTHERS in of_smallest:
+        beside.append(f"in times the other minorities {_times(of_smallest[SMALLEST_TO_OTHERS])}")
+    said_beside = f" Beside it, each interval by itself: {'; '.join(beside)}." if beside else ""
     left_out = int(known.loc[known["who"] == MINORITIES, "left_out"].sum())
     without = f" Left out, as not reached or not above 0: {counted(left_out, 'value')}." if left_out else ""
     return Verdict(
         claim,
         word,
         f"{said} {_times(row)} at {width}, paired over {counted(seeds, 'seed')}: "
-        f"{_LARGER[word]}. This width decides. Beside it, each interval by itself: {'; '.join(parts)}."
+        f"{_LARGER[word]}. This width decides.{said_beside}"
         f"{_of_one_seed(seeds)}{without}{apart}",
     )
 
