@@ -841,8 +841,8 @@ def minorities_to_majority(table: pd.DataFrame, ends: Ends) -> pd.DataFrame:
     """Records: how many times as steep and as curved the loss is for minorities as for the majority.
 
     The majority is the group with the most training images, the minorities are all others, by their
-    geometric mean. `who` is `minorities` or the smallest group by itself, both against the majority; and
-    `smallest_to_others`, the smallest group against the other minorities, where there are any. `of` is the
+    geometric mean. `who` is MINORITIES or the name of the smallest group, both against the majority; or
+    SMALLEST_TO_OTHERS, the smallest group against the other minorities, where there are any. `of` is the
     `level` itself or the `rise`: the level divided by that of full precision. Seeds are paired. Every
     interval is one of 95 % by itself, so say which one decides before you look. Networks that were trained
     further are left out: the claim is about rounding.

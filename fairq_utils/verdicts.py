@@ -339,7 +339,8 @@ def _another_recipe(kept: Stored) -> Remark | None:
     return Remark(
         "not the paper's recipe",
         f"its weights are for {_PAPERS_GROUPS} groups; with {count}, an image of {kept.ends.smallest} counts "
-        f"{factor:g} times as much as any other, which makes it {whole_percent(of_loss)} % of the loss.",
+        f"{factor:g} times as much as any other, so that these are {whole_percent(of_loss)} % of the loss "
+        "before anything is sampled.",
     )
 
 

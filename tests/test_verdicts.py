@@ -242,7 +242,7 @@ def test_weights_that_mean_another_thing_for_other_groups_are_not_the_papers():
     remark = CLAIMS["A6"].remark(seven)
     assert remark.short == "not the paper's recipe"
     # 0.6 against 0.4 / 6 is nine to one, and 9 * 10 of 90 + 90 images is a half.
-    assert f"an image of {FEW} counts 9 times as much as any other, which makes it 50 %" in remark.why
+    assert f"an image of {FEW} counts 9 times as much as any other, so that these are 50 %" in remark.why
     assert CLAIMS["A6"].verdict(seven).because.startswith("Not the paper's recipe: its weights are for 5")
 
 
