@@ -184,7 +184,13 @@ class Payers:
         row = self.contrast
         if row is None or self.networks < 2:
             return ""
-        surely = "surely worse" if row["upper"] < 0 else "surely better" if row["lower"] > 0 else "not sure"
+        surely = (
+            "surely worse"
+            if row["upper"] < 0
+            else "surely better"
+            if row["lower"] > 0
+            else "no sure difference"
+        )
         return f". The other groups against {self.majority}: {in_points(row)} points, {surely}"
 
 
