@@ -70,7 +70,7 @@ def change_by_network(
     on the test images that they share. At each treatment those of the groups hold together (Bonferroni):
     whoever asks which groups lose asks of all of them. The `contrast` is the mean change of all groups but
     `majority`, minus that of `majority`; it and OA are one question each. Without a majority there is no
-    contrast, and of one network there is no interval. `fell` and `rose` count networks.
+    contrast, and of one network there is no interval. `fell` counts the networks in which it fell.
 
     >>> rows = [("fp32", 0, 9, 4), ("fp32", 1, 8, 4), ("int4", 0, 9, 2), ("int4", 1, 8, 1)]
     >>> long = [(t, seed, g, n, k) for t, seed, *right in rows for g, n, k in zip("ab", (10, 5), right)]
@@ -93,14 +93,11 @@ def change_by_network(
     records = []
     for treatment in (name for name in there["treatment"].unique() if name != FP32.name):
         after = wide.loc[treatment]
-        before = wide.loc[FP32.name].loc[after.index]
-        changed = after - before
+        changed = after - wide.loc[FP32.name].loc[after.index]
         for name in wide:
             own = 1 - (1 - level) / len(groups) if name in groups else level
             record = {"treatment": treatment, "group": name, "networks": len(changed)}
-            record |= {"fell": (changed[name] < 0).sum(), "rose": (changed[name] > 0).sum()}
-            record |= {"before": before[name].mean(), "after": after[name].mean()}
-            records.append(record | _student(changed[name], own))
+            records.append(record | {"fell": (changed[name] < 0).sum()} | _student(changed[name], own))
     return pd.DataFrame(records)
 
 

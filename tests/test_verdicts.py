@@ -741,6 +741,15 @@ def test_three_words_say_what_the_table_says_of_every_group(groups, words, payer
     assert ("surely lose" in sentences) == ("surely pay" in words or LOST in groups)
 
 
+def test_three_words_name_somebody_in_one_of_twenty_tables_where_nobody_pays():
+    """Three questions are asked, so that each by itself at 95 % would be wrong in nearly one of ten."""
+    rng, wrong = np.random.default_rng(0), 0
+    for _ in range(300):
+        said = verdicts.in_three_words(changed(*rng.normal(0, 3, (3, SEEDS)).tolist()))
+        wrong += not said.words.startswith("Nobody")
+    assert wrong / 300 <= 0.065
+
+
 def test_three_words_bound_what_does_not_surely_change():
     kept = changed(STILL, STILL, STILL)
     own = claims.Payers.of(tables.change_by_network(kept["accuracy_by_seed"], MANY), "int4", MANY)
