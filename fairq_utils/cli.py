@@ -778,8 +778,8 @@ def _sweep_settings(chosen: list[Any], store: Any, client: Any) -> str:
     return f"{count} predictions and landscapes of {names}"
 
 
-@main.group()
-def results() -> None:
+@main.group("results")
+def kept_results() -> None:
     """The tables that the book keeps of data that it may not hold: write, list or verify them."""
 
 
@@ -788,7 +788,7 @@ _root_option = click.option(
 )
 
 
-@results.command()
+@kept_results.command()
 @click.argument("settings", nargs=-1, required=True, metavar="SETTING...")
 @_root_option
 @click.option("--seeds", default="", help="Of these alone, such as 0-2.  [default: all that are declared]")
@@ -808,7 +808,7 @@ def write(ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], 
         click.echo(f"{setting.name}: {len(paths) - 1} tables of {count} seeds, {size}")
 
 
-@results.command("list")
+@kept_results.command("list")
 def list_() -> None:
     """Say what is kept, of how many seeds, by which code, and that it is what its record says."""
     from fairq_utils import results
@@ -824,7 +824,7 @@ def list_() -> None:
         click.echo(f"{name:<10} {count}, {by}, {record['date']}")
 
 
-@results.command()
+@kept_results.command()
 @click.argument("settings", nargs=-1, required=True, metavar="SETTING...")
 @_root_option
 @click.option("--cells", default=1, show_default=True, help="So many numbers of each.")

@@ -347,150 +347,173 @@ def _another_recipe(kept: Stored) -> Remark | None:
 _BELLAM, _LIU, _TRAN = "Bellam and Kim 2025", "Liu and others 2025", "Tran and others 2022"
 _SLYMAN = "Slyman and others 2024"
 
+_DISPARITY_CLAIMS = (
+    Claim(
+        "A1",
+        "With fewer bits the gap between the best and the worst served group (FVO) grows.",
+        _BELLAM,
+        "01_disparity_baseline",
+        ("change",),
+        lambda kept: claims.violation_grows(kept["change"], kept["collapse"], seeds=kept.seeds),
+        _violation,
+    ),
+    Claim(
+        "A7",
+        "At two and three bits the logits say nothing any more.",
+        _BELLAM,
+        "01_disparity_baseline",
+        ("collapse",),
+        lambda kept: claims.answers_collapse(kept["collapse"], seeds=kept.seeds),
+        _collapse,
+        _under_review(
+            "it counts the classes that are answered, while the claim speaks of logits and of gradients."
+        ),
+    ),
+)
+
+_LOGITS_CLAIMS = (
+    Claim(
+        "A2",
+        "Quantization lowers logit variance, and that is why loss grows, most for minorities.",
+        _BELLAM,
+        "02_logit_variance_collapse",
+        ("variance_left", "loss_explained"),
+        _judge_logits,
+        _logits,
+    ),
+)
+
+_ZERO_BIN_CLAIMS = (
+    Claim(
+        "A5",
+        "The zero bin empties small weights that minorities need.",
+        _BELLAM,
+        "03_zero_bin_sparsity",
+        ("zero_parts",),
+        _judge_zero_bin,
+        _zero_bin,
+        _under_review(
+            "it is asked at four bits alone, where rounding may harm too little for a cause to be seen."
+        ),
+    ),
+)
+
+_LANDSCAPE_CLAIMS = (
+    Claim(
+        "A3",
+        "Minority groups have larger gradient norms.",
+        _BELLAM,
+        "04_hessian_landscape",
+        ("landscape",),
+        lambda kept: _larger(kept, "gradient_norm"),
+        _gradient,
+    ),
+    Claim(
+        "A4",
+        "Minority groups have a larger top Hessian eigenvalue, and quantization sharpens it further.",
+        _BELLAM,
+        "04_hessian_landscape",
+        ("landscape",),
+        _judge_curvature,
+        _curvature,
+    ),
+    Claim(
+        "Tran",
+        "Gradient norm and curvature of a group bound what it loses, and so tell who is hurt.",
+        _TRAN,
+        "04_hessian_landscape",
+        ("bounds",),
+        lambda kept: claims.bound_tells_who_is_hurt(
+            _plain_rounding_bounds(kept), kept["collapse"], seeds=kept.seeds
+        ),
+        _bound,
+    ),
+)
+
+_REPAIR_CLAIMS = (
+    Claim(
+        "A6",
+        "FairQAT narrows the gap against rounding and against plain QAT, at about the same accuracy.",
+        _BELLAM,
+        "05_fairqat_mitigation",
+        ("against_rounding", "against_plain_training"),
+        lambda kept: claims.repairs(
+            kept["against_rounding"], kept["against_plain_training"], kept["collapse"], seeds=kept.seeds
+        ),
+        _repair,
+        _another_recipe,
+    ),
+    Claim(
+        "Liu",
+        "Plain QAT is less fair than rounding to the same few bits.",
+        _LIU,
+        "05_fairqat_mitigation",
+        ("against_rounding",),
+        lambda kept: claims.training_is_less_fair(
+            kept["against_rounding"], kept["collapse"], seeds=kept.seeds
+        ),
+        _plain_training,
+    ),
+)
+
+_ENCODERS_CLAIMS = (
+    Claim(
+        "D1",
+        "Over a population of models, quantization changes bias in no consistent size or direction.",
+        _SLYMAN,
+        "06_vision_language",
+        ("consistency",),
+        _of_encoders(claims.no_consistent_change),
+        _bias,
+        _under_review(
+            "so few models can hardly show that a skew stays within its margin: “undecided” was to be "
+            "expected."
+        ),
+    ),
+    Claim(
+        "D2",
+        "Different groups answer the same quantization in opposite ways.",
+        _SLYMAN,
+        "06_vision_language",
+        ("consistency",),
+        _of_encoders(claims.groups_oppose),
+        _ends_of_groups,
+        _under_review("it looks at the mean over models, while the claim is about groups within a model."),
+    ),
+    Claim(
+        "D3",
+        "Some changes of bias are significant, and those are small.",
+        _SLYMAN,
+        "06_vision_language",
+        ("consistency",),
+        _of_encoders(claims.significant_but_small),
+        _bias,
+        _under_review(
+            "it asks whether a change is significant where so few models can hardly show that one is."
+        ),
+    ),
+    Claim(
+        "D4",
+        "Quantization changes the gap between groups otherwise in dual encoders than in classifiers.",
+        f"{_SLYMAN}, as a supposition",
+        "06_vision_language",
+        ("beyond_classifiers",),
+        _beyond,
+        _gap_beyond,
+    ),
+)
+
 CLAIMS = {
     claim.key: claim
-    for claim in (
-        Claim(
-            "A1",
-            "With fewer bits the gap between the best and the worst served group (FVO) grows.",
-            _BELLAM,
-            "01_disparity_baseline",
-            ("change",),
-            lambda kept: claims.violation_grows(kept["change"], kept["collapse"], seeds=kept.seeds),
-            _violation,
-        ),
-        Claim(
-            "A2",
-            "Quantization lowers logit variance, and that is why loss grows, most for minorities.",
-            _BELLAM,
-            "02_logit_variance_collapse",
-            ("variance_left", "loss_explained"),
-            _judge_logits,
-            _logits,
-        ),
-        Claim(
-            "A3",
-            "Minority groups have larger gradient norms.",
-            _BELLAM,
-            "04_hessian_landscape",
-            ("landscape",),
-            lambda kept: _larger(kept, "gradient_norm"),
-            _gradient,
-        ),
-        Claim(
-            "A4",
-            "Minority groups have a larger top Hessian eigenvalue, and quantization sharpens it further.",
-            _BELLAM,
-            "04_hessian_landscape",
-            ("landscape",),
-            _judge_curvature,
-            _curvature,
-        ),
-        Claim(
-            "A5",
-            "The zero bin empties small weights that minorities need.",
-            _BELLAM,
-            "03_zero_bin_sparsity",
-            ("zero_parts",),
-            _judge_zero_bin,
-            _zero_bin,
-            _under_review(
-                "it is asked at four bits alone, where rounding may harm too little for a cause to be seen."
-            ),
-        ),
-        Claim(
-            "A6",
-            "FairQAT narrows the gap against rounding and against plain QAT, at about the same accuracy.",
-            _BELLAM,
-            "05_fairqat_mitigation",
-            ("against_rounding", "against_plain_training"),
-            lambda kept: claims.repairs(
-                kept["against_rounding"], kept["against_plain_training"], kept["collapse"], seeds=kept.seeds
-            ),
-            _repair,
-            _another_recipe,
-        ),
-        Claim(
-            "A7",
-            "At two and three bits the logits say nothing any more.",
-            _BELLAM,
-            "01_disparity_baseline",
-            ("collapse",),
-            lambda kept: claims.answers_collapse(kept["collapse"], seeds=kept.seeds),
-            _collapse,
-            _under_review(
-                "it counts the classes that are answered, while the claim speaks of logits and of gradients."
-            ),
-        ),
-        Claim(
-            "Liu",
-            "Plain QAT is less fair than rounding to the same few bits.",
-            _LIU,
-            "05_fairqat_mitigation",
-            ("against_rounding",),
-            lambda kept: claims.training_is_less_fair(
-                kept["against_rounding"], kept["collapse"], seeds=kept.seeds
-            ),
-            _plain_training,
-        ),
-        Claim(
-            "Tran",
-            "Gradient norm and curvature of a group bound what it loses, and so tell who is hurt.",
-            _TRAN,
-            "04_hessian_landscape",
-            ("bounds",),
-            lambda kept: claims.bound_tells_who_is_hurt(
-                _plain_rounding_bounds(kept), kept["collapse"], seeds=kept.seeds
-            ),
-            _bound,
-        ),
-        Claim(
-            "D1",
-            "Over a population of models, quantization changes bias in no consistent size or direction.",
-            _SLYMAN,
-            "06_vision_language",
-            ("consistency",),
-            _of_encoders(claims.no_consistent_change),
-            _bias,
-            _under_review(
-                "so few models can hardly show that a skew stays within its margin: “undecided” was to be "
-                "expected."
-            ),
-        ),
-        Claim(
-            "D2",
-            "Different groups answer the same quantization in opposite ways.",
-            _SLYMAN,
-            "06_vision_language",
-            ("consistency",),
-            _of_encoders(claims.groups_oppose),
-            _ends_of_groups,
-            _under_review(
-                "it looks at the mean over models, while the claim is about groups within a model."
-            ),
-        ),
-        Claim(
-            "D3",
-            "Some changes of bias are significant, and those are small.",
-            _SLYMAN,
-            "06_vision_language",
-            ("consistency",),
-            _of_encoders(claims.significant_but_small),
-            _bias,
-            _under_review(
-                "it asks whether a change is significant where so few models can hardly show that one is."
-            ),
-        ),
-        Claim(
-            "D4",
-            "Quantization changes the gap between groups otherwise in dual encoders than in classifiers.",
-            f"{_SLYMAN}, as a supposition",
-            "06_vision_language",
-            ("beyond_classifiers",),
-            _beyond,
-            _gap_beyond,
-        ),
+    for claims_of_chapter in (
+        _DISPARITY_CLAIMS,
+        _LOGITS_CLAIMS,
+        _ZERO_BIN_CLAIMS,
+        _LANDSCAPE_CLAIMS,
+        _REPAIR_CLAIMS,
+        _ENCODERS_CLAIMS,
     )
+    for claim in claims_of_chapter
 }
 
 
