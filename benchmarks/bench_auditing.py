@@ -38,7 +38,7 @@ def cases(scale: float = 1.0) -> Iterator[dict]:
         paths = [Path(folder) / name for name in ("before.csv", "after.csv")]
         for path, table in zip(paths, tables, strict=True):
             table.to_csv(path, index=False)
-        command = [sys.executable, "-m", "fairq_utils", "audit", "--predictions", *map(str, paths)]
+        command = [sys.executable, "-m", "fairq_book", "audit", "--predictions", *map(str, paths)]
         command += ["--out", str(Path(folder) / "audit")]
         earlier, start = resource.getrusage(resource.RUSAGE_CHILDREN), perf_counter()
         subprocess.run(command, check=True, capture_output=True)

@@ -13,12 +13,13 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks import scaled
-from fairq_utils import studies
-from fairq_utils.architectures import build
-from fairq_utils.explorer import Explorer
-from fairq_utils.store import Item, Store
-from fairq_utils.studies import Prediction, Study
-from fairq_utils.treatments import Treatment
+from fairq_book.experiments import studies
+from fairq_book.experiments.store import Store
+from fairq_book.experiments.studies import Prediction, Study
+from fairq_book.explorer import Explorer
+from fairq_utils.items import Item
+from fairq_utils.training.architectures import build
+from fairq_utils.treatments.treatment import Treatment
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["fp32", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, interpolate
 from torchvision.models import resnet18
 
 from benchmarks import scaled
-from fairq_utils.landscape import top_eigenvalue
+from fairq_utils.curvature.spectrum import top_eigenvalue
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

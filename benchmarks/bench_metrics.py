@@ -10,7 +10,8 @@ from scipy.special import entr, softmax
 from sklearn.metrics import accuracy_score, log_loss
 
 from benchmarks import scaled
-from fairq_utils.metrics import compare, group_metrics
+from fairq_utils.metrics.changes import compare
+from fairq_utils.metrics.groups import group_metrics
 
 CLASSES = 5
 

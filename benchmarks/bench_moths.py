@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from benchmarks import scaled
-from fairq_utils.moths import MothSettings, draw_moths
+from fairq_utils.data.moths import MothSettings, draw_moths
 
 
 def cases(scale: float = 1.0) -> Iterator[dict]:

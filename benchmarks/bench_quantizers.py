@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from benchmarks import scaled
-from fairq_utils.quantizers import UniformQuantizer, quantize_model
+from fairq_utils.quantization.models import quantize_model
+from fairq_utils.quantization.quantizers import UniformQuantizer
 
 
 def _seconds(work: Callable[[], object]) -> float:

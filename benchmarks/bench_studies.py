@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from benchmarks import scaled
-from fairq_utils import jobs, studies
-from fairq_utils.store import Item, Store
-from fairq_utils.training import Recipe
-from fairq_utils.treatments import Treatment
+from fairq_book.experiments import scheduling, studies
+from fairq_book.experiments.store import Store
+from fairq_utils.items import Item
+from fairq_utils.training.loop import Recipe
+from fairq_utils.treatments.treatment import Treatment
 
 
 def warm_question(store: Store, *, seeds: int, widths: int, images: int) -> float:
@@ -35,7 +36,7 @@ def sweep(workers: int, *, train_images: int) -> float:
         test_images=100,
         recipe=Recipe(epochs=2, batch_size=50),
     )
-    with tempfile.TemporaryDirectory() as folder, jobs.cluster(workers=workers) as client:
+    with tempfile.TemporaryDirectory() as folder, scheduling.cluster(workers=workers) as client:
         store = Store(Path(folder))
         studies.dataset(wanted[0], store=store)
         start = time.perf_counter()

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import scaled
-from fairq_utils import training, vision_language
-from fairq_utils.architectures import build
-from fairq_utils.small_maps import AsProducts
-from fairq_utils.training import Recipe, fit, predict
-from fairq_utils.vision_language import ContrastiveRecipe, train_mini_clip
+from fairq_utils.encoders import mini
+from fairq_utils.encoders.contrastive import ContrastiveRecipe, train_mini_clip
+from fairq_utils.training import small_convolutions
+from fairq_utils.training.architectures import build
+from fairq_utils.training.loop import Recipe, fit, predict
+from fairq_utils.training.small_convolutions import AsProducts
 
 
 def seconds(work: Callable[[], object], way: type) -> float:
     """With convolutions done in this way."""
-    with patch.object(training, "AsProducts", way):
+    with patch.object(small_convolutions, "AsProducts", way):
         start = time.perf_counter()
         work()
         return time.perf_counter() - start
@@ -43,14 +44,14 @@ def ratio_of_encoders(count: int, *, runs: int) -> float:
     words, once = ("a", "moth"), ContrastiveRecipe(epochs=1)
 
     def taken(way: Callable[[nn.Module, Tensor, int], Tensor]) -> float:
-        with patch.object(vision_language, "_at_each_window", way):
+        with patch.object(mini, "_at_each_window", way):
             start = time.perf_counter()
             train_mini_clip(
                 "patch8", images, [words] * count, words=words, recipe=once, report=lambda *_: None
             )
             return time.perf_counter() - start
 
-    ours = vision_language._at_each_window
+    ours = mini._at_each_window
     taken(ours)
     return statistics.median(taken(ours) / taken(unfolded) for _ in range(runs))
 

@@ -56,7 +56,12 @@ moth_bit_widths: list[int] = [4, 3]  # likewise
 moth_train_images: int = 0  # likewise; 0 for 6000
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, figures, results, studies, tables, verdicts
+from fairq_book.chapters.disparity import figures, story, tables
+from fairq_book.experiments import kept as experiments_kept
+from fairq_book.experiments import studies
+from fairq_book.kit import tables as kit_tables
+from fairq_book.kit import wording
+from fairq_book.pages import claims
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
@@ -77,7 +82,7 @@ images = studies.dataset(trained[0])
 figures.group_sizes(images)
 
 # %% tags=["hide-input"]
-claims.who_is_there(images)
+story.who_is_there(images)
 
 # %% [markdown]
 # ## The networks, and what they answer
@@ -92,11 +97,11 @@ claims.who_is_there(images)
 
 # %%
 predictions = studies.predictions(trained, treatments)
-majority = tables.majority(images)
-by_network = tables.change_by_network(tables.accuracy_by_seed(predictions), majority)
-accuracies = tables.accuracy(predictions)
-changes = tables.change(predictions, level=1 - 0.05 / len(treatments[1:]))
-collapse = tables.collapse(predictions)
+majority = kit_tables.majority(images)
+by_network = tables.change_by_network(kit_tables.accuracy_by_seed(predictions), majority)
+accuracies = kit_tables.accuracy(predictions)
+changes = kit_tables.change(predictions, level=1 - 0.05 / len(treatments[1:]))
+collapse = kit_tables.collapse(predictions)
 
 # %% [markdown]
 # ## Accuracy of each group
@@ -118,7 +123,7 @@ figures.accuracy_by_treatment(accuracies)
 # mean change of all groups but the largest, minus the change of the largest.
 
 # %% tags=["hide-input"]
-claims.who_pays(accuracies, by_network, collapse, majority)
+story.who_pays(accuracies, by_network, collapse, majority)
 
 # %% [markdown]
 # ## The gap
@@ -133,10 +138,10 @@ claims.who_pays(accuracies, by_network, collapse, majority)
 # one answer for everything has the largest FVO there is, and has singled out nobody.
 
 # %% tags=["hide-input"]
-figures.violation_by_treatment(accuracies, tables.chance(predictions), collapse)
+figures.violation_by_treatment(accuracies, kit_tables.chance(predictions), collapse)
 
 # %% tags=["hide-input"]
-grows = claims.violation_grows(changes, collapse, seeds=len(trained))
+grows = story.violation_grows(changes, collapse, seeds=len(trained))
 grows
 
 # %% [markdown]
@@ -149,10 +154,10 @@ grows
 figures.confusion([p for p in predictions if p.treatment in (treatments[0], treatments[-1])])
 
 # %% tags=["hide-input"]
-claims.at_the_narrowest(accuracies, collapse, classes=len(images.label_names))
+story.at_the_narrowest(accuracies, collapse, classes=len(images.label_names))
 
 # %% tags=["hide-input"]
-silent = claims.answers_collapse(collapse, seeds=len(trained))
+silent = story.answers_collapse(collapse, seeds=len(trained))
 silent
 
 # %% [markdown]
@@ -167,14 +172,14 @@ silent
 # %%
 others = [treatment for words in grids for treatment in studies.treatments(grid_bit_widths, words)[1:]]
 compared = [*studies.treatments(grid_bit_widths), *others]
-of_grids = tables.accuracy(studies.predictions(trained, compared))
+of_grids = kit_tables.accuracy(studies.predictions(trained, compared))
 stored = tables.storage(studies.networks(trained[:1], compared), compared, of_grids)
 
 # %% tags=["hide-input"]
 figures.accuracy_by_size(stored)
 
 # %% tags=["hide-input"]
-claims.grid_matters(stored)
+story.grid_matters(stored)
 
 # %% [markdown]
 # ## Size or difficulty?
@@ -198,13 +203,13 @@ effects = tables.size_and_difficulty(of_kinds, level=1 - 0.05 / (2 * len(moth_bi
 figures.size_and_difficulty(effects)
 
 # %% tags=["hide-input"]
-claims.size_or_difficulty(effects, seeds=len(moth_seeds))
+story.size_or_difficulty(effects, seeds=len(moth_seeds))
 
 # %% [markdown]
 # ## Verdict
 
 # %% tags=["hide-input"]
-claims.together(
+wording.together(
     "With fewer bits the gap grows, and at two or three bits the logits say nothing any more.",
     [grows, silent],
 )
@@ -225,13 +230,13 @@ claims.together(
 # made them, and how. [The data card](../book/data/utkface) says what these names of groups leave out.
 
 # %% tags=["hide-input"]
-kept = results.stored()
+kept = experiments_kept.stored()
 faces = kept["utkface"]
 figures.accuracy_by_treatment(faces["accuracy"])
 
 # %% tags=["hide-input"]
 of_faces = tables.change_by_network(faces["accuracy_by_seed"], faces.majority)
-claims.who_pays(faces["accuracy"], of_faces, faces["collapse"], faces.majority)
+story.who_pays(faces["accuracy"], of_faces, faces["collapse"], faces.majority)
 
 # %% tags=["hide-input"]
 figures.violation_by_treatment(faces["accuracy"], faces["chance"], faces["collapse"])
@@ -240,17 +245,17 @@ figures.violation_by_treatment(faces["accuracy"], faces["chance"], faces["collap
 figures.accuracy_by_size(faces["storage"])
 
 # %% tags=["hide-input"]
-verdicts.judge("A1", faces)
+claims.judge("A1", faces)
 
 # %% [markdown]
 # The same claim in every setting. The groups of FairFace differ far less in size. With gender as the label,
 # and race as the group, a group's accuracy is no longer the recall of a class.
 
 # %% tags=["hide-input"]
-verdicts.everywhere("A1", kept)
+claims.everywhere("A1", kept)
 
 # %% tags=["hide-input"]
-verdicts.judge("A7", faces)
+claims.judge("A7", faces)
 
 # %% tags=["hide-input"]
-verdicts.everywhere("A7", kept)
+claims.everywhere("A7", kept)

@@ -51,9 +51,14 @@ seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
 controls: list[str] = ["fp16", "bf16", "a8", "a4"]  # treatments that leave weights as fine as they are
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, figures, results, studies, tables, verdicts
-from fairq_utils.explorer import Explorer
-from fairq_utils.treatments import Treatment
+from fairq_book.chapters.logits import figures, story, tables
+from fairq_book.experiments import kept as experiments_kept
+from fairq_book.experiments import studies
+from fairq_book.explorer import Explorer
+from fairq_book.kit import tables as kit_tables
+from fairq_book.kit import wording
+from fairq_book.pages import claims
+from fairq_utils.treatments.treatment import Treatment
 
 treatments = studies.treatments(bit_widths)
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
@@ -89,7 +94,7 @@ trained = studies.studies(seeds=seeds, **data, **recipe, **limits)
 
 # %%
 predictions = studies.predictions(trained, treatments)
-smallest = tables.smallest_group(studies.dataset(trained[0]), predictions)
+smallest = kit_tables.smallest_group(studies.dataset(trained[0]), predictions)
 level = 1 - 0.05 / len(treatments[1:])  # so that the intervals of all widths hold together
 
 # %% [markdown]
@@ -110,8 +115,8 @@ figures.variance_left(left)
 figures.ridges(tables.densities(predictions, "logit_variance"))
 
 # %% tags=["hide-input"]
-collapse = tables.collapse(predictions)
-falls = claims.variance_falls(left, collapse, seeds=len(trained))
+collapse = kit_tables.collapse(predictions)
+falls = story.variance_falls(left, collapse, seeds=len(trained))
 falls
 
 # %% [markdown]
@@ -134,8 +139,8 @@ figures.measures_by_treatment(
 figures.ridges(tables.densities(predictions, "margin"))
 
 # %% tags=["hide-input"]
-changes = tables.answer_changes(predictions, level=level)
-claims.towards_the_boundary(changes)
+changes = kit_tables.answer_changes(predictions, level=level)
+story.towards_the_boundary(changes)
 
 # %% [markdown]
 # Look for yourself: choose a quantity and groups, and move the slider ([more of this](08_explorer)).
@@ -151,8 +156,8 @@ Explorer.of_predictions(predictions, ["margin", "logit_variance", "confidence", 
 # only says how far a group is from that answer; those widths are set apart.
 
 # %% tags=["hide-input"]
-beyond = tables.loss_beyond_others(predictions, smallest, level=level)
-grows = claims.loss_falls_on(beyond, changes, collapse, seeds=len(trained))
+beyond = kit_tables.loss_beyond_others(predictions, smallest, level=level)
+grows = story.loss_falls_on(beyond, changes, collapse, seeds=len(trained))
 grows
 
 # %% [markdown]
@@ -173,7 +178,7 @@ figures.measures_by_treatment(tables.arms(quantized=predictions, original_heated
 
 # %% tags=["hide-input"]
 explained = tables.loss_explained(predictions, level=level)
-explains = claims.temperature_explains(explained, changes, collapse, seeds=len(trained))
+explains = story.temperature_explains(explained, changes, collapse, seeds=len(trained))
 explains
 
 # %% [markdown]
@@ -188,8 +193,8 @@ cold = tables.rescaled(predictions)
 figures.measures_by_treatment(tables.arms(quantized=predictions, rescaled=cold), by="arm")
 
 # %% tags=["hide-input"]
-mended = tables.answer_changes(cold, against=predictions, level=level)
-claims.what_a_factor_mends(changes, mended)
+mended = kit_tables.answer_changes(cold, against=predictions, level=level)
+story.what_a_factor_mends(changes, mended)
 
 # %% [markdown]
 # ## Intervention: new batch norm statistics
@@ -205,9 +210,9 @@ repaired = studies.predictions(trained, studies.treatments(bit_widths, "bn")[1:]
 figures.measures_by_treatment(tables.repair_arms(predictions, repaired), by="arm")
 
 # %% tags=["hide-input"]
-claims.what_statistics_mend(
+story.what_statistics_mend(
     tables.regained(predictions, repaired, level=level),
-    tables.answer_changes([*predictions, *repaired], level=level),
+    kit_tables.answer_changes([*predictions, *repaired], level=level),
     tables.variance_left([*predictions, *repaired], level=level),
 )
 
@@ -228,7 +233,7 @@ standing = tables.variance_left(controlled, level=1 - 0.05 / max(len(controls), 
 figures.variance_left(standing)
 
 # %% tags=["hide-input"]
-claims.variance_stands(standing, seeds=len(trained))
+story.variance_stands(standing, seeds=len(trained))
 
 # %% [markdown]
 # ## Which answers flip?
@@ -243,13 +248,13 @@ flips = flips[flips["treatment"].isin([treatment.name for treatment in treatment
 figures.flips_by_nearness(flips)
 
 # %% tags=["hide-input"]
-claims.who_flips(flips, smallest=smallest)
+story.who_flips(flips, smallest=smallest)
 
 # %% [markdown]
 # ## Verdict
 
 # %% tags=["hide-input"]
-claims.together(
+wording.together(
     "Quantization lowers logit variance, and that is why loss grows, most for minorities.",
     [falls, grows, explains],
 )
@@ -268,7 +273,7 @@ claims.together(
 # claims](../book/claims) says who made them, and how).
 
 # %% tags=["hide-input"]
-kept = results.stored()
+kept = experiments_kept.stored()
 faces = kept["utkface"]
 figures.variance_left(faces["variance_left"])
 
@@ -291,13 +296,13 @@ figures.measures_by_treatment(faces["arms_heated"], by="arm")
 figures.measures_by_treatment(faces["arms_statistics"], by="arm")
 
 # %% tags=["hide-input"]
-claims.what_statistics_mend(faces["regained"], faces["changes_statistics"], faces["variance_statistics"])
+story.what_statistics_mend(faces["regained"], faces["changes_statistics"], faces["variance_statistics"])
 
 # %% tags=["hide-input"]
-claims.variance_stands(faces["variance_controls"], seeds=faces.seeds)
+story.variance_stands(faces["variance_controls"], seeds=faces.seeds)
 
 # %% tags=["hide-input"]
-verdicts.judge("A2", faces)
+claims.judge("A2", faces)
 
 # %% tags=["hide-input"]
-verdicts.everywhere("A2", kept)
+claims.everywhere("A2", kept)

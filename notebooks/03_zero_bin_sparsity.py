@@ -54,9 +54,14 @@ images_each_layer: int = 75  # test images of each group where one layer at a ti
 seeds_by_layer: int = 3  # networks for that, the first ones
 
 # %% tags=["hide-input"]
-from fairq_utils import ablations, claims, figures, results, studies, tables, verdicts
-from fairq_utils.explorer import Explorer
-from fairq_utils.treatments import Treatment
+from fairq_book.chapters.zero_bin import figures, story, tables
+from fairq_book.experiments import kept as experiments_kept
+from fairq_book.experiments import studies
+from fairq_book.explorer import Explorer
+from fairq_book.kit import tables as kit_tables
+from fairq_book.pages import claims
+from fairq_utils.treatments import ablations
+from fairq_utils.treatments.treatment import Treatment
 
 treatments = studies.treatments(bit_widths)
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
@@ -102,7 +107,7 @@ figures.zero_shares(bins)
 figures.zero_share_by_peak(bins)
 
 # %% tags=["hide-input"]
-claims.zero_bins(bins, tables.zero_totals(bins))
+story.zero_bins(bins, tables.zero_totals(bins))
 
 # %% [markdown]
 # ## One width, taken apart
@@ -114,8 +119,8 @@ claims.zero_bins(bins, tables.zero_totals(bins))
 # %%
 predictions = studies.predictions(trained, treatments)
 rounded = tables.telling(predictions, width)
-smallest = tables.smallest_group(studies.dataset(trained[0]), predictions)
-claims.what_is_taken_apart(rounded.name, smallest, tables.collapse(predictions))
+smallest = kit_tables.smallest_group(studies.dataset(trained[0]), predictions)
+story.what_is_taken_apart(rounded.name, smallest, kit_tables.collapse(predictions))
 
 # %% [markdown]
 # This is a layer with its grid. Look at how much of the hill lies in the shaded bin, and how few weights
@@ -155,7 +160,7 @@ controls = ablations.controls(rounded)
 grids = ablations.other_grids(rounded)
 tried = studies.predictions(trained, [*halves, *controls, *grids], each=images_each)
 measured = [*originals, *tried]
-changes = tables.answer_changes(measured)
+changes = kit_tables.answer_changes(measured)
 
 # %% [markdown]
 # If the zero bin does the harm, the first row lies as far to the right as the last, and the middle row near
@@ -166,11 +171,11 @@ names = [treatment.name for treatment in halves]
 figures.loss_by_treatment(changes, names)
 
 # %% tags=["hide-input"]
-collapse = tables.collapse(measured)
-claims.what_is_added(changes, names, smallest, collapse=collapse)
+collapse = kit_tables.collapse(measured)
+story.what_is_added(changes, names, smallest, collapse=collapse)
 
 # %% tags=["hide-input"]
-claims.halves_sum(changes, rounded.name, smallest)
+story.halves_sum(changes, rounded.name, smallest)
 
 # %% [markdown]
 # ## Was it because they are small?
@@ -194,11 +199,11 @@ figures.loss_by_treatment(changes, names)
 # %% tags=["hide-input"]
 beside = [p for p in tried if p.treatment in (halves[0], *controls)]
 level = 1 - 0.05 / len(controls)  # so that all intervals hold together
-differences = tables.answer_changes(tables.against(beside, halves[0]), level=level)
-claims.held_against(differences, halves[0].name, smallest)
+differences = kit_tables.answer_changes(tables.against(beside, halves[0]), level=level)
+story.held_against(differences, halves[0].name, smallest)
 
 # %% tags=["hide-input"]
-claims.length_or_smallness(differences, rounded.name, smallest)
+story.length_or_smallness(differences, rounded.name, smallest)
 
 # %% [markdown]
 # ## Grids that keep small weights alive
@@ -219,8 +224,8 @@ figures.loss_by_treatment(changes, names, [notes[name] for name in names])
 # %% tags=["hide-input"]
 beside = [p for p in tried if p.treatment in (rounded, *grids)]
 level = 1 - 0.05 / len(grids)
-differences = tables.answer_changes(tables.against(beside, rounded), level=level)
-claims.held_against(differences, rounded.name, smallest, notes=notes)
+differences = kit_tables.answer_changes(tables.against(beside, rounded), level=level)
+story.held_against(differences, rounded.name, smallest, notes=notes)
 
 # %% [markdown]
 # ## Layer by layer
@@ -240,7 +245,7 @@ layers = tables.losses_by_layer(by_layer, smallest)
 figures.loss_by_layer(layers)
 
 # %% tags=["hide-input"]
-claims.layer_by_layer(layers, tables.layer_signs(layers), smallest, seeds=len(trained[:seeds_by_layer]))
+story.layer_by_layer(layers, tables.layer_signs(layers), smallest, seeds=len(trained[:seeds_by_layer]))
 
 # %% [markdown]
 # ## Verdict
@@ -249,7 +254,7 @@ claims.layer_by_layer(layers, tables.layer_signs(layers), smallest, seeds=len(tr
 
 # %% tags=["hide-input"]
 parts = tables.zero_bin_parts(measured, rounded, smallest, level=1 - 0.05 / 4)
-claims.small_weights_are_needed(parts, changes, collapse, rounded.name, seeds=len(trained))
+story.small_weights_are_needed(parts, changes, collapse, rounded.name, seeds=len(trained))
 
 # %% [markdown]
 # **Try it yourself.** Take another width apart; no network is trained for it:
@@ -265,12 +270,12 @@ claims.small_weights_are_needed(parts, changes, collapse, rounded.name, seeds=le
 # claims](../book/claims) says who made them, and how).
 
 # %% tags=["hide-input"]
-kept = results.stored()
+kept = experiments_kept.stored()
 faces = kept["utkface"]
 figures.zero_shares(faces["zero_bins"])
 
 # %% tags=["hide-input"]
-claims.zero_bins(faces["zero_bins"], tables.zero_totals(faces["zero_bins"]))
+story.zero_bins(faces["zero_bins"], tables.zero_totals(faces["zero_bins"]))
 
 # %% [markdown]
 # One width taken apart: the halves of rounding, and then as much done to other weights.
@@ -284,13 +289,13 @@ figures.loss_by_treatment(faces["zero_changes"], [half.name for half in halves])
 figures.loss_by_treatment(faces["zero_changes"], [one.name for one in (halves[0], *controls)])
 
 # %% tags=["hide-input"]
-claims.held_against(faces["zero_controls"], halves[0].name, faces.ends.smallest)
+story.held_against(faces["zero_controls"], halves[0].name, faces.ends.smallest)
 
 # %% tags=["hide-input"]
-claims.held_against(faces["zero_grids"], apart.name, faces.ends.smallest)
+story.held_against(faces["zero_grids"], apart.name, faces.ends.smallest)
 
 # %% tags=["hide-input"]
-verdicts.judge("A5", faces)
+claims.judge("A5", faces)
 
 # %% tags=["hide-input"]
-verdicts.everywhere("A5", kept)
+claims.everywhere("A5", kept)

@@ -55,7 +55,14 @@ split: str = "train"  # of which images: train or test
 tol: float = 0.1  # how far from an eigenvalue its estimate may be, as a share of it
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, figures, results, studies, surveys, tables, verdicts
+from fairq_book.chapters.landscape import figures, story, tables
+from fairq_book.experiments import kept as experiments_kept
+from fairq_book.experiments import studies
+from fairq_book.kit import figures as kit_figures
+from fairq_book.kit import tables as kit_tables
+from fairq_book.kit import wording
+from fairq_book.pages import claims
+from fairq_utils.curvature import surveys
 
 treatments = studies.treatments(bit_widths)
 trained = studies.studies(
@@ -101,10 +108,10 @@ predictions = studies.predictions(trained, [*treatments, *retrained])
 # %% tags=["hide-input"]
 images = studies.dataset(trained[0])
 groups = images.group_names
-table = tables.landscape(landscapes)
-collapse = tables.collapse(predictions)
+table = kit_tables.landscape(landscapes)
+collapse = kit_tables.collapse(predictions)
 ends = tables.ends(images, survey)
-claims.who_is_compared(ends, table, split)
+story.who_is_compared(ends, table, split)
 
 # %% [markdown]
 # ## How steep, how curved
@@ -112,7 +119,7 @@ claims.who_is_compared(ends, table, split)
 # For each network look first at the order of the groups, then at whether all of them move together.
 
 # %% tags=["hide-input"]
-figures.around_by_treatment(tables.around(table), groups)
+kit_figures.around_by_treatment(kit_tables.around(table), groups)
 
 # %% [markdown]
 # An eigenvalue is found by iteration (Lanczos), so one has to ask whether it was found. The residual
@@ -120,7 +127,7 @@ figures.around_by_treatment(tables.around(table), groups)
 # much nearer, because the error goes with the square of the residual.
 
 # %% tags=["hide-input"]
-claims.eigenvalues_reached(table)
+story.eigenvalues_reached(table)
 
 # %% [markdown]
 # Now what the claim is about: minorities, which are all groups but the largest, against the largest, at four
@@ -130,22 +137,22 @@ claims.eigenvalues_reached(table)
 
 # %% tags=["hide-input"]
 ratios = tables.minorities_to_majority(table, ends)
-steeper = claims.larger_for_minorities(ratios, "gradient_norm", ends, collapse, seeds=len(trained))
+steeper = story.larger_for_minorities(ratios, "gradient_norm", ends, collapse, seeds=len(trained))
 steeper
 
 # %% tags=["hide-input"]
-sharper = claims.larger_for_minorities(ratios, "eigenvalue", ends, collapse, seeds=len(trained))
+sharper = story.larger_for_minorities(ratios, "eigenvalue", ends, collapse, seeds=len(trained))
 sharper
 
 # %% tags=["hide-input"]
-rises = claims.sharpened_for_minorities(ratios, ends, collapse, seeds=len(trained))
+rises = story.sharpened_for_minorities(ratios, ends, collapse, seeds=len(trained))
 rises
 
 # %% [markdown]
 # And all groups together: does rounding sharpen at all?
 
 # %% tags=["hide-input"]
-claims.sharpens(tables.to_full_precision(table), ends, collapse, seeds=len(trained))
+story.sharpens(tables.to_full_precision(table), ends, collapse, seeds=len(trained))
 
 # %% [markdown]
 # Is this about the size of a group, or about how hard its images are? [The first
@@ -153,7 +160,7 @@ claims.sharpens(tables.to_full_precision(table), ends, collapse, seeds=len(train
 # is often wrong about a group has a large loss there, and far from its minimum a loss is seldom flat.
 
 # %% tags=["hide-input"]
-claims.steep_where_hard(tables.with_loss(table))
+story.steep_where_hard(tables.with_loss(table))
 
 # %% [markdown]
 # ## The whole spectrum
@@ -167,7 +174,7 @@ spectra = studies.spectra(trained[:1], [treatments[0], treatments[-1]], survey)
 figures.spectra(spectra, groups)
 
 # %% tags=["hide-input"]
-claims.how_far_out(spectra)
+story.how_far_out(spectra)
 
 # %% [markdown]
 # ## On the way to the rounded weights
@@ -181,7 +188,7 @@ way = tables.slices(landscapes)
 figures.slices(way, groups)
 
 # %% tags=["hide-input"]
-claims.along_the_way(way)
+story.along_the_way(way)
 
 # %% [markdown]
 # ## Does the bound tell who is hurt?
@@ -203,10 +210,10 @@ figures.bound_against_excess(bounds, groups)
 
 # %% tags=["hide-input"]
 ranks = tables.rank_correlations(bounds)
-claims.how_tight(bounds, ranks)
+story.how_tight(bounds, ranks)
 
 # %% tags=["hide-input"]
-ranked = claims.bound_tells_who_is_hurt(ranks, collapse, seeds=len(trained))
+ranked = story.bound_tells_who_is_hurt(ranks, collapse, seeds=len(trained))
 ranked
 
 # %% [markdown]
@@ -221,7 +228,7 @@ parts = tables.part_bounds(landscapes)
 figures.bound_by_part(parts, groups)
 
 # %% tags=["hide-input"]
-claims.where_it_costs(parts, tables.part_rank_correlations(parts))
+story.where_it_costs(parts, tables.part_rank_correlations(parts))
 
 # %% [markdown]
 # ## Does training while quantized flatten?
@@ -230,14 +237,14 @@ claims.where_it_costs(parts, tables.part_rank_correlations(parts))
 # the loss is flat. It trains for longer than the original was, which alone may flatten or sharpen.
 
 # %% tags=["hide-input"]
-flattened = claims.training_flattens(tables.to_rounded(table), collapse, seeds=len(trained))
+flattened = story.training_flattens(kit_tables.to_rounded(table), collapse, seeds=len(trained))
 flattened
 
 # %% [markdown]
 # ## Verdict
 
 # %% tags=["hide-input"]
-claims.together(
+wording.together(
     "The loss of minorities is steeper and more curved; rounding sharpens it further and training while "
     "quantized flattens it; and this tells who is hurt.",
     [steeper, sharper, rises, flattened, ranked],
@@ -261,34 +268,34 @@ claims.together(
 # claims](../book/claims) says who made them, and how).
 
 # %% tags=["hide-input"]
-kept = results.stored()
+kept = experiments_kept.stored()
 faces = kept["utkface"]
-around = tables.around(faces["landscape"])
-figures.around_by_treatment(around, faces.groups)
+around = kit_tables.around(faces["landscape"])
+kit_figures.around_by_treatment(around, faces.groups)
 
 # %% tags=["hide-input"]
-claims.eigenvalues_reached(faces["landscape"])
+story.eigenvalues_reached(faces["landscape"])
 
 # %% tags=["hide-input"]
 figures.bound_against_excess(faces["bounds"], faces.groups)
 
 # %% tags=["hide-input"]
-verdicts.judge("A3", faces)
+claims.judge("A3", faces)
 
 # %% tags=["hide-input"]
-verdicts.everywhere("A3", kept)
+claims.everywhere("A3", kept)
 
 # %% tags=["hide-input"]
-verdicts.judge("A4", faces)
+claims.judge("A4", faces)
 
 # %% tags=["hide-input"]
-verdicts.everywhere("A4", kept)
+claims.everywhere("A4", kept)
 
 # %% tags=["hide-input"]
-claims.training_flattens(tables.to_rounded(faces["landscape"]), faces["collapse"], seeds=faces.seeds)
+story.training_flattens(kit_tables.to_rounded(faces["landscape"]), faces["collapse"], seeds=faces.seeds)
 
 # %% tags=["hide-input"]
-verdicts.judge("Tran", faces)
+claims.judge("Tran", faces)
 
 # %% tags=["hide-input"]
-verdicts.everywhere("Tran", kept)
+claims.everywhere("Tran", kept)

@@ -56,8 +56,18 @@ images_per_group: int = 64  # images of each group to measure the landscape on
 images_each: int = 200  # training images of each group, to compare with the test
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, figures, results, studies, surveys, tables, verdicts
-from fairq_utils.explorer import Explorer
+from fairq_book.chapters.disparity import story
+from fairq_book.chapters.landscape import story as landscape_story
+from fairq_book.chapters.repair import figures, tables
+from fairq_book.chapters.repair import story as repair_story
+from fairq_book.experiments import kept as experiments_kept
+from fairq_book.experiments import studies
+from fairq_book.explorer import Explorer
+from fairq_book.kit import figures as kit_figures
+from fairq_book.kit import tables as kit_tables
+from fairq_book.kit import wording
+from fairq_book.pages import claims
+from fairq_utils.curvature import surveys
 
 recipe = {"arch": arch, "epochs": epochs, "tuning_epochs": tuning_epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
@@ -67,7 +77,7 @@ bit_widths = studies.whole_numbers("bit_widths", bit_widths, such_as=[4, 3, 2])
 
 # %% tags=["hide-input"]
 images = studies.dataset(trained[0])
-claims.who_is_there(images)
+story.who_is_there(images)
 
 # %% [markdown]
 # ## The remedy, in parts
@@ -100,8 +110,8 @@ rounded = studies.treatments(bit_widths, "ends8")
 predictions = studies.predictions(trained, [*rounded, *arms])
 
 # %% tags=["hide-input"]
-smallest = tables.smallest_group(images, predictions)
-collapse = tables.collapse(predictions)
+smallest = kit_tables.smallest_group(images, predictions)
+collapse = kit_tables.collapse(predictions)
 figures.arms(tables.against_rounding(predictions), groups=["OA", "FVO", smallest])
 
 # %% [markdown]
@@ -130,7 +140,7 @@ figures.effects(tables.effects(predictions), groups=["OA", "FVO", smallest])
 # %% tags=["hide-input"]
 together = 1 - 0.05 / len(bit_widths)  # for intervals that hold together over the widths with 95 %
 effects = tables.effects(predictions, level=together)
-part = claims.which_part_repairs(effects, collapse, seeds=len(trained))
+part = repair_story.which_part_repairs(effects, collapse, seeds=len(trained))
 part
 
 # %% [markdown]
@@ -142,7 +152,7 @@ part
 # %% tags=["hide-input"]
 changes = tables.against_rounding(predictions, level=together)
 beyond_qat = tables.against_plain_training(predictions, level=together)
-repaired = claims.repairs(changes, beyond_qat, collapse, seeds=len(trained))
+repaired = repair_story.repairs(changes, beyond_qat, collapse, seeds=len(trained))
 repaired
 
 # %% [markdown]
@@ -150,7 +160,7 @@ repaired
 # more accurate. If so, the rest of the remedy has to make up for its first part.
 
 # %% tags=["hide-input"]
-claims.training_is_less_fair(changes, collapse, seeds=len(trained))
+repair_story.training_is_less_fair(changes, collapse, seeds=len(trained))
 
 # %% [markdown]
 # And does QAT bring back the accuracy that rounding takes? Here the comparison is with full precision. Eight
@@ -159,9 +169,9 @@ claims.training_is_less_fair(changes, collapse, seeds=len(trained))
 # %% tags=["hide-input"]
 control = [] if 8 in bit_widths else [studies.treatments([8], *words)[1] for words in ([], ["qat"])]
 controlled = [*predictions, *studies.predictions(trained, control)]
-lost = tables.change(controlled, level=1 - 0.05 / (len(bit_widths) + len(control) // 2))
+lost = kit_tables.change(controlled, level=1 - 0.05 / (len(bit_widths) + len(control) // 2))
 by_rounding = [treatment.name for treatment in [*rounded, *control] if not treatment.trains]
-back = claims.accuracy_comes_back(lost, lost[lost["treatment"].isin(by_rounding)], seeds=len(trained))
+back = repair_story.accuracy_comes_back(lost, lost[lost["treatment"].isin(by_rounding)], seeds=len(trained))
 back
 
 # %% [markdown]
@@ -186,10 +196,10 @@ here = frontier[frontier["width"].isin(["fp32", f"int{bit_widths[0]}"])]
 figures.frontier(here, images.group_names)
 
 # %% tags=["hide-input"]
-claims.at_what_price(here)
+repair_story.at_what_price(here)
 
 # %% tags=["hide-input"]
-claims.baselines(here)
+repair_story.baselines(here)
 
 # %% [markdown]
 # ## Does it flatten what rounding sharpened?
@@ -202,19 +212,19 @@ survey = surveys.Survey(images_per_group=images_per_group)
 trio = [
     studies.treatments(bit_widths[:1], *words.split("-"))[1] for words in ("ends8", "ends8-qat", "fairqat")
 ]
-landscape = tables.landscape(studies.landscapes(trained, trio, survey))
-figures.around_by_treatment(tables.around(landscape), images.group_names)
+landscape = kit_tables.landscape(studies.landscapes(trained, trio, survey))
+kit_figures.around_by_treatment(kit_tables.around(landscape), images.group_names)
 
 # %% tags=["hide-input"]
-ratios = tables.to_rounded(landscape)
-flattened = claims.training_flattens(ratios, collapse, seeds=len(trained), group=smallest)
+ratios = kit_tables.to_rounded(landscape)
+flattened = landscape_story.training_flattens(ratios, collapse, seeds=len(trained), group=smallest)
 flattened
 
 # %% [markdown]
 # Flatter for whom? A remedy that looks away from the others may leave them on steeper ground.
 
 # %% tags=["hide-input"]
-claims.training_flattens(ratios, collapse, seeds=len(trained))
+landscape_story.training_flattens(ratios, collapse, seeds=len(trained))
 
 # %% [markdown]
 # ## Does it hold on test as on train?
@@ -231,7 +241,7 @@ both = tables.on_both(learned, unseen, level=1 - 0.05 / len(at_one_width))
 figures.on_both(both)
 
 # %% tags=["hide-input"]
-held = claims.holds_on_test(both, collapse, seeds=len(trained))
+held = repair_story.holds_on_test(both, collapse, seeds=len(trained))
 held
 
 # %% [markdown]
@@ -245,25 +255,25 @@ held
 # %% tags=["hide-input"]
 validation = studies.predictions(trained, arms, split="validation")
 costs = tables.training_costs(trained[0], images, arms)
-sizes = tables.megabytes(studies.networks(trained[:1], rounded), rounded)
+sizes = kit_tables.megabytes(studies.networks(trained[:1], rounded), rounded)
 choice = tables.what_to_do(validation, predictions, costs=costs, megabytes=sizes)
-claims.choices(choice)
+repair_story.choices(choice)
 
 # %% tags=["hide-input"]
-claims.advice(choice)
+repair_story.advice(choice)
 
 # %% [markdown]
 # ## Verdict
 
 # %% tags=["hide-input"]
-claims.together(
+wording.together(
     "FairQAT narrows the gap between groups at about the same accuracy, because of its weights and not of "
     "its training while rounded, which flattens the loss; and this holds on images that it did not see.",
     [repaired, part, back, flattened, held],
 )
 
 # %% [markdown]
-# **Try it yourself.** Your own network takes four lines; `data` is what `fairq_utils.data.load` returns:
+# **Try it yourself.** Your own network takes four lines; `data` is what `fairq_utils.data.sources.load` returns:
 #
 # ```python
 # from fairq_utils.fairqat import FairQAT
@@ -288,7 +298,7 @@ claims.together(
 # rounding alone, plain QAT, the same with the weights, and FairQAT.
 
 # %% tags=["hide-input"]
-kept = results.stored()
+kept = experiments_kept.stored()
 faces = kept["utkface"]
 of_faces = ["OA", "FVO", faces.ends.smallest]
 figures.arms(faces["against_rounding_drawn"], groups=of_faces)
@@ -297,19 +307,19 @@ figures.arms(faces["against_rounding_drawn"], groups=of_faces)
 figures.effects(faces["effects_drawn"], groups=of_faces)
 
 # %% tags=["hide-input"]
-claims.which_part_repairs(faces["effects"], faces["collapse"], seeds=faces.seeds)
+repair_story.which_part_repairs(faces["effects"], faces["collapse"], seeds=faces.seeds)
 
 # %% tags=["hide-input"]
-verdicts.judge("A6", faces)
+claims.judge("A6", faces)
 
 # %% tags=["hide-input"]
-verdicts.everywhere("A6", kept)
+claims.everywhere("A6", kept)
 
 # %% tags=["hide-input"]
-verdicts.judge("Liu", faces)
+claims.judge("Liu", faces)
 
 # %% tags=["hide-input"]
-verdicts.everywhere("Liu", kept)
+claims.everywhere("Liu", kept)
 
 # %% [markdown]
 # And what it costs, whether it holds on images that were not trained on, and what to do.
@@ -319,7 +329,7 @@ frontier = faces["frontier"]
 figures.frontier(frontier[frontier["width"].isin(["fp32", "int4"])], faces.groups)
 
 # %% tags=["hide-input"]
-claims.holds_on_test(faces["on_both"], faces["collapse"], seeds=faces.seeds)
+repair_story.holds_on_test(faces["on_both"], faces["collapse"], seeds=faces.seeds)
 
 # %% tags=["hide-input"]
-claims.choices(faces["what_to_do"])
+repair_story.choices(faces["what_to_do"])

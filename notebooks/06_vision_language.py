@@ -58,9 +58,14 @@ top: int = 100  # ranking: how many of the closest images are looked at
 # %% tags=["hide-input"]
 import pandas as pd
 
-from fairq_utils import claims, figures, linear_layers, populations, results, verdicts
-from fairq_utils.explorer import Explorer
-from fairq_utils.vision_language import ContrastiveRecipe
+from fairq_book.chapters.encoders import figures, story, tables
+from fairq_book.experiments import kept as experiments_kept
+from fairq_book.experiments import populations
+from fairq_book.explorer import Explorer
+from fairq_book.kit import wording
+from fairq_book.pages import claims
+from fairq_utils.encoders import linear_layers
+from fairq_utils.encoders.contrastive import ContrastiveRecipe
 
 known = linear_layers.linear_treatments()["treatment"]
 treatments = list(dict.fromkeys(["fp32", *(treatments or known)]))  # all is compared with the original
@@ -97,11 +102,11 @@ list(scenes.captions[0])
 
 # %%
 answers = populations.answers(asked, treatments, prompts=prompts)
-measured = populations.measures(answers, group, ks=ks, top=top)
-failed = populations.failures(answers)
+measured = tables.measures(answers, group, ks=ks, top=top)
+failed = tables.failures(answers)
 
 # %% tags=["hide-input"]
-claims.who_was_trained(measured, failed, classes=len(scenes.names(asked[0].label)))
+story.who_was_trained(measured, failed, classes=len(scenes.names(asked[0].label)))
 
 # %% [markdown]
 # ## What rounds them
@@ -110,7 +115,7 @@ claims.who_was_trained(measured, failed, classes=len(scenes.names(asked[0].label
 # what did the work on the machine that built this page.
 
 # %% tags=["hide-input"]
-claims.what_rounds(linear_layers.linear_treatments(treatments))
+story.what_rounds(linear_layers.linear_treatments(treatments))
 
 # %% [markdown]
 # ## Is it still a good model?
@@ -121,7 +126,7 @@ claims.what_rounds(linear_layers.linear_treatments(treatments))
 # first K. Look at the last column before you look for bias: answers {term}`flip` also where no average moves.
 
 # %% tags=["hide-input"]
-claims.retrieval(measured)
+story.retrieval(measured)
 
 # %% [markdown]
 # ## No consistent change?
@@ -140,19 +145,19 @@ claims.retrieval(measured)
 # would be consistent.
 
 # %% tags=["hide-input"]
-found = populations.consistency(measured, failed)
-figures.population_changes(populations.by_model(measured, failed), found)
+found = tables.consistency(measured, failed)
+figures.population_changes(tables.by_model(measured, failed), found)
 
 # %% tags=["hide-input"]
-claims.no_consistent_change(found, failed)
+story.no_consistent_change(found, failed)
 
 # %% [markdown]
 # The same, where not models but pairs of a model and a sentence are compared: does every neutral sentence
 # rank in the same new way?
 
 # %% tags=["hide-input"]
-by_query = populations.consistency(populations.skews(answers, group, top=top), failed)
-claims.no_consistent_change(by_query, failed, of="pair")
+by_query = tables.consistency(tables.skews(answers, group, top=top), failed)
+story.no_consistent_change(by_query, failed, of="pair")
 
 # %% [markdown]
 # Who finds its caption, and who comes first for a sentence that names nobody? Choose a quantity and a
@@ -177,13 +182,13 @@ Explorer.of_answers(
 figures.accuracy_by_group(found)
 
 # %% tags=["hide-input"]
-claims.groups_oppose(found, failed)
+story.groups_oppose(found, failed)
 
 # %% [markdown]
 # Image by image, over all models: for whom do more answers turn wrong than right?
 
 # %% tags=["hide-input"]
-claims.lost_and_won(populations.lost_and_won(answers, group))
+story.lost_and_won(tables.lost_and_won(answers, group))
 
 # %% [markdown]
 # ## Significant, but small?
@@ -195,7 +200,7 @@ claims.lost_and_won(populations.lost_and_won(answers, group))
 figures.against_margins(found)
 
 # %% tags=["hide-input"]
-claims.significant_but_small(found, failed)
+story.significant_but_small(found, failed)
 
 # %% [markdown]
 # ## Is it the language?
@@ -210,23 +215,23 @@ twins = populations.population(**shapes, **data, **learning, group=group, taught
 of_twins = populations.answers(twins, treatments)
 
 # %% tags=["hide-input"]
-measured_twins, failed_twins = populations.measures(of_twins, group), populations.failures(of_twins)
-figures.encoders_and_classifiers(found, populations.consistency(measured_twins, failed_twins))
+measured_twins, failed_twins = tables.measures(of_twins, group), tables.failures(of_twins)
+figures.encoders_and_classifiers(found, tables.consistency(measured_twins, failed_twins))
 
 # %% tags=["hide-input"]
 both = pd.concat([failed, failed_twins], ignore_index=True)
-claims.differs_in_kind(populations.beyond_classifiers(measured, measured_twins, both), both)
+story.differs_in_kind(tables.beyond_classifiers(measured, measured_twins, both), both)
 
 # %% [markdown]
 # ## Verdict
 
 # %% tags=["hide-input"]
-claims.together(
+wording.together(
     "Quantization skews a population of dual encoders in no consistent way.",
     [
-        claims.no_consistent_change(found, failed),
-        claims.groups_oppose(found, failed),
-        claims.significant_but_small(found, failed),
+        story.no_consistent_change(found, failed),
+        story.groups_oppose(found, failed),
+        story.significant_but_small(found, failed),
     ],
 )
 
@@ -258,39 +263,39 @@ claims.together(
 # high. What rounding changes had no say in it.
 
 # %% tags=["hide-input"]
-kept = results.stored()
+kept = experiments_kept.stored()
 faces = kept["fairface_encoders"]
-claims.who_was_trained(faces["measures"], faces["failures"], classes=2)
+story.who_was_trained(faces["measures"], faces["failures"], classes=2)
 
 # %% tags=["hide-input"]
-figures.population_changes(populations.by_model(faces["measures"], faces["failures"]), faces["consistency"])
+figures.population_changes(tables.by_model(faces["measures"], faces["failures"]), faces["consistency"])
 
 # %% tags=["hide-input"]
-verdicts.judge("D1", faces)
+claims.judge("D1", faces)
 
 # %% tags=["hide-input"]
 figures.accuracy_by_group(faces["consistency"])
 
 # %% tags=["hide-input"]
-verdicts.judge("D2", faces)
+claims.judge("D2", faces)
 
 # %% tags=["hide-input"]
 figures.against_margins(faces["consistency"])
 
 # %% tags=["hide-input"]
-verdicts.judge("D3", faces)
+claims.judge("D3", faces)
 
 # %% [markdown]
 # And beside the classifiers of the same faces:
 
 # %% tags=["hide-input"]
-claims.copies(faces["accuracy_by_seed"])
+story.copies(faces["accuracy_by_seed"])
 
 # %% tags=["hide-input"]
 figures.encoders_and_classifiers(faces["consistency"], faces["classifier_consistency"])
 
 # %% tags=["hide-input"]
-claims.differs_in_kind(
+story.differs_in_kind(
     faces["beyond_classifiers"],
     pd.concat([faces["failures"], faces["classifier_failures"]], ignore_index=True),
 )

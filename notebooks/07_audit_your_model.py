@@ -57,9 +57,10 @@ seed: int = 0  # of the network's training
 treatment: str = "int4"  # what is done to it: any of `fairq treatments` that does not train
 
 # %% tags=["hide-input"]
-from fairq_utils import claims, entrances, figures, studies
-from fairq_utils.answers import side_by_side
-from fairq_utils.auditing import audit, check_place
+from fairq_audit.auditing import audit, check_place
+from fairq_audit.predictions import side_by_side
+from fairq_book.chapters.audit import figures, models, story
+from fairq_book.experiments import studies
 
 if out:
     check_place(out)  # refused now rather than when all is computed
@@ -69,7 +70,7 @@ else:
     data = {"dataset": dataset, "root": root, "label": label, "group": group, "image_size": image_size}
     recipe = {"train_images": train_images, "test_images": test_images, "arch": arch, "epochs": epochs}
     study = studies.studies(seeds=[seed], **data, **recipe)[0]
-    asked = entrances.of_study(study, treatment, groups=groups)
+    asked = models.of_study(study, treatment, groups=groups)
 
 # %% [markdown]
 # ## Two tables
@@ -92,7 +93,7 @@ if out:
     found.write(out)
 
 # %% tags=["hide-input"]
-claims.audit_verdict(found)
+story.audit_verdict(found)
 
 # %% [markdown]
 # The verdict is one of four words: harm shown, equivalent, no harm found, cannot tell. The last two are not
@@ -109,14 +110,14 @@ claims.audit_verdict(found)
 figures.audited_drops(found.tables["groups"], margin=margin)
 
 # %% tags=["hide-input"]
-claims.audit_groups(found)
+story.audit_groups(found)
 
 # %% [markdown]
 # Did the gap between groups grow? {term}`FVO` is the highest accuracy of a group less the lowest. A group
 # can lose while the gap stays, and the gap can grow although nobody surely lost.
 
 # %% tags=["hide-input"]
-claims.audit_gap(found)
+story.audit_gap(found)
 
 # %% [markdown]
 # ## Who flipped
@@ -128,7 +129,7 @@ claims.audit_gap(found)
 figures.audited_flips(found.tables["groups"])
 
 # %% tags=["hide-input"]
-claims.audit_flips(found)
+story.audit_flips(found)
 
 # %% [markdown]
 # ## What could not have been seen
@@ -137,7 +138,7 @@ claims.audit_flips(found)
 # before an audit, if you can: small groups are where harm hides, and where it is hardest to see.
 
 # %% tags=["hide-input"]
-claims.audit_power(found, margin)
+story.audit_power(found, margin)
 
 # %% [markdown]
 # ## Is it as good as before?
@@ -146,7 +147,7 @@ claims.audit_power(found, margin)
 # way round: can a change of the margin or more be ruled out, in every group?
 
 # %% tags=["hide-input"]
-claims.audit_equivalence(found)
+story.audit_equivalence(found)
 
 # %% [markdown]
 # ## Gates
@@ -155,7 +156,7 @@ claims.audit_equivalence(found)
 # for every commit), when the estimate is, or when that cannot be ruled out (`upper`, for a release).
 
 # %% tags=["hide-input"]
-claims.audit_gates(found)
+story.audit_gates(found)
 
 # %% [markdown]
 # ## What is left
@@ -170,13 +171,13 @@ found
 # And this is the paragraph:
 
 # %% tags=["hide-input"]
-claims.audit_card(found)
+story.audit_card(found)
 
 # %% [markdown]
 # ## What was not tested
 
 # %% tags=["hide-input"]
-claims.audit_untested(found)
+story.audit_untested(found)
 
 # %% [markdown]
 # **Try it yourself.** This page with your own predictions, from any framework:

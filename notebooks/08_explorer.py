@@ -44,8 +44,8 @@ bit_widths: list[int] = [8, 6, 5, 4, 3, 2]  # widths from 2 to 16 to round the w
 seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
 
 # %% tags=["hide-input"]
-from fairq_utils import results, studies
-from fairq_utils.explorer import Explorer
+from fairq_book.experiments import kept, studies
+from fairq_book.explorer import Explorer
 
 trained = studies.studies(
     seeds=seeds,
@@ -77,7 +77,7 @@ Explorer.of(trained, studies.treatments(bit_widths))
 # are not in them. [The data card](../book/data/utkface) says what these names of groups leave out.
 
 # %% tags=["hide-input"]
-faces = results.load("utkface")
+faces = kept.load("utkface")
 Explorer.from_table(faces["densities"], seeds=faces.seeds, about=faces.title)
 
 # %% [markdown]

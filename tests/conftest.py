@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from xdist.scheduler import LoadScopeScheduling
 
-from fairq_utils.paper import BROWSERS
+from fairq_book.build.pdf import BROWSERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,7 +75,7 @@ class Clone:
 
     def fairq(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "fairq_utils", *arguments],
+            [sys.executable, "-m", "fairq_book", *arguments],
             cwd=self.root,
             env=self.environment,
             capture_output=True,
@@ -87,7 +87,7 @@ class Clone:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """In a process group of its own, so that a test can kill it with its kernel and its Sphinx."""
         return subprocess.Popen(
-            [sys.executable, "-m", "fairq_utils", *arguments],
+            [sys.executable, "-m", "fairq_book", *arguments],
             cwd=self.root,
             env=self.environment,
             stdout=subprocess.DEVNULL,
@@ -161,10 +161,11 @@ class Swept:
 @pytest.fixture(scope="session")
 def swept(tmp_path_factory) -> Swept:
     """Of two networks everything that a setting can ask for. Read it only."""
-    from fairq_utils import evidence, studies, surveys
-    from fairq_utils.store import Store
+    from fairq_book.experiments import settings, studies
+    from fairq_book.experiments.store import Store
+    from fairq_utils.curvature import surveys
 
-    setting = evidence.Setting(
+    setting = settings.Setting(
         name="tiny",
         title="Tiny",
         seeds=[0, 1],
@@ -190,9 +191,9 @@ def swept(tmp_path_factory) -> Swept:
         # Eigenvalues and losses around take longer than all else, and which ones they are plays no part here.
         patched.setattr(surveys, "_top", lambda _, sample, *__: [2.0 + sample.group, 0.0, 1, True])
         patched.setattr(surveys, "_losses", lambda _, places: [0.1 * step for step in range(len(places))])
-        jobs = studies.prepare(evidence.wanted([(setting, setting.studies())]), store=Store(root))
+        jobs = studies.prepare(settings.wanted([(setting, setting.studies())]), store=Store(root))
     reading = Store(root)
-    tables = evidence.tables_of(setting, setting.studies(), store=reading)
+    tables = settings.tables_of(setting, setting.studies(), store=reading)
     return Swept(setting, root, len(jobs), dict(reading.written), tables)
 
 

@@ -5,12 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fairq_utils import ablations, studies
-from fairq_utils.ablations import Ablation, layers, midrise
+from fairq_book.experiments import studies
+from fairq_book.experiments.store import Store
+from fairq_utils.data.splits import of_each
 from fairq_utils.errors import BadInput
-from fairq_utils.stages.images import of_each
-from fairq_utils.store import Store
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.treatments import ablations
+from fairq_utils.treatments.ablations import Ablation, layers, midrise
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 INT3 = Treatment(3)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairq_utils import answers, paired
+from fairq_audit import predictions, statistics
 from fairq_utils.errors import BadInput
 
 
@@ -21,10 +21,10 @@ def table(**changes) -> pd.DataFrame:
     return pd.DataFrame({name: values for name, values in columns.items() if values is not None})
 
 
-def paired_up(before, after, groups=("group",), *, drop_unmatched=False) -> answers.Pairs:
-    first = answers.read(before, groups, called="The first table", with_labels=True)
-    second = answers.read(after, groups, called="The second table", with_labels=False)
-    return answers.pair(first, second, groups, drop_unmatched=drop_unmatched)
+def paired_up(before, after, groups=("group",), *, drop_unmatched=False) -> predictions.Pairs:
+    first = predictions.read(before, groups, called="The first table", with_labels=True)
+    second = predictions.read(after, groups, called="The second table", with_labels=False)
+    return predictions.pair(first, second, groups, drop_unmatched=drop_unmatched)
 
 
 def with_logits(order=("moth", "fly"), kind="logit") -> pd.DataFrame:
@@ -36,7 +36,13 @@ def test_every_image_has_one_of_five_fates():
     before = table(id=list("abcde"), label=["x"] * 5, group=["g"] * 5, prediction=list("xxyyy"))
     after = before.assign(prediction=list("xyxyz"))
     found = paired_up(before, after)
-    assert found.kinds.tolist() == [paired.KEPT, paired.LOST, paired.GAINED, paired.SAME, paired.CHANGED]
+    assert found.kinds.tolist() == [
+        statistics.KEPT,
+        statistics.LOST,
+        statistics.GAINED,
+        statistics.SAME,
+        statistics.CHANGED,
+    ]
 
 
 def test_rows_are_matched_by_id_and_not_by_place():
@@ -50,21 +56,21 @@ def test_rows_are_matched_by_id_and_not_by_place():
 def test_classes_are_matched_by_name_and_not_by_place():
     same = paired_up(with_logits(), with_logits(("fly", "moth")))
     assert same.classes == ["moth", "fly"]
-    assert set(same.kinds) <= {paired.KEPT, paired.SAME}
+    assert set(same.kinds) <= {statistics.KEPT, statistics.SAME}
     np.testing.assert_array_equal(*same.scores)
 
 
 def test_of_equal_scores_the_first_class_before_wins_in_both():
     tied = with_logits().assign(logit_moth=1.0, logit_fly=1.0)
     found = paired_up(tied, tied[["id", "logit_fly", "logit_moth"]])
-    assert set(found.kinds) == {paired.KEPT, paired.SAME}
-    assert (found.kinds == paired.KEPT).tolist() == [True, True, False, False]
+    assert set(found.kinds) == {statistics.KEPT, statistics.SAME}
+    assert (found.kinds == statistics.KEPT).tolist() == [True, True, False, False]
 
 
 def test_a_prediction_that_is_said_counts_more_than_the_scores():
     stubborn = with_logits().assign(prediction=["fly"] * 4)
     found = paired_up(stubborn, with_logits())
-    assert (found.kinds == paired.LOST).tolist() == [False, False, False, True]
+    assert (found.kinds == statistics.LOST).tolist() == [False, False, False, True]
 
 
 def test_files_and_frames_are_read_alike(tmp_path):
@@ -115,11 +121,13 @@ def test_images_of_one_table_alone_are_left_out_when_asked():
     # Of a table without groups it is not known whom its rows are of.
     assert paired_up(table(), after.drop(columns="group"), drop_unmatched=True).left_out[1].groups is None
     # Two tables of one name are two.
-    one, two = (answers.read(own, ["group"], called="p.csv", with_labels=True) for own in (table(), after))
-    assert [own.n for own in answers.pair(one, two, ["group"], drop_unmatched=True).left_out] == [1, 1]
+    one, two = (
+        predictions.read(own, ["group"], called="p.csv", with_labels=True) for own in (table(), after)
+    )
+    assert [own.n for own in predictions.pair(one, two, ["group"], drop_unmatched=True).left_out] == [1, 1]
 
 
-def spelt(label: list, before: list, after: list) -> answers.Pairs:
+def spelt(label: list, before: list, after: list) -> predictions.Pairs:
     ids = {"id": range(len(label)), "group": "ash"}
     first = pd.DataFrame({**ids, "label": label, "prediction": before})
     return paired_up(first, pd.DataFrame({**ids, "prediction": after}))
@@ -166,17 +174,17 @@ def test_two_spellings_of_a_class_are_refused_and_shown(label, stranger, shown, 
 )
 def test_what_only_looks_alike_is_another_class(labels, stranger):
     found = spelt([*labels, *labels], [*labels, *labels], [stranger, *labels[1:], *labels])
-    assert (found.kinds == paired.LOST).tolist().count(True) == 1
+    assert (found.kinds == statistics.LOST).tolist().count(True) == 1
 
 
 def test_where_scores_name_the_classes_none_is_a_spelling_of_another():
     scores = pd.DataFrame({"id": [1, 2], "label": "a", "group": "g", "logit_a": [1.0, 0.0], "logit_A": 0.5})
-    assert paired_up(scores, scores).kinds.tolist() == [paired.KEPT, paired.SAME]
+    assert paired_up(scores, scores).kinds.tolist() == [statistics.KEPT, statistics.SAME]
 
 
 def test_whole_numbers_are_whole_whatever_the_column_holds_beside_them():
     found = spelt([1, 2, 3, 2**60], [1.0, 2.0, 1.5, 2.0**60], [1, 2, 3, 2**60])
-    assert found.kinds.tolist() == [paired.KEPT, paired.KEPT, paired.GAINED, paired.KEPT]
+    assert found.kinds.tolist() == [statistics.KEPT, statistics.KEPT, statistics.GAINED, statistics.KEPT]
     assert found.classes == ["1", "1.5", "1152921504606846976", "2", "3"]
     huge = spelt([1, 2], [1.0, 1e300], [1, 2])
     assert f"{int(1e300)}" in huge.classes
@@ -206,7 +214,7 @@ def test_a_label_that_one_side_alone_predicts_beside_a_stranger_is_told_however_
 
 def test_a_model_that_answers_with_nothing_but_strangers_is_audited_and_told():
     found = spelt(["fraud"] * 3, ["fraud"] * 3, ["ok", "ok", "no"])
-    assert set(found.kinds) == {paired.LOST}
+    assert set(found.kinds) == {statistics.LOST}
     assert "The second table gives 3 of its 3 answers (100.0 %) as classes" in found.warnings[0]
 
 
@@ -329,7 +337,7 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path, name, content, said):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BadInput) as refused:
-        answers.read(tmp_path / name, ["group"], called="", with_labels=True)
+        predictions.read(tmp_path / name, ["group"], called="", with_labels=True)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -339,7 +347,7 @@ def test_parquet_without_pyarrow_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr(pd, "read_parquet", lambda _: (_ for _ in ()).throw(ImportError("no pyarrow")))
     with pytest.raises(BadInput, match="is Parquet, which needs pyarrow; expected it to be installed"):
-        answers.read(tmp_path / "table.parquet", ["group"], called="", with_labels=True)
+        predictions.read(tmp_path / "table.parquet", ["group"], called="", with_labels=True)
 
 
 def test_tables_stand_side_by_side_by_id_whatever_they_hold():
@@ -353,7 +361,7 @@ def test_tables_stand_side_by_side_by_id_whatever_they_hold():
         }
     )
     after = pd.DataFrame({"id": ["c", "b", "d", "e"], "prediction": ["fly", "moth", "fly", "moth"]})
-    found = answers.side_by_side(before, after, "g", rows=1)
+    found = predictions.side_by_side(before, after, "g", rows=1)
     assert found.to_dict("index") == {
         "b": {"label": "moth", "g": "x", "before": "moth", "after": "moth"},
         "d": {"label": "moth", "g": "y", "before": "moth", "after": "fly"},

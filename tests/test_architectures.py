@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fairq_utils.architectures import NAMES, build, weights_digest
 from fairq_utils.errors import BadInput
-from fairq_utils.quantizers import UniformQuantizer, bake, describe, quantize_model
+from fairq_utils.quantization.models import bake, describe, quantize_model
+from fairq_utils.quantization.quantizers import UniformQuantizer
+from fairq_utils.training.architectures import NAMES, build, weights_digest
 
 CONVOLUTIONAL = NAMES[:-1]
 NARROW = "resnet18-16"

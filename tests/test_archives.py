@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as oracle
 
-from fairq_utils import archives
-from fairq_utils.archives import decode, digests, find, pick, state
+from fairq_utils.data import archives
+from fairq_utils.data.archives import decode, digests, find, pick, state
 from fairq_utils.errors import BadInput
 
 

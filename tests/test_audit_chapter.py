@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 import fairq_utils
-from fairq_utils import claims, figures
-from fairq_utils.auditing import Audit
+from fairq_audit.auditing import Audit
+from fairq_book.chapters.audit import figures, story
+from fairq_book.kit import figures as kit_figures
+from fairq_book.kit import wording
 from tests.test_auditing import TREES, strangely_answered, tables
 
 HOSTILE = "<b>*el*</b>$x$\u202e\n"
@@ -30,7 +32,7 @@ def table_of(audit: Audit) -> pd.DataFrame:
     return audit.tables["groups"]
 
 
-def written(picture: figures.Picture) -> list[str]:
+def written(picture: kit_figures.Picture) -> list[str]:
     texts = ET.fromstring(picture.body).iter("{http://www.w3.org/2000/svg}text")
     return [(element.text or "").strip() for element in texts]
 
@@ -42,7 +44,7 @@ def test_a_drawing_is_sound_and_reproducible_and_names_every_group(draw):
     assert picture.body == draw(own).body
     assert ET.fromstring(picture.body).get("aria-label") == picture.alt
     assert {"all", *TREES, "day", "night"} <= set(written(picture))
-    assert figures.INK not in picture.body
+    assert kit_figures.INK not in picture.body
 
 
 def test_the_drops_are_heard_with_limits_for_all_groups_and_what_could_be_seen():
@@ -87,12 +89,12 @@ def test_names_from_data_stay_text():
         assert "\u202e" not in prose.text
 
 
-def said(audit: Audit) -> list[claims.Prose]:
+def said(audit: Audit) -> list[wording.Prose]:
     functions = (
-        claims.audit_verdict, claims.audit_gap, claims.audit_flips, claims.audit_equivalence,
-        claims.audit_gates, claims.audit_untested,
+        story.audit_verdict, story.audit_gap, story.audit_flips, story.audit_equivalence,
+        story.audit_gates, story.audit_untested,
     )  # fmt: skip
-    return [*(function(audit) for function in functions), claims.audit_power(audit, 0.02)]
+    return [*(function(audit) for function in functions), story.audit_power(audit, 0.02)]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_words_are_the_audits(audit, expected):
 
 def test_what_must_be_known_first_comes_before_the_word():
     audit = strangely_answered()
-    text = claims.audit_verdict(audit).text
+    text = story.audit_verdict(audit).text
     assert text.startswith("**The first table gives 190 of its 1,900 answers")
     assert text.count("as classes that are no label") == 1
     assert text.index("\\<b\\>wasp") < text.index(f"**{audit.verdict.capitalize()}.**")
@@ -147,7 +149,7 @@ def test_what_must_be_known_first_comes_before_the_word():
 
 def test_what_it_takes_is_told_in_two_digits_and_the_blindest_group_first():
     audit = audited({}, few=2)
-    text = claims.audit_power(audit, 0.02).text
+    text = story.audit_power(audit, 0.02).text
     asked = audit.power(0.02).sort_values("power").iloc[0]
     first = text.split("\n- ")[1]
     assert first.startswith(
@@ -160,7 +162,7 @@ def test_what_it_takes_is_told_in_two_digits_and_the_blindest_group_first():
 
 def test_the_table_to_read_holds_the_numbers_of_the_audit():
     audit = audited({"elm": 0.3})
-    read, own = claims.audit_groups(audit), table_of(audit).set_index("group")
+    read, own = story.audit_groups(audit), table_of(audit).set_index("group")
     assert list(read.index) == ["all", *TREES]
     assert read.loc["elm", "images"] == "200"
     assert read.loc["elm", "before, %"] == f"{100 * own.loc['elm', 'accuracy_before']:.1f}"
@@ -171,13 +173,13 @@ def test_the_table_to_read_holds_the_numbers_of_the_audit():
 
 def test_the_paragraph_for_a_model_card_is_quoted_whole():
     audit = audited({"elm": 0.3})
-    assert claims.audit_card(audit).text == f"> {audit.model_card()}"
+    assert story.audit_card(audit).text == f"> {audit.model_card()}"
 
 
 def test_what_oa_shows_of_flips_is_what_became_right_less_what_became_wrong():
     audit = audited({"elm": 0.3})
     overall = audit.record["overall"]
-    text = claims.audit_flips(audit).text
+    text = story.audit_flips(audit).text
     assert f"changed: {overall['lost']:,} became wrong, {overall['gained']:,} became right, and" in text
     shown = 100 * (overall["lost"] - overall["gained"]) / overall["n"]
     assert f"OA shows only the second less the first: −{shown:.1f} points." in text
@@ -190,17 +192,17 @@ def test_beside_the_gates_it_is_said_what_their_intervals_allow_for():
         "group_drop[ash] > 0.02",
         "overall_drop > 0.5",
     ]
-    text = claims.audit_gates(audited({"elm": 0.3}, fail_if=gates)).text
+    text = story.audit_gates(audited({"elm": 0.3}, fail_if=gates)).text
     assert (
         "\n\nFor worst\\_group\\_drop the lower end allows for all groups, the upper is one group's own. For "
         "group\\_drop both ends are the group's own and do not allow for the others. The exit code is **1**."
     ) in text
-    assert "allow" not in claims.audit_gates(audited({}, fail_if=["overall_drop > 0.5"])).text
+    assert "allow" not in story.audit_gates(audited({}, fail_if=["overall_drop > 0.5"])).text
 
 
 def test_one_group_has_no_gap():
     audit = fairq_utils.audit(*tables({"ash": 100}, {}))
-    assert claims.audit_gap(audit).text == "There is one group alone, so there is no gap to speak of."
+    assert story.audit_gap(audit).text == "There is one group alone, so there is no gap to speak of."
 
 
 def test_a_group_that_is_rarely_right_cannot_lose_much():
@@ -213,5 +215,5 @@ def test_a_group_that_is_rarely_right_cannot_lose_much():
     assert pd.isna(own["images_needed"])
     assert (
         "- **elm**, 200 images: it was right too rarely to lose so much."
-        in claims.audit_power(audit, 0.02).text
+        in story.audit_power(audit, 0.02).text
     )

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from fairq_utils import cli
+from fairq_audit.models import run
+from fairq_book.cli import main
 from tests.conftest import ROOT
 from tests.test_auditing import TREES, tables
 
@@ -28,7 +29,7 @@ def files(tmp_path):
 
 def fairq(files, *arguments: str):
     given = ["audit", "--predictions", str(files / "fp32.csv"), str(files / "int4.csv")]
-    return CliRunner().invoke(cli.main, [*given, "--out", str(files / "out"), *arguments])
+    return CliRunner().invoke(main.main, [*given, "--out", str(files / "out"), *arguments])
 
 
 def test_an_audit_leaves_its_files_and_says_who_pays(files):
@@ -129,16 +130,16 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_sentence(files):
 
 
 def test_the_folder_is_tried_before_answers_are_made(files, monkeypatch):
-    monkeypatch.setattr(cli, "_answers", lambda **_: pytest.fail("hours"))
+    monkeypatch.setattr(run, "predictions_of_models", lambda **_: pytest.fail("hours"))
     (files / "out").mkdir()
     (files / "out" / "groups.csv").write_text("mine")
     made = ["audit", "--model", "resnet18", "--treatment", "int4", "--out"]
-    done = CliRunner().invoke(cli.main, [*made, str(files / "out")])
+    done = CliRunner().invoke(main.main, [*made, str(files / "out")])
     assert done.exit_code == 2
     assert "holds 'groups.csv', which is no part of an audit" in done.output
     (files / "out" / "groups.csv").rename(files / "file")
     for place in ("", ".", str(files / "file")):
-        done = CliRunner().invoke(cli.main, [*made, place])
+        done = CliRunner().invoke(main.main, [*made, place])
         assert done.exit_code == 2
         assert "expected a folder" in done.output
     assert (files / "file").read_text() == "mine"
@@ -186,7 +187,7 @@ def test_the_command_of_the_workflow_fails_the_job_when_somebody_pays(tmp_path, 
         table.to_csv(script[script.index("--out") + 1], index=False)
     program, *arguments = runs[3]
     assert program == "fairq"
-    done = CliRunner().invoke(cli.main, arguments)
+    done = CliRunner().invoke(main.main, arguments)
     assert done.exit_code == code, done.output
     upload = job["steps"][-1]["with"]["path"]
     assert (tmp_path / upload / "report.html").exists()

@@ -13,14 +13,16 @@ from click.testing import CliRunner
 from PIL import Image
 
 import fairq_utils
-from fairq_utils import cli
-from fairq_utils.data import DataSettings
-from fairq_utils.entrances import group_columns, load_model, of_study, to_audit
+from fairq_audit.models.open import load_model
+from fairq_audit.models.tables import group_columns, to_audit
+from fairq_book.chapters.audit.models import of_study
+from fairq_book.cli import main
+from fairq_book.experiments.studies import Study
+from fairq_utils.data.sources import DataSettings
 from fairq_utils.errors import BadInput
-from fairq_utils.packing import export_onnx
-from fairq_utils.studies import Study
-from fairq_utils.training import Recipe
-from fairq_utils.treatments import Treatment
+from fairq_utils.quantization.onnx import export_onnx
+from fairq_utils.training.loop import Recipe
+from fairq_utils.treatments.treatment import Treatment
 from tests.test_entrances import of_here, tiny
 
 SETTINGS = DataSettings(train_images=40, test_images=120, image_size=16)
@@ -48,7 +50,7 @@ def numbers(record: dict) -> dict:
 def by_command(out: Path, *entrance: object) -> dict:
     gates = [part for gate in GATES for part in ("--fail-if", gate)]
     done = CliRunner().invoke(
-        cli.main, ["audit", *map(str, entrance), *gates, "--margin", "0.02", "--out", str(out)]
+        main.main, ["audit", *map(str, entrance), *gates, "--margin", "0.02", "--out", str(out)]
     )
     assert done.exit_code == 1, done.output
     return json.loads((out / "audit.json").read_text())
@@ -94,7 +96,7 @@ def test_one_model_given_twice_is_refused_before_it_answers(tmp_path, monkeypatc
     def answering(_):
         raise BadInput("hours of answers begin")
 
-    monkeypatch.setattr("fairq_utils.studies.dataset", answering)
+    monkeypatch.setattr("fairq_book.experiments.studies.dataset", answering)
     for name, seed in {"one": 0, "same": 0, "other": 1}.items():
         safetensors.torch.save_file(tiny(seed=seed).state_dict(), tmp_path / f"{name}.safetensors")
     example = torch.zeros(2, 3, 16, 16)
@@ -103,7 +105,7 @@ def test_one_model_given_twice_is_refused_before_it_answers(tmp_path, monkeypatc
 
     def twice(first: list[object], second: list[object]) -> str:
         given = [str(part) for part in ("audit", *first, *second, *SMALL, "--out", tmp_path / "out")]
-        done = CliRunner().invoke(cli.main, given)
+        done = CliRunner().invoke(main.main, given)
         assert done.exit_code == 2
         return done.output
 

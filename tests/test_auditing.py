@@ -15,7 +15,7 @@ from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score, recall_score
 
 import fairq_utils
-from fairq_utils import answers, auditing, gates, paired, report
+from fairq_audit import auditing, gates, predictions, report, statistics
 from fairq_utils.errors import BadInput
 
 SCHEMA = json.loads((files("fairq_utils") / "schemas" / "audit-1.json").read_text())
@@ -66,9 +66,9 @@ def test_accuracies_and_their_gap_are_fairlearns(side):
     answers = before if side == "before" else after
     frame = MetricFrame(
         metrics={"accuracy": accuracy_score},
-        y_true=answers["label"],
-        y_pred=answers["prediction"],
-        sensitive_features=answers["group"],
+        y_true=predictions["label"],
+        y_pred=predictions["prediction"],
+        sensitive_features=predictions["group"],
     )
     (grouping,) = found["groupings"]
     own = {group["group"]: group[f"accuracy_{side}"]["estimate"] for group in grouping["groups"]}
@@ -225,8 +225,8 @@ def test_the_stated_power_is_the_simulated_one(place):
     harm, n = np.median(stated), int(SIZES[place])
     rng = np.random.default_rng(4)
     counts = rng.multinomial(n, world(0.85, harm)[place], size=10 * AUDITS)
-    together = paired.simultaneous(0.95, len(SIZES))
-    lower, _ = paired.drop_limits(counts[:, paired.LOST], counts[:, paired.GAINED], n, together)
+    together = statistics.simultaneous(0.95, len(SIZES))
+    lower, _ = statistics.drop_limits(counts[:, statistics.LOST], counts[:, statistics.GAINED], n, together)
     assert (lower > 0).mean() == pytest.approx(0.8, abs=0.05)
 
 
@@ -288,8 +288,8 @@ def test_the_power_that_is_stated_for_an_intersection_is_the_simulated_one():
     counts = np.random.default_rng(4).multinomial(
         400, [0.9 - CHURN - harm, CHURN + harm, CHURN, 0.1 - CHURN], size=10 * AUDITS
     )
-    lower, _ = paired.drop_limits(
-        counts[:, paired.LOST], counts[:, paired.GAINED], 400, paired.simultaneous(0.95, 8)
+    lower, _ = statistics.drop_limits(
+        counts[:, statistics.LOST], counts[:, statistics.GAINED], 400, statistics.simultaneous(0.95, 8)
     )
     assert (lower > 0).mean() == pytest.approx(0.8, abs=0.05)
 
@@ -302,7 +302,10 @@ def by_class(images: np.ndarray, chances: np.ndarray, audits: int, **settings) -
     rng, found = np.random.default_rng(5), []
     names = [f"group {place}" for place in range(len(images))]
     classes = [f"class {place}" for place in range(images.shape[1])]
-    with patch.object(auditing, "RESAMPLES", 10), patch.object(paired, "detectable_drop", lambda *_: 0.01):
+    with (
+        patch.object(auditing, "RESAMPLES", 10),
+        patch.object(statistics, "detectable_drop", lambda *_: 0.01),
+    ):
         for counts in rng.multinomial(images, chances, size=(audits, *images.shape)):
             groups = dict(zip(names, counts.sum(axis=1), strict=True))
             measured = auditing.measure(counts.sum(axis=(0, 1)), {"tree": groups}, **settings)
@@ -352,7 +355,7 @@ def test_a_class_that_fails_in_one_group_is_harm_though_accuracy_stays_within_th
 def test_the_power_for_a_class_in_a_group_is_that_of_its_limits():
     found = [np.mean([bool(own["harmed_classes"]) for own in losing_frauds(share)]) for share in (0.07, 0.2)]
     # No answer of any other pair flips, so none has to be allowed for.
-    assert found == pytest.approx([paired.power(150, 0.0, 0.07, 0.998), 1], abs=0.1)
+    assert found == pytest.approx([statistics.power(150, 0.0, 0.07, 0.998), 1], abs=0.1)
 
 
 def frauds(*, small: int = 0, lost: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -371,7 +374,7 @@ def frauds(*, small: int = 0, lost: int = 0) -> tuple[pd.DataFrame, pd.DataFrame
 def test_what_is_said_of_a_class_is_what_the_tables_hold():
     found = fairq_utils.audit(*frauds(small=60, lost=50), margin=0.06)
     row = found.tables["recall"].query("`class` == 'fraud' and group == 'B'").iloc[0]
-    limits = paired.drop_limits(50, 0, 60, paired.simultaneous(0.998, 2))
+    limits = statistics.drop_limits(50, 0, 60, statistics.simultaneous(0.998, 2))
     assert (row["drop_simultaneous_lower"], row["drop_simultaneous_upper"]) == pytest.approx(limits)
     assert found.sentence.startswith(
         f"In B the class fraud lost 83.3 points of recall ({100 * limits[0]:.1f} to {100 * limits[1]:.1f}, "
@@ -711,9 +714,9 @@ def test_rows_that_are_missing_at_random_are_not_called_conspicuous():
     before, _ = tables(TREES, {}, seed=1)
     cells = [auditing._Cells("group", ["group"], sorted(TREES), np.empty(0, np.intp), np.empty(0), None)]
     for _ in range(200):
-        first = answers.read(before, ["group"], called="a", with_labels=True)
-        second = answers.read(before[rng.random(1900) < 0.97], ["group"], called="b", with_labels=True)
-        pairs = answers.pair(first, second, ["group"], drop_unmatched=True)
+        first = predictions.read(before, ["group"], called="a", with_labels=True)
+        second = predictions.read(before[rng.random(1900) < 0.97], ["group"], called="b", with_labels=True)
+        pairs = predictions.pair(first, second, ["group"], drop_unmatched=True)
         (out,) = pairs.left_out
         called += "chance" in auditing._missing_said(out, auditing._dropped(out, pairs, cells, 20))
     assert 1 <= called <= 12

@@ -11,7 +11,9 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from fairq_utils import chapters, results, verdicts
+from fairq_book import registry
+from fairq_book.build import notebooks
+from fairq_book.experiments import kept
 from tests.conftest import ROOT, Clone
 
 PROFILE = "tests/profile.yml"
@@ -75,7 +77,7 @@ def test_no_page_fetches_anything_from_elsewhere(built, page):
         assert any("mathjax" in place for place in fetched)
 
 
-@pytest.mark.parametrize("slug", [chapter.slug for chapter in chapters.chapters(ROOT)])
+@pytest.mark.parametrize("slug", [chapter.slug for chapter in notebooks.chapters(ROOT)])
 def test_every_figure_can_be_heard(built, slug):
     article = soup(built, f"notebooks/{slug}").find("article")
     drawings = article.select("svg[role=img]")
@@ -104,20 +106,20 @@ def test_a_data_card_draws_its_counts_and_says_its_facts(built, name):
 
 def test_the_page_of_claims_says_what_the_tables_say(built):
     article = soup(built, "book/claims").find("article")
-    shown = {name: own for name, own in results.stored().items() if name != "utkface48"}
-    missing = [s.title for name, s in results.settings().items() if name not in {*shown, "utkface48"}]
+    shown = {name: own for name, own in kept.stored().items() if name != "utkface48"}
+    missing = [s.title for name, s in kept.settings().items() if name not in {*shown, "utkface48"}]
     assert all(title in article.get_text().split("not measured yet: ")[-1] for title in missing)
     # Of networks and of populations, at a glance; then the same in full.
     glance, *others = article.select("table.fairq-verdicts")[:4]
     judged = [
         claim.verdict(own).word
-        for claim in verdicts.CLAIMS.values()
+        for claim in registry.CLAIMS.values()
         for own in shown.values()
         if claim.asked_of(own)
     ]
     for pair, words in (((glance, others[0]), "a .fairq-word"), (others[1:], ".fairq-word")):
         assert [word.get_text() for table in pair for word in table.select(words)] == judged
-    for key in verdicts.CLAIMS:
+    for key in registry.CLAIMS:
         assert article.select(f"#claim-{key.lower()}")
     assert "What we could not decide" in article.get_text() or "undecided" not in glance.get_text()
 
@@ -138,7 +140,7 @@ def test_a_fact_that_nobody_counted_fails_the_book(bare_book):
     assert "there is no fact 'moths notes.eyes'" in done.stderr
 
 
-@pytest.mark.parametrize("slug", [chapter.slug for chapter in chapters.chapters(ROOT)])
+@pytest.mark.parametrize("slug", [chapter.slug for chapter in notebooks.chapters(ROOT)])
 def test_ids_are_unique_on_a_page(built, slug):
     class Ids(HTMLParser):
         def __init__(self):

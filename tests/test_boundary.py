@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from fairq_utils import claims, figures, tables
-from fairq_utils.data import Dataset
+from fairq_book.chapters.logits import figures, story, tables
+from fairq_book.experiments.studies import Prediction, Study
+from fairq_book.kit import figures as kit_figures
+from fairq_book.kit import tables as kit_tables
+from fairq_book.kit import wording
+from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
-from fairq_utils.studies import Prediction, Study
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 GROUPS = ("many", "few")
 IMAGES, SMALL = 400, 80
@@ -72,14 +75,14 @@ def test_the_smallest_group_is_that_of_training_among_those_that_are_tested():
     )
     logits, labels = torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)
     tested = Prediction(Study(), FP32, logits, labels, groups[10:], ("x", "y"), ("a", "b", "c"))
-    assert tables.smallest_group(images, [tested]) == "b"
+    assert kit_tables.smallest_group(images, [tested]) == "b"
 
 
 def test_measures_are_means_and_changes_are_differences():
     found = several(noisy)
-    answered, changed = tables.answers(found), tables.answer_changes(found)
+    answered, changed = tables.answers(found), kit_tables.answer_changes(found)
     assert not answered.duplicated(["treatment", "measure", "group"]).any()
-    for group, inside in (("many", slice(SMALL, None)), ("few", slice(SMALL)), (tables.ALL, slice(None))):
+    for group, inside in (("many", slice(SMALL, None)), ("few", slice(SMALL)), (kit_tables.ALL, slice(None))):
         losses = {p.treatment.name: [] for p in found}
         for p in found:
             loss = torch.nn.functional.cross_entropy(p.logits, p.labels, reduction="none")
@@ -141,7 +144,7 @@ def test_a_pure_temperature_is_explained_by_temperature_and_noise_is_not():
 
 def test_growth_beyond_others_is_welchs_difference_with_one_seed():
     found = made_up(0, noisy)
-    row = of(tables.loss_beyond_others(found, "few", level=0.9))
+    row = of(kit_tables.loss_beyond_others(found, "few", level=0.9))
     losses = [torch.nn.functional.cross_entropy(p.logits, p.labels, reduction="none").numpy() for p in found]
     change = losses[1] - losses[0]
     expected = stats.ttest_ind(change[:SMALL], change[SMALL:], equal_var=False).confidence_interval(0.9)
@@ -156,12 +159,12 @@ def test_growth_beyond_others_holds_the_truth_about_as_often_as_it_says():
         return worse + draw.normal(scale=0.3, size=(1, 3))
 
     truth = np.mean(
-        [of(tables.loss_beyond_others(made_up(s, worse_for_few), "few"))["estimate"] for s in range(120)]
+        [of(kit_tables.loss_beyond_others(made_up(s, worse_for_few), "few"))["estimate"] for s in range(120)]
     )
     held = 0
     for first in range(0, 120, 3):
         found = [p for seed in range(first, first + 3) for p in made_up(seed, worse_for_few)]
-        row = of(tables.loss_beyond_others(found, "few"))
+        row = of(kit_tables.loss_beyond_others(found, "few"))
         held += row["lower"] < truth < row["upper"]
     assert held >= 36  # of 40, which are less than 36 with a chance of 5 % at most if 95 % hold
 
@@ -169,7 +172,7 @@ def test_growth_beyond_others_holds_the_truth_about_as_often_as_it_says():
 @pytest.mark.parametrize("group", [0, 1])
 def test_without_others_nothing_is_compared(group):
     found = made_up(0, noisy, groups=np.full(IMAGES, group))
-    assert np.isnan(of(tables.loss_beyond_others(found, "few"))["estimate"])
+    assert np.isnan(of(kit_tables.loss_beyond_others(found, "few"))["estimate"])
     assert tables.answers(found).query(f"group == '{GROUPS[1 - group]}'")["estimate"].isna().all()
     assert len(tables.densities(found, "margin")["group"].unique()) == 1
 
@@ -179,7 +182,7 @@ def test_what_statistics_regain_is_a_share_of_the_loss():
     mended = several(
         lambda logits, draw: np.where(np.arange(IMAGES)[:, None] % 4 < 3, logits, -logits), "int4-bn"
     )
-    back = of(tables.regained(found, mended), treatment="int4-bn", measure="loss", group=tables.ALL)
+    back = of(tables.regained(found, mended), treatment="int4-bn", measure="loss", group=kit_tables.ALL)
     loss = {}
     for p in [*found, *mended]:
         value = torch.nn.functional.cross_entropy(p.logits, p.labels).item()
@@ -200,14 +203,14 @@ def test_flips_are_counted_by_nearness_and_add_up():
     found = several(push)
     table = tables.flips(found, parts=10)
     gaps = np.stack([np.diff(np.sort(p.logits.numpy())[:, 1:])[:, 0] for p in found if p.treatment == FP32])
-    every = table[table["group"] == tables.ALL].set_index("part")
+    every = table[table["group"] == kit_tables.ALL].set_index("part")
     assert every.loc[0, "estimate"] == pytest.approx((gaps < 1).mean())
     assert every.loc[1, "estimate"] == 1
     assert every.loc[10, "estimate"] == 0
     assert every.loc[1, "lower"] < 1
     assert every.loc[10, "upper"] > 0
     assert every.loc[1:, "answers"].tolist() == [3 * IMAGES // 10] * 10
-    of_groups = table[(table["part"] > 0) & (table["group"] != tables.ALL)]
+    of_groups = table[(table["part"] > 0) & (table["group"] != kit_tables.ALL)]
     assert of_groups["answers"].sum() == 3 * IMAGES
     flipped = (of_groups["estimate"].fillna(0) * of_groups["answers"]).sum()
     assert flipped == pytest.approx((gaps < 1).sum())
@@ -228,13 +231,13 @@ def test_densities_hold_every_answer_of_each_group(measure):
 
 def test_changes_may_be_against_the_same_treatment_before():
     found = several(noisy)
-    changed = tables.answer_changes(tables.rescaled(found), against=found)
-    accuracy = of(changed, measure="accuracy", group=tables.ALL)
+    changed = kit_tables.answer_changes(tables.rescaled(found), against=found)
+    accuracy = of(changed, measure="accuracy", group=kit_tables.ALL)
     assert (accuracy["estimate"], accuracy["treatment"]) == (0, "int4")
-    whole = tables.answer_changes(tables.rescaled(found))
-    parts = tables.answer_changes(found)
+    whole = kit_tables.answer_changes(tables.rescaled(found))
+    parts = kit_tables.answer_changes(found)
     for measure in ("loss", "confidence"):
-        of_all = {"measure": measure, "group": tables.ALL}
+        of_all = {"measure": measure, "group": kit_tables.ALL}
         total = of(changed, **of_all)["estimate"] + of(parts, **of_all)["estimate"]
         assert of(whole, **of_all)["estimate"] == pytest.approx(total)
 
@@ -258,7 +261,9 @@ UP, DOWN, OPEN = (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.1, -0.1, 0.3)
 
 
 def shares(**by_treatment: tuple[float, float, float]) -> pd.DataFrame:
-    rows = [(name, group, 100, *row) for name, row in by_treatment.items() for group in ("few", tables.ALL)]
+    rows = [
+        (name, group, 100, *row) for name, row in by_treatment.items() for group in ("few", kit_tables.ALL)
+    ]
     return pd.DataFrame(rows, columns=["treatment", "group", "n", "estimate", "lower", "upper"])
 
 
@@ -267,7 +272,7 @@ def moved(treatment: str, **measures: tuple[float, float, float]) -> pd.DataFram
     rows = [
         (treatment, measure, group, 100, *row)
         for measure, row in (still | measures).items()
-        for group in ("many", "few", tables.ALL)
+        for group in ("many", "few", kit_tables.ALL)
     ]
     return pd.DataFrame(rows, columns=["treatment", "measure", "group", "n", "estimate", "lower", "upper"])
 
@@ -292,7 +297,7 @@ LOW, HIGH, EVEN = (0.3, 0.2, 0.4), (1.6, 1.2, 2.0), (0.9, 0.7, 1.1)
 )
 def test_variance_falls_when_the_data_say_so(left, word):
     standing = in_use(int8=4.0, int4=4.0, int3=4.0)
-    verdict = claims.variance_falls(shares(**left), standing, seeds=3)
+    verdict = story.variance_falls(shares(**left), standing, seeds=3)
     assert verdict.word == word
     assert "3 seeds" in verdict.because
     assert "collapsed" not in verdict.because
@@ -301,7 +306,7 @@ def test_variance_falls_when_the_data_say_so(left, word):
 
 def test_a_fall_that_only_collapsed_networks_show_is_said_to_be_one():
     left = shares(int8=EVEN, int2=LOW)
-    verdict = claims.variance_falls(left, in_use(int8=4.0, int2=1.0), seeds=3)
+    verdict = story.variance_falls(left, in_use(int8=4.0, int2=1.0), seeds=3)
     assert verdict.word == "supported"
     assert "only where the networks have collapsed" in verdict.because
 
@@ -316,7 +321,7 @@ def test_a_fall_that_only_collapsed_networks_show_is_said_to_be_one():
     ],
 )
 def test_the_break_condition_breaks_when_the_data_say_so(left, word):
-    assert claims.variance_stands(shares(**left), seeds=3).word == word
+    assert story.variance_stands(shares(**left), seeds=3).word == word
 
 
 @pytest.mark.parametrize(
@@ -331,7 +336,7 @@ def test_the_break_condition_breaks_when_the_data_say_so(left, word):
 def test_loss_falls_on_the_smallest_group_when_the_data_say_so(beyond, word):
     table = shares(**beyond).query("group == 'few'")
     changes = pd.concat([moved(name, loss=UP) for name in beyond])
-    verdict = claims.loss_falls_on(table, changes, in_use(int8=4.0, int4=4.0, int3=4.0), seeds=3)
+    verdict = story.loss_falls_on(table, changes, in_use(int8=4.0, int4=4.0, int3=4.0), seeds=3)
     assert verdict.word == word
     assert "few" in verdict.claim
     assert "int3 the loss of many grows most, by +0.200 (+0.100 to +0.300)." in verdict.because
@@ -339,10 +344,10 @@ def test_loss_falls_on_the_smallest_group_when_the_data_say_so(beyond, word):
 
 def test_loss_is_not_judged_where_networks_have_collapsed_or_nothing_can_be_compared():
     table = shares(int2=UP).query("group == 'few'")
-    verdict = claims.loss_falls_on(table, moved("int2", loss=UP), in_use(int2=1.0), seeds=3)
+    verdict = story.loss_falls_on(table, moved("int2", loss=UP), in_use(int2=1.0), seeds=3)
     assert (verdict.word, "collapsed: int2" in verdict.because) == ("undecided", True)
     nothing = shares(int4=(np.nan,) * 3).query("group == 'few'")
-    verdict = claims.loss_falls_on(nothing, moved("int4", loss=UP), in_use(int4=4.0), seeds=1)
+    verdict = story.loss_falls_on(nothing, moved("int4", loss=UP), in_use(int4=4.0), seeds=1)
     assert verdict.word == "undecided"
     assert "nan" not in verdict.because
 
@@ -363,7 +368,7 @@ MOST, LITTLE, UNSURE = (0.9, 0.7, 1.1), (0.1, 0.0, 0.2), (0.5, 0.2, 0.8)
     ],
 )
 def test_temperature_explains_when_the_data_say_so(explained, change, word):
-    verdict = claims.temperature_explains(
+    verdict = story.temperature_explains(
         shares(int3=explained), moved("int3", **change), in_use(int3=4.0), seeds=3
     )
     assert verdict.word == word
@@ -373,7 +378,7 @@ def test_temperature_explains_when_the_data_say_so(explained, change, word):
 
 def test_collapsed_networks_need_no_explanation():
     lost = moved("int2", loss=UP, accuracy=DOWN)
-    verdict = claims.temperature_explains(shares(int2=LITTLE), lost, in_use(int2=1.0), seeds=3)
+    verdict = story.temperature_explains(shares(int2=LITTLE), lost, in_use(int2=1.0), seeds=3)
     assert verdict.word == "undecided"
     assert "collapsed: int2" in verdict.because
 
@@ -391,14 +396,14 @@ def test_collapsed_networks_need_no_explanation():
     ],
 )
 def test_a_chain_holds_when_each_link_does(words, whole):
-    parts = [claims.Verdict(f"Link {number}.", word, "") for number, word in enumerate(words)]
-    verdict = claims.together("All.", parts)
+    parts = [wording.Verdict(f"Link {number}.", word, "") for number, word in enumerate(words)]
+    verdict = wording.together("All.", parts)
     assert verdict.word == whole
     assert f"Link 0: {words[0]}." in verdict.because
 
 
 def test_sentences_take_their_direction_from_the_data():
-    said = claims.towards_the_boundary(moved("int3", confidence=DOWN, loss=UP)).text
+    said = story.towards_the_boundary(moved("int3", confidence=DOWN, loss=UP)).text
     assert "confidence falls, −20.0 (−30.0 to −10.0) points" in said
     assert "margin does not surely change" in said
     assert "loss rises, +0.200 (+0.100 to +0.300) nats" in said
@@ -407,11 +412,11 @@ def test_sentences_take_their_direction_from_the_data():
 def test_a_factor_mends_loss_or_worsens_it_and_leaves_accuracy():
     lost = moved("int3", loss=UP, accuracy=DOWN)
     same = {"accuracy": (0.0, 0.0, 0.0)}
-    better = claims.what_a_factor_mends(lost, moved("int3", loss=DOWN, **same)).text
+    better = story.what_a_factor_mends(lost, moved("int3", loss=DOWN, **same)).text
     assert "the loss falls, −0.200 (−0.300 to −0.100) nats" in better
     assert "accuracy stays" in better
-    assert "the loss rises" in claims.what_a_factor_mends(lost, moved("int3", loss=UP, **same)).text
-    assert "nothing is to mend" in claims.what_a_factor_mends(moved("int8"), moved("int8")).text
+    assert "the loss rises" in story.what_a_factor_mends(lost, moved("int3", loss=UP, **same)).text
+    assert "nothing is to mend" in story.what_a_factor_mends(moved("int8"), moved("int8")).text
 
 
 def test_what_statistics_mend_is_a_share_only_where_something_was_lost():
@@ -420,7 +425,7 @@ def test_what_statistics_mend_is_a_share_only_where_something_was_lost():
 
     def said(share, before):
         changes = pd.concat([moved("int3", accuracy=before), mended])
-        return claims.what_statistics_mend(moved("int3-bn", accuracy=share), changes, left).text
+        return story.what_statistics_mend(moved("int3-bn", accuracy=share), changes, left).text
 
     much = said((0.8, 0.7, 0.9), DOWN)
     assert "**int3**: 30 % (20 to 40) of the variance is left, with new statistics 90 % (70 to 110)" in much
@@ -434,34 +439,34 @@ def test_who_flips_says_near_only_when_it_is_sure():
     def push(logits, draw):
         return logits + draw.normal(scale=0.3, size=logits.shape)
 
-    near = claims.who_flips(tables.flips(several(push)), smallest="few").text
+    near = story.who_flips(tables.flips(several(push)), smallest="few").text
     assert "more often near the boundary" in near
     assert "not surely" not in near
-    anywhere = claims.who_flips(
+    anywhere = story.who_flips(
         tables.flips(several(lambda logits, draw: draw.permutation(logits))), smallest="few"
     ).text
     assert "not surely more often near the boundary" in anywhere
     # Two groups, each flipped alike everywhere, of which the one that flips lies near the boundary.
     shares = {
         (1, "few"): 0.9,
-        (1, tables.ALL): 0.9,
+        (1, kit_tables.ALL): 0.9,
         (10, "many"): 0.1,
-        (10, tables.ALL): 0.1,
+        (10, kit_tables.ALL): 0.1,
         (1, "many"): 0.1,
     }
-    shares |= {(10, "few"): 0.9} | {(0, name): 0.5 for name in ("few", "many", tables.ALL)}
+    shares |= {(10, "few"): 0.9} | {(0, name): 0.5 for name in ("few", "many", kit_tables.ALL)}
     rows = [
         {"treatment": "int2", "part": part, "group": name, "answers": 50, "n": 50, "estimate": share}
         | {"lower": share - 0.02, "upper": share + 0.02}
         for (part, name), share in shares.items()
     ]
-    mixed = claims.who_flips(pd.DataFrame(rows), smallest="few").text
+    mixed = story.who_flips(pd.DataFrame(rows), smallest="few").text
     assert "more often near the boundary, but within only 0 of 2 groups so" in mixed
 
 
 def test_one_seed_says_so_and_endless_intervals_are_not_spelt_out():
     left = shares(int3=(0.5, 1e-9, 1e20))
-    verdict = claims.variance_falls(left, in_use(int3=4.0), seeds=1)
+    verdict = story.variance_falls(left, in_use(int3=4.0), seeds=1)
     assert "1 seed (what others would do is unknown)" in verdict.because
     assert "int3 50 % (0 to over 1000)" in verdict.because
 
@@ -487,7 +492,7 @@ DRAWINGS = {
 def test_a_drawing_is_sound_and_says_its_numbers(draw):
     picture = draw()
     assert ET.fromstring(picture.body).get("aria-label") == picture.alt
-    assert figures.INK not in picture.body
+    assert kit_figures.INK not in picture.body
     assert any(character.isdigit() for character in picture.alt)
     assert "nan" not in picture.alt
     assert picture.caption
@@ -533,5 +538,5 @@ def test_variance_that_stands_is_drawn_on_a_plain_scale_with_more_than_two_numbe
 def test_a_group_without_images_is_named_and_the_others_keep_their_colour():
     picture = DRAWINGS["a group without images"]()
     assert "Not drawn, for want of test images: many." in picture.caption
-    assert figures.PALETTE[1] in picture.body
-    assert figures.PALETTE[0] not in picture.body
+    assert kit_figures.PALETTE[1] in picture.body
+    assert kit_figures.PALETTE[0] not in picture.body

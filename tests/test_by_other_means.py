@@ -10,10 +10,13 @@ from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score
 from torch import nn
 
-from fairq_utils import metrics, studies, surveys, tables
-from fairq_utils.store import Store
-from fairq_utils.training import Recipe
-from fairq_utils.treatments import FP32, Treatment
+from fairq_book.experiments import studies
+from fairq_book.experiments.store import Store
+from fairq_book.kit import tables
+from fairq_utils.curvature import surveys
+from fairq_utils.metrics import groups
+from fairq_utils.training.loop import Recipe
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 
 @pytest.fixture(scope="module", params=["moths", "utkface"])
@@ -77,7 +80,7 @@ def test_rounding_and_counting(study, store, bits):
     assert table["FVO"] == pytest.approx(counted.difference(), abs=5 * few)
     for group, accuracy in counted.by_group.items():
         assert table[group] == pytest.approx(accuracy, abs=5 * few)
-    variance = metrics.example_metrics(own.logits, own.labels)["logit_variance"]
+    variance = groups.example_metrics(own.logits, own.labels)["logit_variance"]
     np.testing.assert_allclose(variance, logits.var(axis=1), rtol=1e-2, atol=1e-4)
 
 

@@ -2,7 +2,9 @@ import pandas as pd
 import pytest
 import torch
 
-from fairq_utils.captions import (
+from fairq_utils.data.datasets import Dataset
+from fairq_utils.data.moths import MothSettings
+from fairq_utils.encoders.captions import (
     FACES,
     MOTHS,
     NOISE,
@@ -12,10 +14,8 @@ from fairq_utils.captions import (
     moth_attributes,
     training_set,
 )
-from fairq_utils.data import Dataset
+from fairq_utils.encoders.mini import UNKNOWN, WordTokenizer, words_of
 from fairq_utils.errors import BadInput
-from fairq_utils.moths import MothSettings
-from fairq_utils.vision_language import UNKNOWN, WordTokenizer, words_of
 
 SETTINGS = MothSettings(train=400, test=100, sizes=(0.2,) * 5)
 

@@ -6,11 +6,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from fairq_utils import census, claims, evidence, figures, linear_layers, populations, results, verdicts
-from fairq_utils.census import Census
+from fairq_book import registry
+from fairq_book.chapters.encoders import figures, story
+from fairq_book.chapters.encoders import tables as encoders_tables
+from fairq_book.experiments import census, export, populations, settings
+from fairq_book.experiments import kept as experiments_kept
+from fairq_book.experiments.census import Census
+from fairq_book.experiments.store import Store
+from fairq_book.pages import claims
+from fairq_utils.data.moths import MothSettings
+from fairq_utils.encoders import linear_layers
 from fairq_utils.errors import BadInput
-from fairq_utils.moths import MothSettings
-from fairq_utils.store import Store
 from tests.test_verdicts import cells, untraced
 
 TOY = {
@@ -39,7 +45,7 @@ def made(store):
     patched = pytest.MonkeyPatch()
     patched.setattr(populations, "MOTH_SETTINGS", EASY)
     chosen = SETTING.studies()
-    yield chosen, census.tables_of(SETTING, chosen, store=store)
+    yield chosen, encoders_tables.tables_of(SETTING, chosen, store=store)
     patched.undo()
 
 
@@ -51,7 +57,7 @@ def kept(made, tmp_path):
         "commands": ["fairq sweep toy"],
         **census.made_of(chosen, store=Store(tmp_path)),
     }
-    return results.Stored(SETTING, tables, record, tmp_path)
+    return experiments_kept.Stored(SETTING, tables, record, tmp_path)
 
 
 def test_a_population_has_a_classifier_beside_every_encoder_seed_by_seed():
@@ -71,20 +77,20 @@ def test_a_population_has_a_classifier_beside_every_encoder_seed_by_seed():
 def test_it_is_declared_by_its_training_sets(tmp_path):
     file = tmp_path / "settings.yml"
     file.write_text(yaml.safe_dump({"toy": TOY}))
-    assert evidence.declared(file) == {"toy": SETTING}
+    assert settings.declared(file) == {"toy": SETTING}
     file.write_text(yaml.safe_dump({"toy": TOY | {"repair": [4]}}))
     with pytest.raises(BadInput, match="says 'repair' of toy; expected some of: title, seeds, training_sets"):
-        evidence.declared(file)
+        settings.declared(file)
 
 
 def test_the_tables_are_what_the_chapter_computes(made, store):
     chosen, tables = made
     encoders = [study for study in chosen if study.taught == "captions"]
     given = populations.answers(encoders, SETTING.treatments, store=store)
-    measured = populations.measures(given, "species", top=10)
+    measured = encoders_tables.measures(given, "species", top=10)
     assert tables["measures"].equals(measured)
-    failed = populations.failures(given)
-    assert tables["consistency"].equals(populations.consistency(measured, failed))
+    failed = encoders_tables.failures(given)
+    assert tables["consistency"].equals(encoders_tables.consistency(measured, failed))
     assert tables["groups"]["train"].tolist() == [90] * 5
     assert tables["groups"]["test"].sum() == 120
     counts = tables["accuracy_by_seed"]
@@ -98,9 +104,9 @@ def test_the_tables_are_what_the_chapter_computes(made, store):
 
 
 def test_a_kept_number_is_found_again_and_one_that_was_changed_is_found_out(kept, store, made):
-    here = kept.provenance | results._made() | {"code": results._code_of_tables()}
+    here = kept.provenance | export.made_by() | {"code": experiments_kept._code_of_tables()}
     for draw in range(3):
-        check = results.check_a_cell(replace(kept, provenance=here), draw=draw, store=store)
+        check = experiments_kept.check_a_cell(replace(kept, provenance=here), draw=draw, store=store)
         assert check.agrees
         assert check.tolerance == 0
         assert check.treatment.startswith("moths-patch8-")
@@ -110,25 +116,25 @@ def test_a_kept_number_is_found_again_and_one_that_was_changed_is_found_out(kept
         tables=kept.tables | {"accuracy_by_seed": counts.assign(correct=counts["correct"] + 1)},
         provenance=here,
     )
-    assert not results.check_a_cell(changed, draw=1, store=store).agrees
+    assert not experiments_kept.check_a_cell(changed, draw=1, store=store).agrees
 
 
 def test_the_claims_are_asked_of_it_and_of_nothing_else_the_others(kept):
-    asked = [key for key, claim in verdicts.CLAIMS.items() if claim.asked_of(kept)]
+    asked = [key for key, claim in registry.CLAIMS.items() if claim.asked_of(kept)]
     assert asked == ["D1", "D2", "D3", "D4"]
     assert (kept.seeds, kept.networks) == (2, 4)
-    page = verdicts.page({"toy": kept})
+    page = claims.page({"toy": kept})
     assert "4 models of 2 seeds" in repr(page)
     assert "claim-d1" in page.markup
     assert "claim-a1" not in page.markup
     both = pd.concat([kept["failures"], kept["classifier_failures"]])
     for key, judged in {
-        "D1": claims.no_consistent_change(kept["consistency"], kept["failures"]),
-        "D2": claims.groups_oppose(kept["consistency"], kept["failures"]),
-        "D3": claims.significant_but_small(kept["consistency"], kept["failures"]),
-        "D4": claims.differs_in_kind(kept["beyond_classifiers"], both),
+        "D1": story.no_consistent_change(kept["consistency"], kept["failures"]),
+        "D2": story.groups_oppose(kept["consistency"], kept["failures"]),
+        "D3": story.significant_but_small(kept["consistency"], kept["failures"]),
+        "D4": story.differs_in_kind(kept["beyond_classifiers"], both),
     }.items():
-        said = verdicts.judge(key, kept)
+        said = claims.judge(key, kept)
         assert said.word == judged.word
         assert said.because.endswith(judged.because)
         assert said.because.startswith("Under review: ") == (key != "D4")
@@ -138,10 +144,10 @@ def test_what_is_read_back_has_not_failed_for_want_of_a_sign(kept):
     file = kept.folder / "failures.csv"
     kept["failures"].to_csv(file, index=False)
     again = pd.read_csv(file, keep_default_na=False, na_values=[""])
-    assert populations.fallen(again).shape == populations.fallen(kept["failures"]).shape
-    read = populations.by_model(kept["measures"], again)
-    assert read.equals(populations.by_model(kept["measures"], kept["failures"]))
-    for judged in (claims.no_consistent_change, claims.groups_oppose, claims.significant_but_small):
+    assert encoders_tables.fallen(again).shape == encoders_tables.fallen(kept["failures"]).shape
+    read = encoders_tables.by_model(kept["measures"], again)
+    assert read.equals(encoders_tables.by_model(kept["measures"], kept["failures"]))
+    for judged in (story.no_consistent_change, story.groups_oppose, story.significant_but_small):
         assert judged(kept["consistency"], again) == judged(kept["consistency"], kept["failures"])
 
 
@@ -163,11 +169,11 @@ def test_a_pair_is_a_model_and_its_twin():
 
     encoders = table("", {"a": 0.15, "b": 0.17, "c": 0.16})
     classifiers = table("-labels", {"a": 0.11, "b": 0.12, "c": 0.13})
-    (row,) = populations.beyond_classifiers(encoders, classifiers).to_dict("records")
+    (row,) = encoders_tables.beyond_classifiers(encoders, classifiers).to_dict("records")
     assert row["estimate"] == pytest.approx((0.04 + 0.05 + 0.03) / 3)
     assert (row["n"], row["rises"], row["family"]) == (3, 3, "bias")
     fallen = pd.DataFrame({"model": ["m-b-labels-seed0"], "treatment": ["int4"], "sign": ["lost"]})
-    (without,) = populations.beyond_classifiers(encoders, classifiers.copy(), fallen).to_dict("records")
+    (without,) = encoders_tables.beyond_classifiers(encoders, classifiers.copy(), fallen).to_dict("records")
     assert without["n"] == 2
     assert without["estimate"] == pytest.approx((0.04 + 0.03) / 2)
 
@@ -184,7 +190,7 @@ def beyond(**treatments: tuple[float, ...]) -> pd.DataFrame:
                 moved = mean + spread * (-1) ** model if rows is encoders else 0.0
                 rows.append((name, treatment, "accuracy", "FVO", 0.1 + moved))
     columns = ["model", "treatment", "measure", "group", "value"]
-    return populations.beyond_classifiers(
+    return encoders_tables.beyond_classifiers(
         pd.DataFrame(encoders, columns=columns), pd.DataFrame(classifiers, columns=columns)
     )
 
@@ -199,14 +205,14 @@ def beyond(**treatments: tuple[float, ...]) -> pd.DataFrame:
     ],
 )
 def test_encoders_differ_from_classifiers_or_are_shown_to_be_alike(treatments, word):
-    verdict = claims.differs_in_kind(beyond(**treatments), NOTHING)
+    verdict = story.differs_in_kind(beyond(**treatments), NOTHING)
     assert verdict.word == word
     assert "8 pairs" in verdict.because
 
 
 def test_figures_show_every_model_measure_and_group(made):
     _, tables = made
-    moved = populations.by_model(tables["measures"], tables["failures"])
+    moved = encoders_tables.by_model(tables["measures"], tables["failures"])
     found = tables["consistency"]
     standing = moved[moved["measure"] == "accuracy"].query("group == 'FVO' and treatment == 'int4'")
     assert len(standing) == found.query("group == 'FVO' and treatment == 'int4'")["n"].item()
@@ -237,7 +243,7 @@ def test_where_nothing_stands_that_is_said(made):
 
 def test_what_the_models_are_worth_is_said(made):
     _, tables = made
-    said = str(claims.who_was_trained(tables["measures"], tables["failures"], classes=5))
+    said = str(story.who_was_trained(tables["measures"], tables["failures"], classes=5))
     rows = tables["measures"].query("measure == 'accuracy' and group == 'OA' and treatment == 'fp32'")
     assert said.startswith("4 models. In full precision they name ")
     assert f"{100 * rows['value'].mean():.1f} %" in said
@@ -247,14 +253,14 @@ def test_what_the_models_are_worth_is_said(made):
         for name in ("balanced", "noisy")
     )
     assert f"By training set: balanced {balanced}, noisy {noisy}. " in said
-    shown = claims.retrieval(tables["measures"])
+    shown = story.retrieval(tables["measures"])
     assert shown.index.tolist() == ["fp32", "bnb-nf4", "int4"]
     assert shown.loc["fp32", "flips"] == 0
     assert shown.columns[0] == "recall to text@1"
 
 
 def test_what_rounds_is_said_in_full():
-    said = str(claims.what_rounds(linear_layers.linear_treatments(["fp32", "bnb-int8", "int5"])))
+    said = str(story.what_rounds(linear_layers.linear_treatments(["fp32", "bnb-int8", "int5"])))
     assert said.count("\n- `") == 2
     assert "outliers in full. *Runs* " in said
     assert "- `int5`: our own: weights at 5 bits, one scale for each layer. *Runs* fairq_utils: Uni" in said
@@ -269,7 +275,7 @@ def test_who_lost_and_who_won_is_said_where_it_is_sure():
         ],
         columns=["treatment", "group", "n", "lost", "won", "p", "p_holm"],
     )
-    said = str(claims.lost_and_won(counts))
+    said = str(story.lost_and_won(counts))
     assert "- `int4`: lost by few (40 lost, 5 won); won by many (30 won, 3 lost)" in said
     assert "- `int8`: no group surely" in said
 

@@ -6,8 +6,9 @@ import jupytext
 import nbformat
 import pytest
 
-from fairq_utils import chapters
-from fairq_utils.chapters import Chapter, Parameter
+from fairq_book.build import notebooks
+from fairq_book.build.notebooks import Chapter, Parameter
+from fairq_book.experiments import code
 from fairq_utils.errors import BadInput, ChapterFailed
 from tests.conftest import ROOT
 
@@ -98,14 +99,14 @@ def outputs(path) -> str:
 def test_a_chapter_runs_once_for_each_set_of_values(small, tmp_path):
     ran = tmp_path / "ran"
     chapter = small(f"open({str(ran)!r}, 'a').write('x')", "print(widths, name)")
-    path = chapters.execute(chapter, {"widths": [3]})
+    path = notebooks.execute(chapter, {"widths": [3]})
     assert outputs(path) == "[3] x\n"
-    assert chapters.execute(chapter, {"widths": [3]}) == path
+    assert notebooks.execute(chapter, {"widths": [3]}) == path
     assert ran.read_text() == "x"
-    defaults = chapters.execute(chapter, {"name": "x", "widths": [8, 4]})
+    defaults = notebooks.execute(chapter, {"name": "x", "widths": [8, 4]})
     assert outputs(defaults) == "[8, 4] x\n"
     assert "injected-parameters" not in defaults.read_text()
-    assert chapters.execute(chapter, {}) == defaults
+    assert notebooks.execute(chapter, {}) == defaults
     assert ran.read_text() == "xx"
 
 
@@ -115,16 +116,16 @@ def test_the_key_follows_cells_values_library_and_versions(small, monkeypatch):
     assert small("print(1)").key({}) == key
     assert small("print(2)").key({}) != key
     assert chapter.key({"name": "y"}) != key
-    monkeypatch.setattr(chapters, "library_digest", lambda: "edited")
+    monkeypatch.setattr(notebooks, "library_digest", lambda: "edited")
     assert chapter.key({}) != key
     monkeypatch.undo()
-    monkeypatch.setattr(chapters, "versions", lambda *names: dict.fromkeys(names, "9"))
+    monkeypatch.setattr(code, "versions", lambda *names: dict.fromkeys(names, "9"))
     assert chapter.key({}) != key
 
 
 def test_what_is_kept_names_no_place_and_no_time(small, tmp_path):
     chapter = small("import sys; print('bar', file=sys.stderr); print('kept')")
-    kept = chapters.execute(chapter, {"name": "y"}).read_text()
+    kept = notebooks.execute(chapter, {"name": "y"}).read_text()
     assert "kept" in kept
     assert "bar" not in kept.replace("print('bar'", "")
     assert str(tmp_path) not in kept
@@ -134,19 +135,19 @@ def test_what_is_kept_names_no_place_and_no_time(small, tmp_path):
 def test_a_refusal_inside_a_cell_arrives_as_its_sentence(small):
     chapter = small("from fairq_utils.errors import BadInput", "raise BadInput('name is y; expected x.')")
     with pytest.raises(BadInput, match=r"^name is y; expected x\.$"):
-        chapters.execute(chapter, {})
+        notebooks.execute(chapter, {})
     assert not list((chapter.source.parents[1] / "_build").rglob("*.ipynb"))
 
 
 def test_any_other_failure_keeps_its_traceback(small):
     with pytest.raises(ChapterFailed, match=r"01_small failed in cell 2:(?s:.*)ZeroDivisionError"):
-        chapters.execute(small("1 / 0"), {})
+        notebooks.execute(small("1 / 0"), {})
 
 
 def test_the_half_saved_last_wins_and_outputs_are_dropped(small):
     chapter = small("print(1)")
-    assert chapters.sync(chapter) == [chapter.notebook]
-    assert chapters.sync(chapter) == []
+    assert notebooks.sync(chapter) == [chapter.notebook]
+    assert notebooks.sync(chapter) == []
 
     edited = nbformat.read(chapter.notebook, as_version=4)
     edited.cells[-1].source = "print(2)"
@@ -154,22 +155,22 @@ def test_the_half_saved_last_wins_and_outputs_are_dropped(small):
     nbformat.write(edited, chapter.notebook)
     later = chapter.source.stat().st_mtime + 10
     os.utime(chapter.notebook, (later, later))
-    assert chapters.sync(chapter, check=True) == [chapter.source, chapter.notebook]
+    assert notebooks.sync(chapter, check=True) == [chapter.source, chapter.notebook]
     assert "print(1)" in chapter.source.read_text()
-    assert chapters.sync(chapter) == [chapter.source, chapter.notebook]
+    assert notebooks.sync(chapter) == [chapter.source, chapter.notebook]
     assert "print(2)" in chapter.source.read_text()
     assert '"output_type"' not in chapter.notebook.read_text()
 
     chapter.source.write_text(chapter.source.read_text().replace("print(2)", "print(3)"))
     os.utime(chapter.source, (later + 10, later + 10))
-    chapters.sync(chapter)
+    notebooks.sync(chapter)
     assert "print(3)" in chapter.notebook.read_text()
 
 
-@pytest.mark.parametrize("chapter", chapters.chapters(), ids=lambda chapter: chapter.slug)
+@pytest.mark.parametrize("chapter", notebooks.chapters(), ids=lambda chapter: chapter.slug)
 class TestEveryChapter:
     def test_is_paired_stripped_and_named_alike(self, chapter):
-        assert chapters.sync(chapter, check=True) == []
+        assert notebooks.sync(chapter, check=True) == []
         metadata = json.loads(chapter.notebook.read_text())["metadata"]
         assert metadata["kernelspec"]["name"] == "python3"
         assert jupytext.read(chapter.source).metadata["kernelspec"] == metadata["kernelspec"]
@@ -197,21 +198,21 @@ class TestEveryChapter:
 
     @pytest.mark.parametrize("profile", ["laptop", "full"])
     def test_is_in_every_profile(self, chapter, profile):
-        assert chapter.slug in chapters.load_profile(profile)
+        assert chapter.slug in notebooks.load_profile(profile)
 
 
 def test_an_unknown_chapter_or_profile_is_refused():
     with pytest.raises(BadInput, match="chapter is '99'; expected one of: 01_disparity_baseline"):
-        chapters.find("99")
+        notebooks.find("99")
     with pytest.raises(BadInput, match="profile is 'desktop'; expected one of: full, laptop"):
-        chapters.load_profile("desktop")
+        notebooks.load_profile("desktop")
 
 
-@pytest.mark.parametrize("chapter", chapters.chapters(ROOT), ids=lambda chapter: chapter.slug)
+@pytest.mark.parametrize("chapter", notebooks.chapters(ROOT), ids=lambda chapter: chapter.slug)
 def test_a_page_that_stands_alone_shows_no_sign_of_what_only_the_book_resolves(chapter, tmp_path):
     alone = tmp_path / "alone.ipynb"
     nbformat.write(chapter.cells, alone)
-    page = chapters.as_page(alone)
+    page = notebooks.as_page(alone)
     said = "\n".join(cell.source for cell in chapter.cells.cells if cell.cell_type == "markdown")
     assert "{term}`" in said
     for sign in (

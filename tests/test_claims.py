@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from fairq_utils import claims, tables
-from fairq_utils.data import Dataset
+from fairq_book.chapters.disparity import story, tables
+from fairq_book.kit import wording
+from fairq_utils.data.datasets import Dataset
 
 
 def changes(**violation: tuple[float, float, float]) -> pd.DataFrame:
@@ -39,7 +40,7 @@ RISE, FALL, UNSURE = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.1, -0.05, 0.25)
     ],
 )
 def test_the_word_is_the_datas(violation, word):
-    verdict = claims.violation_grows(changes(**violation), in_use(int8=4.0, int4=4.0), seeds=3)
+    verdict = story.violation_grows(changes(**violation), in_use(int8=4.0, int4=4.0), seeds=3)
     assert verdict.word == word
     assert f"<strong>{word.capitalize()}.</strong>" in verdict._repr_html_()
     assert repr(verdict).startswith(word.capitalize())
@@ -47,19 +48,19 @@ def test_the_word_is_the_datas(violation, word):
 
 
 def test_a_collapsed_network_decides_nothing_and_is_named():
-    verdict = claims.violation_grows(
+    verdict = story.violation_grows(
         changes(int4=UNSURE, int2=(0.8, 0.7, 0.9)), in_use(int4=4.0, int2=1.0), seeds=3
     )
     assert verdict.word == "undecided"
     assert "collapsed: int2" in verdict.because
     assert "int2 +80" not in verdict.because
-    nothing_stands = claims.violation_grows(changes(int2=RISE), in_use(int2=1.2), seeds=1)
+    nothing_stands = story.violation_grows(changes(int2=RISE), in_use(int2=1.2), seeds=1)
     assert nothing_stands.word == "undecided"
     assert "no width to judge" in nothing_stands.because
 
 
 def test_each_word_has_a_colour_of_its_own():
-    colours = {claims.Verdict("c", word, "b")._repr_html_() for word in typing.get_args(claims.Word)}
+    colours = {wording.Verdict("c", word, "b")._repr_html_() for word in typing.get_args(wording.Word)}
     assert len({re.search(r"solid (#\w+)", shown)[1] for shown in colours}) == 4
 
 
@@ -87,8 +88,8 @@ def by_network(before: dict[str, float], **changes: dict[str, list[float]]) -> p
 BEFORE = {"many": 0.9, "some": 0.85, "few": 0.3}
 
 
-def payers(**changes: list[float]) -> claims.Payers:
-    return claims.Payers.of(by_network(BEFORE, int3=changes), "int3", "many")
+def payers(**changes: list[float]) -> story.Payers:
+    return story.Payers.of(by_network(BEFORE, int3=changes), "int3", "many")
 
 
 def test_who_surely_loses_is_named_though_another_has_the_larger_estimate():
@@ -149,7 +150,7 @@ def test_the_contrast_is_signed_and_its_word_is_its_interval():
 def test_who_pays_says_it_width_by_width_and_what_another_range_does():
     lost = {"many": [0.0, 0.01, -0.01], "some": [-0.1, -0.1, -0.1], "few": [-0.1, -0.1, -0.12]}
     changed = by_network(BEFORE, int4=lost, **{"int4-mse": lost, "int4-bn": lost, "int2": lost})
-    said = claims.who_pays(
+    said = story.who_pays(
         accuracies(int4=0.2, int2=0.1),
         changed,
         in_use(int4=4, int2=1.1, **{"int4-mse": 4, "int4-bn": 1.0}),
@@ -169,17 +170,17 @@ def test_who_pays_is_wrong_in_one_of_twenty_tables_and_finds_what_is_there(truth
     rng, named = np.random.default_rng(0), 0
     for _ in range(400):
         changes = {name: rng.normal(truth if name != "many" else 0, 0.02, 5) for name in ["many", *"abcd"]}
-        own = claims.Payers.of(by_network(dict.fromkeys(changes, 0.5), int3=changes), "int3", "many")
+        own = story.Payers.of(by_network(dict.fromkeys(changes, 0.5), int3=changes), "int3", "many")
         named += bool(own.lost or own.gained)
     assert wanted[0] <= named / 400 <= wanted[1]
 
 
 def test_the_narrowest_width_is_called_collapse_only_when_it_is():
     table = accuracies(int4=0.5, int2=0.1)
-    collapsed = claims.at_the_narrowest(table, in_use(int4=4.0, int2=1.1), classes=5).text
+    collapsed = story.at_the_narrowest(table, in_use(int4=4.0, int2=1.1), classes=5).text
     assert "**int2**" in collapsed
     assert "That is collapse" in collapsed
-    standing = claims.at_the_narrowest(table, in_use(int4=4.0, int2=3.0), classes=5).text
+    standing = story.at_the_narrowest(table, in_use(int4=4.0, int2=3.0), classes=5).text
     assert "still tell classes apart" in standing
     assert "collapse" not in standing
 
@@ -203,7 +204,7 @@ def collapsed(**ranges: tuple[float, float]) -> pd.DataFrame:
     ],
 )
 def test_collapse_is_judged_at_two_and_three_bits_in_every_seed(table, word):
-    assert claims.answers_collapse(table, seeds=5).word == word
+    assert story.answers_collapse(table, seeds=5).word == word
 
 
 def effects(size, difficulty) -> pd.DataFrame:
@@ -227,7 +228,7 @@ def effects(size, difficulty) -> pd.DataFrame:
     ],
 )
 def test_size_or_difficulty(size, difficulty, word):
-    verdict = claims.size_or_difficulty(effects(size, difficulty), seeds=3)
+    verdict = story.size_or_difficulty(effects(size, difficulty), seeds=3)
     assert verdict.word == word
     assert "int3, size" in verdict.because
     assert ("less is surely lost with difficulty at int3" in verdict.because) is (difficulty == RISE)
@@ -246,11 +247,11 @@ def stored(best: float) -> pd.DataFrame:
 
 
 def test_another_grid_is_called_better_only_when_it_surely_is():
-    said = claims.grid_matters(stored(0.8)).text
+    said = story.grid_matters(stored(0.8)).text
     assert "OA is 50.0 % with one scale a tensor" in said
     assert "80.0 % with one scale a tensor, least squared error, where FVO is 10.0 points" in said
     assert (
-        claims.grid_matters(stored(0.52)).text
+        story.grid_matters(stored(0.52)).text
         == "- At 3 bits no choice of the grid is surely better than another."
     )
 
@@ -268,16 +269,16 @@ def images(groups, labels, names=("a", "b", "c")) -> Dataset:
 
 
 def test_who_is_there_says_whether_label_and_group_coincide_and_who_is_missing():
-    same = claims.who_is_there(images([0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 1, 2])).text
+    same = story.who_is_there(images([0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 1, 2])).text
     assert "**a** with 3 images, the smallest **c** with 1." in same
     assert "Group and label coincide" in same
     assert "No test image" not in same
-    other = claims.who_is_there(images([0, 0, 1, 1, 1], [0, 1, 2, 0, 1], names=("x", "y", "z"))).text
+    other = story.who_is_there(images([0, 0, 1, 1, 1], [0, 1, 2, 0, 1], names=("x", "y", "z"))).text
     assert "two things here; there are 3 labels" in other
     assert "No test image is of z: nothing is said of them." in other
 
 
 def test_text_from_data_stays_text():
-    verdict = claims.Verdict("<b>claim</b>", "mixed", "<script>alert(1)</script>")
+    verdict = wording.Verdict("<b>claim</b>", "mixed", "<script>alert(1)</script>")
     assert "<script>" not in verdict._repr_html_()
     assert "&lt;b&gt;claim" in verdict._repr_html_()

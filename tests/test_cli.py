@@ -11,9 +11,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from fairq_utils import __version__, chapters, cli, data, studies, training, treatments
-from fairq_utils.stages.codes import CODE
-from fairq_utils.store import MARKER, Item, Store
+from fairq_audit import cli
+from fairq_book.build import notebooks
+from fairq_book.cli import main
+from fairq_book.experiments import codes
+from fairq_book.experiments.codes import CODE
+from fairq_book.experiments.store import MARKER, Store
+from fairq_utils import __version__
+from fairq_utils.data import sources
+from fairq_utils.items import Item
+from fairq_utils.training import loop
+from fairq_utils.treatments import treatment
 
 
 @pytest.fixture
@@ -21,7 +29,7 @@ def no_kernel(monkeypatch):
     def refuse(*_args, **_options):
         raise AssertionError("a kernel was started")
 
-    monkeypatch.setattr(chapters.papermill, "execute_notebook", refuse)
+    monkeypatch.setattr(notebooks.papermill, "execute_notebook", refuse)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +51,7 @@ def no_kernel(monkeypatch):
     ],
 )
 def test_refused_in_one_sentence_before_a_kernel_starts(no_kernel, arguments, said):
-    result = CliRunner().invoke(cli.main, arguments)
+    result = CliRunner().invoke(main.main, arguments)
     assert result.exit_code == 2
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
@@ -51,19 +59,19 @@ def test_refused_in_one_sentence_before_a_kernel_starts(no_kernel, arguments, sa
 
 
 def test_a_chapter_names_its_parameters():
-    result = CliRunner().invoke(cli.main, ["run", "01", "--help-parameters"])
+    result = CliRunner().invoke(main.main, ["run", "01", "--help-parameters"])
     assert result.exit_code == 0
-    for parameter in chapters.find("01").parameters.values():
+    for parameter in notebooks.find("01").parameters.values():
         assert f"{parameter.name}: {parameter.annotation} = {parameter.default!r}" in result.output
         assert parameter.help in result.output
 
 
 def test_every_command_and_option_says_what_it_does():
-    overview = CliRunner().invoke(cli.main, ["--help"]).output
-    for name, command in cli.main.commands.items():
+    overview = CliRunner().invoke(main.main, ["--help"]).output
+    for name, command in main.main.commands.items():
         assert f"  {name} " in overview
         # Lines are broken at spaces, and at hyphens.
-        shown = "".join(CliRunner().invoke(cli.main, [name, "--help"]).output.split())
+        shown = "".join(CliRunner().invoke(main.main, [name, "--help"]).output.split())
         assert "".join(command.help.split("\n")[0].split()) in shown
         for option in command.params:
             assert isinstance(option, click.Argument) or "".join(option.help.split()) in shown
@@ -167,7 +175,7 @@ def store(tmp_path, monkeypatch):
 
 
 def said(*arguments, exit_code=0):
-    result = CliRunner().invoke(cli.main, list(arguments))
+    result = CliRunner().invoke(main.main, list(arguments))
     assert result.exit_code == exit_code, result.output
     return result.output
 
@@ -208,7 +216,7 @@ def test_a_sweep_is_made_once_counted_exported_and_pruned(store, tmp_path):
 
 def test_what_other_code_made_is_pruned_with_what_rests_on_it(store, monkeypatch):
     said("sweep", *SWEEP)
-    monkeypatch.setattr(studies, "CODE", {stage: CODE[stage] for stage in ("read", "predict")})
+    monkeypatch.setattr(codes, "CODE", {stage: CODE[stage] for stage in ("read", "predict")})
     rows = {tuple(line.split()[:2]) for line in said("status").splitlines()[1:4]}
     assert rows == {("datasets", "current"), ("networks", "outdated"), ("predictions", "outdated")}
     assert said("prune").startswith("6 files")
@@ -331,7 +339,7 @@ def test_a_failed_sweep_says_what_failed_and_exits_with_one(store, monkeypatch):
     def fail(*_args, **_options):
         raise ZeroDivisionError("nothing to divide by")
 
-    monkeypatch.setattr(training, "train", fail)
+    monkeypatch.setattr(loop, "train", fail)
     output = said("sweep", *SWEEP, exit_code=1)
     assert output.splitlines() == [
         "Error: 6 of 6 could not be made, the rest is in the store.",
@@ -354,7 +362,7 @@ def test_a_failed_sweep_says_what_failed_and_exits_with_one(store, monkeypatch):
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused_in_one_sentence(store, option, value, message):
-    result = CliRunner().invoke(cli.main, ["sweep", option, value])
+    result = CliRunner().invoke(main.main, ["sweep", option, value])
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
@@ -372,12 +380,12 @@ def test_data_are_counted_and_kept(store, tmp_path):
 
 def test_every_word_of_a_treatment_is_explained():
     listed = said("treatments")
-    for word, meaning in treatments.vocabulary()[["word", "meaning"]].itertuples(index=False):
+    for word, meaning in treatment.vocabulary()[["word", "meaning"]].itertuples(index=False):
         assert f"  {word:<12}{meaning}" in listed
 
 
 def test_the_names_of_data_sets_are_those_that_can_be_loaded():
-    assert cli._DATA_NAMES == data.NAMES
+    assert cli.DATA_NAMES == sources.NAMES
 
 
 @pytest.fixture
@@ -392,8 +400,8 @@ def ends(monkeypatch, tmp_path):
         def fail():
             raise error
 
-        monkeypatch.setattr("fairq_utils.store.default_root", fail)
-        return CliRunner().invoke(cli.main, ["where"])
+        monkeypatch.setattr("fairq_book.experiments.store.default_root", fail)
+        return CliRunner().invoke(main.main, ["where"])
 
     return by
 
@@ -481,7 +489,7 @@ def test_a_program_that_calls_the_command_gets_the_fault_with_its_cause(ends):
     error = RuntimeError("broken")
     ends(error)
     with pytest.raises(click.ClickException, match="a fault of fairq") as caught:
-        cli.main(["where"], standalone_mode=False)
+        main.main(["where"], standalone_mode=False)
     assert caught.value.exit_code == 3
     assert caught.value.__cause__ is error
 
@@ -502,5 +510,5 @@ def test_a_shell_sees_3_and_no_traceback(tmp_path):
 
 
 def test_the_command_says_what_its_exit_codes_mean():
-    shown = " ".join(CliRunner().invoke(cli.main, ["--help"]).output.split())
+    shown = " ".join(CliRunner().invoke(main.main, ["--help"]).output.split())
     assert "3 when the fault is fairq's own" in shown

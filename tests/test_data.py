@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fairq_utils import archives
-from fairq_utils.data import NAMES, Dataset, DataSettings, describe, load
+from fairq_utils.data import archives
+from fairq_utils.data.datasets import Dataset, describe
+from fairq_utils.data.moths import DIFFICULTY, GROUPS, SHARES
+from fairq_utils.data.sources import NAMES, DataSettings, load
 from fairq_utils.errors import BadInput
-from fairq_utils.moths import DIFFICULTY, GROUPS, SHARES
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -21,16 +21,21 @@ from click.testing import CliRunner, Result
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fairq_utils import cli, entrances
-from fairq_utils.data import DataSettings
-from fairq_utils.entrances import Auditable, layers, load_model, predictions_of
+from fairq_audit.models.base import Auditable
+from fairq_audit.models.open import load_model
+from fairq_audit.models.tables import layers, predictions_of
+from fairq_book.chapters.audit import models as audit_models
+from fairq_book.cli import main
+from fairq_book.experiments.store import Store
+from fairq_book.experiments.studies import Study, predictions
+from fairq_utils.data.sources import DataSettings
 from fairq_utils.errors import BadInput
-from fairq_utils.packing import export_onnx, save_packed
-from fairq_utils.quantizers import UniformQuantizer, bake, describe, quantize_model, zero_share
-from fairq_utils.store import Store
-from fairq_utils.studies import Study, predictions
-from fairq_utils.training import Recipe, to_input
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.quantization.models import bake, describe, quantize_model, zero_share
+from fairq_utils.quantization.onnx import export_onnx
+from fairq_utils.quantization.packing import save_packed
+from fairq_utils.quantization.quantizers import UniformQuantizer
+from fairq_utils.training.loop import Recipe, to_input
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 SETTINGS = DataSettings(train_images=40, test_images=20, image_size=16)
 NAMES = ("Alder", "Bracken", "Clover", "Damson", "Others")
@@ -209,7 +214,7 @@ def test_a_treatment_leaves_the_model_as_it_is(doors, images):
 def test_a_stored_network_is_the_one_of_the_book(images, tmp_path):
     study = Study(dataset=SETTINGS, arch="mobilenet_v3_small", recipe=Recipe(epochs=1, batch_size=16))
     store = Store(tmp_path)
-    model = entrances.from_study(study, store=store)
+    model = audit_models.from_study(study, store=store)
     assert (model.image_size, model.class_names) == (16, NAMES)
     treatments = [FP32, Treatment(4), Treatment.parse("w8a8")]
     for treatment, known in zip(treatments, predictions([study], treatments, store=store), strict=True):
@@ -604,7 +609,7 @@ def test_what_a_record_says_of_a_model_is_plain_json(doors, images):
 
 
 def audited(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.main, ["audit", *map(str, arguments)])
+    return CliRunner().invoke(main.main, ["audit", *map(str, arguments)])
 
 
 SMALL = ("--train-images", 40, "--test-images", 60, "--image-size", 16)

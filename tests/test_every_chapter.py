@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fairq_utils import chapters, data
+from fairq_book.build import notebooks
+from fairq_utils.data import sources
 from tests.conftest import Clone, copy_project
 
 TINY = {
@@ -53,7 +54,7 @@ def shop(tmp_path_factory):
 
     def write(name: str, *, groups: tuple[str, ...], only_train: str = "") -> str:
         folder = tmp_path_factory.mktemp(name)
-        drawn = data.load("moths-equal", train_images=120, test_images=5)
+        drawn = sources.load("moths-equal", train_images=120, test_images=5)
         with (folder / "labels.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["file", "label", "group", "split"])
@@ -86,9 +87,9 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("slug", [chapter.slug for chapter in chapters.chapters()])
+@pytest.mark.parametrize("slug", [chapter.slug for chapter in notebooks.chapters()])
 def test_it_runs_and_says_nothing_empty(workplace, shop, slug, variant):
-    known = chapters.find(slug).parameters
+    known = notebooks.find(slug).parameters
     values = {name: value for name, value in (TINY | SMALLER).items() if name in known}
     values |= {name: value for name, value in VARIANTS[variant](shop).items() if name in known}
     given = [f"--parameter={name}={value}" for name, value in values.items()]

@@ -6,13 +6,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from fairq_utils import data, evidence, linear_layers, results, studies, tables
-from fairq_utils.ablations import Ablation
-from fairq_utils.census import Census
+from fairq_book.chapters.logits import tables
+from fairq_book.chapters.repair import tables as repair_tables
+from fairq_book.experiments import kept, studies
+from fairq_book.experiments import settings as experiments_settings
+from fairq_book.experiments.census import Census
+from fairq_book.experiments.settings import Setting
+from fairq_book.experiments.store import Store
+from fairq_book.kit import tables as kit_tables
+from fairq_utils.data import sources
+from fairq_utils.encoders import linear_layers
 from fairq_utils.errors import BadInput
-from fairq_utils.evidence import Setting
-from fairq_utils.store import Store
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.treatments.ablations import Ablation
+from fairq_utils.treatments.treatment import FP32, Treatment
 from tests.conftest import ROOT
 
 BARE = {"title": "Bare", "seeds": [0, 1], "bit_widths": [8, 4, 3, 2]}
@@ -21,7 +27,7 @@ BARE = {"title": "Bare", "seeds": [0, 1], "bit_widths": [8, 4, 3, 2]}
 def declared_as(folder, text: str) -> dict[str, Setting]:
     file = folder / "settings.yml"
     file.write_text(text)
-    return evidence.declared(file)
+    return experiments_settings.declared(file)
 
 
 def setting(**more) -> Setting:
@@ -74,23 +80,23 @@ def test_what_declares_no_setting_is_refused_in_one_sentence(tmp_path, text, sai
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"gone\.yml cannot be read .*; expected settings in YAML"):
-        evidence.declared(tmp_path / "gone.yml")
+        experiments_settings.declared(tmp_path / "gone.yml")
     (tmp_path / "image.yml").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(BadInput, match=r"image\.yml cannot be read"):
-        evidence.declared(tmp_path / "image.yml")
+        experiments_settings.declared(tmp_path / "image.yml")
 
 
 def test_every_setting_of_the_book_names_treatments_that_there_are(tmp_path):
-    declared = evidence.declared(ROOT / "book" / "settings.yml")
+    declared = experiments_settings.declared(ROOT / "book" / "settings.yml")
     assert list(declared) == list(yaml.safe_load((ROOT / "book" / "settings.yml").read_text()))
     for one in declared.values():
         if isinstance(one, Census):
             studies_ = one.studies(seeds=[one.seeds[-1]], root=str(tmp_path))
-            assert len(studies_) == 2 * evidence.of_each_seed(one) >= 2 * 9
+            assert len(studies_) == 2 * experiments_settings.of_each_seed(one) >= 2 * 9
             assert all(linear_layers.runs(name) for name in one.treatments)
             continue
         (study,) = one.studies(seeds=[one.seeds[-1]], root=str(tmp_path))
-        wanted = evidence.wanted([(one, [study])])
+        wanted = experiments_settings.wanted([(one, [study])])
         named = {treatment.name for want in wanted for treatment in want.treatments}
         assert {"fp32", *(f"int{width}" for width in one.bit_widths)} <= named
         # What is judged of faces is said at these widths.
@@ -107,7 +113,7 @@ def test_the_studies_are_those_of_all_seeds_or_of_some():
     assert [study.seed for study in one.studies(seeds=[7, 4])] == [7, 4]
     (study,) = one.studies(seeds=[1])
     assert study == every[1]
-    assert (study.dataset.train_images, study.dataset.test_images) == (50, data.DataSettings().test_images)
+    assert (study.dataset.train_images, study.dataset.test_images) == (50, sources.DataSettings().test_images)
     assert (study.recipe.epochs, study.recipe.learning_rate, study.tuning.epochs) == (3, 0.07, 2)
 
 
@@ -130,11 +136,11 @@ def test_moths_lie_nowhere_and_faces_where_they_are_said_to(tmp_path):
 def test_the_first_network_of_every_setting_comes_before_the_second_of_any():
     settings = [setting(seeds=[5, 6, 7]), setting(name="other", train_images=50, seeds=[1, 2])]
     chosen = [(one, one.studies()) for one in settings]
-    seeds = [want.study.seed for want in evidence.wanted(chosen)]
+    seeds = [want.study.seed for want in experiments_settings.wanted(chosen)]
     assert list(dict.fromkeys(seeds)) == [5, 1, 6, 2, 7]
     # Each comes whole: none is taken up again.
     assert sum(a != b for a, b in itertools.pairwise(seeds)) == 4
-    assert evidence.wanted([]) == []
+    assert experiments_settings.wanted([]) == []
 
 
 def by_layer(want) -> bool:
@@ -144,7 +150,7 @@ def by_layer(want) -> bool:
 @pytest.mark.parametrize(("limit", "seeds"), [(1, [3]), (2, [3, 1]), (9, [3, 1, 2])])
 def test_few_networks_are_taken_apart_layer_by_layer(limit, seeds):
     one = setting(seeds=[3, 1, 2], take_apart=4, seeds_by_layer=limit, images_each=20, images_each_layer=7)
-    wanted = evidence.wanted([(one, one.studies())])
+    wanted = experiments_settings.wanted([(one, one.studies())])
     layers = [want for want in wanted if by_layer(want)]
     assert [want.study.seed for want in layers] == seeds
     assert {want.each for want in layers} == {7}
@@ -154,7 +160,7 @@ def test_few_networks_are_taken_apart_layer_by_layer(limit, seeds):
 
 
 def names_wanted(one: Setting) -> list[tuple[str, int, bool, tuple[str, ...]]]:
-    wanted = evidence.wanted([(one, one.studies(seeds=[0]))])
+    wanted = experiments_settings.wanted([(one, one.studies(seeds=[0]))])
     return [
         (want.split, want.each, want.survey is not None, tuple(t.name for t in want.treatments))
         for want in wanted
@@ -223,17 +229,19 @@ def test_the_tables_are_those_that_chapters_draw(swept):
 
     rounded = predicted("fp32", "int8", "int4", "int3", "int2")
     same = pd.testing.assert_frame_equal
-    same(swept.tables["accuracy"], tables.accuracy(rounded))
+    same(swept.tables["accuracy"], kit_tables.accuracy(rounded))
     # Four intervals that hold together with 95 %: each holds with 98.75 %.
-    same(swept.tables["change"], tables.change(rounded, level=0.9875))
-    assert not swept.tables["change"].equals(tables.change(rounded))
+    same(swept.tables["change"], kit_tables.change(rounded, level=0.9875))
+    assert not swept.tables["change"].equals(kit_tables.change(rounded))
     same(swept.tables["variance_left"], tables.variance_left(rounded, level=0.9875))
     eight = studies.repair_arms([4])
     few = ["int3-ends8-qat", "int3-ends8-qat-weighted", "int3-fairqat"]
     arms = predicted("fp32", "int4-ends8", "int3-ends8", *(arm.name for arm in eight), *few)
-    same(swept.tables["effects"], tables.effects(arms, level=0.95))  # at one width alone there are all eight
-    same(swept.tables["against_rounding"], tables.against_rounding(arms, level=0.975))  # two widths
-    same(swept.tables["against_plain_training"], tables.against_plain_training(arms, level=0.975))
+    same(
+        swept.tables["effects"], repair_tables.effects(arms, level=0.95)
+    )  # at one width alone there are all eight
+    same(swept.tables["against_rounding"], repair_tables.against_rounding(arms, level=0.975))  # two widths
+    same(swept.tables["against_plain_training"], repair_tables.against_plain_training(arms, level=0.975))
     assert set(swept.tables["effects"]["width"]) == {"int4"}
     assert set(swept.tables["against_plain_training"]["width"]) == {"int4", "int3"}
 
@@ -254,7 +262,7 @@ def test_how_far_a_network_has_collapsed_is_told_of_every_treatment(swept):
 
 
 def test_the_groups_are_counted_as_the_data_hold_them(swept):
-    images = data.load("moths", train_images=60, test_images=60)
+    images = sources.load("moths", train_images=60, test_images=60)
     counted = swept.tables["groups"]
     assert tuple(counted["group"]) == images.group_names
     for place, row in enumerate(counted.itertuples()):
@@ -280,7 +288,7 @@ def test_without_its_parts_a_setting_has_fewer_tables(swept):
         }
     )
     store = Store(swept.store)
-    found = evidence.tables_of(bare, bare.studies(seeds=[1]), store=store)
+    found = experiments_settings.tables_of(bare, bare.studies(seeds=[1]), store=store)
     assert dict(store.written) == {}
     assert found.keys() < swept.tables.keys()
     gone = {"landscape", "bounds", "effects", "what_to_do", "zero_parts", "storage", "variance_controls"}
@@ -291,6 +299,6 @@ def test_without_its_parts_a_setting_has_fewer_tables(swept):
 
 
 def test_the_book_finds_its_settings_by_name():
-    assert results.find_setting("utkface").dataset == "utkface"
+    assert kept.find_setting("utkface").dataset == "utkface"
     with pytest.raises(BadInput, match="setting is 'utk'; expected one of: utkface, gender"):
-        results.find_setting("utk")
+        kept.find_setting("utk")

@@ -16,19 +16,23 @@ from bs4 import BeautifulSoup
 from scipy import special
 from torch import nn
 
-from fairq_utils import explorer as own
-from fairq_utils import figures, populations, studies, tables
-from fairq_utils.ablations import Ablation
+from fairq_book import explorer as own
+from fairq_book.chapters.encoders import tables
+from fairq_book.chapters.logits import tables as logits_tables
+from fairq_book.experiments import populations, studies
+from fairq_book.experiments.store import Store
+from fairq_book.experiments.studies import Prediction, Study
+from fairq_book.explorer import BINS, QUANTITIES, Explorer
+from fairq_book.kit import figures
+from fairq_book.kit import tables as kit_tables
+from fairq_utils.data.moths import MothSettings
+from fairq_utils.encoders.contrastive import ContrastiveRecipe
+from fairq_utils.encoders.questions import Answers
 from fairq_utils.errors import BadInput
-from fairq_utils.explorer import BINS, QUANTITIES, Explorer
-from fairq_utils.metrics import max_skew, min_skew
-from fairq_utils.moths import MothSettings
-from fairq_utils.quantizers import bake, quantize_model
-from fairq_utils.questions import Answers
-from fairq_utils.store import Store
-from fairq_utils.studies import Prediction, Study
-from fairq_utils.treatments import FP32, Treatment
-from fairq_utils.vision_language import ContrastiveRecipe
+from fairq_utils.metrics.ranking import max_skew, min_skew
+from fairq_utils.quantization.models import bake, quantize_model
+from fairq_utils.treatments.ablations import Ablation
+from fairq_utils.treatments.treatment import FP32, Treatment
 from tests.conftest import BROWSERS
 
 ROOT = Path(__file__).parents[1]
@@ -265,7 +269,7 @@ def test_hostile_names_stay_text_in_the_markup():
 
 
 def test_a_stored_table_shows_the_same_histograms_without_flows_and_weights(found):
-    table = pd.concat([tables.densities(found, measure) for measure in ("logit_variance", "margin")])
+    table = pd.concat([logits_tables.densities(found, measure) for measure in ("logit_variance", "margin")])
     explorer = Explorer.from_table(table, seeds=3, about="faces")
     data = explorer.data
     assert (data["flows"], "weights" in data, explorer.asks) == ({}, False, False)
@@ -376,7 +380,7 @@ def test_recall_and_skew_are_those_of_the_population_by_group_and_treatment():
     data = Explorer.of_answers(given, "shape", queries=["an insect", "a thing"], top=50).data
     assert data["treatments"] == ["fp32", "bnb-nf4", "int4"]
     assert [group["name"] for group in data["groups"]] == ["wide", "thin"]
-    measured = populations.measures(given, "shape", top=50)
+    measured = tables.measures(given, "shape", top=50)
     means = measured.groupby(["treatment", "measure", "group"])["value"].mean()
     recalls, skews = data["tops"]["rank"], [data["tops"][key] for key in ("place1", "place2")]
     assert [head["name"] for head in recalls["heads"]] == ["recall@1", "recall@5", "recall@10"]
@@ -542,7 +546,7 @@ def test_another_width_is_computed_and_shown_and_progress_is_told(asked):
     # What was added is what would have been there from the beginning, in the same bins.
     predictions = studies.predictions(trained, [Treatment(3)], store=store)
     inside = predictions[0].groups.numpy() == 0
-    margins = np.concatenate([tables._examples([p])["margin"][0][inside] for p in predictions])
+    margins = np.concatenate([kit_tables.example_measures([p])["margin"][0][inside] for p in predictions])
     bins = explorer.data["quantities"]["margin"]
     assert counts(explorer, "margin", "int3", 0) == own._counted(margins, bins)
     assert set(explorer.data["flows"]["int4"]) == {"int3"}

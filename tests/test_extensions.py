@@ -13,12 +13,16 @@ import yaml
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from fairq_utils import chapters, cli, figures, results, verdicts
+from fairq_audit import console
+from fairq_book.build import notebooks
+from fairq_book.experiments import kept
+from fairq_book.kit import figures
+from fairq_book.pages import front
 from tests.conftest import ROOT
 from tests.test_book import PROFILE, listed, pages_of, soup
 
 EXTENSIONS = ROOT / "book" / "_extensions"
-SLUGS = [chapter.slug for chapter in chapters.chapters(ROOT)]
+SLUGS = [chapter.slug for chapter in notebooks.chapters(ROOT)]
 TITLE = "Who pays when a neural network is quantized?"
 
 
@@ -28,7 +32,7 @@ TITLE = "Who pays when a neural network is quantized?"
 def given(slug: str) -> dict:
     """What the built book was built with, as far as it differs from the chapter's defaults."""
     values = yaml.safe_load((ROOT / PROFILE).read_text())[slug]
-    known = chapters.find(slug, ROOT).parameters
+    known = notebooks.find(slug, ROOT).parameters
     return {name: value for name, value in values.items() if value != known[name].default}
 
 
@@ -40,15 +44,15 @@ def test_the_box_under_a_chapter_runs_that_chapter_with_these_parameters(built, 
 
     program, command, number, *rest = shlex.split(run.replace("\\\n", " "))
     assert (program, command, number) == ("fairq", "run", slug[:2])
-    assert cli._parse(word for word in rest if word != "-p") == given(slug)
+    assert console.parse_parameters(word for word in rest if word != "-p") == given(slug)
 
     program, notebook, _, flag, values = shlex.split(papermill)
     assert (program, notebook, flag) == ("papermill", f"notebooks/{slug}.ipynb", "-y")
     assert yaml.safe_load(values) == given(slug)
 
     names = [item.select_one("strong").get_text() for item in box.select("li")]
-    assert names == list(chapters.find(slug, ROOT).parameters)
-    for item, parameter in zip(box.select("li"), chapters.find(slug, ROOT).parameters.values(), strict=True):
+    assert names == list(notebooks.find(slug, ROOT).parameters)
+    for item, parameter in zip(box.select("li"), notebooks.find(slug, ROOT).parameters.values(), strict=True):
         assert json.dumps(parameter.default) in item.get_text()
         said = " ".join(parameter.help.replace("`", "").replace("'", "’").split())
         assert said in " ".join(item.get_text().split())
@@ -64,7 +68,7 @@ def test_a_chapter_of_defaults_runs_again_without_a_parameter(monkeypatch):
     monkeypatch.syspath_prepend(str(EXTENSIONS))
     import run_again
 
-    first = chapters.find("01", ROOT)
+    first = notebooks.find("01", ROOT)
     box = run_again.box(first, {"seeds": first.parameters["seeds"].default})
     assert "fairq run 01\n```" in box
     assert "out.ipynb\n```" in box
@@ -72,7 +76,10 @@ def test_a_chapter_of_defaults_runs_again_without_a_parameter(monkeypatch):
     spoken = run_again.box(first, {"root": "~/my data", "grids": ["mse"]})
     (command,) = re.findall(r"```sh\n(fairq .*?)\n```", spoken, re.DOTALL)
     words = shlex.split(command.replace("\\\n", " "))[3:]
-    assert cli._parse(word for word in words if word != "-p") == {"root": "~/my data", "grids": ["mse"]}
+    assert console.parse_parameters(word for word in words if word != "-p") == {
+        "root": "~/my data",
+        "grids": ["mse"],
+    }
 
 
 # ---------------------------------------------------------------- read again
@@ -192,8 +199,8 @@ def test_a_link_to_a_page_shows_its_title_its_first_sentence_and_the_card(built,
 def test_the_card_is_drawn_from_what_opens_the_book(built):
     opening = (ROOT / "book" / "index.md").read_text()
     assert "{front} utkface" in opening
-    own = results.load("utkface")
-    said = verdicts.in_three_words(own)
+    own = kept.load("utkface")
+    said = front.in_three_words(own)
     drawn = figures.card(
         own["accuracy"], title=TITLE, words=said.words, backing=said.backing, payer=said.payer
     )

@@ -9,8 +9,17 @@ import pytest
 import torchvision
 from PIL import Image
 
+from fairq_utils.data.layouts import (
+    AGES,
+    CELEBA,
+    CELEBA_ATTRIBUTES,
+    FAIRFACE,
+    FOLDER,
+    LAYOUTS,
+    UTKFACE,
+    Listing,
+)
 from fairq_utils.errors import BadInput
-from fairq_utils.faces import AGES, CELEBA, CELEBA_ATTRIBUTES, FAIRFACE, FOLDER, LAYOUTS, UTKFACE, Listing
 
 
 def refusal(action: Callable[[], object]) -> str:

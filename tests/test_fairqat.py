@@ -13,13 +13,15 @@ from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 from torch.nn import functional as F
 
-from fairq_utils import fairqat
-from fairq_utils.architectures import build
-from fairq_utils.data import Dataset
+from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
-from fairq_utils.fairqat import FairQAT, validation_images
-from fairq_utils.quantizers import LearnedStepQuantizer, UniformQuantizer, bake, describe
-from fairq_utils.training import Checkpoint, Recipe, predict
+from fairq_utils.quantization import models
+from fairq_utils.quantization.models import bake, describe
+from fairq_utils.quantization.quantizers import LearnedStepQuantizer, UniformQuantizer
+from fairq_utils.training import fairqat
+from fairq_utils.training.architectures import build
+from fairq_utils.training.fairqat import FairQAT, validation_images
+from fairq_utils.training.loop import Checkpoint, Recipe, predict
 
 SIZES = [30, 6, 12]
 ONE_STEP = Recipe(
@@ -292,7 +294,7 @@ def weights_of(network):
 
 def test_what_comes_back_answers_as_what_was_trained_bit_for_bit(data, monkeypatch):
     trained = []
-    monkeypatch.setattr(fairqat, "bake", lambda network: trained.append(network) or bake(network))
+    monkeypatch.setattr(models, "bake", lambda network: trained.append(network) or bake(network))
     torch.manual_seed(0)
     network = torchvision.models.resnet18(num_classes=2)
     data = replace(data, images=data.images.repeat(1, 1, 8, 8))

@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fairq_utils import figures
-from fairq_utils.data import Dataset, DataSettings
+from fairq_book.chapters.disparity import figures
+from fairq_book.experiments.studies import Prediction, Study
+from fairq_book.kit import figures as kit_figures
+from fairq_utils.data.datasets import Dataset
+from fairq_utils.data.sources import DataSettings
 from fairq_utils.errors import BadInput
-from fairq_utils.studies import Prediction, Study
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 GROUPS = ("many", "some", "few")
 LIGHT, DARK = "#ffffff", "#14181e"  # the page in its two modes
@@ -24,7 +26,7 @@ def luminance(colour: str) -> float:
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-@pytest.mark.parametrize("colour", [*figures.PALETTE, figures.FAINT])
+@pytest.mark.parametrize("colour", [*kit_figures.PALETTE, kit_figures.FAINT])
 @pytest.mark.parametrize("page", [LIGHT, DARK])
 def test_every_colour_stands_out_from_the_page_in_light_and_in_dark(colour, page):
     brighter, darker = sorted((luminance(colour), luminance(page)), reverse=True)
@@ -32,7 +34,7 @@ def test_every_colour_stands_out_from_the_page_in_light_and_in_dark(colour, page
 
 
 def test_no_two_groups_share_a_colour_or_a_mark():
-    assert len(set(figures.PALETTE)) == len(figures.PALETTE) == len(set(figures.MARKERS))
+    assert len(set(kit_figures.PALETTE)) == len(kit_figures.PALETTE) == len(set(kit_figures.MARKERS))
 
 
 def table(*treatments: str) -> pd.DataFrame:
@@ -85,7 +87,7 @@ def test_a_drawing_is_sound_reproducible_and_in_the_pages_ink(draw):
     tree = ET.fromstring(picture.body)
     assert tree.get("role") == "img"
     assert tree.get("aria-label") == picture.alt
-    assert figures.INK not in picture.body
+    assert kit_figures.INK not in picture.body
     assert "currentColor" in picture.body
     defined = re.findall(r' id="([^"]+)"', picture.body)
     assert len(set(defined)) == len(defined)
@@ -94,7 +96,7 @@ def test_a_drawing_is_sound_reproducible_and_in_the_pages_ink(draw):
     assert picture.alt in repr(picture)
 
 
-def written(picture: figures.Picture) -> list[str]:
+def written(picture: kit_figures.Picture) -> list[str]:
     return [
         element.text.strip()
         for element in ET.fromstring(picture.body).iter("{http://www.w3.org/2000/svg}text")
@@ -132,12 +134,12 @@ def test_names_at_the_ends_of_lines_are_in_the_ink_of_the_text():
         if element.text.strip() in (*GROUPS, "OA")
     ]
     assert len(names) == 4
-    assert not any(colour in name.get("style") for name in names for colour in figures.PALETTE)
+    assert not any(colour in name.get("style") for name in names for colour in kit_figures.PALETTE)
 
 
 def test_names_in_a_legend_are_spread_evenly_over_as_few_rows_as_hold_them():
     def rows(*names: str) -> list[int]:
-        columns = figures._columns_of_names(list(names))
+        columns = kit_figures.columns_of_names(list(names))
         return [sum(len(column) > row for column in columns) for row in range(len(columns[0]))]
 
     assert rows("White", "Black", "Asian", "Indian", "Others") == [5]
@@ -179,20 +181,20 @@ def test_names_from_data_stay_text():
 
 def colours(png: bytes) -> dict[tuple[int, ...], int]:
     with Image.open(io.BytesIO(png)) as drawn:
-        assert drawn.size == figures.CARD_SIZE
+        assert drawn.size == kit_figures.CARD_SIZE
         return {colour[:3]: count for count, colour in drawn.getcolors(maxcolors=10**6)}
 
 
 def test_the_card_says_who_pays_in_that_groups_colour():
     said = {"title": "Who pays?", "words": "Few pay most.", "backing": "Much less than all."}
-    own = tuple(int(figures.PALETTE[GROUPS.index("few")][i : i + 2], 16) for i in (1, 3, 5))
-    named = colours(figures.card(table("fp32", "int4"), payer="few", **said))
-    unnamed = colours(figures.card(table("fp32", "int4"), **said))
+    own = tuple(int(kit_figures.PALETTE[GROUPS.index("few")][i : i + 2], 16) for i in (1, 3, 5))
+    named = colours(kit_figures.card(table("fp32", "int4"), payer="few", **said))
+    unnamed = colours(kit_figures.card(table("fp32", "int4"), **said))
     assert named[own] > unnamed[own] + 10_000  # the bar above all, and the words
 
 
 def test_the_card_is_the_same_every_time_and_needs_a_group_that_it_shows():
     said = {"title": "Who pays?", "words": "Few pay most.", "backing": "Much less than all."}
-    assert figures.card(table("fp32", "int4"), **said) == figures.card(table("fp32", "int4"), **said)
+    assert kit_figures.card(table("fp32", "int4"), **said) == kit_figures.card(table("fp32", "int4"), **said)
     with pytest.raises(BadInput, match="payer is 'nobody'; expected one of: many, some, few, or None"):
-        figures.card(table("fp32", "int4"), payer="nobody", **said)
+        kit_figures.card(table("fp32", "int4"), payer="nobody", **said)

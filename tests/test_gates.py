@@ -2,7 +2,7 @@
 
 import pytest
 
-from fairq_utils import gates
+from fairq_audit import gates
 from fairq_utils.errors import BadInput
 
 

@@ -16,12 +16,13 @@ import torch
 from distributed import Client, LocalCluster, Nanny
 from tqdm.std import tqdm
 
-from fairq_utils import jobs, studies
+from fairq_book.experiments import scheduling, studies
+from fairq_book.experiments.scheduling import Job
+from fairq_book.experiments.store import Store
 from fairq_utils.errors import BadInput, JobsFailed
-from fairq_utils.jobs import Job
-from fairq_utils.store import Item, Store
-from fairq_utils.training import Recipe
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.items import Item
+from fairq_utils.training.loop import Recipe
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"train_images": 60, "test_images": 60, "recipe": Recipe(epochs=1, batch_size=20)}
@@ -29,7 +30,7 @@ SMALL = {"train_images": 60, "test_images": 60, "recipe": Recipe(epochs=1, batch
 
 @pytest.fixture(scope="module")
 def client():
-    with jobs.cluster(workers=2) as client:
+    with scheduling.cluster(workers=2) as client:
         yield client
 
 
@@ -100,17 +101,17 @@ def test_what_is_needed_is_made_first_and_once(tmp_path, anywhere):
     store = Store(tmp_path)
     first = job("first", draw, data=2)
     wanted = [job(f"sum{n}", add, first, first) for n in range(3)]
-    items = jobs.make(wanted, store=store, client=anywhere)
+    items = scheduling.make(wanted, store=store, client=anywhere)
     assert [item.tensors["x"].tolist() for item in items] == [[4.0] * 3] * 3
     assert store.written == {"datasets": 4}
-    again = jobs.make([wanted[1]], store=store, client=anywhere)
+    again = scheduling.make([wanted[1]], store=store, client=anywhere)
     assert store.written == {"datasets": 4}
     assert again[0].digest == items[1].digest
 
 
 def test_jobs_run_with_one_thread_and_on_workers_when_there_are_some(tmp_path, anywhere):
     threads = torch.get_num_threads()
-    (item,) = jobs.make([job("x", draw, data=1)], store=Store(tmp_path), client=anywhere)
+    (item,) = scheduling.make([job("x", draw, data=1)], store=Store(tmp_path), client=anywhere)
     assert item.info["threads"] == 1
     assert (item.info["process"] == os.getpid()) is (anywhere is None)
     assert torch.get_num_threads() == threads
@@ -136,7 +137,11 @@ print(kept, small, megabytes() - before)
         [sys.executable, "-c", script],
         env={
             **os.environ,
-            **{name.rpartition(".")[2]: str(value) for name, value in jobs._DASK.items() if "MALLOC" in name},
+            **{
+                name.rpartition(".")[2]: str(value)
+                for name, value in scheduling._DASK.items()
+                if "MALLOC" in name
+            },
         },
         capture_output=True,
         text=True,
@@ -150,11 +155,11 @@ print(kept, small, megabytes() - before)
 def test_what_exists_is_not_made_again_for_the_sake_of_what_needs_it(tmp_path, anywhere):
     store = Store(tmp_path)
     first = job("first", draw, data=2)
-    jobs.make([first], store=store)
-    jobs.make([job("second", add, first)], store=store, client=anywhere)
+    scheduling.make([first], store=store)
+    scheduling.make([job("second", add, first)], store=store, client=anywhere)
     # Nobody asks for the first when the second is there.
     store.path("datasets", first.identity).unlink()
-    jobs.make([job("second", add, first)], store=store, client=anywhere)
+    scheduling.make([job("second", add, first)], store=store, client=anywhere)
     assert store.written == {"datasets": 2}
 
 
@@ -165,7 +170,7 @@ def test_every_worker_has_a_network_to_begin_with_and_nothing_comes_before_what_
         original = job(f"original{study}", draw, data=1)
         tuned = job(f"tuned{study}", add, original)
         todo += [original, job(f"rounded{study}", add, original), tuned, job(f"of-tuned{study}", add, tuned)]
-    ordered = jobs._none_idle(todo, workers=workers)
+    ordered = scheduling._none_idle(todo, workers=workers)
     assert sorted(j.name for j in ordered) == sorted(j.name for j in todo)
     places = {j: place for place, j in enumerate(ordered)}
     assert all(places[need] < places[j] for j in todo for need in j.needs)
@@ -179,7 +184,7 @@ def test_a_whole_picture_of_the_first_studies_comes_before_the_networks_of_the_l
     todo = [
         j for n, one in enumerate(originals) for j in (one, *(job(f"{n}-{i}", add, one) for i in range(9)))
     ]
-    names = [j.name for j in jobs._none_idle(todo, workers=2)]
+    names = [j.name for j in scheduling._none_idle(todo, workers=2)]
     assert names.index("original2") > names.index("0-8")
     assert names.index("original4") > names.index("2-8")
 
@@ -191,8 +196,8 @@ def test_a_study_is_whole_before_the_next_network_is_begun(tmp_path):
         for n in range(3)
         for each in (networks[n], *(job(f"use{n}{k}", when, networks[n]) for k in "abc"))
     ]
-    with jobs.cluster(workers=1) as alone:
-        items = jobs.make(todo, store=Store(tmp_path), client=alone)
+    with scheduling.cluster(workers=1) as alone:
+        items = scheduling.make(todo, store=Store(tmp_path), client=alone)
     begun = sorted(zip([item.info["begun"] for item in items], [each.name for each in todo], strict=True))
     assert [name[:-1] if "use" in name else name for _, name in begun] == [
         name for n in range(3) for name in (f"network{n}", *[f"use{n}"] * 3)
@@ -204,7 +209,7 @@ def test_a_failure_is_named_with_its_reason_and_the_rest_is_made(tmp_path, anywh
     bad, refused, good = job("bad", fail), job("refused", refuse), job("good", draw, data=1)
     wanted = [job("of-bad", add, bad, good), refused, job("of-good", add, good)]
     with pytest.raises(JobsFailed) as caught:
-        jobs.make(wanted, store=store, client=anywhere)
+        scheduling.make(wanted, store=store, client=anywhere)
     assert str(caught.value).splitlines() == [
         "3 of 5 could not be made, the rest is in the store.",
         "  bad: ZeroDivisionError: nothing to divide by (1 more needs it)",
@@ -249,16 +254,19 @@ def test_a_worker_that_is_killed_costs_only_what_it_had_in_hand(tmp_path):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with jobs.cluster(workers=2) as client:
-        items = jobs.make(wanted, store=store, client=client)
+    with scheduling.cluster(workers=2) as client:
+        items = scheduling.make(wanted, store=store, client=client)
     killer.join()
     assert len(items) == 5
     assert store.written == {"datasets": 6}
 
 
 def test_a_job_that_kills_every_worker_is_named(tmp_path):
-    with jobs.cluster(workers=1) as client, pytest.raises(JobsFailed, match="deadly: KilledWorker") as caught:
-        jobs.make([job("deadly", die), job("good", draw, data=1)], store=Store(tmp_path), client=client)
+    with (
+        scheduling.cluster(workers=1) as client,
+        pytest.raises(JobsFailed, match="deadly: KilledWorker") as caught,
+    ):
+        scheduling.make([job("deadly", die), job("good", draw, data=1)], store=Store(tmp_path), client=client)
     assert caught.value.failures.keys() == {"deadly"}
     assert Store(tmp_path).find("datasets", {"name": "good"})
 
@@ -270,7 +278,7 @@ def test_a_worker_that_is_slow_to_come_back_is_not_given_up(monkeypatch):
         await asyncio.sleep(17)  # two seconds more than Dask has patience for
         return await instantiate(self)
 
-    with jobs.cluster(workers=1) as client:
+    with scheduling.cluster(workers=1) as client:
         monkeypatch.setattr(Nanny, "instantiate", slowly)
         (process,) = client.run(os.getpid).values()
         os.kill(process, signal.SIGKILL)
@@ -286,9 +294,9 @@ def without_workers(client):
 
 @pytest.mark.parametrize("made", [False, True])
 def test_what_has_no_worker_left_to_make_it_is_not_waited_for(tmp_path, monkeypatch, made):
-    monkeypatch.setattr(jobs, "_PATIENCE_SECONDS", 5)
-    with jobs.cluster(workers=1) as client, tqdm(disable=True) as bar:
-        sweep = jobs._Sweep(Store(tmp_path), client, bar, {})
+    monkeypatch.setattr(scheduling, "_PATIENCE_SECONDS", 5)
+    with scheduling.cluster(workers=1) as client, tqdm(disable=True) as bar:
+        sweep = scheduling._Sweep(Store(tmp_path), client, bar, {})
         if made:  # and lost before it was handed over
             sweep._begin(job("x", draw, data=1))
             sweep.done.put(sweep._next())
@@ -318,7 +326,7 @@ hold_and_keep(Path({str(tmp_path)!r}), {first.identity!r}, Path({str(until)!r}))
 """
     other = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"
-    items = jobs.make(
+    items = scheduling.make(
         [job("unrelated", draw, data=5), first, job("sum", add, first)], store=store, client=anywhere
     )
     assert other.wait() == 0
@@ -340,7 +348,7 @@ def test_two_sweeps_at_once_make_each_network_once(clone):
         "--seeds",
         "0-2",
     ]
-    command = [sys.executable, "-m", "fairq_utils", "sweep", *options]
+    command = [sys.executable, "-m", "fairq_book", "sweep", *options]
     sweeps = [
         subprocess.Popen(
             [*command, *more], cwd=clone.root, env=clone.environment, stdout=subprocess.PIPE, text=True
@@ -398,9 +406,9 @@ def test_on_a_cluster_that_stands_each_job_takes_one_of_the_gpus_that_are_announ
                 known = ours.scheduler_info(n_workers=-1)["workers"]
                 announcing = {address for address, worker in known.items() if worker["resources"]}
                 processes = ours.run(os.getpid)
-            with jobs.cluster(scheduler=standing.scheduler_address) as client:
+            with scheduling.cluster(scheduler=standing.scheduler_address) as client:
                 wanted = [job(f"x{n}", draw, data=n) for n in range(6)]
-                items = jobs.make(wanted, store=Store(tmp_path / "store"), client=client)
+                items = scheduling.make(wanted, store=Store(tmp_path / "store"), client=client)
         finally:
             for worker in workers:
                 worker.kill()
@@ -413,7 +421,7 @@ def test_a_cluster_without_workers_is_named():
     with (
         LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as standing,
         pytest.raises(BadInput, match="has no worker; expected at least one"),
-        jobs.cluster(scheduler=standing.scheduler_address),
+        scheduling.cluster(scheduler=standing.scheduler_address),
     ):
         pass
 
@@ -441,17 +449,17 @@ def test_a_scheduler_that_does_not_answer_is_named(clone):
 def test_what_cannot_be_is_refused_in_one_sentence(tmp_path, monkeypatch):
     with (
         pytest.raises(BadInput, match="expected one of the two"),
-        jobs.cluster(workers=2, scheduler="tcp://x:1"),
+        scheduling.cluster(workers=2, scheduler="tcp://x:1"),
     ):
         pass
-    monkeypatch.setenv(jobs.WORKERS_VARIABLE, "many")
+    monkeypatch.setenv(scheduling.WORKERS_VARIABLE, "many")
     with pytest.raises(BadInput, match="FAIRQ_WORKERS is 'many'; expected a number"):
-        jobs.make([job("x", draw, data=1)], store=Store(tmp_path))
+        scheduling.make([job("x", draw, data=1)], store=Store(tmp_path))
 
 
 def test_workers_of_other_code_are_refused():
     with pytest.raises(BadInput, match="runs another fairq_utils or another torch than the caller"):
-        jobs._on_worker(draw, {"code": "other", "versions": {}}, None)
+        scheduling._on_worker(draw, {"code": "other", "versions": {}}, None)
 
 
 @pytest.mark.parametrize(
@@ -475,4 +483,4 @@ def test_a_notebook_uses_other_processes_only_when_asked_and_worth_it(
         monkeypatch.setenv(name, value)
     first = [Job(kind="x", identity={"name": str(n)}, function=draw, cost=cost) for n in range(roots)]
     later = [Job(kind="x", identity={"name": "later"}, function=draw, needs=(need,)) for need in first]
-    assert jobs._by_environment([*first, *later]) == chosen
+    assert scheduling._by_environment([*first, *later]) == chosen

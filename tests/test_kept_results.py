@@ -3,12 +3,16 @@
 import pytest
 from scipy import stats
 
-from fairq_utils import evidence, results, tables, verdicts
-from fairq_utils.census import Census
+from fairq_book import registry
+from fairq_book.chapters.disparity import tables
+from fairq_book.experiments import kept, settings
+from fairq_book.experiments.census import Census
+from fairq_book.kit import tables as kit_tables
+from fairq_book.pages import front
 from tests.conftest import ROOT
 from tests.test_verdicts import cells, untraced
 
-KEPT = results.stored(ROOT)
+KEPT = kept.stored(ROOT)
 NETWORKS = [name for name, own in KEPT.items() if not isinstance(own.setting, Census)]
 
 
@@ -24,7 +28,7 @@ def test_the_tables_are_those_that_the_setting_gives_today(name):
     assert ("landscape" in own.tables) == bool(own.setting.landscape)
     assert ("zero_parts" in own.tables) == bool(own.setting.take_apart)
     assert ("against_rounding" in own.tables) == bool(own.setting.repair)
-    groups = evidence.asked(own.setting)
+    groups = settings.asked(own.setting)
     asked = {
         treatment.name
         for group in ("rounded", "grids", "statistics", "controls", "also", "arms")
@@ -48,13 +52,13 @@ def test_a_population_is_as_large_as_declared_and_worth_quantizing(name):
 
 
 def test_together_they_are_small():
-    files = [path for path in results.results_folder(ROOT).rglob("*") if path.is_file()]
+    files = [path for path in kept.results_folder(ROOT).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 5_000_000
     assert {path.suffix for path in files} <= {".csv", ".json"}
 
 
 def test_no_name_of_a_file_and_no_place_on_a_disk_is_in_them():
-    for path in results.results_folder(ROOT).rglob("*.csv"):
+    for path in kept.results_folder(ROOT).rglob("*.csv"):
         text = path.read_text()
         assert ".jpg" not in text
         assert "/" not in text.replace("w/o", "")
@@ -73,7 +77,7 @@ def test_what_is_decided_is_decided_by_a_number_that_is_shown(key):
     """A reader who is told that something stands sees an interval that leaves out the opposite."""
     no_effect = {"times": 1.0, "points": 0.0, "rank": 0.0}
     for name in NETWORKS:
-        own, claim = KEPT[name], verdicts.CLAIMS[key]
+        own, claim = KEPT[name], registry.CLAIMS[key]
         if claim.asked_of(own) and claim.verdict(own).word in ("supported", "contradicted"):
             intervals = [(effect.numbers, no_effect[effect.form]) for effect in claim.show(own)]
             assert any(lower > none or upper < none for (_, lower, upper), none in intervals), name
@@ -81,7 +85,7 @@ def test_what_is_decided_is_decided_by_a_number_that_is_shown(key):
 
 def test_no_verdict_rests_on_a_single_seed():
     for own in KEPT.values():
-        words = {claim.verdict(own).word for claim in verdicts.CLAIMS.values() if claim.asked_of(own)}
+        words = {claim.verdict(own).word for claim in registry.CLAIMS.values() if claim.asked_of(own)}
         assert own.networks > 1 or words == {"undecided"}
 
 
@@ -95,7 +99,7 @@ def test_a_kept_number_of_the_moths_is_what_the_images_give():
     """Drawn anew at every run, and trained anew: the images of this setting are drawn by code."""
     if "moths" not in KEPT:
         pytest.skip("book/results/moths is missing: fairq results write moths")
-    check = results.check_a_cell(KEPT["moths"])
+    check = kept.check_a_cell(KEPT["moths"])
     assert check.agrees, str(check)
 
 
@@ -116,20 +120,20 @@ def test_who_pays_is_what_scipy_finds_in_the_counts(name):
             assert row["fell"] == (change[group] < 0).sum()
         others = change.drop(columns=own.majority).mean(axis=1) - change[own.majority]
         low, high = stats.ttest_1samp(others, 0).confidence_interval(0.95)
-        row = found.loc[treatment, tables.CONTRAST]
+        row = found.loc[treatment, kit_tables.CONTRAST]
         assert (row["lower"], row["upper"]) == pytest.approx((low, high), nan_ok=True)
 
 
 def test_the_headline_names_no_smaller_group_alone_where_all_of_them_lose_in_every_network():
     for name in NETWORKS:
-        said = verdicts.in_three_words(KEPT[name])
+        said = front.in_three_words(KEPT[name])
         narrowest = [
             width
             for width in KEPT[name]["change"]["treatment"].unique()
-            if width in tables.standing_treatments(KEPT[name]["collapse"])
+            if width in kit_tables.standing_treatments(KEPT[name]["collapse"])
         ][-1]
         found = tables.change_by_network(KEPT[name]["accuracy_by_seed"], KEPT[name].majority)
-        at = found[found["treatment"] == narrowest].set_index("group").drop(["OA", tables.CONTRAST])
+        at = found[found["treatment"] == narrowest].set_index("group").drop(["OA", kit_tables.CONTRAST])
         smaller = at.drop(KEPT[name].majority)
         if (smaller["fell"] == smaller["networks"]).all():
             assert said.payer is None, name

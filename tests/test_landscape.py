@@ -13,18 +13,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
 
-from fairq_utils.errors import BadInput
-from fairq_utils.landscape import (
-    Hessian,
+from fairq_utils.curvature.hessian import Hessian, gradient_norm
+from fairq_utils.curvature.spectrum import (
     NotConverged,
     excess_loss_bound,
-    gradient_norm,
     loss_slice,
     smallest_eigenvalue,
     spectral_density,
     top_eigenvalue,
     trace,
 )
+from fairq_utils.errors import BadInput
 
 cross_entropy = nn.functional.cross_entropy
 

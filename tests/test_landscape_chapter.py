@@ -11,12 +11,14 @@ import pytest
 import torch
 from scipy import stats
 
-from fairq_utils import claims, figures, tables
-from fairq_utils.landscape import SpectralDensity
-from fairq_utils.store import Item
-from fairq_utils.studies import Landscape, Prediction, Spectrum, Study
-from fairq_utils.tables import Ends
-from fairq_utils.treatments import FP32, Treatment
+from fairq_book.chapters.landscape import figures, story, tables
+from fairq_book.experiments.studies import Landscape, Prediction, Spectrum, Study
+from fairq_book.kit import figures as kit_figures
+from fairq_book.kit import tables as kit_tables
+from fairq_book.kit.tables import Ends
+from fairq_utils.curvature.spectrum import SpectralDensity
+from fairq_utils.items import Item
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 GROUPS = ("many", "some", "few")
 ENDS = Ends("many", "few", 100, 10)
@@ -107,7 +109,7 @@ def predictions() -> list[Prediction]:
 
 
 def test_ratios_are_paired_by_seed_and_exact_where_every_seed_agrees():
-    table = tables.landscape(landscapes())
+    table = kit_tables.landscape(landscapes())
     assert list(table["n"].unique()) == [7]
     ratios = tables.minorities_to_majority(table, ENDS)
     # Of three pairs two measures: at fp32, at int4, and from one to the other; none of what trained further.
@@ -126,11 +128,11 @@ def test_ratios_are_paired_by_seed_and_exact_where_every_seed_agrees():
     changes = tables.to_full_precision(table).set_index(["treatment", "group", "measure"])["estimate"]
     np.testing.assert_allclose(changes["int4"], 2.0)
     assert "int4-qat" not in changes
-    np.testing.assert_allclose(tables.to_rounded(table)["estimate"], 0.5)
+    np.testing.assert_allclose(kit_tables.to_rounded(table)["estimate"], 0.5)
 
 
 def test_intervals_are_students_of_the_logarithms():
-    around = tables.around(tables.landscape(landscapes()))
+    around = kit_tables.around(kit_tables.landscape(landscapes()))
     (row,) = around.query("treatment == 'fp32' and group == 'few' and measure == 'eigenvalue'").to_dict(
         "records"
     )
@@ -141,19 +143,19 @@ def test_intervals_are_students_of_the_logarithms():
 
 
 def test_a_gradient_that_grows_with_the_loss_is_said_to():
-    ranks = tables.with_loss(tables.landscape(landscapes()))
+    ranks = tables.with_loss(kit_tables.landscape(landscapes()))
     assert (ranks["estimate"] == 1).all()
     assert "**fp32**, over 3 groups: gradient norm +1.00 (+1.00 to +1.00); top eigenvalue +1.00" in str(
-        claims.steep_where_hard(ranks)
+        story.steep_where_hard(ranks)
     )
-    assert "surely positive for gradient norm and top eigenvalue" in str(claims.steep_where_hard(ranks))
-    assert "surely" not in str(claims.steep_where_hard(ranks.assign(lower=-0.1)))
-    assert "surely" not in str(claims.steep_where_hard(ranks.assign(groups=2)))
+    assert "surely positive for gradient norm and top eigenvalue" in str(story.steep_where_hard(ranks))
+    assert "surely" not in str(story.steep_where_hard(ranks.assign(lower=-0.1)))
+    assert "surely" not in str(story.steep_where_hard(ranks.assign(groups=2)))
 
 
 def test_what_was_not_reached_is_left_out_and_counted():
     some = [*landscapes()[3:], landscape(0, FP32, converged=0.0), landscape(0, INT4), landscape(0, QAT)]
-    ratios = tables.minorities_to_majority(tables.landscape(some), ENDS)
+    ratios = tables.minorities_to_majority(kit_tables.landscape(some), ENDS)
     # Where one minority was not reached, the mean of the others would be that of other groups.
     for of in ("level", "rise"):
         rows = ratios.query(f"measure == 'eigenvalue' and of == '{of}' and who in ['minorities', 'few']")
@@ -166,7 +168,7 @@ def test_what_was_not_reached_is_left_out_and_counted():
 
 
 def test_one_seed_has_an_estimate_and_no_interval():
-    ratios = tables.minorities_to_majority(tables.landscape(landscapes()[:3]), ENDS)
+    ratios = tables.minorities_to_majority(kit_tables.landscape(landscapes()[:3]), ENDS)
     assert ratios["estimate"].notna().all()
     assert ratios[["lower", "upper"]].isna().all(axis=None)
 
@@ -226,9 +228,11 @@ SPECTRA = [
     for group, top in (("many", 20.0), ("few", 50.0))
 ]
 DRAWINGS = {
-    "around": lambda: figures.around_by_treatment(tables.around(tables.landscape(landscapes())), GROUPS),
-    "one seed": lambda: figures.around_by_treatment(
-        tables.around(tables.landscape(landscapes()[:3])), GROUPS
+    "around": lambda: kit_figures.around_by_treatment(
+        kit_tables.around(kit_tables.landscape(landscapes())), GROUPS
+    ),
+    "one seed": lambda: kit_figures.around_by_treatment(
+        kit_tables.around(kit_tables.landscape(landscapes()[:3])), GROUPS
     ),
     "spectra": lambda: figures.spectra(SPECTRA, GROUPS),
     "slices": lambda: figures.slices(tables.slices(landscapes()), GROUPS),
@@ -238,7 +242,7 @@ DRAWINGS = {
 
 
 @cache
-def picture(name: str) -> figures.Picture:
+def picture(name: str) -> kit_figures.Picture:
     return DRAWINGS[name]()
 
 
@@ -246,7 +250,7 @@ def picture(name: str) -> figures.Picture:
 def test_a_drawing_is_sound_and_speaks(name):
     body, alt = picture(name).body, picture(name).alt
     assert ET.fromstring(body).get("aria-label") == alt
-    assert figures.INK not in body
+    assert kit_figures.INK not in body
     defined = re.findall(r' id="([^"]+)"', body)
     assert len(set(defined)) == len(defined)
     assert "nan" not in alt
@@ -263,9 +267,9 @@ def test_what_a_screen_reader_hears_are_the_numbers():
 def test_a_group_looks_alike_in_every_figure():
     for name in ("around", "spectra", "slices", "bounds", "parts"):
         body = picture(name).body
-        assert figures.PALETTE[0] in body
-        assert figures.PALETTE[2] in body
-        assert (figures.PALETTE[1] in body) == (name in ("around", "bounds"))
+        assert kit_figures.PALETTE[0] in body
+        assert kit_figures.PALETTE[2] in body
+        assert (kit_figures.PALETTE[1] in body) == (name in ("around", "bounds"))
 
 
 # ---------------------------------------------------------------- verdicts
@@ -312,9 +316,9 @@ def test_minorities_decide_at_four_bits_and_all_else_stands_beside(intervals, wo
     table = pd.concat([table, to_majority(other, name, minorities=opposite)])
     table = pd.concat([table, to_majority(of, "another", minorities=opposite)])
     verdict = (
-        claims.sharpened_for_minorities(table, ENDS, collapse(), seeds=3)
+        story.sharpened_for_minorities(table, ENDS, collapse(), seeds=3)
         if of == "rise"
-        else claims.larger_for_minorities(table, name, ENDS, collapse(), seeds=3)
+        else story.larger_for_minorities(table, name, ENDS, collapse(), seeds=3)
     )
     assert verdict.word == word
     assert f"at {'int4' if 'int4' in intervals else 'int3'}, paired over 3 seeds" in verdict.because
@@ -325,11 +329,11 @@ def test_minorities_decide_at_four_bits_and_all_else_stands_beside(intervals, wo
 def test_without_a_minority_or_a_second_seed_nothing_is_decided():
     equal = Ends("many", "few", 50, 50)
     table = to_majority("level", "eigenvalue", minorities={"fp32": MORE, "int4": MORE})
-    verdict = claims.larger_for_minorities(table, "eigenvalue", equal, collapse(), seeds=3)
+    verdict = story.larger_for_minorities(table, "eigenvalue", equal, collapse(), seeds=3)
     assert verdict.word == "undecided"
     assert "no minority" in verdict.because
     alone = to_majority("level", "eigenvalue", minorities={"int4": (2.0, math.nan, math.nan)})
-    verdict = claims.larger_for_minorities(alone, "eigenvalue", ENDS, collapse(), seeds=1)
+    verdict = story.larger_for_minorities(alone, "eigenvalue", ENDS, collapse(), seeds=1)
     assert verdict.word == "undecided"
     assert "Of one seed there is no interval" in verdict.because
     assert "nan" not in verdict.because
@@ -337,11 +341,11 @@ def test_without_a_minority_or_a_second_seed_nothing_is_decided():
 
 def test_the_collapsed_are_set_apart_and_what_was_left_out_is_counted():
     table = to_majority("level", "eigenvalue", minorities={"int4": MORE, "int3": UNSURE}).assign(left_out=1)
-    verdict = claims.larger_for_minorities(table, "eigenvalue", ENDS, collapse(int4=1.0), seeds=3)
+    verdict = story.larger_for_minorities(table, "eigenvalue", ENDS, collapse(int4=1.0), seeds=3)
     assert verdict.word == "undecided"  # what is left is int3
     assert "collapsed: int4" in verdict.because
     assert "Left out, as not reached or not above 0: 1 value." in verdict.because
-    none = claims.larger_for_minorities(table, "eigenvalue", ENDS, collapse(int4=1.0, int3=1.0), seeds=3)
+    none = story.larger_for_minorities(table, "eigenvalue", ENDS, collapse(int4=1.0, int3=1.0), seeds=3)
     assert none.word == "undecided"
     assert "no width to judge it at" in none.because
 
@@ -351,7 +355,7 @@ def test_the_word_on_sharpening_is_that_of_all_groups(intervals, word):
     intervals = {"int4" if name == "fp32" else "int3": interval for name, interval in intervals.items()}
     every = ratios(intervals, measure="eigenvalue", group="all")
     few = ratios({"int4": LESS, "int3": MORE}, measure="eigenvalue", group="few")
-    verdict = claims.sharpens(pd.concat([every, few]), ENDS, collapse(), seeds=3)
+    verdict = story.sharpens(pd.concat([every, few]), ENDS, collapse(), seeds=3)
     assert verdict.word == word
     assert "For few alone: int4 0.70 (0.60 to 0.80); int3 1.50 (1.20 to 1.90)." in verdict.because
 
@@ -361,13 +365,13 @@ def test_the_word_on_sharpening_is_that_of_all_groups(intervals, word):
 )
 def test_training_flattens_where_the_ratio_is_below_one(interval, word):
     table = ratios({"int4-qat": interval}, measure="eigenvalue", group="all")
-    verdict = claims.training_flattens(table, collapse(), seeds=3)
+    verdict = story.training_flattens(table, collapse(), seeds=3)
     assert verdict.word == word
-    fallen = claims.training_flattens(table, collapse(int4=1.0), seeds=3)
+    fallen = story.training_flattens(table, collapse(int4=1.0), seeds=3)
     assert fallen.word == "undecided"
     assert fallen.because.count("Set apart") == 1
-    nothing = claims.training_flattens(
-        tables.to_rounded(tables.landscape([landscape(0, FP32)])), collapse(), seeds=1
+    nothing = story.training_flattens(
+        kit_tables.to_rounded(kit_tables.landscape([landscape(0, FP32)])), collapse(), seeds=1
     )
     assert nothing.word == "undecided"
 
@@ -391,14 +395,14 @@ AGREE, OPPOSED, NEITHER = (0.8, 0.4, 1.2), (-0.8, -1.2, -0.4), (0.1, -0.9, 1.1)
     ],
 )
 def test_the_word_on_the_bound_is_that_of_its_ranks(intervals, word):
-    verdict = claims.bound_tells_who_is_hurt(ranks(intervals), collapse(), seeds=3)
+    verdict = story.bound_tells_who_is_hurt(ranks(intervals), collapse(), seeds=3)
     assert verdict.word == word
     assert "over 5 groups, mean of 3 seeds" in verdict.because
     assert "1.2" not in verdict.because  # no correlation is beyond one
 
 
 def test_two_groups_cannot_be_ranked():
-    verdict = claims.bound_tells_who_is_hurt(ranks({"int4": (1.0, 1.0, 1.0)}, groups=2), collapse(), seeds=3)
+    verdict = story.bound_tells_who_is_hurt(ranks({"int4": (1.0, 1.0, 1.0)}, groups=2), collapse(), seeds=3)
     assert verdict.word == "undecided"
     assert "A ranking of 2 groups says nothing" in verdict.because
 
@@ -407,43 +411,43 @@ def test_two_groups_cannot_be_ranked():
 
 
 def test_sentences_hold_the_numbers_of_the_tables():
-    table = tables.landscape(landscapes())
+    table = kit_tables.landscape(landscapes())
     assert "**many** has the most training images, 100, and **few** the fewest, 10" in str(
-        claims.who_is_compared(ENDS, table, "train")
+        story.who_is_compared(ENDS, table, "train")
     )
     assert "measured on 7 training images of each group. That is few" in str(
-        claims.who_is_compared(ENDS, table, "train")
+        story.who_is_compared(ENDS, table, "train")
     )
-    equal = claims.who_is_compared(Ends("many", "few", 50, 50), table.assign(n=64), "test")
+    equal = story.who_is_compared(Ends("many", "few", 50, 50), table.assign(n=64), "test")
     assert str(equal).endswith("measured on 64 test images of each group.")
     assert "no group is a minority" in str(equal)
-    said = str(claims.eigenvalues_reached(table))
+    said = str(story.eigenvalues_reached(table))
     assert (
         "- **fp32**: 9 of 9 eigenvalues reached by at most 5 products, each within 5.0 % of its value."
         in said
     )
-    missed = str(claims.eigenvalues_reached(tables.landscape([landscape(0, FP32, converged=0.0)])))
+    missed = str(story.eigenvalues_reached(kit_tables.landscape([landscape(0, FP32, converged=0.0)])))
     assert "fp32 few seed 0 (residual 0.5 of 40)" in missed
     bounds = tables.bounds(landscapes(), predictions())
-    said = str(claims.how_tight(bounds, tables.rank_correlations(bounds)))
+    said = str(story.how_tight(bounds, tables.rank_correlations(bounds)))
     assert "the largest excess loss is +0.41, and no excess loss is above it" in said
     assert "nan" not in said
-    gained = str(claims.how_tight(bounds.assign(excess=[0.1] + [-0.5] * 8), tables.rank_correlations(bounds)))
+    gained = str(story.how_tight(bounds.assign(excess=[0.1] + [-0.5] * 8), tables.rank_correlations(bounds)))
     assert "the largest excess loss is +0.1 (and the largest gain 0.5), and" in gained
     assert "and it is broken 1 time. The parabola" in str(
-        claims.how_tight(bounds.assign(excess=[99.0] + [0.0] * 8), tables.rank_correlations(bounds))
+        story.how_tight(bounds.assign(excess=[99.0] + [0.0] * 8), tables.rank_correlations(bounds))
     )
     assert "for many from 0.20 to 0.40 and for few from 0.81 to 1.62" in str(
-        claims.along_the_way(tables.slices(landscapes()))
+        story.along_the_way(tables.slices(landscapes()))
     )
     assert "**fp32, few**: the largest is 50, the next one found 0.00; the lowest is −1.00" in str(
-        claims.how_far_out(SPECTRA)
+        story.how_far_out(SPECTRA)
     )
 
 
 def test_the_dearest_part_is_named_beside_the_one_of_the_largest_bound():
     parts = tables.part_bounds(landscapes())
-    said = str(claims.where_it_costs(parts, tables.part_rank_correlations(parts)))
+    said = str(story.where_it_costs(parts, tables.part_rank_correlations(parts)))
     assert (
         "**int4, many**: rounding back alone costs most, +0.300 nats; where the bound is largest too" in said
     )

@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from fairq_utils import linear_layers
-from fairq_utils.errors import BadInput
-from fairq_utils.linear_layers import (
+from fairq_utils.encoders import linear_layers
+from fairq_utils.encoders.linear_layers import (
     LINEAR_TREATMENTS,
     attention_of_linear_layers,
     linear_treatments,
     quantize_linear,
     runs,
 )
-from fairq_utils.quantizers import NF4Quantizer, UniformQuantizer
+from fairq_utils.errors import BadInput
+from fairq_utils.quantization.quantizers import NF4Quantizer, UniformQuantizer
 
 
 @pytest.fixture
@@ -152,8 +152,6 @@ def broken() -> nn.Module:
 
 
 def test_nothing_is_imported_until_it_is_asked_for():
-    code = (
-        "import sys, fairq_utils.populations; print(sorted({'bitsandbytes', 'open_clip'} & set(sys.modules)))"
-    )
+    code = "import sys, fairq_book.experiments.populations; print(sorted({'bitsandbytes', 'open_clip'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

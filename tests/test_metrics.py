@@ -16,8 +16,10 @@ from sklearn.metrics import accuracy_score, log_loss
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from fairq_utils import metrics
 from fairq_utils.errors import BadInput
+from fairq_utils.metrics import changes as metrics_changes
+from fairq_utils.metrics import groups as metrics_groups
+from fairq_utils.metrics import populations, ranking
 
 SIZES = np.array([400, 180, 140, 160, 70])
 GROUPS = np.repeat(np.arange(5), SIZES)
@@ -92,7 +94,7 @@ def test_group_metrics_agree_with_metricframe() -> None:
         y_pred=np.arange(len(labels)),
         sensitive_features=pd.Series(groups, name="group"),
     )
-    ours = metrics.group_metrics(logits, labels, groups).set_index("group")
+    ours = metrics_groups.group_metrics(logits, labels, groups).set_index("group")
     assert_frame_equal(ours, frame.by_group, check_dtype=False, check_names=False, rtol=1e-12)
 
 
@@ -101,42 +103,46 @@ def test_overall_violation_and_worst_agree_with_metricframe() -> None:
     frame = MetricFrame(
         metrics=accuracy_score, y_true=labels, y_pred=logits.argmax(axis=1), sensitive_features=groups
     )
-    correct = metrics.correct_answers(logits, labels)
-    assert metrics.overall_accuracy(correct) == pytest.approx(frame.overall, abs=1e-15)
-    assert metrics.fairness_violation(correct, groups) == pytest.approx(frame.difference(), abs=1e-15)
-    assert metrics.worst_group(correct, groups) == frame.by_group.idxmin()
+    correct = metrics_groups.correct_answers(logits, labels)
+    assert metrics_groups.overall_accuracy(correct) == pytest.approx(frame.overall, abs=1e-15)
+    assert metrics_groups.fairness_violation(correct, groups) == pytest.approx(frame.difference(), abs=1e-15)
+    assert metrics_groups.worst_group(correct, groups) == frame.by_group.idxmin()
 
 
 def test_violation_of_several_seeds_is_that_of_their_average() -> None:
     correct = np.array([[True, True, False, True], [True, False, True, True]])
-    assert metrics.fairness_violation(correct, ["a", "a", "b", "b"]) == 0
-    assert metrics.fairness_violation(correct[1], ["a", "a", "b", "b"]) == 0.5
+    assert metrics_groups.fairness_violation(correct, ["a", "a", "b", "b"]) == 0
+    assert metrics_groups.fairness_violation(correct[1], ["a", "a", "b", "b"]) == 0.5
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_tensors_of_every_float_give_what_their_values_give(dtype: torch.dtype) -> None:
     logits, labels, groups = answers()
     tensor = torch.tensor(logits, dtype=dtype, requires_grad=True)
-    ours = metrics.group_metrics(tensor, torch.tensor(labels), groups)
-    assert_frame_equal(ours, metrics.group_metrics(tensor.detach().double().numpy(), labels, groups))
+    ours = metrics_groups.group_metrics(tensor, torch.tensor(labels), groups)
+    assert_frame_equal(ours, metrics_groups.group_metrics(tensor.detach().double().numpy(), labels, groups))
 
 
 def test_names_order_the_groups_and_admit_empty_ones() -> None:
     logits, labels, groups = answers()
     names = ["elm", "cedar", "birch", "ash"]
-    named = metrics.group_metrics(logits, labels, groups, group_names=names)
-    numbered = metrics.group_metrics(logits, labels, [names.index(g) for g in groups], group_names=names)
+    named = metrics_groups.group_metrics(logits, labels, groups, group_names=names)
+    numbered = metrics_groups.group_metrics(
+        logits, labels, [names.index(g) for g in groups], group_names=names
+    )
     assert_frame_equal(named, numbered)
     assert named["group"].tolist() == names
     assert named.loc[0, "n"] == 0
     assert named.iloc[0, 2:].isna().all()
-    assert_frame_equal(named[:0:-1].reset_index(drop=True), metrics.group_metrics(logits, labels, groups))
+    assert_frame_equal(
+        named[:0:-1].reset_index(drop=True), metrics_groups.group_metrics(logits, labels, groups)
+    )
 
 
 WITH_INTERVALS: list[Callable[..., pd.DataFrame]] = [
-    metrics.accuracy_intervals,
-    metrics.mean_intervals,
-    lambda correct, *rest, **options: metrics.compare(correct, correct[::-1], *rest, **options),
+    metrics_changes.accuracy_intervals,
+    metrics_changes.mean_intervals,
+    lambda correct, *rest, **options: metrics_changes.compare(correct, correct[::-1], *rest, **options),
 ]
 
 
@@ -151,15 +157,15 @@ def test_empty_groups_take_no_part_in_intervals(function: Callable[..., pd.DataF
 
 
 def test_a_group_may_be_called_oa() -> None:
-    table = metrics.accuracy_intervals([True, False, True], ["OA", "OA", "FVO"])
+    table = metrics_changes.accuracy_intervals([True, False, True], ["OA", "OA", "FVO"])
     assert table["group"].tolist() == ["FVO", "OA", "OA", "FVO"]
     assert table["estimate"].tolist() == pytest.approx([1, 1 / 2, 2 / 3, 1 / 2])
 
 
 def test_temperature_divides_both_variances_and_keeps_accuracy() -> None:
     logits, labels, groups = answers()
-    plain = metrics.group_metrics(logits, labels, groups)
-    hot = metrics.group_metrics(logits / 3, labels, groups)
+    plain = metrics_groups.group_metrics(logits, labels, groups)
+    hot = metrics_groups.group_metrics(logits / 3, labels, groups)
     variances = ["logit_variance", "logit_variance_within_class"]
     np.testing.assert_allclose(hot[variances], plain[variances] / 9, rtol=1e-12)
     assert hot["accuracy"].equals(plain["accuracy"])
@@ -168,8 +174,8 @@ def test_temperature_divides_both_variances_and_keeps_accuracy() -> None:
 
 def test_a_constant_moves_only_the_variance_across_examples() -> None:
     logits, labels, groups = answers()
-    plain = metrics.group_metrics(logits, labels, groups)
-    moved = metrics.group_metrics(logits + np.arange(len(logits))[:, None], labels, groups)
+    plain = metrics_groups.group_metrics(logits, labels, groups)
+    moved = metrics_groups.group_metrics(logits + np.arange(len(logits))[:, None], labels, groups)
     other = "logit_variance_within_class"
     assert_frame_equal(moved.drop(columns=other), plain.drop(columns=other), rtol=1e-9)
     assert (moved[other] > 100 * plain[other]).all()
@@ -179,12 +185,14 @@ def test_a_constant_moves_only_the_variance_across_examples() -> None:
 @given(order=st.permutations(range(40)))
 def test_the_order_of_examples_does_not_matter(order: list[int]) -> None:
     logits, labels, groups = answers(40)
-    shuffled = metrics.group_metrics(logits[order], labels[order], groups[order])
-    assert_frame_equal(shuffled, metrics.group_metrics(logits, labels, groups), rtol=1e-12)
+    shuffled = metrics_groups.group_metrics(logits[order], labels[order], groups[order])
+    assert_frame_equal(shuffled, metrics_groups.group_metrics(logits, labels, groups), rtol=1e-12)
 
 
 def test_extreme_and_equal_logits_are_defined() -> None:
-    table = metrics.group_metrics([[1e100, -1e100], [0.0, 0.0]], [1, 0], ["far", "tie"]).set_index("group")
+    table = metrics_groups.group_metrics([[1e100, -1e100], [0.0, 0.0]], [1, 0], ["far", "tie"]).set_index(
+        "group"
+    )
     assert table.loc["far", ["accuracy", "loss", "confidence", "entropy"]].tolist() == [0, 2e100, 1, 0]
     assert table.loc["tie", ["accuracy", "confidence", "margin", "logit_variance"]].tolist() == [1, 0.5, 0, 0]
     assert table.loc["tie", "loss"] == table.loc["tie", "entropy"] == pytest.approx(np.log(2))
@@ -193,17 +201,17 @@ def test_extreme_and_equal_logits_are_defined() -> None:
 def test_flips_are_counted_where_the_answer_changes() -> None:
     before = answers()[0]
     after = before[:, ::-1]
-    assert metrics.flip_rate(before, before * 0.1) == 0
-    assert metrics.flip_rate(before, after) == 1  # four classes reversed: none keeps its place
+    assert metrics_groups.flip_rate(before, before * 0.1) == 0
+    assert metrics_groups.flip_rate(before, after) == 1  # four classes reversed: none keeps its place
     one_moved = before.copy()
     one_moved[17] = -before[17]
-    assert metrics.flipped(torch.tensor(before), one_moved).nonzero()[0].tolist() == [17]
+    assert metrics_groups.flipped(torch.tensor(before), one_moved).nonzero()[0].tolist() == [17]
 
 
 def test_collapse_of_uniform_and_constant_predictions() -> None:
-    uniform = metrics.collapse(np.tile(np.eye(5), (3, 1)))
+    uniform = metrics_groups.collapse(np.tile(np.eye(5), (3, 1)))
     assert (uniform.share, uniform.effective_classes) == (pytest.approx(0.2), pytest.approx(5))
-    constant = metrics.collapse(np.zeros((7, 5)))
+    constant = metrics_groups.collapse(np.zeros((7, 5)))
     assert (constant.share, constant.effective_classes) == (1, 1)
 
 
@@ -213,7 +221,7 @@ def test_collapse_of_uniform_and_constant_predictions() -> None:
 def test_one_network_has_jeffreys_intervals() -> None:
     rights = np.array([370, 91, 140, 3, 35])
     correct = np.concatenate([np.arange(size) < right for size, right in zip(SIZES, rights, strict=True)])
-    table = metrics.accuracy_intervals(correct, GROUPS, resamples=100_000)[:5]
+    table = metrics_changes.accuracy_intervals(correct, GROUPS, resamples=100_000)[:5]
     np.testing.assert_allclose(table["estimate"], rights / SIZES, rtol=1e-15)
     jeffreys = stats.beta.interval(0.95, rights + 0.5, SIZES - rights + 0.5)
     np.testing.assert_allclose(table["lower"], jeffreys[0], atol=1e-3)
@@ -228,9 +236,9 @@ def test_a_large_group_has_scipys_bootstrap_interval() -> None:
     one = stats.bootstrap((before,), np.mean, **options).confidence_interval
     two = stats.bootstrap((after.astype(int) - before,), np.mean, **options).confidence_interval
     groups = np.zeros(2000, int)
-    ours = metrics.accuracy_intervals(before, groups, resamples=20_000).loc[0]
+    ours = metrics_changes.accuracy_intervals(before, groups, resamples=20_000).loc[0]
     np.testing.assert_allclose(ours[["lower", "upper"]].astype(float), one, atol=1e-3)
-    ours = metrics.compare(before, after, groups, resamples=20_000).loc[0]
+    ours = metrics_changes.compare(before, after, groups, resamples=20_000).loc[0]
     np.testing.assert_allclose(ours[["lower", "upper"]].astype(float), two, atol=1e-3)
 
 
@@ -242,7 +250,7 @@ def test_oa_has_the_stratified_interval() -> None:
     observed = np.array([correct[groups == group].mean() for group in range(5)])
     shares = SIZES / SIZES.sum()
     error = np.sqrt((shares**2 * observed * (1 - observed) / (SIZES * 10)).sum())
-    ours = metrics.accuracy_intervals(correct, groups, resamples=50_000).set_index("group").loc["OA"]
+    ours = metrics_changes.accuracy_intervals(correct, groups, resamples=50_000).set_index("group").loc["OA"]
     assert ours["estimate"] == pytest.approx(correct.mean(), abs=1e-12)
     np.testing.assert_allclose(
         ours[["lower", "upper"]], correct.mean() + error * np.array([-1.96, 1.96]), atol=5e-4
@@ -253,7 +261,7 @@ def test_with_endless_images_seeds_have_students_interval() -> None:
     accuracies = np.array([0.70, 0.80, 0.75, 0.83])
     right = np.arange(100_000) < 100_000 * accuracies[:, None]
     correct = np.apply_along_axis(np.random.default_rng(0).permutation, 1, right)
-    ours = metrics.accuracy_intervals(correct, np.zeros(100_000, int), resamples=100_000).loc[0]
+    ours = metrics_changes.accuracy_intervals(correct, np.zeros(100_000, int), resamples=100_000).loc[0]
     student = stats.t.interval(0.95, 3, accuracies.mean(), stats.sem(accuracies))
     np.testing.assert_allclose(ours[["lower", "upper"]].astype(float), student, atol=4e-3)
 
@@ -263,9 +271,13 @@ def test_copies_of_one_network_are_no_more_evidence_than_one() -> None:
     before, after = outcomes(np.full(5, 0.8), rng)[0], outcomes(np.full(5, 0.7), rng)[0]
     thrice = [np.stack([correct] * 3) for correct in (before, after)]
     assert_frame_equal(
-        metrics.accuracy_intervals(thrice[0], GROUPS), metrics.accuracy_intervals(before, GROUPS), rtol=1e-9
+        metrics_changes.accuracy_intervals(thrice[0], GROUPS),
+        metrics_changes.accuracy_intervals(before, GROUPS),
+        rtol=1e-9,
     )
-    assert_frame_equal(metrics.compare(*thrice, GROUPS), metrics.compare(before, after, GROUPS), rtol=1e-9)
+    assert_frame_equal(
+        metrics_changes.compare(*thrice, GROUPS), metrics_changes.compare(before, after, GROUPS), rtol=1e-9
+    )
 
 
 EQUAL = np.full(5, 0.8)
@@ -282,7 +294,7 @@ def test_intervals_cover_the_truth(accuracies: np.ndarray, seeds: int, luck: flo
         accuracies = (difficulty + luck * rng.standard_normal((100_000, 5))).clip(0, 1).mean(axis=0)
     truth = with_oa_and_fvo(accuracies)
     covered = [
-        holds(metrics.accuracy_intervals(correct, GROUPS, resamples=500, seed=repeat), truth)
+        holds(metrics_changes.accuracy_intervals(correct, GROUPS, resamples=500, seed=repeat), truth)
         for repeat in range(300)
         for correct in [outcomes(accuracies, rng, seeds, luck)]
     ]
@@ -311,7 +323,10 @@ def test_paired_intervals_cover_the_truth(before: np.ndarray, after: np.ndarray)
     truth = np.append(with_oa_and_fvo(after) - with_oa_and_fvo(before), after.min() - before.min())
     options = {"worst": True, "resamples": 500}
     covered = [
-        holds(metrics.compare(*paired_outcomes(before, after, rng), GROUPS, **options, seed=repeat), truth)
+        holds(
+            metrics_changes.compare(*paired_outcomes(before, after, rng), GROUPS, **options, seed=repeat),
+            truth,
+        )
         for repeat in range(300)
     ]
     assert np.mean(covered, axis=0).min() > 0.91
@@ -322,9 +337,9 @@ def test_pairs_are_narrower_than_separate_intervals() -> None:
     width = {
         name: (table["upper"] - table["lower"]).to_numpy()[:-1]
         for name, table in {
-            "before": metrics.accuracy_intervals(before, GROUPS),
-            "after": metrics.accuracy_intervals(after, GROUPS),
-            "pairs": metrics.compare(before, after, GROUPS),
+            "before": metrics_changes.accuracy_intervals(before, GROUPS),
+            "after": metrics_changes.accuracy_intervals(after, GROUPS),
+            "pairs": metrics_changes.compare(before, after, GROUPS),
         }.items()
     }
     assert (width["pairs"] < 0.8 * np.hypot(width["before"], width["after"])).all()
@@ -333,10 +348,10 @@ def test_pairs_are_narrower_than_separate_intervals() -> None:
 def test_compare_says_what_the_two_tables_say() -> None:
     rng = np.random.default_rng(14)
     before, after = outcomes(EQUAL, rng, 4), outcomes(APART, rng, 4)
-    table = metrics.compare(before, after, GROUPS)
+    table = metrics_changes.compare(before, after, GROUPS)
     for name, correct in (("before", before), ("after", after)):
         np.testing.assert_allclose(
-            table[name], metrics.accuracy_intervals(correct, GROUPS)["estimate"], rtol=1e-12
+            table[name], metrics_changes.accuracy_intervals(correct, GROUPS)["estimate"], rtol=1e-12
         )
     np.testing.assert_allclose(table["estimate"], table["after"] - table["before"], atol=1e-12)
     assert (table["lower"] <= table["estimate"]).all()
@@ -345,13 +360,15 @@ def test_compare_says_what_the_two_tables_say() -> None:
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
     correct = outcomes(APART, np.random.default_rng(15), 3)
-    first, again, other = (metrics.accuracy_intervals(correct, GROUPS, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (
+        metrics_changes.accuracy_intervals(correct, GROUPS, seed=seed) for seed in (1, 1, 2)
+    )
     assert_frame_equal(first, again)
     assert not first["lower"].equals(other["lower"])
 
 
 def test_a_group_of_one_and_a_single_group_are_defined() -> None:
-    table = metrics.accuracy_intervals([True], ["only"]).set_index("group")
+    table = metrics_changes.accuracy_intervals([True], ["only"]).set_index("group")
     assert table.loc["only", "estimate"] == table.loc["OA", "estimate"] == 1
     assert table.loc["only", "lower"] < 0.2  # Jeffreys: 0.15
     assert table.loc["FVO", ["estimate", "lower", "upper"]].tolist() == [0, 0, 0]
@@ -363,7 +380,7 @@ def test_mean_intervals_are_students(seeds: int) -> None:
     values = rng.gamma(2.0, size=(seeds, len(GROUPS)))
     if seeds > 1:  # so that the noise of images vanishes beside that of seeds
         values = values * 1e-9 + rng.standard_normal((seeds, 1))
-    table = metrics.mean_intervals(values, GROUPS, level=0.9)
+    table = metrics_changes.mean_intervals(values, GROUPS, level=0.9)
     for group in range(5):
         sample = values[:, group == GROUPS]
         sample = sample.mean(axis=1) if seeds > 1 else sample[0]
@@ -372,7 +389,7 @@ def test_mean_intervals_are_students(seeds: int) -> None:
 
 
 def test_a_constant_measure_has_an_interval_of_no_width() -> None:
-    table = metrics.mean_intervals([2.0, 2.0, 2.0], ["a", "a", "a"])
+    table = metrics_changes.mean_intervals([2.0, 2.0, 2.0], ["a", "a", "a"])
     assert table.loc[0, ["estimate", "lower", "upper"]].tolist() == [2, 2, 2]
 
 
@@ -383,14 +400,16 @@ def test_violation_under_equality_of_two_groups_is_the_binomials() -> None:
     sizes, accuracy = [12, 30], 0.7
     first, second = (stats.binom.pmf(np.arange(size + 1), size, accuracy) for size in sizes)
     gaps = np.abs(np.arange(13)[:, None] / 12 - np.arange(31) / 30)
-    chance = metrics.fairness_violation_under_equality(sizes, accuracy, resamples=200_000)
+    chance = metrics_changes.fairness_violation_under_equality(sizes, accuracy, resamples=200_000)
     for limit in (0.05, 0.15, 0.25, 0.35):
         exact = (np.outer(first, second) * (gaps >= limit)).sum()
         assert (chance >= limit).mean() == pytest.approx(exact, abs=0.004)
 
 
 def test_violation_under_equality_of_large_groups_is_a_studentized_range() -> None:
-    chance = metrics.fairness_violation_under_equality([4000, 0] + [4000] * 4, 0.75, resamples=100_000)
+    chance = metrics_changes.fairness_violation_under_equality(
+        [4000, 0] + [4000] * 4, 0.75, resamples=100_000
+    )
     unit = np.sqrt(0.75 * 0.25 / 4000)
     for q in (0.5, 0.9, 0.95):
         exact = stats.studentized_range.ppf(q, 5, np.inf) * unit
@@ -403,7 +422,7 @@ def test_seeds_that_fail_on_the_same_images_do_not_shrink_the_noise() -> None:
     same = np.tile(one, (5, 1)).mean(axis=0)
     unlike = (rng.random((5, 5000)) < 0.8).mean(axis=0)
     noise = [
-        np.median(metrics.fairness_violation_under_equality(SIZES, pool))
+        np.median(metrics_changes.fairness_violation_under_equality(SIZES, pool))
         for pool in (one.mean(), same, unlike)
     ]
     assert noise[1] == pytest.approx(noise[0], rel=0.05)
@@ -417,12 +436,13 @@ def test_the_worst_group_may_be_another_one_after() -> None:
         MetricFrame(metrics=selection_rate, y_true=own, y_pred=own, sensitive_features=groups)
         for own in (before, after)
     ]
-    record = metrics.compare(before, after, groups, worst=True).iloc[-1]
+    record = metrics_changes.compare(before, after, groups, worst=True).iloc[-1]
     assert record["group"] == "worst group"
     assert record["n"] == 16
     assert [record["before"], record["after"]] == [frame.group_min() for frame in frames]
     assert_frame_equal(
-        metrics.compare(before, after, groups, worst=True)[:-1], metrics.compare(before, after, groups)
+        metrics_changes.compare(before, after, groups, worst=True)[:-1],
+        metrics_changes.compare(before, after, groups),
     )
 
 
@@ -433,17 +453,17 @@ def test_the_worst_group_may_be_another_one_after() -> None:
 def test_a_contrast_of_two_is_what_compare_says(seeds: int) -> None:
     rng = np.random.default_rng(15)
     before, after = outcomes(EQUAL, rng, seeds), outcomes(APART, rng, seeds)
-    expected = metrics.compare(before, after, GROUPS, level=0.9).drop(columns=["before", "after"])
-    assert_frame_equal(metrics.contrast([before, after], [-1, 1], GROUPS, level=0.9), expected)
+    expected = metrics_changes.compare(before, after, GROUPS, level=0.9).drop(columns=["before", "after"])
+    assert_frame_equal(metrics_changes.contrast([before, after], [-1, 1], GROUPS, level=0.9), expected)
     # Where a treatment stands does not matter, nor does one that is not asked about.
-    others = metrics.contrast([after, before, after], [1, -1, 0], GROUPS, level=0.9)
+    others = metrics_changes.contrast([after, before, after], [1, -1, 0], GROUPS, level=0.9)
     assert_frame_equal(others, expected, atol=0.01)
 
 
 def test_one_treatment_as_a_contrast_has_its_own_interval() -> None:
     correct = outcomes(APART, np.random.default_rng(16))
-    expected = metrics.accuracy_intervals(correct, GROUPS)[:-1]
-    assert_frame_equal(metrics.contrast([correct], [1], GROUPS)[:-1], expected)
+    expected = metrics_changes.accuracy_intervals(correct, GROUPS)[:-1]
+    assert_frame_equal(metrics_changes.contrast([correct], [1], GROUPS)[:-1], expected)
 
 
 def test_the_mean_of_independent_treatments_has_its_closed_form() -> None:
@@ -451,7 +471,7 @@ def test_the_mean_of_independent_treatments_has_its_closed_form() -> None:
     first, second = rng.random((2, 5000)) < [[0.9], [0.6]]
     shares = np.array([first.mean(), second.mean()])
     error = np.sqrt((shares * (1 - shares)).sum() / 5000) / 2
-    ours = metrics.contrast([first, second], [0.5, 0.5], np.zeros(5000, int), resamples=20_000)
+    ours = metrics_changes.contrast([first, second], [0.5, 0.5], np.zeros(5000, int), resamples=20_000)
     expected = shares.mean() + error * stats.norm.ppf([0.5, 0.025, 0.975])
     for row in (0, 1):  # the one group is everybody
         np.testing.assert_allclose(
@@ -465,7 +485,9 @@ def test_a_contrast_of_many_has_scipys_interval_of_its_values() -> None:
     difficulty = rng.beta(2, 1, size=4000)
     correct = rng.random((8, 4000)) < difficulty + np.linspace(-0.1, 0.1, 8)[:, None]
     student = stats.ttest_1samp(coefficients @ correct, 0).confidence_interval(0.95)
-    ours = metrics.contrast(list(correct), coefficients, np.zeros(4000, int), resamples=20_000).iloc[0]
+    ours = metrics_changes.contrast(list(correct), coefficients, np.zeros(4000, int), resamples=20_000).iloc[
+        0
+    ]
     np.testing.assert_allclose(ours[["lower", "upper"]].astype(float), student, atol=1e-3)
 
 
@@ -474,14 +496,16 @@ def test_with_endless_images_a_contrast_has_students_interval_of_the_seeds() -> 
     right = np.arange(100_000) < 100_000 * accuracies[..., None]
     correct = np.random.default_rng(0).permuted(right, axis=2)
     coefficients = [0.5, 0.5, -1]
-    ours = metrics.contrast(list(correct), coefficients, np.zeros(100_000, int), resamples=20_000).iloc[0]
+    ours = metrics_changes.contrast(
+        list(correct), coefficients, np.zeros(100_000, int), resamples=20_000
+    ).iloc[0]
     student = stats.ttest_1samp(coefficients @ accuracies, 0).confidence_interval(0.95)
     np.testing.assert_allclose(ours[["lower", "upper"]].astype(float), student, atol=5e-3)
 
 
 def test_limits_of_a_contrast_are_possible() -> None:
     never, always, groups = np.zeros(4, bool), np.ones(4, bool), np.array([0, 0, 1, 1])
-    table = metrics.contrast([always, groups > 0, groups > 0, never], [-1, 0.5, 0.5, 0], groups)
+    table = metrics_changes.contrast([always, groups > 0, groups > 0, never], [-1, 0.5, 0.5, 0], groups)
     assert table["lower"].min() >= -1
     assert table["upper"].max() <= 1
     assert table.loc[3, "upper"] == 1
@@ -489,8 +513,8 @@ def test_limits_of_a_contrast_are_possible() -> None:
 
 def test_many_treatments_that_never_err_are_as_uncertain_as_two() -> None:
     perfect, groups = np.ones(20, bool), np.zeros(20, int)
-    eight = metrics.contrast([perfect] * 8, [-0.25] * 4 + [0.25] * 4, groups, resamples=20_000)
-    two = metrics.compare(perfect, perfect, groups, resamples=20_000)
+    eight = metrics_changes.contrast([perfect] * 8, [-0.25] * 4 + [0.25] * 4, groups, resamples=20_000)
+    two = metrics_changes.compare(perfect, perfect, groups, resamples=20_000)
     assert eight.loc[0, "lower"] < -0.02
     np.testing.assert_allclose(eight[["lower", "upper"]], two[["lower", "upper"]], atol=2e-3)
 
@@ -509,7 +533,7 @@ def test_intervals_of_an_interaction_cover_the_truth() -> None:
             for own in rates
         ]
         covered.append(
-            holds(metrics.contrast(correct, coefficients, GROUPS, resamples=500, seed=repeat), truth)
+            holds(metrics_changes.contrast(correct, coefficients, GROUPS, resamples=500, seed=repeat), truth)
         )
     assert np.mean(covered, axis=0).min() > 0.9
 
@@ -517,10 +541,10 @@ def test_intervals_of_an_interaction_cover_the_truth() -> None:
 def test_a_group_without_examples_takes_no_part_in_a_contrast() -> None:
     arms = np.random.default_rng(20).random((3, 2, 40)) < 0.7
     groups = np.arange(40) % 2
-    table = metrics.contrast(list(arms), [1, 1, -2], groups, group_names=["a", "b", "none"])
+    table = metrics_changes.contrast(list(arms), [1, 1, -2], groups, group_names=["a", "b", "none"])
     assert table.loc[2, "n"] == 0
     assert table.loc[2, ["estimate", "lower", "upper"]].isna().all()
-    without = metrics.contrast(list(arms), [1, 1, -2], groups, group_names=["a", "b"])
+    without = metrics_changes.contrast(list(arms), [1, 1, -2], groups, group_names=["a", "b"])
     assert_frame_equal(table.drop(index=2).reset_index(drop=True), without)
 
 
@@ -536,7 +560,7 @@ def population() -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_paired_test_agrees_with_scipy_and_statsmodels() -> None:
     before, after = population()
     families = ["x", "y", "x", "y", "x", "z"]
-    table = metrics.paired_test(after - before, families=families, level=0.9)
+    table = populations.paired_test(after - before, families=families, level=0.9)
     oracle = stats.ttest_rel(after, before)
     np.testing.assert_allclose(table["statistic"], oracle.statistic, rtol=1e-10)
     np.testing.assert_allclose(table["p"], oracle.pvalue, rtol=1e-10)
@@ -544,12 +568,12 @@ def test_paired_test_agrees_with_scipy_and_statsmodels() -> None:
     for family in "xyz":
         own = table[[name == family for name in families]]
         np.testing.assert_allclose(own["p_holm"], multipletests(own["p"], method="holm")[1], rtol=1e-12)
-    whole = metrics.paired_test(after - before)
+    whole = populations.paired_test(after - before)
     np.testing.assert_allclose(whole["p_holm"], multipletests(whole["p"], method="holm")[1], rtol=1e-12)
 
 
 def test_paired_test_of_changes_without_spread() -> None:
-    table = metrics.paired_test(pd.DataFrame({"none": [0, 0, 0], "same": [0.5, 0.5, 0.5]}))
+    table = populations.paired_test(pd.DataFrame({"none": [0, 0, 0], "same": [0.5, 0.5, 0.5]}))
     assert table["p"].tolist() == [1, 0]
     assert table["p_holm"].tolist() == [1, 0]
     assert table.loc[1, ["lower", "upper"]].tolist() == [0.5, 0.5]
@@ -560,7 +584,7 @@ def test_sign_consistency_agrees_with_scipy() -> None:
     changes = after - before
     changes.iloc[:4, 0] = 0
     changes["all"] = 1.0
-    table = metrics.sign_consistency(changes, level=0.9)
+    table = populations.sign_consistency(changes, level=0.9)
     for row, column in enumerate(changes):
         rises, falls = int((changes[column] > 0).sum()), int((changes[column] < 0).sum())
         oracle = stats.binomtest(rises, rises + falls)
@@ -572,7 +596,7 @@ def test_sign_consistency_agrees_with_scipy() -> None:
 
 
 def test_sign_consistency_when_nothing_changed() -> None:
-    row = metrics.sign_consistency(pd.DataFrame({"still": [0, 0]})).loc[0]
+    row = populations.sign_consistency(pd.DataFrame({"still": [0, 0]})).loc[0]
     assert row["p"] == 1
     assert row[["estimate", "lower", "upper", "consistency"]].isna().all()
 
@@ -582,14 +606,14 @@ def test_sign_consistency_when_nothing_changed() -> None:
 
 def test_skew_in_closed_form() -> None:
     ranked = list("aaab") + list("abbbbbbb")  # 4 of a, 8 of b
-    assert metrics.max_skew(ranked, 4) == pytest.approx(np.log((3 / 4) / (1 / 3)))
-    assert metrics.min_skew(ranked, 4) == pytest.approx(np.log((1 / 4) / (2 / 3)))
-    assert metrics.max_skew(ranked, 4, desired="equal") == pytest.approx(np.log(1.5))
-    assert metrics.min_skew(ranked, 4, desired={"a": 0.9, "b": 0.1}) == pytest.approx(np.log(0.75 / 0.9))
-    assert metrics.max_skew(ranked, 12) == metrics.min_skew(ranked, 12) == 0
-    assert metrics.min_skew(ranked, 3) == -np.inf
-    assert metrics.min_skew(ranked, 12, desired="equal", group_names=["a", "b", "c"]) == -np.inf
-    assert metrics.min_skew(ranked, 12, desired="data", group_names=["a", "b", "c"]) == 0
+    assert ranking.max_skew(ranked, 4) == pytest.approx(np.log((3 / 4) / (1 / 3)))
+    assert ranking.min_skew(ranked, 4) == pytest.approx(np.log((1 / 4) / (2 / 3)))
+    assert ranking.max_skew(ranked, 4, desired="equal") == pytest.approx(np.log(1.5))
+    assert ranking.min_skew(ranked, 4, desired={"a": 0.9, "b": 0.1}) == pytest.approx(np.log(0.75 / 0.9))
+    assert ranking.max_skew(ranked, 12) == ranking.min_skew(ranked, 12) == 0
+    assert ranking.min_skew(ranked, 3) == -np.inf
+    assert ranking.min_skew(ranked, 12, desired="equal", group_names=["a", "b", "c"]) == -np.inf
+    assert ranking.min_skew(ranked, 12, desired="data", group_names=["a", "b", "c"]) == 0
 
 
 @settings(max_examples=30)
@@ -602,7 +626,7 @@ def test_ndkl_is_its_definition(ranked: list[int], equal: bool) -> None:
         for i in range(1, len(ranked) + 1)
     ]
     weight = sum(1 / np.log2(i + 1) for i in range(1, len(ranked) + 1))
-    ours = metrics.ndkl(ranked, desired="equal" if equal else "data")
+    ours = ranking.ndkl(ranked, desired="equal" if equal else "data")
     assert ours == pytest.approx(sum(terms) / weight, abs=1e-12)
 
 
@@ -614,7 +638,7 @@ def test_ndkl_is_its_definition(ranked: list[int], equal: bool) -> None:
     st.floats(0.01, 1),
 )
 def test_equivalence_is_that_of_statsmodels_and_of_scipy(values: list[float], margin: float) -> None:
-    (row,) = metrics.equivalence_test(pd.DataFrame({"x": values}), margin).to_dict("records")
+    (row,) = populations.equivalence_test(pd.DataFrame({"x": values}), margin).to_dict("records")
     p, _, _ = ttost_paired(np.array(values), np.zeros(len(values)), -margin, margin)
     assert row["p"] == pytest.approx(p, abs=1e-9)
     sides = (
@@ -627,7 +651,7 @@ def test_equivalence_is_that_of_statsmodels_and_of_scipy(values: list[float], ma
 
 
 def test_equivalence_of_changes_without_spread_is_certain() -> None:
-    table = metrics.equivalence_test(
+    table = populations.equivalence_test(
         pd.DataFrame({"none": [0.0] * 3, "much": [0.5] * 3, "at": [0.25] * 3}), 0.25
     )
     assert table["p"].tolist() == [0.0, 1.0, 0.5]
@@ -635,13 +659,13 @@ def test_equivalence_of_changes_without_spread_is_certain() -> None:
 
 def test_a_large_p_shows_nothing_and_equivalence_says_so() -> None:
     wild = pd.DataFrame({"x": [-0.5, 0.5, -0.4, 0.4]})
-    assert metrics.paired_test(wild)["p"].item() == 1.0
-    assert metrics.equivalence_test(wild, 0.05)["p"].item() > 0.4
+    assert populations.paired_test(wild)["p"].item() == 1.0
+    assert populations.equivalence_test(wild, 0.05)["p"].item() > 0.4
 
 
 def test_equivalence_is_corrected_within_families() -> None:
     changes = pd.DataFrame({"a": [0.01, 0.02, 0.0], "b": [0.0, 0.02, 0.03], "c": [0.01, 0.0, 0.0]})
-    table = metrics.equivalence_test(changes, 0.05, families=["x", "x", "y"])
+    table = populations.equivalence_test(changes, 0.05, families=["x", "x", "y"])
     assert table["p_holm"].iloc[2] == table["p"].iloc[2]
     own = multipletests(table["p"].iloc[:2], method="holm")[1]
     assert table["p_holm"].iloc[:2].to_numpy() == pytest.approx(own)
@@ -650,9 +674,9 @@ def test_equivalence_is_corrected_within_families() -> None:
 def test_ranks_count_ties_against_the_query_and_take_the_best_of_several() -> None:
     scores = [[3.0, 2.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 2.0, 3.0]]
     relevant = [[False, False, True, True], [True, False, False, False], [True, False, False, True]]
-    assert metrics.retrieval_ranks(scores, relevant).tolist() == [3, 4, 1]
-    assert metrics.retrieval_ranks(torch.tensor(scores), relevant).tolist() == [3, 4, 1]
-    assert [metrics.recall_at_k([3, 4, 1], k) for k in (1, 3, 4, 99)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert ranking.retrieval_ranks(scores, relevant).tolist() == [3, 4, 1]
+    assert ranking.retrieval_ranks(torch.tensor(scores), relevant).tolist() == [3, 4, 1]
+    assert [ranking.recall_at_k([3, 4, 1], k) for k in (1, 3, 4, 99)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 2**32 - 1))
@@ -660,15 +684,15 @@ def test_recall_rises_with_k_to_one(queries: int, items: int, seed: int) -> None
     random = np.random.default_rng(seed)
     relevant = random.random((queries, items)) < 0.5
     relevant[:, 0] = True
-    ranks = metrics.retrieval_ranks(random.random((queries, items)), relevant)
-    recalls = [metrics.recall_at_k(ranks, k) for k in range(1, items + 1)]
+    ranks = ranking.retrieval_ranks(random.random((queries, items)), relevant)
+    recalls = [ranking.recall_at_k(ranks, k) for k in range(1, items + 1)]
     assert recalls == sorted(recalls)
     assert recalls[-1] == 1
 
 
 def test_recall_disparity_is_by_class_and_open_where_a_group_has_none() -> None:
     correct = np.array([1, 1, 0, 1, 0, 1], dtype=bool)
-    table = metrics.recall_disparity(
+    table = ranking.recall_disparity(
         correct,
         ["cook", "cook", "cook", "judge", "judge", "nurse"],
         ["a", "b", "b", "a", "b", "a"],
@@ -679,7 +703,7 @@ def test_recall_disparity_is_by_class_and_open_where_a_group_has_none() -> None:
     assert table["estimate"].tolist()[:2] == [-0.5, -1.0]
     assert table["estimate"].isna().tolist() == [False, False, True, True]
     assert table.loc["nurse", ["n_first", "n_second"]].tolist() == [0, 1]
-    turned = metrics.recall_disparity(correct, [0] * 6, [0, 1, 1, 0, 1, 0], between=("0", "1"))
+    turned = ranking.recall_disparity(correct, [0] * 6, [0, 1, 1, 0, 1, 0], between=("0", "1"))
     assert turned["estimate"].item() == pytest.approx(1 - 1 / 3)
 
 
@@ -694,62 +718,77 @@ CHANGES = pd.DataFrame({"a": [1.0, 2.0]})
     ("call", "message"),
     [
         (
-            lambda: metrics.correct_answers([[1.0, np.nan], [np.inf, 0.0]], [0, 1]),
+            lambda: metrics_groups.correct_answers([[1.0, np.nan], [np.inf, 0.0]], [0, 1]),
             r"2 of the 4 .* index \(0, 1\)",
         ),
-        (lambda: metrics.correct_answers([[1.0], [2.0]], [0, 0]), "two classes or more"),
-        (lambda: metrics.correct_answers(LOGITS, [0, 2]), "A label is 2"),
-        (lambda: metrics.correct_answers(LOGITS, ["cat", "dog"]), "class_names"),
-        (lambda: metrics.correct_answers(LOGITS, [0, 1], class_names=["cat"]), "1 class names for 2 columns"),
-        (lambda: metrics.correct_answers(LOGITS, [0]), "1 labels for 2 rows"),
-        (lambda: metrics.group_metrics([LOGITS], [0, 1], ["a", "b"]), "one seed at a time"),
-        (lambda: metrics.collapse([LOGITS]), "one seed at a time"),
-        (lambda: metrics.group_metrics(LOGITS, [0, 1], ["a"]), "1 groups for 2 rows"),
-        (lambda: metrics.group_metrics(LOGITS, [0, 1], ["a", None]), "A group is None"),
-        (lambda: metrics.group_metrics(LOGITS, [0, 1], ["a", "c"], group_names=["a", "b"]), "A group is 'c'"),
-        (lambda: metrics.group_metrics(LOGITS, [0, 1], [0, -1], group_names=["a", "b"]), "A group is -1"),
-        (lambda: metrics.group_metrics(LOGITS, [0, 1], [0, 1], group_names=["a", "a"]), "repeat a name"),
-        (lambda: metrics.group_metrics(LOGITS, [0, 1], [], group_names=["a"]), "at least one"),
-        (lambda: metrics.group_metrics(LOGITS, [0, 1], ["a", "b"], bins=0), "bins is 0"),
-        (lambda: metrics.flip_rate(LOGITS, LOGITS[:1]), "the same examples and classes"),
-        (lambda: metrics.overall_accuracy([0.9, 0.1]), "expected true and false"),
-        (lambda: metrics.overall_accuracy(np.empty(0, bool)), "expected true and false"),
-        (lambda: metrics.fairness_violation([1, 0], ["a", "b"]), "expected true and false"),
-        (lambda: metrics.worst_group(RIGHT, ["a"]), "for 1 groups"),
-        (lambda: metrics.compare(RIGHT, [RIGHT, RIGHT], ["a", "b"]), "same seeds"),
-        (lambda: metrics.contrast([RIGHT], [1, -1], ["a", "b"]), "for 1 treatments"),
-        (lambda: metrics.contrast([], [], ["a", "b"]), "for 0 treatments"),
-        (lambda: metrics.contrast([RIGHT, RIGHT], [1, np.nan], ["a", "b"]), "a finite number"),
-        (lambda: metrics.contrast([RIGHT, RIGHT], [0, 0], ["a", "b"]), "not all of them 0"),
-        (lambda: metrics.accuracy_intervals(RIGHT, ["a", "b"], level=95), "level is 95"),
-        (lambda: metrics.accuracy_intervals(RIGHT, ["a", "b"], resamples=10), "resamples is 10"),
-        (lambda: metrics.mean_intervals([1.0, np.nan], ["a", "b"]), "finite numbers"),
-        (lambda: metrics.fairness_violation_under_equality([10, 10], 80), "accuracy is 80"),
-        (lambda: metrics.fairness_violation_under_equality([0, 0], 0.8), "sizes is"),
-        (lambda: metrics.fairness_violation_under_equality([0.5, 0.5], 0.8), "sizes is"),
-        (lambda: metrics.paired_test(CHANGES[:1]), "two models or more"),
-        (lambda: metrics.paired_test(CHANGES, families=["x", "y"]), "2 families for 1 measures"),
-        (lambda: metrics.paired_test(CHANGES, level=1), "level is 1"),
-        (lambda: metrics.sign_consistency(CHANGES - CHANGES[:1]), "NaN"),
-        (lambda: metrics.equivalence_test(CHANGES, 0), "margin is 0"),
-        (lambda: metrics.equivalence_test(CHANGES, 0.1, families=["x", "y"]), "2 families for 1 measures"),
-        (lambda: metrics.equivalence_test(CHANGES[:1], 0.1), "two models or more"),
-        (lambda: metrics.retrieval_ranks([[1.0]], [[False]]), "1 queries have no relevant item"),
-        (lambda: metrics.retrieval_ranks([[1.0]], [[True, False]]), "queries by items for both"),
-        (lambda: metrics.retrieval_ranks([[np.nan]], [[True]]), "NaN or infinite"),
-        (lambda: metrics.recall_at_k([0, 1], 1), "places from 1"),
-        (lambda: metrics.recall_at_k([1], 0), "k is 0"),
-        (lambda: metrics.recall_disparity(RIGHT, ["x"], ["a", "b"], between=("a", "b")), "1 labels"),
+        (lambda: metrics_groups.correct_answers([[1.0], [2.0]], [0, 0]), "two classes or more"),
+        (lambda: metrics_groups.correct_answers(LOGITS, [0, 2]), "A label is 2"),
+        (lambda: metrics_groups.correct_answers(LOGITS, ["cat", "dog"]), "class_names"),
         (
-            lambda: metrics.recall_disparity(RIGHT, ["x", "x"], ["a", "b"], between=("a", "c")),
+            lambda: metrics_groups.correct_answers(LOGITS, [0, 1], class_names=["cat"]),
+            "1 class names for 2 columns",
+        ),
+        (lambda: metrics_groups.correct_answers(LOGITS, [0]), "1 labels for 2 rows"),
+        (lambda: metrics_groups.group_metrics([LOGITS], [0, 1], ["a", "b"]), "one seed at a time"),
+        (lambda: metrics_groups.collapse([LOGITS]), "one seed at a time"),
+        (lambda: metrics_groups.group_metrics(LOGITS, [0, 1], ["a"]), "1 groups for 2 rows"),
+        (lambda: metrics_groups.group_metrics(LOGITS, [0, 1], ["a", None]), "A group is None"),
+        (
+            lambda: metrics_groups.group_metrics(LOGITS, [0, 1], ["a", "c"], group_names=["a", "b"]),
+            "A group is 'c'",
+        ),
+        (
+            lambda: metrics_groups.group_metrics(LOGITS, [0, 1], [0, -1], group_names=["a", "b"]),
+            "A group is -1",
+        ),
+        (
+            lambda: metrics_groups.group_metrics(LOGITS, [0, 1], [0, 1], group_names=["a", "a"]),
+            "repeat a name",
+        ),
+        (lambda: metrics_groups.group_metrics(LOGITS, [0, 1], [], group_names=["a"]), "at least one"),
+        (lambda: metrics_groups.group_metrics(LOGITS, [0, 1], ["a", "b"], bins=0), "bins is 0"),
+        (lambda: metrics_groups.flip_rate(LOGITS, LOGITS[:1]), "the same examples and classes"),
+        (lambda: metrics_groups.overall_accuracy([0.9, 0.1]), "expected true and false"),
+        (lambda: metrics_groups.overall_accuracy(np.empty(0, bool)), "expected true and false"),
+        (lambda: metrics_groups.fairness_violation([1, 0], ["a", "b"]), "expected true and false"),
+        (lambda: metrics_groups.worst_group(RIGHT, ["a"]), "for 1 groups"),
+        (lambda: metrics_changes.compare(RIGHT, [RIGHT, RIGHT], ["a", "b"]), "same seeds"),
+        (lambda: metrics_changes.contrast([RIGHT], [1, -1], ["a", "b"]), "for 1 treatments"),
+        (lambda: metrics_changes.contrast([], [], ["a", "b"]), "for 0 treatments"),
+        (lambda: metrics_changes.contrast([RIGHT, RIGHT], [1, np.nan], ["a", "b"]), "a finite number"),
+        (lambda: metrics_changes.contrast([RIGHT, RIGHT], [0, 0], ["a", "b"]), "not all of them 0"),
+        (lambda: metrics_changes.accuracy_intervals(RIGHT, ["a", "b"], level=95), "level is 95"),
+        (lambda: metrics_changes.accuracy_intervals(RIGHT, ["a", "b"], resamples=10), "resamples is 10"),
+        (lambda: metrics_changes.mean_intervals([1.0, np.nan], ["a", "b"]), "finite numbers"),
+        (lambda: metrics_changes.fairness_violation_under_equality([10, 10], 80), "accuracy is 80"),
+        (lambda: metrics_changes.fairness_violation_under_equality([0, 0], 0.8), "sizes is"),
+        (lambda: metrics_changes.fairness_violation_under_equality([0.5, 0.5], 0.8), "sizes is"),
+        (lambda: populations.paired_test(CHANGES[:1]), "two models or more"),
+        (lambda: populations.paired_test(CHANGES, families=["x", "y"]), "2 families for 1 measures"),
+        (lambda: populations.paired_test(CHANGES, level=1), "level is 1"),
+        (lambda: populations.sign_consistency(CHANGES - CHANGES[:1]), "NaN"),
+        (lambda: populations.equivalence_test(CHANGES, 0), "margin is 0"),
+        (
+            lambda: populations.equivalence_test(CHANGES, 0.1, families=["x", "y"]),
+            "2 families for 1 measures",
+        ),
+        (lambda: populations.equivalence_test(CHANGES[:1], 0.1), "two models or more"),
+        (lambda: ranking.retrieval_ranks([[1.0]], [[False]]), "1 queries have no relevant item"),
+        (lambda: ranking.retrieval_ranks([[1.0]], [[True, False]]), "queries by items for both"),
+        (lambda: ranking.retrieval_ranks([[np.nan]], [[True]]), "NaN or infinite"),
+        (lambda: ranking.recall_at_k([0, 1], 1), "places from 1"),
+        (lambda: ranking.recall_at_k([1], 0), "k is 0"),
+        (lambda: ranking.recall_disparity(RIGHT, ["x"], ["a", "b"], between=("a", "b")), "1 labels"),
+        (
+            lambda: ranking.recall_disparity(RIGHT, ["x", "x"], ["a", "b"], between=("a", "c")),
             "two of the groups",
         ),
-        (lambda: metrics.max_skew(["a", "b"], 3), "k is 3"),
-        (lambda: metrics.min_skew(["a", "b"], 0), "k is 0"),
-        (lambda: metrics.ndkl(["a", "b"], desired="fair"), "desired is 'fair'"),
-        (lambda: metrics.ndkl(["a", "b"], desired={"a": 1.0}), "share for each"),
-        (lambda: metrics.ndkl(["a", "b"], desired={"a": 1.0, "b": 0.0}), "above 0"),
-        (lambda: metrics.ndkl(["a", "b"], desired={"a": 0.6, "b": 0.6}), "sum to 1"),
+        (lambda: ranking.max_skew(["a", "b"], 3), "k is 3"),
+        (lambda: ranking.min_skew(["a", "b"], 0), "k is 0"),
+        (lambda: ranking.ndkl(["a", "b"], desired="fair"), "desired is 'fair'"),
+        (lambda: ranking.ndkl(["a", "b"], desired={"a": 1.0}), "share for each"),
+        (lambda: ranking.ndkl(["a", "b"], desired={"a": 1.0, "b": 0.0}), "above 0"),
+        (lambda: ranking.ndkl(["a", "b"], desired={"a": 0.6, "b": 0.6}), "sum to 1"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call: Callable[[], object], message: str) -> None:

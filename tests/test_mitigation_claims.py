@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairq_utils import claims
+from fairq_book.chapters.repair import story
+from fairq_book.kit import wording
 
 UP, DOWN, UNSURE = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.01, -0.05, 0.07)
 LESS, LOST, KEPT = (-0.008, -0.012, -0.004), (-0.03, -0.04, -0.02), (0.0, -0.005, 0.005)
@@ -40,9 +41,9 @@ def standing(*fallen: str) -> pd.DataFrame:
     return pd.DataFrame({"treatment": names, "standing": [float(name not in fallen) for name in names]})
 
 
-def judged(ptq: dict, qat: dict, accuracy: dict | None = None, *, fallen=(), seeds=5) -> claims.Verdict:
+def judged(ptq: dict, qat: dict, accuracy: dict | None = None, *, fallen=(), seeds=5) -> wording.Verdict:
     kept = dict.fromkeys(ptq, KEPT) | (accuracy or {})
-    return claims.repairs(
+    return story.repairs(
         changed("fairqat", "ends8", FVO=ptq, OA=kept),
         changed("fairqat", "ends8-qat", FVO=qat, OA=dict.fromkeys(qat, KEPT)).drop(
             columns=["reference", "width"]  # which `tables.change` does not say
@@ -86,7 +87,7 @@ def test_the_words_say_which_half_holds_and_what_is_lost():
 
 
 def test_a_margin_of_its_own():
-    strict = claims.repairs(
+    strict = story.repairs(
         changed("fairqat", "ends8", FVO={"int4": DOWN}, OA={"int4": LESS}),
         changed("fairqat", "ends8-qat", FVO={"int4": DOWN}, OA={"int4": LESS}),
         standing(),
@@ -149,7 +150,7 @@ def effects(**parts: Interval | dict[str, Interval]) -> pd.DataFrame:
     ],
 )
 def test_the_word_on_the_part_is_that_of_weights_and_training(parts, word):
-    verdict = claims.which_part_repairs(effects(**parts), standing(), seeds=3)
+    verdict = story.which_part_repairs(effects(**parts), standing(), seeds=3)
     assert verdict.word == word
     assert "over 3 seeds" in verdict.because
     assert "+50.0" not in verdict.because
@@ -158,7 +159,7 @@ def test_the_word_on_the_part_is_that_of_weights_and_training(parts, word):
 
 def test_sampling_and_sure_interactions_are_named():
     table = effects(sampling=DOWN, training_weights={"int4": UP, "int3": UNSURE}, three=DOWN)
-    said = claims.which_part_repairs(table, standing(), seeds=1).because
+    said = story.which_part_repairs(table, standing(), seeds=1).because
     assert "with the sampling FVO surely falls at int4, int3" in said
     assert "int4, training × weights +10.0 (+5.0 to +15.0), so that together they leave a larger gap" in said
     assert "int3, training × weights +" not in said
@@ -168,14 +169,14 @@ def test_sampling_and_sure_interactions_are_named():
 
 def test_a_width_with_a_collapsed_arm_has_no_parts():
     table = effects(weights={"int4": UNSURE, "int3": DOWN})
-    verdict = claims.which_part_repairs(table, standing("int3-ends8-tuned-sampled"), seeds=3)
+    verdict = story.which_part_repairs(table, standing("int3-ends8-tuned-sampled"), seeds=3)
     assert verdict.word == "undecided"
     assert "collapsed: int3-ends8-tuned-sampled" in verdict.because
     assert "int3, weights" not in verdict.because
     both = standing("int3-fairqat", "int4-ends8-qat")
-    assert "no width to judge it at" in claims.which_part_repairs(table, both, seeds=3).because
+    assert "no width to judge it at" in story.which_part_repairs(table, both, seeds=3).because
     # Rounding alone is none of the eight.
-    ptq_fell = claims.which_part_repairs(table, standing("int3-ends8"), seeds=3)
+    ptq_fell = story.which_part_repairs(table, standing("int3-ends8"), seeds=3)
     assert ptq_fell.word == "supported"
 
 
@@ -194,7 +195,7 @@ def test_a_width_with_a_collapsed_arm_has_no_parts():
 def test_the_word_on_plain_training_is_that_of_its_gap(gap, word):
     plain = changed("ends8-qat", "ends8", FVO=gap, OA=dict.fromkeys(gap, UP))
     fair = changed("fairqat", "ends8", FVO={"int4": UP, "int3": DOWN}, OA={"int4": DOWN})
-    verdict = claims.training_is_less_fair(pd.concat([plain, fair]), standing(), seeds=4)
+    verdict = story.training_is_less_fair(pd.concat([plain, fair]), standing(), seeds=4)
     assert verdict.word == word
     assert "paired over 4 seeds" in verdict.because
     assert "OA, in points: int4 rises, +10.0 (+5.0 to +15.0)" in verdict.because
@@ -204,12 +205,12 @@ def test_plain_training_is_less_fair_than_no_collapsed_network():
     gap = {"int4": UNSURE, "int3": UP}
     accuracy = {"int4": UNSURE, "int3": DOWN}
     table = changed("ends8-qat", "ends8", FVO=gap, OA=accuracy)
-    verdict = claims.training_is_less_fair(table, standing("int3-ends8"), seeds=1)
+    verdict = story.training_is_less_fair(table, standing("int3-ends8"), seeds=1)
     assert verdict.word == "undecided"
     assert "collapsed: int3-ends8. OA, in points: int4 does not surely change" in verdict.because
     assert "int3 falls, −10.0" in verdict.because
     assert "One network says nothing" in verdict.because
-    nothing = claims.training_is_less_fair(table, standing("int3-ends8", "int4-ends8"), seeds=3)
+    nothing = story.training_is_less_fair(table, standing("int3-ends8", "int4-ends8"), seeds=3)
     assert nothing.word == "undecided"
     assert "no width to judge it at" in nothing.because
 
@@ -234,7 +235,7 @@ def since_fp32(arm: str, **widths: Interval) -> pd.DataFrame:
 )
 def test_accuracy_is_back_when_the_whole_interval_is_within_a_point(trained, word):
     rounded = since_fp32("ends8", int4=LOST, int3=DOWN)
-    verdict = claims.accuracy_comes_back(since_fp32("ends8-qat", **trained), rounded, seeds=5)
+    verdict = story.accuracy_comes_back(since_fp32("ends8-qat", **trained), rounded, seeds=5)
     assert verdict.word == word
     assert "within 1 point of" in verdict.claim
     assert "Rounding alone" not in verdict.because
@@ -244,13 +245,13 @@ def test_what_rounding_alone_does_stands_beside_it():
     trained = since_fp32("ends8-qat", int4=KEPT, int3=LOST)
     others = since_fp32("fairqat", int4=LOST)
     rounded = since_fp32("ends8", int4=KEPT, int3=DOWN)
-    verdict = claims.accuracy_comes_back(pd.concat([trained, others]), rounded, seeds=1)
+    verdict = story.accuracy_comes_back(pd.concat([trained, others]), rounded, seeds=1)
     assert "int4 surely within it, +0.0 (−0.5 to +0.5), by rounding alone +0.0" in verdict.because
     assert "int3 surely not, −3.0 (−4.0 to −2.0), by rounding alone −10.0" in verdict.because
     assert "At int4 rounding alone is surely within it already." in verdict.because
     assert "One network says nothing" in verdict.because
     assert verdict.word == "contradicted"  # where nothing was lost, nothing came back
-    wider = claims.accuracy_comes_back(trained, rounded, seeds=5, margin=0.05)
+    wider = story.accuracy_comes_back(trained, rounded, seeds=5, margin=0.05)
     assert wider.word == "supported"
 
 
@@ -258,7 +259,7 @@ def test_what_rounding_alone_does_stands_beside_it():
 def test_an_equivalence_never_says_both(centre, reach, margin):
     # Oracle: yes and no are about disjoint sets of true changes.
     table = since_fp32("ends8-qat", int4=(centre, centre - reach, centre + reach))
-    word = claims.accuracy_comes_back(table, table[:0], seeds=5, margin=margin).word
+    word = story.accuracy_comes_back(table, table[:0], seeds=5, margin=margin).word
     possible = {bool(change < -margin) for change in np.linspace(centre - reach, centre + reach, 101)}
     if word == "supported":
         assert possible == {False}
@@ -268,7 +269,7 @@ def test_an_equivalence_never_says_both(centre, reach, margin):
 
 def test_without_an_interval_nothing_is_decided_and_none_is_said():
     alone = (-0.05, math.nan, math.nan)
-    verdict = claims.accuracy_comes_back(
+    verdict = story.accuracy_comes_back(
         since_fp32("ends8-qat", int4=alone), since_fp32("ends8", int4=alone), seeds=1
     )
     assert verdict.word == "undecided"
@@ -304,27 +305,27 @@ GONE = (-0.01, -0.03, 0.01)  # surely less than DOWN, and not surely
     ],
 )
 def test_only_what_is_surely_repaired_in_training_can_hold_on_test(train, test, word):
-    verdict = claims.holds_on_test(on_both(train, test), standing(), seeds=3)
+    verdict = story.holds_on_test(on_both(train, test), standing(), seeds=3)
     assert verdict.word == word
     assert "over 3 seeds" in verdict.because
 
 
 def test_size_and_count_of_what_holds_are_said():
     table = on_both({"fairqat": DOWN, "ends8-qat": UNSURE}, {"fairqat": SMALLER, "ends8-qat": UNSURE})
-    said = claims.holds_on_test(table, standing(), seeds=1).because
+    said = story.holds_on_test(table, standing(), seeds=1).because
     assert said.startswith("Of 2 arms, 1 surely narrows the gap on training images; of these 1 surely do")
     assert "int4-fairqat −10.0 (−15.0 to −5.0) in training and −2.0 (−4.0 to −1.0) in the test" in said
     assert "the test, surely less." in said
     assert "One network says nothing" in said
     many = on_both({"ends8-qat": DOWN, "ends8-qat-dro": DOWN}, {"ends8-qat": GONE, "ends8-qat-dro": DOWN})
-    said = claims.holds_on_test(many, standing(), seeds=3).because
+    said = story.holds_on_test(many, standing(), seeds=3).because
     assert "int4-ends8-qat −10.0 (−15.0 to −5.0) in training and −1.0 (−3.0 to +1.0)" in said
     assert "dro" not in said
 
 
 def test_arms_beside_a_collapsed_reference_are_set_apart():
     table = on_both({"fairqat": DOWN}, {"fairqat": DOWN})
-    verdict = claims.holds_on_test(table, standing("int4-ends8"), seeds=3)
+    verdict = story.holds_on_test(table, standing("int4-ends8"), seeds=3)
     assert verdict.word == "undecided"
     assert "There is no arm to judge it by. Set apart, because the networks have collapsed: int4-ends8" in (
         verdict.because
@@ -363,7 +364,7 @@ SWEEP = [
 
 
 def test_the_price_is_told_from_the_mildest_to_the_strongest():
-    said = claims.at_what_price(pd.DataFrame(SWEEP)).text
+    said = story.at_what_price(pd.DataFrame(SWEEP)).text
     assert (
         "- **int4**: As the weights go from 20 to 80 % for the smallest group, OA goes from 85.0 "
         "(83.0 to 87.0) to 78.0 (76.0 to 80.0) % and FVO from 20.0 (18.0 to 22.0) to 10.0 (8.0 to 12.0) "
@@ -377,21 +378,21 @@ def test_the_price_is_told_from_the_mildest_to_the_strongest():
 def test_what_beats_the_published_setting_is_named():
     table = pd.DataFrame(SWEEP)
     alone = table[~table["treatment"].str.contains("weighted40")]
-    said = claims.at_what_price(alone).text
+    said = story.at_what_price(alone).text
     assert "has OA 82.0 (80.0 to 84.0) % and FVO 13.0 (11.0 to 15.0) points: no other point is better" in said
     better = pd.DataFrame([*SWEEP, point("ends8-tuned", "none", math.nan, 0.83, 0.12)])
     assert "better in both is int4-ends8-tuned, though all with intervals that overlap." in (
-        claims.at_what_price(better).text
+        story.at_what_price(better).text
     )
     sure = pd.DataFrame([*SWEEP, point("ends8-tuned", "none", math.nan, 0.9, 0.05)])
     assert "better in both is int4-ends8-tuned, for int4-ends8-tuned no intervals overlap." in (
-        claims.at_what_price(sure).text
+        story.at_what_price(sure).text
     )
 
 
 def test_nothing_is_said_of_a_sweep_of_one_point():
     one = pd.DataFrame(SWEEP[:1])
-    assert claims.at_what_price(one).text == "Neither the weights nor the sampling were varied."
+    assert story.at_what_price(one).text == "Neither the weights nor the sampling were varied."
 
 
 @given(st.lists(st.sampled_from(["few", "many", "some"]), min_size=2, max_size=6))
@@ -400,20 +401,20 @@ def test_as_many_switches_of_the_worst_group_are_said_as_there_are(worst):
         point(f"ends8-qat-weighted{place}", "weights", float(place), 0.8, 0.1, name)
         for place, name in enumerate(worst)
     ]
-    said = claims.at_what_price(pd.DataFrame(rows)).text
+    said = story.at_what_price(pd.DataFrame(rows)).text
     switches = sum(a != b for a, b in itertools.pairwise(worst))
     assert said.count(" on ") == switches
     assert ("throughout" in said) == (switches == 0)
 
 
 def test_the_other_methods_stand_beside_fairqat():
-    said = claims.baselines(pd.DataFrame(SWEEP)).text
+    said = story.baselines(pd.DataFrame(SWEEP)).text
     assert "FairQAT has OA 82.0 (80.0 to 84.0) % and FVO 13.0 (11.0 to 15.0) points." in said
     assert "Group-DRO has OA 87.0 (85.0 to 89.0) %, higher by 5.0 (the intervals lie apart), and FVO" in said
     assert "larger by 1.0 (the intervals overlap)." in said
     assert "Logit adjustment has OA 82.0 (80.0 to 84.0) %, the same (the intervals overlap)" in said
     assert "smaller by 11.0 (the intervals lie apart)." in said
-    assert "No width has both" in claims.baselines(pd.DataFrame(SWEEP[:3])).text
+    assert "No width has both" in story.baselines(pd.DataFrame(SWEEP[:3])).text
 
 
 # ---------------------------------------------------------------- what to do
@@ -428,8 +429,8 @@ def choice(chosen: str, cost: float, accuracy: Interval = KEPT, gap: Interval = 
 
 
 def test_advice_is_a_table_and_a_sentence_a_width():
-    said = claims.advice(choice("int4-fairqat", 0.2)).text
-    shown = claims.choices(choice("int4-fairqat", 0.2))
+    said = story.advice(choice("int4-fairqat", 0.2)).text
+    shown = story.choices(choice("int4-fairqat", 0.2))
     assert shown.reset_index().iloc[0].tolist() == [
         *("int4", "int4-fairqat", "80.0 (78.0 to 82.0)", "10.0 (5.0 to 15.0)", "20 %", "1.23")
     ]
@@ -438,7 +439,7 @@ def test_advice_is_a_table_and_a_sentence_a_width():
     assert "OA does not surely change, +0.0 (−0.5 to +0.5) points, and FVO falls, −10.0" in said
     assert "It costs 20 % of the training that the original took. It takes 1.23 MB." in said
     assert "no reason" not in said
-    tuned = claims.advice(choice("int4-ends8-tuned-sampled", 0.2)).text
+    tuned = story.advice(choice("int4-ends8-tuned-sampled", 0.2)).text
     assert "train further in full precision, then round (`int4-ends8-tuned-sampled`)" in tuned
 
 
@@ -447,5 +448,5 @@ def test_advice_is_a_table_and_a_sentence_a_width():
     [(KEPT, UNSURE, True), (KEPT, UP, True), (UP, UNSURE, False), (KEPT, DOWN, False)],
 )
 def test_what_test_images_do_not_bear_out_is_doubted(accuracy, gap, doubt):
-    said = claims.advice(choice("int4-fairqat", 0.2, accuracy, gap)).text
+    said = story.advice(choice("int4-fairqat", 0.2, accuracy, gap)).text
     assert ("The test images give no reason not to just round." in said) == doubt

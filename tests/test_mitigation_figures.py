@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairq_utils import figures
+from fairq_book.chapters.repair import figures
+from fairq_book.kit import figures as kit_figures
 from fairq_utils.errors import BadInput
 
 GROUPS = ("many", "some", "few")
@@ -110,7 +111,7 @@ DRAWINGS = {
 
 
 @cache
-def picture(name: str) -> figures.Picture:
+def picture(name: str) -> kit_figures.Picture:
     return DRAWINGS[name]()
 
 
@@ -118,7 +119,7 @@ def picture(name: str) -> figures.Picture:
 def test_a_drawing_is_sound_and_speaks(name):
     body, alt = picture(name).body, picture(name).alt
     assert ET.fromstring(body).get("aria-label") == alt
-    assert figures.INK not in body
+    assert kit_figures.INK not in body
     defined = re.findall(r' id="([^"]+)"', body)
     assert len(set(defined)) == len(defined)
     assert "nan" not in alt
@@ -144,14 +145,14 @@ def test_what_a_screen_reader_hears_are_the_numbers():
 
 def test_only_the_groups_that_were_asked_for_are_shown_and_each_looks_as_it_does_elsewhere():
     body = picture("effects").body
-    assert figures.PALETTE[2] in body
-    assert figures.PALETTE[0] not in body
-    assert figures.PALETTE[1] not in body
+    assert kit_figures.PALETTE[2] in body
+    assert kit_figures.PALETTE[0] not in body
+    assert kit_figures.PALETTE[1] not in body
     assert {"FVO", "OA", "few"} <= set(written("effects"))
     assert not {"many", "some"} & set(written("effects"))
     frontier_alone = figures.frontier(frontier("int4").query("worst != 'some'"), GROUPS).body
-    assert figures.PALETTE[2] in frontier_alone
-    assert figures.PALETTE[1] not in frontier_alone
+    assert kit_figures.PALETTE[2] in frontier_alone
+    assert kit_figures.PALETTE[1] not in frontier_alone
     unseen = frontier("int4")  # only the point out of the picture serves "some" worst
     unseen.loc[unseen["treatment"] != "int4-ends8", "worst"] = "few"
     assert "some worst" not in figures.frontier(unseen, GROUPS).body
@@ -233,9 +234,9 @@ def unwritten(monkeypatch) -> list:
                 "looks": {(h.get_color(), h.get_marker(), h.get_fillstyle()) for h in handles},
             }
         )
-        return figures.Picture("", "")
+        return kit_figures.Picture("", "")
 
-    monkeypatch.setattr(figures, "drawn", ask)
+    monkeypatch.setattr(kit_figures, "drawn", ask)
     return asked
 
 

@@ -15,12 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from fairq_utils import metrics, tables
-from fairq_utils.data import DataSettings
+from fairq_book.chapters.repair import tables
+from fairq_book.chapters.zero_bin import tables as zero_bin_tables
+from fairq_book.experiments.studies import Prediction, Study
+from fairq_book.kit import tables as kit_tables
+from fairq_utils.data.sources import DataSettings
 from fairq_utils.errors import BadInput
-from fairq_utils.studies import Prediction, Study
-from fairq_utils.training import Recipe
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.metrics import changes as metrics_changes
+from fairq_utils.training.loop import Recipe
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 NAMES = ("many", "some", "few", "untested")
 PTQ = Treatment.parse("int4-ends8")
@@ -294,7 +297,7 @@ def test_the_worst_group_of_a_point_may_switch() -> None:
     assert table["worst"].to_dict() == {"fp32": "few", PTQ.name: "few", QAT.name: "many"}
     assert table["worst_accuracy"].to_dict() == {"fp32": 0.75, PTQ.name: 0.0, QAT.name: 0.5}
     assert table["FVO"].to_dict() == pytest.approx({"fp32": 0.25, PTQ.name: 1.0, QAT.name: 0.25})
-    accuracy = tables.accuracy(counted()).set_index(["treatment", "group"])
+    accuracy = kit_tables.accuracy(counted()).set_index(["treatment", "group"])
     for treatment, measure in itertools.product(table.index, ("OA", "FVO")):
         point = table.loc[treatment, [measure, f"{measure}_lower", f"{measure}_upper"]]
         record = accuracy.loc[(treatment, measure), ["estimate", "lower", "upper"]]
@@ -335,8 +338,10 @@ def test_the_choice_sees_validation_and_the_numbers_are_of_test() -> None:
     assert (row["OA"], row["FVO"]) == pytest.approx((0.7, 0.2))
     own = [p for p in test if p.treatment == FAIRQAT]
     before, groups = [p for p in test if p.treatment == PTQ], own[0].groups
-    changes = metrics.compare(correct(before), correct(own), groups, group_names=NAMES).set_index("group")
-    records = metrics.accuracy_intervals(correct(own), groups, group_names=NAMES).set_index("group")
+    changes = metrics_changes.compare(correct(before), correct(own), groups, group_names=NAMES).set_index(
+        "group"
+    )
+    records = metrics_changes.accuracy_intervals(correct(own), groups, group_names=NAMES).set_index("group")
     for name, expected in (("", records), ("_change", changes)):
         for measure in ("OA", "FVO"):
             found = [row[f"{measure}{name}{end}"] for end in ("", "_lower", "_upper")]
@@ -386,7 +391,7 @@ def test_the_published_method_is_held_against_plain_training() -> None:
     before = predicted(QAT, np.array([[1, 0, 0, 2], [1, 0, 0, 0]]), groups)
     after = predicted(FAIRQAT, np.array([[0, 0, 1, 2], [1, 0, 1, 0]]), groups)
     table = tables.against_plain_training([*before, *after])
-    expected = tables.change(tables.against([*before, *after], QAT))
+    expected = kit_tables.change(zero_bin_tables.against([*before, *after], QAT))
     assert set(table["treatment"]) == {FAIRQAT.name}
     assert set(table["reference"]) == {QAT.name}
     own = table[table["group"] != "worst group"]

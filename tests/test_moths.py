@@ -13,8 +13,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from fairq_utils.data.moths import DIFFICULTY, SHARES, Moths, MothSettings, draw_moths
 from fairq_utils.errors import BadInput
-from fairq_utils.moths import DIFFICULTY, SHARES, Moths, MothSettings, draw_moths
 
 EQUAL = (0.2,) * 5
 SAMPLE = MothSettings(train=60, test=20, seed=3)

@@ -15,10 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fairq_utils.architectures import build
 from fairq_utils.errors import BadInput
-from fairq_utils.packing import export_onnx, load_packed, pack_codes, save_packed, unpack_codes
-from fairq_utils.quantizers import (
+from fairq_utils.quantization.models import (
+    bake,
+    describe,
+    quantize_model,
+    reestimate_batchnorm,
+    storage_bytes,
+)
+from fairq_utils.quantization.onnx import export_onnx
+from fairq_utils.quantization.packing import load_packed, pack_codes, save_packed, unpack_codes
+from fairq_utils.quantization.quantizers import (
     CodebookQuantizer,
     FloatQuantizer,
     LearnedStepQuantizer,
@@ -26,13 +33,9 @@ from fairq_utils.quantizers import (
     PowerOfTwoQuantizer,
     UniformQuantizer,
     all_but_zero_bin,
-    bake,
-    describe,
     only_zero_bin,
-    quantize_model,
-    reestimate_batchnorm,
-    storage_bytes,
 )
+from fairq_utils.training.architectures import build
 
 
 def normal(*shape, seed=0):

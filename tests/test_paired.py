@@ -7,7 +7,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from fairq_utils import paired
+from fairq_audit import statistics
 from fairq_utils.errors import BadInput
 
 SIZES = np.array([400, 180, 140, 160, 70])
@@ -29,7 +29,7 @@ def coverage(lower, upper, truth) -> float:
 @pytest.mark.parametrize(("hits", "n"), [(0, 7), (3, 7), (90, 100), (250, 250)])
 def test_share_limits_are_wilsons(hits, n):
     expected = proportion_confint(hits, n, alpha=0.1, method="wilson")
-    np.testing.assert_allclose(paired.share_limits(hits, n, 0.9), expected, atol=1e-12)
+    np.testing.assert_allclose(statistics.share_limits(hits, n, 0.9), expected, atol=1e-12)
 
 
 def constrained_score(lost: int, gained: int, n: int, drop: float) -> float:
@@ -49,16 +49,16 @@ def constrained_score(lost: int, gained: int, n: int, drop: float) -> float:
 
 @pytest.mark.parametrize(("lost", "gained", "n"), [(12, 5, 200), (0, 3, 40), (5, 0, 30), (40, 41, 100)])
 def test_drop_limits_are_where_the_score_of_the_likeliest_world_is_at_the_quantile(lost, gained, n):
-    lower, upper = paired.drop_limits(lost, gained, n, 0.95)
+    lower, upper = statistics.drop_limits(lost, gained, n, 0.95)
     assert constrained_score(lost, gained, n, float(lower)) == pytest.approx(stats.norm.ppf(0.975), abs=1e-4)
     assert constrained_score(lost, gained, n, float(upper)) == pytest.approx(stats.norm.ppf(0.025), abs=1e-4)
     for drop in (-0.3, -0.02, 0.0, 0.04, 0.2):
         expected = constrained_score(lost, gained, n, drop)
-        assert float(paired.drop_score(lost, gained, n, drop)) == pytest.approx(expected, abs=1e-4)
+        assert float(statistics.drop_score(lost, gained, n, drop)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_limits_of_groups_without_flips_and_of_those_that_lost_all():
-    lower, upper = paired.drop_limits([0, 50, 0], [0, 0, 50], 50)
+    lower, upper = statistics.drop_limits([0, 50, 0], [0, 0, 50], 50)
     z2 = stats.norm.ppf(0.975) ** 2
     np.testing.assert_allclose([lower[0], upper[0]], [-z2 / (50 + z2), z2 / (50 + z2)], atol=1e-9)
     assert lower[1] == pytest.approx(1 - 2 * upper[0])
@@ -70,7 +70,7 @@ def test_wider_at_higher_confidence_and_always_around_the_estimate():
     rng = np.random.default_rng(0)
     n = rng.integers(2, 300, size=2000)
     lost, gained, _ = rng.multinomial(n, [0.1, 0.05, 0.85]).T
-    narrow, wide = (paired.drop_limits(lost, gained, n, level) for level in (0.9, 0.999))
+    narrow, wide = (statistics.drop_limits(lost, gained, n, level) for level in (0.9, 0.999))
     assert (narrow[0] <= (lost - gained) / n).all()
     assert ((lost - gained) / n <= narrow[1]).all()
     assert (wide[0] <= narrow[0]).all()
@@ -82,39 +82,42 @@ def test_wider_at_higher_confidence_and_always_around_the_estimate():
 @pytest.mark.parametrize(("lost", "gained"), [(12, 5), (0, 0), (0, 6), (7, 7)])
 def test_mcnemar_agrees_with_statsmodels_and_scipy(lost, gained):
     expected = mcnemar([[100, lost], [gained, 30]], exact=True).pvalue
-    assert float(paired.mcnemar(lost, gained)) == pytest.approx(expected)
+    assert float(statistics.mcnemar(lost, gained)) == pytest.approx(expected)
     if lost + gained:
         assert expected == pytest.approx(stats.binomtest(lost, lost + gained).pvalue)
 
 
 def test_holm_agrees_with_statsmodels():
     p = np.random.default_rng(0).random(20) ** 3
-    np.testing.assert_allclose(paired.holm(p), multipletests(p, method="holm")[1])
+    np.testing.assert_allclose(statistics.holm(p), multipletests(p, method="holm")[1])
 
 
 def test_the_score_at_no_drop_is_mcnemars_statistic():
     statistic = mcnemar([[100, 12], [5, 30]], exact=False, correction=False).statistic
-    assert float(paired.drop_score(12, 5, 147, 0.0)) ** 2 == pytest.approx(statistic)
+    assert float(statistics.drop_score(12, 5, 147, 0.0)) ** 2 == pytest.approx(statistic)
 
 
 @pytest.mark.parametrize("n", [60, 200, 2000])
 @pytest.mark.parametrize(("lost", "gained"), [(0.05, 0.05), (0.1, 0.02), (0.25, 0.1)])
 def test_intervals_of_a_drop_hold_the_truth_as_often_as_they_say(n, lost, gained):
     counts = drawn(np.array([n]), 0.8, lost, gained, sims=10_000)[:, 0]
-    limits = paired.drop_limits(counts[:, paired.LOST], counts[:, paired.GAINED], n)
+    limits = statistics.drop_limits(counts[:, statistics.LOST], counts[:, statistics.GAINED], n)
     assert 0.93 <= coverage(*limits, lost - gained) <= 0.97
 
 
 def test_with_few_flips_in_few_images_the_interval_is_too_wide_rather_than_too_narrow():
     counts = drawn(np.array([30]), 0.8, 0.02, 0.02, sims=10_000)[:, 0]
-    limits = paired.drop_limits(counts[:, paired.LOST], counts[:, paired.GAINED], 30)
+    limits = statistics.drop_limits(counts[:, statistics.LOST], counts[:, statistics.GAINED], 30)
     assert coverage(*limits, 0.0) > 0.97
 
 
 def test_intervals_that_are_simultaneous_hold_together():
     counts = drawn(SIZES, 0.85, 0.06, 0.03, sims=5_000)
-    lower, upper = paired.drop_limits(
-        counts[..., paired.LOST], counts[..., paired.GAINED], SIZES, paired.simultaneous(0.95, len(SIZES))
+    lower, upper = statistics.drop_limits(
+        counts[..., statistics.LOST],
+        counts[..., statistics.GAINED],
+        SIZES,
+        statistics.simultaneous(0.95, len(SIZES)),
     )
     assert 0.93 <= float(((lower <= 0.03) & (upper >= 0.03)).all(axis=1).mean()) <= 0.98
 
@@ -127,19 +130,19 @@ def test_intervals_that_are_simultaneous_hold_together():
 )
 def test_power_is_the_share_of_audits_that_show_the_drop(n, flips, drop):
     counts = drawn(np.array([n]), 0.9, flips / 2 + drop, flips / 2, sims=5_000)[:, 0]
-    lower, _ = paired.drop_limits(counts[:, paired.LOST], counts[:, paired.GAINED], n, 0.99)
-    assert paired.power(n, flips, drop, 0.99) == pytest.approx(float((lower > 0).mean()), abs=0.02)
+    lower, _ = statistics.drop_limits(counts[:, statistics.LOST], counts[:, statistics.GAINED], n, 0.99)
+    assert statistics.power(n, flips, drop, 0.99) == pytest.approx(float((lower > 0).mean()), abs=0.02)
 
 
 @pytest.mark.parametrize(("n", "flips"), [(50, 0.0), (200, 0.05), (3000, 0.02), (50_000, 0.1)])
 def test_the_smallest_detectable_drop_is_where_power_is_reached(n, flips):
-    drop = paired.detectable_drop(n, flips, highest=0.9)
-    assert paired.power(n, flips, drop) == pytest.approx(0.8, abs=0.01)
-    assert paired.power(n, flips, 0.9 * drop) < 0.8
+    drop = statistics.detectable_drop(n, flips, highest=0.9)
+    assert statistics.power(n, flips, drop) == pytest.approx(0.8, abs=0.01)
+    assert statistics.power(n, flips, 0.9 * drop) < 0.8
 
 
 def test_a_drop_larger_than_what_there_was_to_lose_is_not_stated():
-    assert paired.detectable_drop(1000, 0.1, highest=0.01) is None
+    assert statistics.detectable_drop(1000, 0.1, highest=0.01) is None
 
 
 # -- equivalence --------------------------------------------------------------------------------------
@@ -148,15 +151,15 @@ def test_a_drop_larger_than_what_there_was_to_lose_is_not_stated():
 def test_equivalence_agrees_with_the_interval_of_twice_the_tail():
     rng = np.random.default_rng(0)
     lost, gained, _ = rng.multinomial(800, [0.03, 0.03, 0.94], size=500).T
-    lower, upper = paired.drop_limits(lost, gained, 800, 0.9)
-    p = paired.equivalence_p(lost, gained, 800, 0.02)
+    lower, upper = statistics.drop_limits(lost, gained, 800, 0.9)
+    p = statistics.equivalence_p(lost, gained, 800, 0.02)
     np.testing.assert_array_equal(p < 0.05, (lower > -0.02) & (upper < 0.02))
     assert 0.05 < (p < 0.05).mean() < 0.95
 
 
 def test_equivalence_is_rarely_found_at_the_margin():
     counts = drawn(np.array([800]), 0.8, 0.05, 0.03, sims=5_000)[:, 0]
-    p = paired.equivalence_p(counts[:, paired.LOST], counts[:, paired.GAINED], 800, 0.02)
+    p = statistics.equivalence_p(counts[:, statistics.LOST], counts[:, statistics.GAINED], 800, 0.02)
     assert (p < 0.05).mean() <= 0.06
 
 
@@ -181,7 +184,7 @@ def test_intervals_of_the_gap_hold_the_truth_at_least_as_often_as_they_say(world
     first, second = np.ptp(np.broadcast_to(before, np.shape(sizes))), np.ptp(after)
     truth = np.array([first, second, second - first])
     found = [
-        paired.gap_limits(counts, resamples=500, seed=seed)
+        statistics.gap_limits(counts, resamples=500, seed=seed)
         for seed, counts in enumerate(drawn(*WORLDS[world], sims=500))
     ]
     limits = np.array([[gap.before, gap.after, gap.increase] for gap in found])
@@ -196,7 +199,7 @@ def test_intervals_of_the_gap_hold_the_truth_at_least_as_often_as_they_say(world
 def test_between_two_clear_groups_the_gap_is_held_as_often_as_it_says_and_no_more():
     sizes, before, lost, gained = np.array([4000, 4000]), [0.9, 0.8], [0.02, 0.06], 0.02
     found = [
-        paired.gap_limits(c, resamples=500, seed=s).increase
+        statistics.gap_limits(c, resamples=500, seed=s).increase
         for s, c in enumerate(drawn(sizes, before, lost, gained, 500))
     ]
     _, lower, upper = np.array(found).T
@@ -205,7 +208,7 @@ def test_between_two_clear_groups_the_gap_is_held_as_often_as_it_says_and_no_mor
 
 def fvo_rise(counts: np.ndarray) -> np.ndarray:
     """By how much FVO rose, of any number of audits."""
-    right = counts[..., paired.KEPT, None] + counts[..., [paired.LOST, paired.GAINED]]
+    right = counts[..., statistics.KEPT, None] + counts[..., [statistics.LOST, statistics.GAINED]]
     first, second = np.moveaxis(np.ptp(right / counts.sum(axis=-1)[..., None], axis=-2), -1, 0)
     return second - first
 
@@ -256,53 +259,53 @@ def test_the_usual_resamplings_are_not_honest_near_ties():
 
 def test_the_gap_of_the_same_predictions_twice_did_not_rise():
     counts = np.array([[360, 0, 0, 40, 0], [150, 0, 0, 30, 0], [60, 0, 0, 10, 0]])
-    rise = paired.gap_limits(counts).increase
+    rise = statistics.gap_limits(counts).increase
     assert rise[0] == 0
     assert -0.1 < rise[1] <= 0 <= rise[2] < 0.1
-    assert rise == paired.gap_limits(counts).increase
+    assert rise == statistics.gap_limits(counts).increase
 
 
 def test_before_and_after_exchanged_turn_the_interval_round():
     counts = np.array([[360, 10, 5, 40, 0], [150, 20, 2, 30, 0]])
     turned = counts[:, [0, 2, 1, 3, 4]]
-    rise, fall = paired.gap_limits(counts).increase, paired.gap_limits(turned).increase
+    rise, fall = statistics.gap_limits(counts).increase, statistics.gap_limits(turned).increase
     np.testing.assert_allclose(rise, [-fall[0], -fall[2], -fall[1]], atol=0.005)
 
 
 def test_one_group_has_no_gap():
-    gap = paired.gap_limits(np.array([[360, 10, 5, 40, 0]]))
+    gap = statistics.gap_limits(np.array([[360, 10, 5, 40, 0]]))
     assert gap.before == gap.after == gap.increase == (0, 0, 0)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.4, 1.0, 95])
 def test_what_is_no_confidence_is_refused(confidence):
     with pytest.raises(BadInput, match=f"confidence is {confidence}; expected a fraction"):
-        paired.share_limits(1, 2, confidence)
+        statistics.share_limits(1, 2, confidence)
 
 
 @pytest.mark.parametrize("margin", [0.0, 1.0, 2, -0.1])
 def test_what_is_no_margin_is_refused(margin):
     with pytest.raises(BadInput, match="expected a fraction between 0 and 1, such as"):
-        paired.equivalence_p(1, 2, 10, margin)
+        statistics.equivalence_p(1, 2, 10, margin)
 
 
 @pytest.mark.parametrize(("flips", "drop"), [(0.0, 0.05), (0.05, 0.02), (0.2, 0.1)])
 def test_so_many_images_show_the_drop_as_often_as_they_say(flips, drop):
-    n = paired.images_needed(flips, drop, confidence=0.99)
-    assert paired.power(n, flips, drop, 0.99) >= 0.8
-    assert paired.power(round(0.9 * n), flips, drop, 0.99) < 0.8
+    n = statistics.images_needed(flips, drop, confidence=0.99)
+    assert statistics.power(n, flips, drop, 0.99) >= 0.8
+    assert statistics.power(round(0.9 * n), flips, drop, 0.99) < 0.8
     counts = drawn(np.array([n]), 0.8, flips / 2 + drop, flips / 2, sims=4000)[:, 0]
-    lower, _ = paired.drop_limits(counts[:, 1], counts[:, 2], n, 0.99)
+    lower, _ = statistics.drop_limits(counts[:, 1], counts[:, 2], n, 0.99)
     assert (lower > 0).mean() == pytest.approx(0.8, abs=0.04)
 
 
 def test_images_to_see_no_drop_are_refused():
     with pytest.raises(BadInput, match=r"drop is 0; expected a fraction above 0, such as 0\.02"):
-        paired.images_needed(0.05, 0)
+        statistics.images_needed(0.05, 0)
 
 
 def test_a_gap_lies_within_its_limits_also_where_it_is_as_large_as_can_be():
-    found = paired.gap_limits(np.array([[40, 0, 0, 0, 0], [0, 0, 0, 40, 0]]))
+    found = statistics.gap_limits(np.array([[40, 0, 0, 0, 0], [0, 0, 0, 40, 0]]))
     for estimate, lower, upper in (found.before, found.after, found.increase):
         assert lower <= estimate <= upper
     assert found.after[0] == 1

@@ -11,12 +11,13 @@ import pytest
 from bs4 import BeautifulSoup
 from click.testing import CliRunner
 
-from fairq_utils import cli, paper
+from fairq_book.build import pdf
+from fairq_book.cli import book, main
 from fairq_utils.errors import BadInput
 from tests.conftest import ROOT
 from tests.test_book import PROFILE, pages_of
 
-PAGES = paper.listed(ROOT / "_toc.yml")
+PAGES = pdf.listed(ROOT / "_toc.yml")
 MARGIN = 40  # points; the sheets leave more than that on every side
 
 
@@ -73,7 +74,7 @@ def sheets(node):
 @pytest.fixture(scope="module")
 def printed(built, tmp_path_factory):
     try:
-        paper.chromium()
+        pdf.chromium()
     except BadInput as missing:
         pytest.skip(str(missing))
     path = tmp_path_factory.mktemp("printed") / "book.pdf"
@@ -98,7 +99,7 @@ def squeezed(text):
 
 
 def test_every_page_of_the_book_is_in_the_outline_and_begins_on_a_sheet_of_its_own(printed):
-    titles = ["In short", *(paper._title(paper._article(whole(printed, page), page)) for page in PAGES[1:])]
+    titles = ["In short", *(pdf._title(pdf._article(whole(printed, page), page)) for page in PAGES[1:])]
     found = [(title, sheet) for depth, title, sheet in printed.outline if title in titles]
     assert [title for title, _ in found] == titles
     assert len({sheet for _, sheet in found}) == len(titles)
@@ -215,7 +216,7 @@ def test_nothing_of_a_screen_is_on_paper(printed):
 
 
 def test_the_joined_document_asks_nobody_for_anything(printed):
-    joined = paper.join(printed.pages, PAGES, facts={})
+    joined = pdf.join(printed.pages, PAGES, facts={})
     tags = BeautifulSoup(joined, "html.parser").select("link[href], [src]")
     assert len(tags) > 10
     assert {(tag.get("src") or tag["href"]).partition(":")[0] for tag in tags} <= {"file", "data"}
@@ -242,7 +243,7 @@ def test_a_page_that_a_reader_prints_in_the_dark_is_light_and_is_the_text_alone(
 
 def test_without_a_browser_one_sentence_names_what_to_install(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    done = CliRunner().invoke(cli.main, ["pdf"])
+    done = CliRunner().invoke(main.main, ["pdf"])
     assert done.exit_code == 2
     assert done.output.startswith("Error: No browser is on the PATH; expected one of chromium,")
     assert "install Chromium" in done.output
@@ -253,7 +254,7 @@ def test_a_browser_that_prints_nothing_is_quoted(tmp_path, monkeypatch):
     broken.write_text("#!/bin/sh\necho no display >&2\nexit 1\n")
     broken.chmod(0o755)
     with pytest.raises(BadInput, match=r"printed nothing; .* no display"):
-        paper._print(str(broken), tmp_path / "book.html", tmp_path / "book.pdf")
+        pdf._print(str(broken), tmp_path / "book.html", tmp_path / "book.pdf")
 
 
 def test_the_first_page_offers_the_pdf_that_lies_beside_it(tmp_path, monkeypatch):
@@ -267,17 +268,17 @@ def test_the_first_page_offers_the_pdf_that_lies_beside_it(tmp_path, monkeypatch
         out.write_bytes(bytes(2_000_000))
         return 7
 
-    monkeypatch.setattr(cli, "_build", lambda *_: html)
-    monkeypatch.setattr(paper, "chromium", lambda: "chromium")
-    monkeypatch.setattr(paper, "write", write)
+    monkeypatch.setattr(book, "_build", lambda *_: html)
+    monkeypatch.setattr(pdf, "chromium", lambda: "chromium")
+    monkeypatch.setattr(pdf, "write", write)
     for _ in range(2):
-        done = CliRunner().invoke(cli.main, ["pdf", "-p", "bit_widths=[3]"])
+        done = CliRunner().invoke(main.main, ["pdf", "-p", "bit_widths=[3]"])
         assert done.exit_code == 0, done.output
         assert "(7 pages, 2.0 MB)" in done.output
         (link,) = BeautifulSoup(front.read_text(), "html.parser").select(".fairq-on-paper a")
         assert (front.parent / link["href"]).resolve() == html / "fairq.pdf"
         assert front.read_text().count("(7 pages, 2.0 MB, printed ") == 1
-    CliRunner().invoke(cli.main, ["pdf", "-p", "bit_widths=[3]", "-o", str(tmp_path / "own.pdf")])
+    CliRunner().invoke(main.main, ["pdf", "-p", "bit_widths=[3]", "-o", str(tmp_path / "own.pdf")])
     assert (tmp_path / "own.pdf").exists()
     assert "own.pdf" not in front.read_text()
 

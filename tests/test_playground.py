@@ -10,8 +10,7 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 
-from fairq_utils.errors import BadInput
-from fairq_utils.playground import (
+from fairq_book.playground import (
     FULL,
     RECIPE,
     Playground,
@@ -23,8 +22,9 @@ from fairq_utils.playground import (
     uniform,
     untrained,
 )
-from fairq_utils.quantizers import UniformQuantizer
-from fairq_utils.widgets import SCRIPTS
+from fairq_book.widgets import SCRIPTS
+from fairq_utils.errors import BadInput
+from fairq_utils.quantization.quantizers import UniformQuantizer
 
 SCRIPT = (SCRIPTS / "playground.js").read_text(encoding="utf-8")
 STYLE = (SCRIPTS / "page.css").read_text() + (SCRIPTS / "playground.css").read_text()

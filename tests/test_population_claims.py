@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairq_utils import claims
-from fairq_utils.populations import consistency
+from fairq_book.chapters.encoders import story
+from fairq_book.chapters.encoders.tables import consistency
 
 NOTHING = pd.DataFrame(columns=["model", "treatment", "accuracy", "original", "sign"])
 GROUPS = ("many", "few")
@@ -42,7 +42,7 @@ def of_bias(found: pd.DataFrame) -> pd.DataFrame:
     ],
 )
 def test_consistent_change_is_shown_or_shown_to_be_none(centres, spread, word):
-    verdict = claims.no_consistent_change(of_bias(population(centres, spread=spread)), NOTHING)
+    verdict = story.no_consistent_change(of_bias(population(centres, spread=spread)), NOTHING)
     assert verdict.word == word
     assert "margin (2 points)" in verdict.because
     assert "12 models" in verdict.because
@@ -51,7 +51,7 @@ def test_consistent_change_is_shown_or_shown_to_be_none(centres, spread, word):
 def test_a_large_p_alone_supports_nothing():
     found = of_bias(population({"int4": (0.0, 0.0)}, spread=0.3))
     assert (found["p_holm"] > 0.9).all()
-    assert claims.no_consistent_change(found, NOTHING).word == "undecided"
+    assert story.no_consistent_change(found, NOTHING).word == "undecided"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_large_p_alone_supports_nothing():
     ],
 )
 def test_groups_oppose_when_one_surely_gains_and_one_surely_loses(centres, spread, word):
-    verdict = claims.groups_oppose(population(centres, spread=spread), NOTHING)
+    verdict = story.groups_oppose(population(centres, spread=spread), NOTHING)
     assert verdict.word == word
     surely = any(abs(mean) > 3 * spread / 12**0.5 for means in centres.values() for mean in means)
     assert ("many" in verdict.because) == surely
@@ -84,7 +84,7 @@ def test_groups_oppose_when_one_surely_gains_and_one_surely_loses(centres, sprea
     ],
 )
 def test_small_is_what_surely_lies_within_the_margin(centres, spread, word):
-    verdict = claims.significant_but_small(of_bias(population(centres, spread=spread)), NOTHING)
+    verdict = story.significant_but_small(of_bias(population(centres, spread=spread)), NOTHING)
     assert verdict.word == word
     assert "significant" in verdict.because
 
@@ -93,7 +93,7 @@ def test_groups_that_are_alike_at_one_treatment_may_oppose_at_another():
     found = pd.concat(
         [population({"int8": (0.0, 0.0)}), population({"int4": (0.0, 0.0)}, spread=0.3)], ignore_index=True
     )
-    assert claims.groups_oppose(found, NOTHING).word == "undecided"
+    assert story.groups_oppose(found, NOTHING).word == "undecided"
 
 
 def test_what_failed_is_told_and_without_models_nothing_is_decided():
@@ -106,7 +106,7 @@ def test_what_failed_is_told_and_without_models_nothing_is_decided():
             "sign": ["random", "random", "lost"],
         }
     )
-    for claim in (claims.no_consistent_change, claims.groups_oppose, claims.significant_but_small):
+    for claim in (story.no_consistent_change, story.groups_oppose, story.significant_but_small):
         verdict = claim(
             consistency(pd.DataFrame(columns=["model", "treatment", "measure", "group", "value"])), failed
         )
@@ -118,16 +118,16 @@ def test_what_failed_is_told_and_without_models_nothing_is_decided():
 def test_what_groups_get_is_no_measure_of_bias():
     found = population({"int4": (-0.05, -0.05)})
     assert set(found["family"]) == {"group"}
-    assert claims.no_consistent_change(found, NOTHING).word == "undecided"
+    assert story.no_consistent_change(found, NOTHING).word == "undecided"
     both = pd.concat([found, of_bias(population({"int4": (0.0, 0.0)}))], ignore_index=True)
-    assert claims.no_consistent_change(both, NOTHING).word == "supported"
-    assert claims.groups_oppose(both[both["family"] == "group"], NOTHING).word == "contradicted"
+    assert story.no_consistent_change(both, NOTHING).word == "supported"
+    assert story.groups_oppose(both[both["family"] == "group"], NOTHING).word == "contradicted"
 
 
 def test_sizes_are_said_in_their_own_unit():
     found = of_bias(population({"int4": (-0.05, 0.0)}))
     nats = found.assign(measure="MaxSkew@100", group="OA", margin=0.04)
-    said = claims.no_consistent_change(pd.concat([found, nats], ignore_index=True), NOTHING).because
+    said = story.no_consistent_change(pd.concat([found, nats], ignore_index=True), NOTHING).because
     assert re.search(r"int4 accuracy of many −5\.0 \(−5\.\d to −4\.\d\) points, 0 models rise, 12 fall", said)
     assert re.search(r"int4 MaxSkew@100 −0\.05 \(−0\.05 to −0\.05\) nats, 0 models rise", said)
     assert "(2 points, 0.04 nats)" in said
@@ -146,7 +146,7 @@ def test_models_that_answer_alike_throughout_are_named(last, said):
         for model, rights in {"first": (9, 7), "second": (8, 7), "third": last}.items()
         for treatment, right in zip(("fp32", "int4"), rights, strict=True)
     ]
-    text = claims.copies(pd.DataFrame(rows, columns=["model", "treatment", "correct"])).text
+    text = story.copies(pd.DataFrame(rows, columns=["model", "treatment", "correct"])).text
     assert text.startswith(said)
     assert ("third" in text) == (last == (9, 7))
     assert "first" not in text

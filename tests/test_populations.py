@@ -7,15 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from fairq_utils import metrics, populations, studies
-from fairq_utils.captions import captioned_moths
-from fairq_utils.data import DataSettings
+from fairq_book.chapters.encoders import tables
+from fairq_book.chapters.encoders.tables import measures
+from fairq_book.experiments import populations as experiments_populations
+from fairq_book.experiments import studies
+from fairq_book.experiments.populations import ClipStudy, answers, answers_of, encoders
+from fairq_book.experiments.store import Store
+from fairq_utils.data.moths import MothSettings
+from fairq_utils.data.sources import DataSettings
+from fairq_utils.encoders import scenes as encoders_scenes
+from fairq_utils.encoders.captions import captioned_moths
+from fairq_utils.encoders.contrastive import ContrastiveRecipe
+from fairq_utils.encoders.mini import DualEncoder
+from fairq_utils.encoders.questions import Answers, Questions, ask
 from fairq_utils.errors import BadInput
-from fairq_utils.moths import MothSettings
-from fairq_utils.populations import ClipStudy, answers, answers_of, encoders, measures
-from fairq_utils.questions import Answers, Questions, ask
-from fairq_utils.store import Store
-from fairq_utils.vision_language import ContrastiveRecipe, DualEncoder
+from fairq_utils.metrics import populations, ranking
 
 MOTHS = MothSettings(train=60, test=40, sizes=(0.2,) * 5, image_size=16)
 SMALL = {"dataset": MOTHS, "images": 30, "recipe": ContrastiveRecipe(epochs=1, batch_size=10)}
@@ -28,7 +34,9 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def population():
-    return populations.population(archs=["patch8"], training_sets=["balanced", "noisy"], seeds=[0], **SMALL)
+    return experiments_populations.population(
+        archs=["patch8"], training_sets=["balanced", "noisy"], seeds=[0], **SMALL
+    )
 
 
 def test_what_is_missing_is_made_once_and_more_is_little(store, population):
@@ -52,7 +60,7 @@ def test_what_is_kept_is_current(store, population):
 
 def test_an_encoder_that_is_brought_is_asked_the_same(store, population):
     (ours,) = answers(population[:1], ["int4"], store=store)
-    scenes = populations.scenes(population[0], store=store)
+    scenes = experiments_populations.scenes(population[0], store=store)
     test = scenes.take(~scenes.is_train)
     test = replace(test, captions=tuple(several[:1] for several in test.captions))
     grammar = population[0].grammar
@@ -98,7 +106,7 @@ def test_fairface_is_asked_for_gender_and_measured_by_any_attribute(store, tmp_p
 
 
 def test_names_and_digests_tell_studies_apart(population):
-    names = {study.name for study in populations.population()}
+    names = {study.name for study in experiments_populations.population()}
     assert len(names) == 18
     assert population[0] != replace(population[0], images=31)
 
@@ -128,7 +136,7 @@ class Compass(DualEncoder):
 def compass(captions: tuple[tuple[str, ...], ...] = ()) -> Questions:
     images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 2, 2)
     attributes = pd.DataFrame({"side": pd.Categorical(["up", "up", "down", "down"], ["up", "down", "away"])})
-    scenes = populations.Scenes(images, captions, attributes)
+    scenes = encoders_scenes.Scenes(images, captions, attributes)
     return Questions(scenes, "side", [["north", "east"], ["south", "west"], ["west"]], ["north"])
 
 
@@ -199,14 +207,14 @@ def test_measures_have_the_values_of_the_hand():
 
 def test_min_skew_is_that_of_the_metrics_when_nobody_is_missing():
     close = [[6.0, 5.0, 1.0, 2.0, 4.0, 3.0]]
-    table = populations.skews([made("m", "fp32", ALL, close)], "group", top=4).set_index("measure")["value"]
+    table = tables.skews([made("m", "fp32", ALL, close)], "group", top=4).set_index("measure")["value"]
     ranked = ["a", "a", "b", "b", "a", "a"]
-    assert table["MinSkew@4"] == pytest.approx(metrics.min_skew(ranked, 4))
-    assert table["MaxSkew@4"] == pytest.approx(metrics.max_skew(ranked, 4))
+    assert table["MinSkew@4"] == pytest.approx(ranking.min_skew(ranked, 4))
+    assert table["MaxSkew@4"] == pytest.approx(ranking.max_skew(ranked, 4))
 
 
 def test_ties_keep_the_order_of_the_images():
-    table = populations.skews([made("m", "fp32", ALL, [[1.0] * 6])], "group", top=4)
+    table = tables.skews([made("m", "fp32", ALL, [[1.0] * 6])], "group", top=4)
     assert table.set_index("measure")["value"]["MaxSkew@4"] == pytest.approx(math.log(6 / 4))
 
 
@@ -222,18 +230,18 @@ def test_failures_are_found():
         )
 
     given = [many("fp32", ALL), many("int8", ALL), many("int4", MOST), many("int3", [True, False] * 3)]
-    assert populations.failures(given)["sign"].tolist() == ["", "", "lost", "random"]
-    assert populations.failures(given, lost=0.5)["sign"].tolist() == ["", "", "", "random"]
-    assert populations.failures([few])["sign"].tolist() == [""]
+    assert tables.failures(given)["sign"].tolist() == ["", "", "lost", "random"]
+    assert tables.failures(given, lost=0.5)["sign"].tolist() == ["", "", "", "random"]
+    assert tables.failures([few])["sign"].tolist() == [""]
 
 
 def test_sign_tests_count_what_was_lost_and_won():
     given = [made("m", "fp32", ALL), made("m", "int4", MOST), made("n", "fp32", MOST), made("n", "int4", ALL)]
-    table = populations.lost_and_won(given, "group").set_index("group")
+    table = tables.lost_and_won(given, "group").set_index("group")
     assert table.loc["a", ["n", "lost", "won"]].tolist() == [8, 1, 1]
     assert table["p"].tolist() == [1.0, 1.0, 1.0]
     twenty = [made(f"m{i}", t, r) for i in range(20) for t, r in (("fp32", ALL), ("int4", MOST))]
-    table = populations.lost_and_won(twenty, "group").set_index("group")
+    table = tables.lost_and_won(twenty, "group").set_index("group")
     assert table.loc["b", "p"] == pytest.approx(2 * 0.5**20)
     assert table.loc["b", "p_holm"] == pytest.approx(6 * 0.5**20)
 
@@ -251,40 +259,38 @@ def tidy(changes: dict[str, list[float]], treatment: str = "int4") -> pd.DataFra
 def test_consistency_is_what_the_three_tests_say():
     random = np.random.default_rng(0)
     moved = {"a": random.normal(-0.05, 0.01, 12), "b": random.normal(0.0, 0.004, 12)}
-    table = populations.consistency(tidy({name: list(values) for name, values in moved.items()}))
+    table = tables.consistency(tidy({name: list(values) for name, values in moved.items()}))
     a, b = table.to_dict("records")
     assert a["estimate"] == pytest.approx(moved["a"].mean())
     assert (a["rises"], a["falls"]) == (0, 12)
     assert a["p_holm"] < 0.001 < 0.05 < a["p_within"]
     assert b["p_within"] < 0.05 < b["p_holm"]
     assert a["p_sign"] == pytest.approx(2 * 2 * 0.5**12)
-    assert set(table["margin"]) == {populations.MARGIN_OF_SHARES}
-    assert populations.consistency(tidy({"a": [0.0] * 3}), margins={"accuracy": 0.1})["margin"].tolist() == [
-        0.1
-    ]
+    assert set(table["margin"]) == {tables.MARGIN_OF_SHARES}
+    assert tables.consistency(tidy({"a": [0.0] * 3}), margins={"accuracy": 0.1})["margin"].tolist() == [0.1]
 
 
 def test_tests_are_corrected_within_their_family():
     table = tidy(
         {"a": [0.01, 0.02, 0.04], "b": [0.0, 0.01, 0.05], "FVO": [0.01, 0.02, 0.03], "OA": [0.0, 0.1, 0.0]}
     )
-    found = populations.consistency(table).set_index("group")
+    found = tables.consistency(table).set_index("group")
     assert found["family"].to_dict() == {"a": "group", "b": "group", "FVO": "bias", "OA": "overall"}
-    alone = metrics.paired_test(pd.DataFrame({"FVO": [0.01, 0.02, 0.03]}))["p"].item()
+    alone = populations.paired_test(pd.DataFrame({"FVO": [0.01, 0.02, 0.03]}))["p"].item()
     assert found.loc["FVO", "p_holm"] == pytest.approx(alone)
-    pair = metrics.paired_test(pd.DataFrame({"a": [0.01, 0.02, 0.04], "b": [0.0, 0.01, 0.05]}))
+    pair = populations.paired_test(pd.DataFrame({"a": [0.01, 0.02, 0.04], "b": [0.0, 0.01, 0.05]}))
     assert found.loc[["a", "b"], "p_holm"].tolist() == pytest.approx(pair["p_holm"].tolist())
 
 
 def test_what_failed_is_set_apart():
     table = tidy({"a": [-0.5, -0.01, 0.01, 0.0]})
     failed = pd.DataFrame({"model": ["m0"], "treatment": ["int4"], "sign": ["lost"]})
-    (row,) = populations.consistency(table, failed).to_dict("records")
+    (row,) = tables.consistency(table, failed).to_dict("records")
     assert (row["n"], round(row["estimate"], 6)) == (3, 0.0)
     everything = pd.DataFrame(
         {"model": [f"m{i}" for i in range(4)], "treatment": ["int4"] * 4, "sign": ["lost"] * 4}
     )
-    assert populations.consistency(table, everything).empty
+    assert tables.consistency(table, everything).empty
 
 
 def test_models_and_queries_can_be_the_pairs():
@@ -293,7 +299,7 @@ def test_models_and_queries_can_be_the_pairs():
         for model in ("m", "n")
         for treatment, close in (("fp32", [6.0, 5, 4, 3, 2, 1]), ("int4", [1.0, 2, 3, 4, 5, 6]))
     ]
-    moved = populations.changes(populations.skews(given, "group", top=2), "int4")
+    moved = tables.changes(tables.skews(given, "group", top=2), "int4")
     assert len(moved) == 4
     first = math.log((2 / 2) / (2 / 6)) - math.log((2 / 2) / (4 / 6))
     assert moved["MaxSkew@2", "OA"].tolist() == pytest.approx([first, -first, first, -first])
@@ -306,12 +312,12 @@ def test_models_and_queries_can_be_the_pairs():
         (lambda: ClipStudy(images=1), "images is 1"),
         (lambda: ClipStudy(arch="vit"), "arch is 'vit'"),
         (lambda: ClipStudy(dataset=DataSettings(name="utkface", root="x")), "expected MothSettings"),
-        (lambda: populations.population(seeds=[0, 0]), "each once"),
+        (lambda: experiments_populations.population(seeds=[0, 0]), "each once"),
         (lambda: measures([made("m", "fp32", ALL)], "kind"), "group is 'kind'"),
         (lambda: measures([made("m", "fp32", ALL)] * 2, "group"), "given twice"),
-        (lambda: populations.skews([made("m", "fp32", ALL)], "group"), "asked no neutral query"),
-        (lambda: populations.skews([made("m", "fp32", ALL, [[1.0] * 6])], "group", top=7), "top is 7"),
-        (lambda: populations.changes(tidy({"a": [0.0]}), "int3"), "'int3' is not in the table"),
+        (lambda: tables.skews([made("m", "fp32", ALL)], "group"), "asked no neutral query"),
+        (lambda: tables.skews([made("m", "fp32", ALL, [[1.0] * 6])], "group", top=7), "top is 7"),
+        (lambda: tables.changes(tidy({"a": [0.0]}), "int3"), "'int3' is not in the table"),
         (lambda: replace(compass(), prompts=[["north"]]), "prompts for 1 classes"),
         (lambda: replace(compass(), prompts=[["north"], [], ["west"]]), "no prompt"),
         (lambda: replace(made("m", "fp32", ALL), logits=None).correct, "asked for no label"),
@@ -323,4 +329,7 @@ def test_bad_input_is_refused_in_one_sentence(call, message):
 
 
 def test_moths_are_those_that_anybody_draws(store, population):
-    assert populations.scenes(population[0], store=store).fingerprint == captioned_moths(MOTHS).fingerprint
+    assert (
+        experiments_populations.scenes(population[0], store=store).fingerprint
+        == captioned_moths(MOTHS).fingerprint
+    )

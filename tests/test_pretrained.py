@@ -5,14 +5,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from fairq_utils import pretrained
+from fairq_book.chapters.encoders.tables import failures, measures
+from fairq_book.experiments.populations import answers_of
+from fairq_book.experiments.store import Store
+from fairq_utils.encoders import pretrained
+from fairq_utils.encoders.linear_layers import quantize_linear, quietly, runs
+from fairq_utils.encoders.pretrained import OpenClip, open_clip
+from fairq_utils.encoders.questions import Questions
+from fairq_utils.encoders.scenes import Scenes
 from fairq_utils.errors import BadInput
-from fairq_utils.linear_layers import quantize_linear, quietly, runs
-from fairq_utils.populations import answers_of, failures, measures
-from fairq_utils.pretrained import OpenClip, open_clip
-from fairq_utils.questions import Questions
-from fairq_utils.scenes import Scenes
-from fairq_utils.store import Store
 
 with quietly():
     library = pytest.importorskip("open_clip", reason="open_clip_torch is not installed: the extra clip")

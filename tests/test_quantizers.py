@@ -18,7 +18,15 @@ from torch import nn
 from torchvision.models import resnet18
 
 from fairq_utils.errors import BadInput
-from fairq_utils.quantizers import (
+from fairq_utils.quantization.models import (
+    bake,
+    describe,
+    quantize_model,
+    reestimate_batchnorm,
+    storage_bytes,
+    zero_share,
+)
+from fairq_utils.quantization.quantizers import (
     CodebookQuantizer,
     FloatQuantizer,
     LearnedStepQuantizer,
@@ -26,13 +34,7 @@ from fairq_utils.quantizers import (
     PowerOfTwoQuantizer,
     UniformQuantizer,
     all_but_zero_bin,
-    bake,
-    describe,
     only_zero_bin,
-    quantize_model,
-    reestimate_batchnorm,
-    storage_bytes,
-    zero_share,
 )
 
 

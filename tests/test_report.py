@@ -18,9 +18,9 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from hypothesis import given, strategies
 
-from fairq_utils import auditing, report
+from fairq_audit import auditing, report
+from fairq_audit.report import page
 from fairq_utils.errors import BadInput
-from fairq_utils.report import page
 from tests.test_auditing import frauds, tables
 
 SCHEMA = json.loads((Path(report.__file__).parent / "schemas" / "audit-1.json").read_text())
@@ -615,9 +615,9 @@ def test_a_million_images_make_the_same_page_as_a_thousand():
 
 def test_from_predictions_to_the_page_no_large_library_is_loaded():
     code = (
-        "import sys, fairq_utils.report\n"
+        "import sys, fairq_audit.report\n"
         "print(sorted({'pandas', 'numpy', 'scipy'} & set(sys.modules)))\n"
-        "import fairq_utils.auditing\n"
+        "import fairq_audit.auditing\n"
         "print(sorted({'torch', 'matplotlib', 'seaborn', 'anywidget'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -774,7 +774,7 @@ def test_a_group_looks_as_its_place_in_the_data_says_wherever_its_loss_puts_it()
 
 
 def test_a_group_looks_as_it_does_in_the_books_explorers():
-    from fairq_utils import explorer
+    from fairq_book import explorer
 
     assert (report._COLOURS, report._SIGNS) == (explorer.COLOURS, explorer.MARKS)
 

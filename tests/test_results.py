@@ -11,13 +11,16 @@ import pytest
 import torch
 import yaml
 
-from fairq_utils import data, results, studies, tables
+from fairq_book.experiments import export, studies
+from fairq_book.experiments import kept as experiments_kept
+from fairq_book.experiments.settings import Setting
+from fairq_book.experiments.store import Store
+from fairq_book.experiments.studies import Prediction
+from fairq_book.kit import tables
+from fairq_utils.data import sources
 from fairq_utils.errors import BadInput
-from fairq_utils.evidence import Setting
-from fairq_utils.store import Store
-from fairq_utils.studies import Prediction
-from fairq_utils.training import Recipe
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.training.loop import Recipe
+from fairq_utils.treatments.treatment import FP32, Treatment
 from tests.conftest import ROOT
 
 SMALL = {"train_images": 60, "test_images": 60, "recipe": Recipe(epochs=1, batch_size=20)}
@@ -32,24 +35,24 @@ def predictions(tmp_path_factory):
 
 @pytest.mark.parametrize(("format", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
 def test_what_is_written_is_what_chapters_draw(tmp_path, predictions, format, read):
-    written = results.export(predictions, tmp_path / "out", format=format)
+    written = export.export(predictions, tmp_path / "out", format=format)
     assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "out").iterdir())
-    for name, table in results.tidy(predictions).items():
+    for name, table in export.tidy(predictions).items():
         back = read(tmp_path / "out" / f"{name}.{format}")
         pd.testing.assert_frame_equal(back, table, check_dtype=False)
-    assert set(results.tidy(predictions)) >= {"accuracy", "change"}
-    pd.testing.assert_frame_equal(results.tidy(predictions)["change"], tables.change(predictions))
+    assert set(export.tidy(predictions)) >= {"accuracy", "change"}
+    pd.testing.assert_frame_equal(export.tidy(predictions)["change"], tables.change(predictions))
 
 
 def test_the_record_says_where_the_numbers_come_from(tmp_path, predictions):
-    results.export(predictions, tmp_path)
+    export.export(predictions, tmp_path)
     record = json.loads((tmp_path / "provenance.json").read_text())
     assert record["seeds"] == [2, 5]
     assert record["treatments"] == ["fp32", "int3"]
     assert record["parameters"]["recipe"]["batch_size"] == 20
     assert record["parameters"]["dataset"]["train_images"] == 60
     assert "root" not in record["parameters"]["dataset"]
-    images = data.load("moths", train_images=60, test_images=60)
+    images = sources.load("moths", train_images=60, test_images=60)
     assert record["data_fingerprint"] == images.fingerprint
     assert record["devices"] == [predictions[0].device]
     assert {"torch", "fairq-utils"} <= record["versions"].keys()
@@ -62,24 +65,24 @@ def test_the_record_says_where_the_numbers_come_from(tmp_path, predictions):
 
 
 def test_without_full_precision_there_is_no_change(predictions):
-    assert "change" not in results.tidy([p for p in predictions if p.treatment != FP32])
+    assert "change" not in export.tidy([p for p in predictions if p.treatment != FP32])
 
 
 def test_what_cannot_be_is_refused_in_one_sentence(tmp_path, predictions):
     with pytest.raises(BadInput, match="format is 'xlsx'; expected one of: csv, parquet"):
-        results.export(predictions, tmp_path / "out", format="xlsx")
+        export.export(predictions, tmp_path / "out", format="xlsx")
     store = Store(tmp_path / "store")
     other = studies.studies(seeds=[0], **SMALL | {"test_images": 50})
     mixed = [*predictions, *studies.predictions(other, [FP32], store=store)]
     with pytest.raises(BadInput, match="predictions of several data sets were given; expected those of one"):
-        results.export(mixed, tmp_path / "out")
+        export.export(mixed, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_card_of_the_moths_counts_the_moths():
-    settings = data.DataSettings()
+    settings = sources.DataSettings()
     card = json.loads((CARDS / "moths.json").read_text())
-    now = results.card(settings, settings.load())
+    now = export.card(settings, settings.load())
     for key in ("parameters", "images", "notes", "counts", "data_fingerprint"):
         assert card[key] == now[key]
 
@@ -120,7 +123,7 @@ def git(monkeypatch) -> dict[str, str]:
             return "\n".join(listed) if arguments[2] == REVISION else None
         return REVISION
 
-    monkeypatch.setattr(results, "_git", answer)
+    monkeypatch.setattr(export, "git", answer)
     return held
 
 
@@ -164,18 +167,20 @@ def keep(monkeypatch, book, git):
     def keeping(made=None, name="toy"):
         with monkeypatch.context() as patched:
             patched.setattr(
-                results.evidence, "tables_of", lambda *_, **__: hand_made() if made is None else made
+                experiments_kept.evidence, "tables_of", lambda *_, **__: hand_made() if made is None else made
             )
-            patched.setattr(results.evidence.studies, "predictions", lambda *_, **__: [images])
-            setting = results.find_setting(name, book)
-            return results.keep(setting, setting.studies(seeds=[0, 2]), results.results_folder(book))
+            patched.setattr(experiments_kept.evidence.studies, "predictions", lambda *_, **__: [images])
+            setting = experiments_kept.find_setting(name, book)
+            return experiments_kept.keep(
+                setting, setting.studies(seeds=[0, 2]), experiments_kept.results_folder(book)
+            )
 
     return keeping
 
 
 def test_what_is_kept_reads_back_to_six_digits(book, keep):
     keep()
-    kept = results.load("toy", root=book)
+    kept = experiments_kept.load("toy", root=book)
     assert kept.tables.keys() == hand_made().keys()
     pd.testing.assert_frame_equal(kept["groups"], hand_made()["groups"])
     back, made = kept["change"], hand_made()["change"]
@@ -191,17 +196,20 @@ def test_what_is_kept_reads_back_to_six_digits(book, keep):
 
 
 def test_every_table_that_is_made_can_be_read_back(book, git, monkeypatch, swept):
-    monkeypatch.setattr(results.evidence, "tables_of", lambda *_, **__: swept.tables)
+    monkeypatch.setattr(experiments_kept.evidence, "tables_of", lambda *_, **__: swept.tables)
     declared = {
         key: list(value) if isinstance(value, list | tuple) else value
         for key, value in asdict(swept.setting).items()
         if key != "name"
     }
     declare(book, tiny=declared)
-    results.keep(
-        swept.setting, swept.setting.studies(), results.results_folder(book), store=Store(swept.store)
+    experiments_kept.keep(
+        swept.setting,
+        swept.setting.studies(),
+        experiments_kept.results_folder(book),
+        store=Store(swept.store),
     )
-    kept = results.load("tiny", root=book)
+    kept = experiments_kept.load("tiny", root=book)
     assert kept.tables.keys() == swept.tables.keys()
     for name, made in swept.tables.items():
         back = kept[name]
@@ -214,7 +222,8 @@ def test_every_table_that_is_made_can_be_read_back(book, git, monkeypatch, swept
     one = studies.predictions(swept.setting.studies(seeds=[0]), [FP32], store=Store(swept.store))[0]
     assert kept.provenance["devices"] == [one.device]
     assert (
-        kept.provenance["data_fingerprint"] == data.load("moths", train_images=60, test_images=60).fingerprint
+        kept.provenance["data_fingerprint"]
+        == sources.load("moths", train_images=60, test_images=60).fingerprint
     )
 
 
@@ -234,7 +243,7 @@ def test_two_runs_of_one_seed_in_stores_of_their_own_give_the_same_tables(tmp_pa
     )
     runs = []
     for place in ("one", "other"):
-        paths = results.keep(
+        paths = experiments_kept.keep(
             small, small.studies(), tmp_path / place, store=Store(tmp_path / f"store-{place}")
         )
         runs.append({path.name: path.read_bytes() for path in paths if path.suffix == ".csv"})
@@ -262,7 +271,7 @@ def test_the_record_names_every_table_the_code_and_the_commands(book, keep):
 
 def test_the_code_is_named_as_git_names_it(book, keep):
     keep()
-    code = results.load("toy", root=book).provenance["code"]
+    code = experiments_kept.load("toy", root=book).provenance["code"]
     modules = {"evidence", "tables", "metrics", "studies", "training", "moths", "quantizers", "landscape"}
     modules |= {"stages/predict", "stages/images"}
     assert {f"fairq_utils/{name}.py" for name in modules} <= code.keys()
@@ -284,24 +293,24 @@ def test_code_that_is_not_committed_is_refused(book, keep, git):
 def test_code_that_has_no_part_in_the_tables_may_differ(book, keep, git):
     git["fairq_utils/figures.py"] = blob(b"other")
     keep()
-    assert results.load("toy", root=book).seeds == 2
+    assert experiments_kept.load("toy", root=book).seeds == 2
 
 
 def test_outside_of_git_tables_are_kept_and_read_without_a_revision(book, keep, monkeypatch):
-    monkeypatch.setattr(results, "_git", lambda *_: None)
+    monkeypatch.setattr(export, "git", lambda *_: None)
     keep()
-    kept = results.load("toy", root=book)
+    kept = experiments_kept.load("toy", root=book)
     assert kept.provenance["git_revision"] is None
     assert len(kept.tables) == 2
 
 
 def test_where_git_does_not_know_the_revision_the_tables_are_still_checked(book, keep, monkeypatch):
     keep()
-    monkeypatch.setattr(results, "_git", lambda *_: None)
-    assert len(results.load("toy", root=book).tables) == 2
+    monkeypatch.setattr(export, "git", lambda *_: None)
+    assert len(experiments_kept.load("toy", root=book).tables) == 2
     (book / "book" / "results" / "toy" / "groups.csv").write_text("group\n")
     with pytest.raises(BadInput, match="is not the table that its record speaks of"):
-        results.load("toy", root=book)
+        experiments_kept.load("toy", root=book)
 
 
 def test_a_table_that_is_made_no_more_is_removed(book, keep):
@@ -309,15 +318,15 @@ def test_a_table_that_is_made_no_more_is_removed(book, keep):
     keep(made={"groups": hand_made()["groups"]})
     own = book / "book" / "results" / "toy"
     assert {path.name for path in own.iterdir()} == {"groups.csv", "provenance.json"}
-    assert results.load("toy", root=book).tables.keys() == {"groups"}
+    assert experiments_kept.load("toy", root=book).tables.keys() == {"groups"}
 
 
 def test_what_is_missing_of_what_is_kept_is_refused_by_name(book, keep):
     keep()
     with pytest.raises(BadInput, match="toy has no table 'bounds'; expected one of: groups, change"):
-        results.load("toy", root=book)["bounds"]
+        experiments_kept.load("toy", root=book)["bounds"]
     with pytest.raises(BadInput, match="setting is 'toys'; expected one of: toy, other"):
-        results.load("toys", root=book)
+        experiments_kept.load("toys", root=book)
 
 
 def edit_record(own, change) -> None:
@@ -363,10 +372,10 @@ def claim_a_module_that_never_was(own) -> None:
 )
 def test_tables_that_are_not_what_their_record_says_are_refused_in_one_sentence(book, keep, harm, said):
     keep()
-    results.load("toy", root=book)
+    experiments_kept.load("toy", root=book)
     harm(book / "book" / "results" / "toy")
     with pytest.raises(BadInput, match=said) as refused:
-        results.load("toy", root=book)
+        experiments_kept.load("toy", root=book)
     assert "make it again: fairq results write toy --root PATH" in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -374,20 +383,20 @@ def test_tables_that_are_not_what_their_record_says_are_refused_in_one_sentence(
 def test_another_title_and_more_seeds_leave_the_tables_what_they_are(book, keep):
     keep()
     declare(book, toy=TOY | {"title": "A toy", "seeds": [0, 1, 2, 3, 4]})
-    kept = results.load("toy", root=book)
+    kept = experiments_kept.load("toy", root=book)
     assert (kept.title, kept.seeds) == ("A toy", 2)
 
 
 def test_what_is_kept_comes_in_the_order_of_the_declarations_and_what_is_not_is_left_out(book, keep):
-    assert results.stored(book) == {}
+    assert experiments_kept.stored(book) == {}
     keep(name="other")
-    assert list(results.stored(book)) == ["other"]
+    assert list(experiments_kept.stored(book)) == ["other"]
     keep(name="toy")
-    assert list(results.stored(book)) == ["toy", "other"]
-    assert results.stored(book)["other"].title == "Other"
+    assert list(experiments_kept.stored(book)) == ["toy", "other"]
+    assert experiments_kept.stored(book)["other"].title == "Other"
     edit_table(book / "book" / "results" / "other")
     with pytest.raises(BadInput, match=r"other/change\.csv is not the table"):
-        results.stored(book)
+        experiments_kept.stored(book)
 
 
 @pytest.mark.parametrize(
@@ -403,7 +412,7 @@ def test_what_is_kept_comes_in_the_order_of_the_declarations_and_what_is_not_is_
 )
 def test_between_whom_is_compared(book, keep, train, expected):
     keep(made={"groups": hand_made()["groups"].assign(train=train)})
-    ends = results.load("toy", root=book).ends
+    ends = experiments_kept.load("toy", root=book).ends
     assert (ends.largest, ends.smallest, ends.most, ends.fewest) == expected
 
 
@@ -414,13 +423,13 @@ def test_between_whom_is_compared(book, keep, train, expected):
 def kept_tiny(git, swept):
     """The tables of two networks, with a record made on this machine."""
     prediction = studies.predictions(swept.setting.studies(seeds=[0]), [FP32], store=Store(swept.store))[0]
-    record = results._made() | {
-        "code": results._code_of_tables(),
+    record = export.made_by() | {
+        "code": experiments_kept._code_of_tables(),
         "data_fingerprint": prediction.fingerprint,
         "devices": [prediction.device],
         "seeds": [0, 1],
     }
-    return results.Stored(swept.setting, swept.tables, record, swept.store)
+    return experiments_kept.Stored(swept.setting, swept.tables, record, swept.store)
 
 
 def with_counts(kept, counts: pd.DataFrame):
@@ -430,7 +439,7 @@ def with_counts(kept, counts: pd.DataFrame):
 def test_on_the_machine_that_made_it_a_number_is_found_again(kept_tiny, swept):
     store, drawn = Store(swept.store), set()
     for draw in range(8):
-        check = results.check_a_cell(kept_tiny, draw=draw, store=store)
+        check = experiments_kept.check_a_cell(kept_tiny, draw=draw, store=store)
         assert check.agrees
         assert check.tolerance == 0
         table = kept_tiny["accuracy_by_seed"].set_index(["seed", "treatment", "group"])
@@ -443,14 +452,14 @@ def test_on_the_machine_that_made_it_a_number_is_found_again(kept_tiny, swept):
         drawn.add((check.seed, check.treatment, check.group))
     assert len(drawn) > 4
     assert dict(store.written) == {}
-    again = results.check_a_cell(kept_tiny, draw=3, store=store)
-    assert again == results.check_a_cell(kept_tiny, draw=3, store=store)
+    again = experiments_kept.check_a_cell(kept_tiny, draw=3, store=store)
+    assert again == experiments_kept.check_a_cell(kept_tiny, draw=3, store=store)
 
 
 def test_a_number_that_was_changed_by_one_is_found_out(kept_tiny, swept):
     counts = kept_tiny["accuracy_by_seed"]
     changed = with_counts(kept_tiny, counts.assign(correct=counts["correct"] + 1))
-    check = results.check_a_cell(changed, draw=1, store=Store(swept.store))
+    check = experiments_kept.check_a_cell(changed, draw=1, store=Store(swept.store))
     assert not check.agrees
     assert check.kept == check.anew + 1
     assert "DIFFERS" in str(check)
@@ -459,20 +468,20 @@ def test_a_number_that_was_changed_by_one_is_found_out(kept_tiny, swept):
 def test_code_that_only_makes_tables_of_answers_leaves_the_number_what_it_was(kept_tiny, swept):
     code = kept_tiny.provenance["code"] | {"fairq_utils/tables.py": "a" * 40}
     mended = replace(kept_tiny, provenance=kept_tiny.provenance | {"code": code})
-    assert results.check_a_cell(mended, draw=1, store=Store(swept.store)).tolerance == 0
+    assert experiments_kept.check_a_cell(mended, draw=1, store=Store(swept.store)).tolerance == 0
 
 
 def test_other_images_are_refused(kept_tiny, swept):
     other = replace(kept_tiny, provenance=kept_tiny.provenance | {"data_fingerprint": "e" * 64})
     with pytest.raises(BadInput, match=r"the images have the fingerprint \w{10}; expected .* eeeeeeeeee: "):
-        results.check_a_cell(other, draw=1, store=Store(swept.store))
+        experiments_kept.check_a_cell(other, draw=1, store=Store(swept.store))
 
 
 @pytest.mark.parametrize(
     "elsewhere",
     [
         {"hardware": "Linux abacus, 1 x beads"},
-        {"code": results._code_of_tables() | {"fairq_utils/training.py": "a" * 40}},
+        {"code": experiments_kept._code_of_tables() | {"fairq_utils/training.py": "a" * 40}},
         {"devices": ["a device that is not here"]},
         {"versions": {"torch": "1.0", "torchvision": "0.1"}},
     ],
@@ -481,7 +490,7 @@ def test_on_another_machine_or_by_other_code_a_number_may_be_as_far_off_as_anoth
     kept_tiny, swept, elsewhere
 ):
     far = replace(kept_tiny, provenance=kept_tiny.provenance | elsewhere)
-    check = results.check_a_cell(far, draw=1, store=Store(swept.store))
+    check = experiments_kept.check_a_cell(far, draw=1, store=Store(swept.store))
     assert check.tolerance > 0
     assert check.agrees
     assert f"expected at most {check.tolerance} apart: agrees" in str(check)
@@ -514,8 +523,8 @@ def test_how_far_off_is_that_of_images_or_of_seeds(kept_tiny, monkeypatch, corre
         assert treatments == [FP32]
         return [Prediction(studies_[0], FP32, logits, zeros, zeros + 1, device="another", **about)]
 
-    monkeypatch.setattr(results.evidence.studies, "predictions", predict)
-    check = results.check_a_cell(kept, draw=0)
+    monkeypatch.setattr(experiments_kept.evidence.studies, "predictions", predict)
+    check = experiments_kept.check_a_cell(kept, draw=0)
     assert check.tolerance == tolerance
     assert check.anew == 5
     assert check.agrees == (abs(check.kept - 5) <= tolerance)
@@ -527,4 +536,4 @@ def test_a_group_without_test_images_is_never_drawn(kept_tiny, swept):
     empty = counts.assign(n=counts["n"].where(is_largest, 0), correct=counts["correct"].where(is_largest, 0))
     far = replace(with_counts(kept_tiny, empty), provenance=kept_tiny.provenance | {"hardware": "abacus"})
     for draw in range(5):
-        assert results.check_a_cell(far, draw=draw, store=Store(swept.store)).n > 0
+        assert experiments_kept.check_a_cell(far, draw=draw, store=Store(swept.store)).n > 0

@@ -7,10 +7,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from fairq_utils import cli, results, studies
+from fairq_book.cli import main
+from fairq_book.experiments import kept as experiments_kept
+from fairq_book.experiments import studies
+from fairq_book.experiments.kept import Check, Stored
+from fairq_book.experiments.store import Store, default_root
 from fairq_utils.errors import BadInput
-from fairq_utils.results import Check, Stored
-from fairq_utils.store import Store, default_root
 
 TOY = {"title": "Toy", "seeds": [0, 1, 2], "bit_widths": [4], "train_images": 60, "test_images": 60}
 SAME = Check(setting="toy", seed=1, treatment="int4", group="Others", n=9, kept=5, anew=5, tolerance=0)
@@ -31,13 +33,13 @@ def book(tmp_path, monkeypatch):
 
 
 def fairq(*arguments: str):
-    return CliRunner().invoke(cli.main, arguments)
+    return CliRunner().invoke(main.main, arguments)
 
 
 def stored(name: str = "toy") -> Stored:
     record = {"seeds": [0, 2], "git_revision": "0123456789abcdef", "date": "2026-01-02 03:04 UTC"}
     tables = {"change": pd.DataFrame({"n": [1]}), "groups": pd.DataFrame({"n": [1]})}
-    return Stored(results.find_setting(name), tables, record, Path("nowhere"))
+    return Stored(experiments_kept.find_setting(name), tables, record, Path("nowhere"))
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def test_a_sweep_that_cannot_be_is_refused_in_one_sentence(prepared, arguments, 
 
 
 def test_the_settings_of_the_book_itself_are_known_to_the_command(prepared, monkeypatch):
-    monkeypatch.chdir(Path(cli.__file__).parents[1])
+    monkeypatch.chdir(Path(main.__file__).parents[1])
     done = fairq("sweep", "utkface", "--bits", "4")
     assert done.exit_code == 2
     assert "--bits was given beside utkface" in done.stderr
@@ -127,7 +129,7 @@ def test_tables_are_written_of_all_seeds_or_of_those_that_are_named(monkeypatch,
             path.write_bytes(b"x" * 400)
         return paths
 
-    monkeypatch.setattr(results, "keep", keep)
+    monkeypatch.setattr(experiments_kept, "keep", keep)
     done = fairq("results", "write", "toy", "other")
     assert done.exit_code == 0, done.output
     assert kept == [("toy", [0, 1, 2]), ("other", [2, 5])]
@@ -163,7 +165,7 @@ def test_the_list_says_of_every_setting_what_is_kept(monkeypatch):
         "toy        nothing is kept",
         "other      nothing is kept",
     ]
-    monkeypatch.setattr(results, "stored", lambda: {"toy": stored()})
+    monkeypatch.setattr(experiments_kept, "stored", lambda: {"toy": stored()})
     done = fairq("results", "list")
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
@@ -174,7 +176,7 @@ def test_the_list_says_of_every_setting_what_is_kept(monkeypatch):
 
 def test_the_list_says_when_no_revision_is_known(monkeypatch):
     without = replace(stored(), provenance=stored().provenance | {"git_revision": None})
-    monkeypatch.setattr(results, "stored", lambda: {"toy": without})
+    monkeypatch.setattr(experiments_kept, "stored", lambda: {"toy": without})
     assert "toy        2 tables of 2 seeds, no revision, 2026" in fairq("results", "list").stdout
 
 
@@ -197,8 +199,8 @@ def checked(monkeypatch):
         calls.append((kept.setting.name, root, draw, store.root))
         return replace(SAME, setting=kept.setting.name, anew=4 if draw in wrong else 5)
 
-    monkeypatch.setattr(results, "load", stored)
-    monkeypatch.setattr(results, "check_a_cell", check)
+    monkeypatch.setattr(experiments_kept, "load", stored)
+    monkeypatch.setattr(experiments_kept, "check_a_cell", check)
     return calls, wrong
 
 
@@ -240,8 +242,8 @@ def test_other_images_are_refused_by_the_command(monkeypatch):
     def refuse(*_, **__):
         raise BadInput("the images have another fingerprint; expected that of the record.")
 
-    monkeypatch.setattr(results, "load", stored)
-    monkeypatch.setattr(results, "check_a_cell", refuse)
+    monkeypatch.setattr(experiments_kept, "load", stored)
+    monkeypatch.setattr(experiments_kept, "check_a_cell", refuse)
     done = fairq("results", "verify", "toy")
     assert done.exit_code == 2
     assert "the images have another fingerprint" in done.stderr

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fairq_utils.encoders.scene_folders import coco_captions, facet, imagenet
+from fairq_utils.encoders.scenes import Scenes
 from fairq_utils.errors import BadInput
-from fairq_utils.scenes import Scenes, coco_captions, facet, imagenet
 
 
 def paint(path: Path, shade: int = 200) -> None:

@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from fairq_utils import small_maps
-from fairq_utils.architectures import build
-from fairq_utils.small_maps import AsProducts
-from fairq_utils.training import predict
+from fairq_utils.training import small_convolutions
+from fairq_utils.training.architectures import build
+from fairq_utils.training.loop import predict
+from fairq_utils.training.small_convolutions import AsProducts
 
 SIDE = st.integers(1, 6)
 
@@ -41,14 +41,14 @@ def test_value_and_gradients_are_those_of_the_convolution(kernel, image, stride,
 def convolutions(monkeypatch) -> list[bool]:
     """Of each convolution from here on, whether it became a product."""
     found = []
-    own = small_maps._as_product
+    own = small_convolutions._as_product
 
     def watched(*args, **options):
         product = own(*args, **options)
         found.append(product is not None)
         return product
 
-    monkeypatch.setattr(small_maps, "_as_product", watched)
+    monkeypatch.setattr(small_convolutions, "_as_product", watched)
     return found
 
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import fairq_utils
-from fairq_utils import jobs, populations, studies
-from fairq_utils.ablations import Ablation
-from fairq_utils.moths import MothSettings
-from fairq_utils.questions import Questions
-from fairq_utils.stages import codes
-from fairq_utils.store import Store, code_digest, code_files
-from fairq_utils.treatments import FP32, Treatment
-from fairq_utils.vision_language import MiniClassifier
+from fairq_book.experiments import codes, populations, scheduling, studies
+from fairq_book.experiments.code import code_digest, code_files
+from fairq_book.experiments.store import Store
+from fairq_utils.data.moths import MothSettings
+from fairq_utils.encoders.mini import MiniClassifier
+from fairq_utils.encoders.questions import Questions
+from fairq_utils.treatments.ablations import Ablation
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 PACKAGE = Path(fairq_utils.__file__).parent
 MODULES = sorted({path.stem for path in (PACKAGE / "stages").glob("*.py")} - {"__init__", "codes"})
@@ -137,14 +137,14 @@ class Asked(Exception):
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
     """Every job that questions of all kinds lead to, with those that they need; none is run."""
-    found: list[jobs.Job] = []
+    found: list[scheduling.Job] = []
 
     def note(wanted, **_options):
         found.extend(wanted)
         found.extend(need for job in wanted for need in job.needs)
         raise Asked
 
-    monkeypatch.setattr(jobs, "make", note)
+    monkeypatch.setattr(scheduling, "make", note)
     store = Store(tmp_path)
     small = studies.studies(seeds=[0], train_images=60, test_images=60)
     treatments = [FP32, Treatment.parse("int4-qat"), Ablation(Treatment(3), "random")]
@@ -176,7 +176,7 @@ def asked(monkeypatch, tmp_path):
 
 
 def test_each_job_carries_the_digest_of_the_module_that_holds_it(asked):
-    stages = [job.function.func.__module__.removeprefix("fairq_utils.stages.") for job in asked]
+    stages = [job.function.func.__module__.removeprefix("fairq_utils.treatments.jobs.") for job in asked]
     assert set(stages) == codes.STAGES.keys() - {"read", "draw"}  # which no job makes
     assert [job.identity["code"] for job in asked] == [codes.CODE[stage] for stage in stages]
 

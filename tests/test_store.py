@@ -11,9 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from fairq_book.experiments.code import code_digest, code_files
+from fairq_book.experiments.store import KINDS, MARKER, Store, default_root
 from fairq_utils.errors import BadInput
 from fairq_utils.files import write_atomically
-from fairq_utils.store import KINDS, MARKER, Item, Store, code_digest, code_files, default_root
+from fairq_utils.items import Item
 
 IDENTITY = {"name": "thing", "seed": 0, "nested": {"pair": (1, 2)}}
 
@@ -225,14 +227,16 @@ def test_the_code_digest_follows_relative_imports(tmp_path, monkeypatch):
     assert code_files("near").keys() == reached | {"near"}
 
 
-@pytest.mark.parametrize("stranger", ["fairq_utils.dta", "fairq_utils.tables", "data"])
+@pytest.mark.parametrize("stranger", ["fairq_utils.dta", "fairq_book.kit.tables", "data"])
 def test_what_is_left_out_of_a_digest_has_to_be_met(stranger):
-    said = rf"without names {stranger}, which fairq_utils.training does not reach; expected .*small_maps\."
+    said = (
+        rf"without names {stranger}, which fairq_utils.training.loop does not reach; expected .*small_maps\."
+    )
     with pytest.raises(BadInput, match=said):
-        code_digest("fairq_utils.training", without=("fairq_utils.files", stranger))
-    left = code_files("fairq_utils.training", without=("fairq_utils.files",))
+        code_digest("fairq_utils.training.loop", without=("fairq_utils.files", stranger))
+    left = code_files("fairq_utils.training.loop", without=("fairq_utils.files",))
     assert "fairq_utils.files" not in left
-    assert "fairq_utils.small_maps" in left
+    assert "fairq_utils.training.small_convolutions" in left
 
 
 def test_words_do_not_change_the_code_digest_and_everything_else_does(tmp_path, monkeypatch):

@@ -4,12 +4,13 @@ from functools import partial
 import pytest
 import torch
 
-from fairq_utils import studies, training
+from fairq_book.experiments import studies
+from fairq_book.experiments.store import Store
 from fairq_utils.errors import BadInput, JobsFailed
-from fairq_utils.fairqat import validation_images
-from fairq_utils.store import Store
-from fairq_utils.training import Recipe
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.training import loop
+from fairq_utils.training.fairqat import validation_images
+from fairq_utils.training.loop import Recipe
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 SMALL = {"train_images": 60, "test_images": 60, "recipe": Recipe(epochs=1, batch_size=20)}
 
@@ -23,13 +24,13 @@ def store(tmp_path_factory):
 def trained(monkeypatch):
     """The studies that were trained, in order."""
     calls = []
-    train = training.train
+    train = loop.train
 
     def counted(*args, **options):
         calls.append(options["seed"])
         return train(*args, **options)
 
-    monkeypatch.setattr(training, "train", counted)
+    monkeypatch.setattr(loop, "train", counted)
     return calls
 
 
@@ -90,7 +91,7 @@ def test_networks_are_those_that_predict(store):
         studies.predictions(wanted, treatments, store=store),
         strict=True,
     ):
-        torch.testing.assert_close(training.predict(network, test), prediction.logits)
+        torch.testing.assert_close(loop.predict(network, test), prediction.logits)
         weights = network.layer1[0].conv1.weight.unique()
         assert len(weights) > 1000 if prediction.treatment == FP32 else len(weights) <= 7  # {-3..3}
 
@@ -124,7 +125,7 @@ def test_the_splits_have_no_image_in_common(store):
     assert 0 < len(found["validation"].labels) <= 40
     assert {split: prediction.split for split, prediction in found.items()} == {s: s for s in found}
     images = studies.dataset(wanted[0], store=store)
-    logits = training.predict(studies.network(wanted[0], store=store), images.images)
+    logits = loop.predict(studies.network(wanted[0], store=store), images.images)
     own = validation_images(images)
     torch.testing.assert_close(found["validation"].logits, logits[own])
     with pytest.raises(BadInput, match="split is 'tests'; expected test, train or validation"):
@@ -150,16 +151,16 @@ def test_an_interrupted_training_goes_on_from_the_store(tmp_path, monkeypatch):
 
         return wrapped
 
-    train, store = training.train, Store(tmp_path / "other")
-    monkeypatch.setattr(studies, "Checkpoint", partial(studies.Checkpoint, every_seconds=0))
-    monkeypatch.setattr(training, "train", interrupt(first := []))
+    train, store = loop.train, Store(tmp_path / "other")
+    monkeypatch.setattr(loop, "Checkpoint", partial(loop.Checkpoint, every_seconds=0))
+    monkeypatch.setattr(loop, "train", interrupt(first := []))
     interrupted = True
     with pytest.raises(Interrupted):
         studies.predictions(wanted, [FP32], store=store)
     assert [entry.identity["name"] for entry in store.entries() if entry.kind == "checkpoints"] == [
         "moths-resnet18-32px-seed0"
     ]
-    monkeypatch.setattr(training, "train", interrupt(second := []))
+    monkeypatch.setattr(loop, "train", interrupt(second := []))
     interrupted = False
     resumed = studies.predictions(wanted, [FP32], store=store)[0]
     assert (sum(first), sum(second)) == (2, 1)

@@ -5,15 +5,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fairq_utils import studies, surveys
-from fairq_utils.architectures import NAMES, build
-from fairq_utils.data import Dataset
+from fairq_book.experiments import studies
+from fairq_book.experiments.store import Store
+from fairq_utils.curvature import surveys
+from fairq_utils.curvature.hessian import Hessian
+from fairq_utils.curvature.surveys import Survey
+from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
-from fairq_utils.landscape import Hessian
-from fairq_utils.store import Store
-from fairq_utils.surveys import Survey
-from fairq_utils.training import Recipe, to_input
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.training.architectures import NAMES, build
+from fairq_utils.training.loop import Recipe, to_input
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 
 def ignore(done: int) -> None:

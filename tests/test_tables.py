@@ -5,11 +5,12 @@ import torch
 from scipy import stats
 from torch import nn
 
-from fairq_utils import tables
-from fairq_utils.data import DataSettings
-from fairq_utils.quantizers import storage_bytes
-from fairq_utils.studies import Prediction, Study
-from fairq_utils.treatments import FP32, Treatment
+from fairq_book.chapters.disparity import tables
+from fairq_book.experiments.studies import Prediction, Study
+from fairq_book.kit import tables as kit_tables
+from fairq_utils.data.sources import DataSettings
+from fairq_utils.quantization.models import storage_bytes
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 
 def made_up(treatment: Treatment, seed: int, logits: np.ndarray) -> Prediction:
@@ -28,17 +29,17 @@ def test_tables_pair_seeds_and_keep_each_seeds_own_collapse():
         made_up(FP32, 1, right),
         made_up(Treatment(2), 1, all_b),
     ]
-    accuracy = tables.accuracy(found).set_index(["treatment", "group"])["estimate"]
+    accuracy = kit_tables.accuracy(found).set_index(["treatment", "group"])["estimate"]
     assert accuracy["fp32"].to_dict() == {"many": 1.0, "few": 1.0, "OA": 1.0, "FVO": 0.0}
     assert accuracy["int2"].to_dict() == pytest.approx({"many": 0.5, "few": 0.5, "OA": 0.5, "FVO": 0.0})
-    change = tables.change(found).set_index("group")["estimate"]
+    change = kit_tables.change(found).set_index("group")["estimate"]
     assert change.to_dict() == pytest.approx({"many": -0.5, "few": -0.5, "OA": -0.5, "FVO": 0.0})
     # Pooled, two networks that each give one answer would look as if they used both classes.
-    collapse = tables.collapse(found).set_index("treatment")
+    collapse = kit_tables.collapse(found).set_index("treatment")
     of_int2 = {"share": 1.0, "effective_classes": 1.0, "fewest": 1.0, "most": 1.0, "standing": 0.0}
     assert collapse.loc["int2"].to_dict() == of_int2
     assert collapse.loc["fp32", "standing"] == 1.0  # with two labels too
-    chance = tables.chance(found).set_index("treatment")
+    chance = kit_tables.chance(found).set_index("treatment")
     assert chance.loc["fp32", "upper"] == 0
     assert chance.loc["int2", "upper"] >= chance.loc["int2", "median"] >= 0
     assert isinstance(chance, pd.DataFrame)
@@ -46,7 +47,7 @@ def test_tables_pair_seeds_and_keep_each_seeds_own_collapse():
 
 def test_right_answers_of_each_network_are_counted():
     right = np.array([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 2)
-    counted = tables.accuracy_by_seed([made_up(FP32, 3, right), made_up(Treatment(2), 3, 1 - right)])
+    counted = kit_tables.accuracy_by_seed([made_up(FP32, 3, right), made_up(Treatment(2), 3, 1 - right)])
     assert counted.to_dict("list") == {
         "treatment": ["fp32", "fp32", "int2", "int2"],
         "seed": [3] * 4,

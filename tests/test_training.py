@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fairq_utils.errors import BadInput
-from fairq_utils.training import Recipe, augment, fit, predict, progress, to_input, train
+from fairq_utils.progress import progress
+from fairq_utils.training.loop import Recipe, augment, fit, predict, to_input, train
 
 
 def stripes(count: int) -> tuple[torch.Tensor, torch.Tensor]:

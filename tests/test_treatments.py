@@ -7,10 +7,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
-from fairq_utils import data, treatments
+from fairq_utils.data import datasets, sources
 from fairq_utils.errors import BadInput
-from fairq_utils.fairqat import FairQAT
-from fairq_utils.quantizers import (
+from fairq_utils.quantization.quantizers import (
     CodebookQuantizer,
     FloatQuantizer,
     LearnedStepQuantizer,
@@ -19,13 +18,15 @@ from fairq_utils.quantizers import (
     UniformQuantizer,
     only_zero_bin,
 )
-from fairq_utils.training import Recipe
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.training.fairqat import FairQAT
+from fairq_utils.training.loop import Recipe
+from fairq_utils.treatments import treatment as treatments_treatment
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 
 @pytest.fixture(scope="module")
 def moths():
-    return data.load("moths", train_images=60, test_images=20, image_size=16)
+    return sources.load("moths", train_images=60, test_images=20, image_size=16)
 
 
 @pytest.fixture
@@ -169,7 +170,7 @@ def test_batch_norm_is_estimated_again_on_training_images_only(moths, network):
     own = statistics(moths)
     assert not torch.equal(own, network[1].running_mean)
     is_test = (~moths.is_train)[:, None, None, None]
-    other_test = data.Dataset(
+    other_test = datasets.Dataset(
         torch.where(is_test, 255 - moths.images, moths.images),
         moths.labels,
         moths.groups,
@@ -220,6 +221,6 @@ def test_what_cannot_be_is_refused_in_one_sentence(name, said):
 
 
 def test_the_vocabulary_is_complete():
-    listed = set(treatments.vocabulary()["word"])
+    listed = set(treatments_treatment.vocabulary()["word"])
     assert listed >= set(Treatment.words())
-    assert all(treatments.vocabulary()["meaning"])
+    assert all(treatments_treatment.vocabulary()["meaning"])

@@ -10,12 +10,19 @@ import pytest
 from bs4 import BeautifulSoup
 from scipy import stats
 
-from fairq_utils import claims, tables, verdicts
+from fairq_book.chapters.disparity import story, tables
+from fairq_book.chapters.landscape import story as landscape_story
+from fairq_book.chapters.landscape import tables as landscape_tables
+from fairq_book.chapters.logits import story as logits_story
+from fairq_book.chapters.repair import story as repair_story
+from fairq_book.chapters.zero_bin import story as zero_bin_story
+from fairq_book.experiments.kept import Stored
+from fairq_book.experiments.settings import Setting
+from fairq_book.kit import tables as kit_tables
+from fairq_book.kit.claims import Effect
+from fairq_book.pages import claims, front
+from fairq_book.registry import CLAIMS as ALL_CLAIMS
 from fairq_utils.errors import BadInput
-from fairq_utils.evidence import Setting
-from fairq_utils.results import Stored
-from fairq_utils.verdicts import CLAIMS as ALL_CLAIMS
-from fairq_utils.verdicts import Effect
 
 UP, DOWN, UNSURE, KEPT = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.01, -0.03, 0.05), (0.0, -0.005, 0.005)
 MANY, SOME, FEW = "many", "some", "few & <far>"  # of which the last is no HTML
@@ -99,7 +106,7 @@ def hand_made() -> dict[str, pd.DataFrame]:
     measured = ["treatment", "measure", "group"]
     lost = {
         (width, measure, group): interval
-        for group in (tables.ALL, MANY, SOME, FEW)
+        for group in (kit_tables.ALL, MANY, SOME, FEW)
         for width, measure, interval in (
             ("int8", "loss", UNSURE),
             ("int8", "accuracy", UNSURE),
@@ -123,23 +130,23 @@ def hand_made() -> dict[str, pd.DataFrame]:
         ),
         "variance_left": records(
             ["treatment", "group"],
-            {("int8", tables.ALL): (1.0, 0.97, 1.03), ("int4", tables.ALL): (0.6, 0.5, 0.72)},
+            {("int8", kit_tables.ALL): (1.0, 0.97, 1.03), ("int4", kit_tables.ALL): (0.6, 0.5, 0.72)},
         ),
         "loss_beyond_others": records(["treatment", "group"], {("int8", FEW): UNSURE, ("int4", FEW): UP}),
         "answer_changes": records(measured, lost),
         # A fifth of the loss: what heat does explains little.
         "loss_explained": records(
             ["treatment", "group"],
-            {("int8", tables.ALL): (0.2, 0.1, 0.3), ("int4", tables.ALL): (0.2, 0.1, 0.3)},
+            {("int8", kit_tables.ALL): (0.2, 0.1, 0.3), ("int4", kit_tables.ALL): (0.2, 0.1, 0.3)},
         ),
-        "heated": records(measured, {("int4", "accuracy", tables.ALL): (-0.01, -0.02, 0.0)}),
+        "heated": records(measured, {("int4", "accuracy", kit_tables.ALL): (-0.01, -0.02, 0.0)}),
         "landscape": landscape(),
         "bounds": bounds(),
         "zero_parts": records(
             ["part", "group"], {(part, FEW): UNSURE for part in ("harm", "rest", "others", "norm")}
         ),
         "zero_changes": records(
-            measured, {("int4-zeros", "accuracy", who): DOWN for who in (FEW, tables.ALL)}
+            measured, {("int4-zeros", "accuracy", who): DOWN for who in (FEW, kit_tables.ALL)}
         ),
         "zero_collapse": collapse(fp32=4.75, int4_zeros=4.0),
         "against_rounding": against(
@@ -214,7 +221,7 @@ def test_the_words_are_those_that_the_tables_were_made_for(key):
     verdict = CLAIMS[key].verdict(stored())
     assert verdict.word == WORDS[key]
     assert "4 seeds" in verdict.because or key in ("A2", "A4")  # these two say it part by part
-    assert verdicts.judge(key, stored()) == verdict
+    assert claims.judge(key, stored()) == verdict
 
 
 REVIEWED = {"A5", "A7", "D1", "D2", "D3"}
@@ -227,7 +234,7 @@ def test_what_is_under_review_says_so_before_anything_else(key):
     if key in REVIEWED & CLAIMS.keys():
         because = CLAIMS[key].verdict(stored()).because
         assert because.startswith(f"Under review: {remark.why} ")
-        assert f"({key}), under review." in verdicts.in_plain_words(stored()).text
+        assert f"({key}), under review." in claims.in_plain_words(stored()).text
         assert remark.why.endswith(".")
 
 
@@ -251,19 +258,19 @@ def test_a_claim_is_judged_as_its_chapter_judges_it():
     got, seeds = kept.tables, {"seeds": SEEDS}
     fallen = got["collapse"]
     plain = got["landscape"][got["landscape"]["treatment"] != "int4-ends8"]
-    ends = tables.Ends(MANY, FEW, 30, 10)
-    ratios = tables.minorities_to_majority(plain, ends)
+    ends = kit_tables.Ends(MANY, FEW, 30, 10)
+    ratios = landscape_tables.minorities_to_majority(plain, ends)
     direct = {
-        "A1": claims.violation_grows(got["change"], fallen, **seeds),
-        "A3": claims.larger_for_minorities(ratios, "gradient_norm", ends, fallen, **seeds),
-        "A5": claims.small_weights_are_needed(
+        "A1": story.violation_grows(got["change"], fallen, **seeds),
+        "A3": landscape_story.larger_for_minorities(ratios, "gradient_norm", ends, fallen, **seeds),
+        "A5": zero_bin_story.small_weights_are_needed(
             got["zero_parts"], got["zero_changes"], got["zero_collapse"], "int4", **seeds
         ),
-        "A6": claims.repairs(got["against_rounding"], got["against_plain_training"], fallen, **seeds),
-        "A7": claims.answers_collapse(fallen, **seeds),
-        "Liu": claims.training_is_less_fair(got["against_rounding"], fallen, **seeds),
-        "Tran": claims.bound_tells_who_is_hurt(
-            tables.rank_correlations(got["bounds"][got["bounds"]["treatment"] != "int4-ends8"]),
+        "A6": repair_story.repairs(got["against_rounding"], got["against_plain_training"], fallen, **seeds),
+        "A7": story.answers_collapse(fallen, **seeds),
+        "Liu": repair_story.training_is_less_fair(got["against_rounding"], fallen, **seeds),
+        "Tran": landscape_story.bound_tells_who_is_hurt(
+            landscape_tables.rank_correlations(got["bounds"][got["bounds"]["treatment"] != "int4-ends8"]),
             fallen,
             **seeds,
         ),
@@ -277,13 +284,13 @@ def test_a_claim_is_judged_as_its_chapter_judges_it():
     assert direct.keys() | {"A2", "A4"} == CLAIMS.keys()
     links = {
         "A2": [
-            claims.variance_falls(got["variance_left"], fallen, **seeds),
-            claims.loss_falls_on(got["loss_beyond_others"], got["answer_changes"], fallen, **seeds),
-            claims.temperature_explains(got["loss_explained"], got["answer_changes"], fallen, **seeds),
+            logits_story.variance_falls(got["variance_left"], fallen, **seeds),
+            logits_story.loss_falls_on(got["loss_beyond_others"], got["answer_changes"], fallen, **seeds),
+            logits_story.temperature_explains(got["loss_explained"], got["answer_changes"], fallen, **seeds),
         ],
         "A4": [
-            claims.larger_for_minorities(ratios, "eigenvalue", ends, fallen, **seeds),
-            claims.sharpened_for_minorities(ratios, ends, fallen, **seeds),
+            landscape_story.larger_for_minorities(ratios, "eigenvalue", ends, fallen, **seeds),
+            landscape_story.sharpened_for_minorities(ratios, ends, fallen, **seeds),
         ],
     }
     assert [part.word for part in links["A2"]] == ["supported", "supported", "contradicted"]
@@ -384,7 +391,7 @@ def test_a_row_that_is_missing_is_refused_by_name():
     ],
 )
 def test_so_many_seeds_would_tell_the_number_from_none(form, numbers, seeds, count):
-    said = verdicts.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
+    said = claims.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
     assert f"seeds might tell it from none and {count} would" in said
 
 
@@ -394,7 +401,7 @@ def test_at_best_as_few_seeds_tell_as_students_interval_says(seeds, spread):
         return float(stats.t.ppf(0.975, count - 1) * spread / np.sqrt(count))
 
     own = effect("nats", 1.0, 1 - reach(seeds), 1 + reach(seeds))
-    fewest = int(re.search(r"(\d+) seeds might", verdicts.what_would_decide([own], stored(seeds=seeds)))[1])
+    fewest = int(re.search(r"(\d+) seeds might", claims.what_would_decide([own], stored(seeds=seeds)))[1])
     assert reach(fewest) <= 1 < reach(fewest - 1)
 
 
@@ -416,13 +423,13 @@ def test_at_best_as_few_seeds_tell_as_students_interval_says(seeds, spread):
     ],
 )
 def test_where_seeds_cannot_be_counted_that_is_said(form, numbers, seeds, said):
-    assert said in verdicts.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
+    assert said in claims.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
 
 
 # ---------------------------------------------------------------- as they are shown
 
 
-def soup(shown: verdicts.Shown) -> BeautifulSoup:
+def soup(shown: claims.Shown) -> BeautifulSoup:
     return BeautifulSoup(shown._repr_html_(), "html.parser")
 
 
@@ -434,7 +441,7 @@ def two() -> dict[str, Stored]:
 
 def cells(kept: dict[str, Stored]) -> dict[tuple[str, str], BeautifulSoup]:
     """The cells of the page, by claim and setting."""
-    page = soup(verdicts.page(kept))
+    page = soup(claims.page(kept))
     rows = page.select("tbody tr")
     asked = [key for key, claim in ALL_CLAIMS.items() if any(map(claim.asked_of, kept.values()))]
     assert [row.find("strong").text for row in rows] == asked
@@ -461,7 +468,7 @@ def test_the_page_has_the_word_for_every_claim_in_every_setting():
 
 
 def test_a_claim_can_be_linked_to_and_links_to_its_figures_and_tables():
-    page = soup(verdicts.page(two(), up="../.."))
+    page = soup(claims.page(two(), up="../.."))
     for key, claim in CLAIMS.items():
         assert page.find(id=f"claim-{key.lower()}") is not None
         assert f"../../notebooks/{claim.chapter}.html#on-real-faces" in str(page)
@@ -474,7 +481,7 @@ def test_a_claim_can_be_linked_to_and_links_to_its_figures_and_tables():
 
 @pytest.mark.parametrize("key", CLAIMS)
 def test_a_chapter_has_a_line_for_every_setting_that_was_asked(key):
-    shown = soup(verdicts.everywhere(key, two()))
+    shown = soup(claims.everywhere(key, two()))
     rows = shown.select("tbody tr")
     asked = ["Toy", "A <b> & 'c' \"d\""] if key in ("A1", "A7") else ["Toy"]
     assert len(rows) == len(asked)
@@ -486,19 +493,19 @@ def test_a_chapter_has_a_line_for_every_setting_that_was_asked(key):
 
 def test_what_has_a_meaning_in_html_is_shown_as_it_is():
     title = "A <b> & 'c' \"d\""
-    for shown in (verdicts.page(two()), verdicts.everywhere("A1", two()), verdicts.everywhere("A3", two())):
+    for shown in (claims.page(two()), claims.everywhere("A1", two()), claims.everywhere("A3", two())):
         page = soup(shown)
         assert page.find("b") is None
         assert page.find("far") is None
         assert "<b>" not in shown.markup
-    page = soup(verdicts.page(two()))
+    page = soup(claims.page(two()))
     assert title in [head.text for head in page.select("thead th")]
     labels = {cell["data-title"] for cell in page.find_all("td")}
     assert labels == {"Toy", title}
-    assert f"{FEW} to {MANY}" in soup(verdicts.everywhere("A3", two())).text
+    assert f"{FEW} to {MANY}" in soup(claims.everywhere("A3", two())).text
     # As plain text the same, without marks.
-    assert title in repr(verdicts.page(two()))
-    assert "<strong" not in repr(verdicts.page(two()))
+    assert title in repr(claims.page(two()))
+    assert "<strong" not in repr(claims.page(two()))
 
 
 NUMBER = re.compile(r"[+−]?\d+(?:\.\d+)?")
@@ -519,9 +526,9 @@ def places(kept: Stored, table: str) -> list[pd.DataFrame]:
     own = kept[table]
     if table == "landscape":
         plain = own[~own["treatment"].str.contains("ends8|fairqat")]
-        return [tables.minorities_to_majority(plain, kept.ends)]
+        return [landscape_tables.minorities_to_majority(plain, kept.ends)]
     if table == "bounds":
-        return [tables.rank_correlations(own[~own["treatment"].str.contains("ends8")])]
+        return [landscape_tables.rank_correlations(own[~own["treatment"].str.contains("ends8")])]
     return [own]
 
 
@@ -590,7 +597,7 @@ def test_what_is_made_of_networks_goes_through_every_claim(swept):
 
 
 def test_plain_words_say_of_every_claim_where_it_stands():
-    text = verdicts.in_plain_words(stored()).text
+    text = claims.in_plain_words(stored()).text
     headings = {
         "supported": "**What stands.**",
         "contradicted": "**What does not.**",
@@ -611,23 +618,23 @@ def test_plain_words_say_of_every_claim_where_it_stands():
 
 def test_plain_words_leave_out_what_was_not_asked_and_headings_without_a_claim():
     few = {name: hand_made()[name] for name in ("groups", "change", "collapse")}
-    text = verdicts.in_plain_words(stored(few)).text
+    text = claims.in_plain_words(stored(few)).text
     assert re.findall(r"\((A\d|Liu|Tran)\)", text) == ["A1", "A7"]
     assert re.findall(r"\*\*(.+?)\*\*", text) == ["What stands."]
 
 
 def test_the_titles_are_those_of_now_and_the_seeds_those_of_the_record():
     own = stored(title="New")
-    assert "New" in repr(verdicts.everywhere("A1", {"toy": own}))
+    assert "New" in repr(claims.everywhere("A1", {"toy": own}))
     three = replace(own, provenance=own.provenance | {"seeds": [0, 4, 7]})
-    assert "3 seeds" in repr(verdicts.everywhere("A1", {"toy": three}))
+    assert "3 seeds" in repr(claims.everywhere("A1", {"toy": three}))
 
 
 # ---------------------------------------------------------------- all settings beside each other
 
 
 def test_the_overview_has_a_word_a_claim_and_a_setting_that_leads_to_why():
-    rows = soup(verdicts.overview(two())).select("tbody tr")
+    rows = soup(claims.overview(two())).select("tbody tr")
     assert len(rows) == len(CLAIMS)
     for (key, word), row in zip(WORDS.items(), rows, strict=True):
         first, second = row.find_all("td")
@@ -645,7 +652,7 @@ def test_another_choice_stands_beside_what_it_is_instead_of():
         for group, before in (("OA", 0.714), ("FVO", 0.205), (FEW, 0.5))
     ]
     columns = ["treatment", "reference", "group", "before", *INTERVAL]
-    shown = soup(verdicts.choices(stored({"choices": pd.DataFrame(rows, columns=columns)})))
+    shown = soup(claims.choices(stored({"choices": pd.DataFrame(rows, columns=columns)})))
     texts = [[cell.text for cell in row.find_all(["th", "td"])] for row in shown.select("tbody tr")]
     assert [text[0].partition(":")[0] for text in texts] == ["int4", "int4"]
     assert texts[0][1:] == ["+3.0 (+2.0 to +4.0) points from 71.4", "+3.0 (+2.0 to +4.0) points from 20.5"]
@@ -661,7 +668,7 @@ def test_settings_stand_beside_each_other_in_full_precision_and_at_every_width()
         ),
         "change": records(["treatment", "group"], change),
     }
-    shown = soup(verdicts.sizes([stored(made), stored(made, name="other", title="Other", seeds=2)]))
+    shown = soup(claims.sizes([stored(made), stored(made, name="other", title="Other", seeds=2)]))
     texts = [[cell.text for cell in row.find_all("td")] for row in shown.select("tbody tr")]
     assert [heads.text for heads in shown.select("thead th")] == ["measure", "Toy", "Other"]
     assert texts[0] == [str(SEEDS), "2"]
@@ -682,7 +689,7 @@ def test_a_record_says_seeds_code_machine_date_and_command():
     }
     own = stored(title="Faces & more", seeds=3)
     own = replace(own, provenance=own.provenance | record)
-    row = soup(verdicts.provenance({"toy": own})).select_one("tbody tr")
+    row = soup(claims.provenance({"toy": own})).select_one("tbody tr")
     link = row.find("a")
     assert (link.text, link["href"]) == ("Faces & more", "../_static/toy/provenance.json")
     told = [cell.text for cell in row.find_all("td")]
@@ -733,10 +740,10 @@ STILL, LOST, FAR = [0, 0, 0, 1], [-20, -20, -20, -21], [-70, -1, -60, -20]
     ],
 )
 def test_three_words_say_what_the_table_says_of_every_group(groups, words, payer):
-    said = verdicts.in_three_words(changed(*groups))
+    said = front.in_three_words(changed(*groups))
     assert (said.words, said.payer) == (words, payer)
     assert "rounded to int4" in said.backing
-    sentences = verdicts.in_three_sentences(changed(*groups)).text
+    sentences = front.in_three_sentences(changed(*groups)).text
     assert "narrower, they collapse" in sentences
     assert ("surely lose" in sentences) == ("surely pay" in words or LOST in groups)
 
@@ -745,19 +752,19 @@ def test_three_words_name_somebody_in_one_of_twenty_tables_where_nobody_pays():
     """Three questions are asked, so that each by itself at 95 % would be wrong in nearly one of ten."""
     rng, wrong = np.random.default_rng(0), 0
     for _ in range(300):
-        said = verdicts.in_three_words(changed(*rng.normal(0, 3, (3, SEEDS)).tolist()))
+        said = front.in_three_words(changed(*rng.normal(0, 3, (3, SEEDS)).tolist()))
         wrong += not said.words.startswith("Nobody")
     assert wrong / 300 <= 0.065
 
 
 def test_three_words_bound_what_does_not_surely_change():
     kept = changed(STILL, STILL, STILL)
-    own = claims.Payers.of(tables.change_by_network(kept["accuracy_by_seed"], MANY), "int4", MANY)
+    own = story.Payers.of(tables.change_by_network(kept["accuracy_by_seed"], MANY), "int4", MANY)
     assert own.bound < 0.03
-    said = verdicts.in_three_words(kept)
+    said = front.in_three_words(kept)
     assert (said.words, said.payer) == (f"Nobody loses over {100 * own.bound:.1f} points.", None)
 
 
 def test_three_words_say_that_nothing_can_be_told_of_networks_that_fall():
     fallen = stored(hand_made() | {"collapse": collapse(fp32=4.75, int8=1.1, int4=1.0, int3=1.0, int2=1.0)})
-    assert verdicts.in_three_words(fallen).words == "Nobody can tell."
+    assert front.in_three_words(fallen).words == "Nobody can tell."

@@ -5,19 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fairq_utils.encoders.contrastive import ContrastiveRecipe, train_mini_classifier, train_mini_clip
+from fairq_utils.encoders.linear_layers import quantize_linear
+from fairq_utils.encoders.mini import PADDING, SHAPES, UNKNOWN, MiniCLIP, WordTokenizer, _at_each_window
 from fairq_utils.errors import BadInput
-from fairq_utils.linear_layers import quantize_linear
-from fairq_utils.vision_language import (
-    PADDING,
-    SHAPES,
-    UNKNOWN,
-    ContrastiveRecipe,
-    MiniCLIP,
-    WordTokenizer,
-    _at_each_window,
-    train_mini_classifier,
-    train_mini_clip,
-)
 
 WORDS = ("a", "red", "blue", "square")
 ONCE = ContrastiveRecipe(epochs=1, batch_size=10)

@@ -11,8 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-from fairq_utils import explorer as own
-from fairq_utils.playground import FULL
+from fairq_book import explorer as own
+from fairq_book.playground import FULL
 from tests.conftest import only_from
 from tests.test_book import soup
 

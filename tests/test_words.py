@@ -5,7 +5,7 @@ import re
 import pytest
 from bs4 import BeautifulSoup
 
-from fairq_utils import chapters
+from fairq_book.build import notebooks
 from tests.conftest import ROOT
 from tests.test_book import listed, soup
 
@@ -24,7 +24,7 @@ READ = sorted(
     for page in listed()
     if not page.startswith("book/api/") and page not in ("book/words", "book/references")
 )
-CHAPTERS = [chapter.slug for chapter in chapters.chapters(ROOT) if chapter.slug < "06"]
+CHAPTERS = [chapter.slug for chapter in notebooks.chapters(ROOT) if chapter.slug < "06"]
 
 
 def key(link) -> str:

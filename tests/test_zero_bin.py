@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from fairq_utils import claims, figures, metrics, tables
-from fairq_utils.ablations import Ablation
+from fairq_book.chapters.zero_bin import figures, story, tables
+from fairq_book.experiments.studies import Prediction, Study
+from fairq_book.kit import tables as kit_tables
+from fairq_book.kit import wording
 from fairq_utils.errors import BadInput
-from fairq_utils.studies import Prediction, Study
-from fairq_utils.treatments import FP32, Treatment
+from fairq_utils.metrics import groups
+from fairq_utils.treatments.ablations import Ablation
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 INT3 = Treatment(3)
 ZEROS, NORM = Ablation(INT3, "zeros"), Ablation(INT3, "norm")
@@ -122,7 +125,7 @@ def test_the_narrowest_standing_width_is_taken_apart_unless_one_is_chosen():
 
 def test_against_puts_a_reference_in_the_place_of_the_original():
     found = predictions({FP32: [0, 0, 0], ZEROS: [0, 0, 1.0], NORM: [0, 0, 0.6]}, noise=0)
-    differences = tables.answer_changes(tables.against(found, ZEROS))
+    differences = kit_tables.answer_changes(tables.against(found, ZEROS))
     assert set(differences["treatment"]) == {"int3-norm"}
     own = differences[differences["measure"] == "loss"].set_index("group")["estimate"]
     assert own["few"] == pytest.approx(-0.4)
@@ -147,14 +150,14 @@ def test_the_parts_are_the_differences_they_are_said_to_be():
 
 @cache
 def changes() -> pd.DataFrame:
-    return tables.answer_changes(predictions({FP32: [0, 0, 0], ZEROS: [0, 0, 1.0]}))
+    return kit_tables.answer_changes(predictions({FP32: [0, 0, 0], ZEROS: [0, 0, 1.0]}))
 
 
-def verdict(parts: pd.DataFrame, *, share: float = 0.4, seeds: int = 3) -> claims.Verdict:
+def verdict(parts: pd.DataFrame, *, share: float = 0.4, seeds: int = 3) -> wording.Verdict:
     collapse = pd.DataFrame(
         {"treatment": ["fp32"], "share": [share], "effective_classes": [3.0], "standing": 1.0}
     )
-    return claims.small_weights_are_needed(parts, changes(), collapse, "int3", seeds=seeds)
+    return story.small_weights_are_needed(parts, changes(), collapse, "int3", seeds=seeds)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +217,7 @@ def test_layers_are_measured_one_by_one():
     assert means["norm", "beyond"] == pytest.approx(0.1, abs=0.02)
     signs = tables.layer_signs(table).set_index("measure")
     assert signs.loc["norm", ["rises", "falls"]].tolist() == [6, 0]
-    said = claims.layer_by_layer(table, tables.layer_signs(table), "few", seeds=3).text
+    said = story.layer_by_layer(table, tables.layer_signs(table), "few", seeds=3).text
     assert "**emptying the zero bin** costs few surely more than the rest in 6 of 6 layers" in said
     assert "when as much length of that layer went at random in 6 of 6 layers" in said
 
@@ -226,15 +229,15 @@ def test_a_group_of_one_image_is_not_compared_and_no_page_says_nan():
         replace(p, logits=p.logits[chosen], labels=p.labels[chosen], groups=p.groups[chosen])
         for p in predictions(some)
     ]
-    added = tables.answer_changes(found)
-    said = claims.what_is_added(added, ["int3-zeros"], "few").text
+    added = kit_tables.answer_changes(found)
+    said = story.what_is_added(added, ["int3-zeros"], "few").text
     said += figures.loss_by_treatment(added, ["int3-zeros"]).alt
     judged = verdict(tables.zero_bin_parts(found, INT3, "few"))
     kinds = [Ablation(INT3, kind, f"{n}.weight") for n in range(2) for kind in ("zeros", "norm", "random")]
     one = [p for p in found if p.treatment == ZEROS]
     layers = [replace(p, treatment=kind) for kind in kinds for p in one]
     table = tables.losses_by_layer([*(p for p in found if p.treatment == FP32), *layers], "few")
-    said += claims.layer_by_layer(table, tables.layer_signs(table), "few", seeds=3).text
+    said += story.layer_by_layer(table, tables.layer_signs(table), "few", seeds=3).text
     said += figures.loss_by_layer(table).alt
     assert "nan" not in said + judged.because
     assert "too few images" in said
@@ -242,13 +245,13 @@ def test_a_group_of_one_image_is_not_compared_and_no_page_says_nan():
 
 
 def test_prose_on_the_bins_reads_the_table(gaussian):
-    said = claims.zero_bins(gaussian, tables.zero_totals(gaussian)).text
+    said = story.zero_bins(gaussian, tables.zero_totals(gaussian)).text
     assert said.count("**int") == 4
     assert "might as well be Gaussian" in said
     peaked = gaussian.assign(zero_share=gaussian["zero_share"] + 0.2)
-    assert "more small weights than a Gaussian" in claims.zero_bins(peaked, tables.zero_totals(peaked)).text
+    assert "more small weights than a Gaussian" in story.zero_bins(peaked, tables.zero_totals(peaked)).text
     flat = gaussian.assign(zero_share=gaussian["zero_share"] - 0.2)
-    assert "fewer small weights than a Gaussian" in claims.zero_bins(flat, tables.zero_totals(flat)).text
+    assert "fewer small weights than a Gaussian" in story.zero_bins(flat, tables.zero_totals(flat)).text
 
 
 def test_who_surely_pays_is_named_though_another_pays_more_and_less_surely():
@@ -265,18 +268,18 @@ def test_who_surely_pays_is_named_though_another_pays_more_and_less_surely():
     added = pd.DataFrame(rows, columns=columns)
     assert (
         "many (+0.100 (+0.050 to +0.150)) surely pays"
-        in claims.what_is_added(added, ["int3-zeros"], "few").text
+        in story.what_is_added(added, ["int3-zeros"], "few").text
     )
     unsure = added.assign(lower=added["lower"].where(added["group"] != "many", -0.1))
-    said = claims.what_is_added(unsure, ["int3-zeros"], "few").text
+    said = story.what_is_added(unsure, ["int3-zeros"], "few").text
     assert "which groups pay cannot be told, few most (+0.400" in said
     assert "no loss" not in said
 
 
 def test_prose_on_the_halves_says_who_pays_and_which_half():
     found = predictions({FP32: [0, 0, 0], ZEROS: [0, 0, 0.9], REST: [0, 0, -0.2], INT3: [0.3, 0, 0]})
-    added, collapse = tables.answer_changes(found), tables.collapse(found)
-    said = claims.what_is_added(added, ["int3-zeros", "int3-nonzeros"], "few", collapse=collapse).text
+    added, collapse = kit_tables.answer_changes(found), kit_tables.collapse(found)
+    said = story.what_is_added(added, ["int3-zeros", "int3-nonzeros"], "few", collapse=collapse).text
     zeros, rest = said.split("\n")
     assert "the loss of few rises (+0.9" in zeros
     assert "few (+0.9" in zeros
@@ -285,14 +288,14 @@ def test_prose_on_the_halves_says_who_pays_and_which_half():
     assert "no loss surely rises" in rest
     assert "Classes in use: " in zeros
     assert "nan" not in said
-    summed = claims.halves_sum(added, "int3", "few").text
+    summed = story.halves_sum(added, "int3", "few").text
     assert "opposite ways, and emptying the zero bin goes further" in summed
 
 
 def test_prose_held_against_a_reference_counts_only_what_is_sure():
     found = predictions({INT3: [0, 0, 0.5], ZEROS: [0, 0, 0.1], NORM: [0, 0, 1.2], REST: [0, 0, 0.5]})
-    differences = tables.answer_changes(tables.against(found, INT3))
-    said = claims.held_against(differences, "int3", "few", notes={"int3-zeros": "5 % zeros"}).text
+    differences = kit_tables.answer_changes(tables.against(found, INT3))
+    said = story.held_against(differences, "int3", "few", notes={"int3-zeros": "5 % zeros"}).text
     assert "**int3-zeros** (5 % zeros): surely better for few" in said
     assert "**int3-nonzeros**: no sure difference for few" in said
     assert "1 of 3 are surely better for few (int3-zeros) and 1 surely worse (int3-norm)" in said
@@ -304,14 +307,14 @@ def test_prose_held_against_a_reference_counts_only_what_is_sure():
 )
 def test_smallness_counts_only_beyond_length(norm, said):
     found = predictions({ZEROS: [0, 0, 0.9], NORM: [0, 0, norm]})
-    differences = tables.answer_changes(tables.against(found, ZEROS))
-    assert said in claims.length_or_smallness(differences, "int3", "few").text
+    differences = kit_tables.answer_changes(tables.against(found, ZEROS))
+    assert said in story.length_or_smallness(differences, "int3", "few").text
 
 
 def test_what_is_taken_apart_is_named_also_when_it_is_not_among_the_widths():
-    collapse = tables.collapse(collapsing((FP32, 4), (INT3, 3)))
-    assert "use 2.8 classes, before 4.0" in claims.what_is_taken_apart("int3", "few", collapse).text
-    assert "classes" not in claims.what_is_taken_apart("int5", "few", collapse).text
+    collapse = kit_tables.collapse(collapsing((FP32, 4), (INT3, 3)))
+    assert "use 2.8 classes, before 4.0" in story.what_is_taken_apart("int3", "few", collapse).text
+    assert "classes" not in story.what_is_taken_apart("int5", "few", collapse).text
 
 
 def test_figures_hold_their_numbers_as_text(gaussian, networks):
@@ -333,7 +336,7 @@ def test_figures_hold_their_numbers_as_text(gaussian, networks):
 
 @pytest.mark.parametrize(("added", "logarithmic"), [(0.9, False), (6.0, True)])
 def test_losses_are_drawn_for_each_group_that_has_images(added, logarithmic):
-    table = tables.answer_changes(predictions({FP32: [0, 0, 0], ZEROS: [0.3, 0, added]}))
+    table = kit_tables.answer_changes(predictions({FP32: [0, 0, 0], ZEROS: [0.3, 0, added]}))
     picture = figures.loss_by_treatment(table, ["int3-zeros"], ["61 % zeros"])
     estimate = table.set_index(["measure", "group"]).loc[("loss", "few"), "estimate"]
     assert f"few: int3-zeros {estimate:+.2f}" in picture.alt
@@ -351,7 +354,7 @@ def test_a_layer_that_is_not_there_and_a_treatment_that_rounds_nothing_are_refus
 
 def test_zero_notes_say_the_share_of_each_network(networks):
     emptied = [ZEROS.apply(networks[0]), networks[0]]
-    share = metrics.overall_accuracy(
+    share = groups.overall_accuracy(
         torch.cat([weight.flatten() for name, weight in emptied[0].named_parameters() if "weight" in name])
         == 0
     )

@@ -6,7 +6,7 @@ Both are read off the chapters' code, so that neither can be out of date.
 import ast
 import json
 
-from fairq_utils import chapters
+from fairq_book.build import notebooks
 
 
 def called(chapter):
@@ -31,7 +31,7 @@ def called(chapter):
 def callers():
     """Of every function, the chapters that call it."""
     found = {}
-    for chapter in chapters.chapters():
+    for chapter in notebooks.chapters():
         for name in called(chapter):
             found.setdefault(name, []).append(chapter)
     return found
@@ -47,7 +47,7 @@ def name_chapters(app, what, name, obj, options, lines):
 
 def name_functions(app, docname, source):
     """At the end of a chapter, the functions that it calls."""
-    own = [chapter for chapter in chapters.chapters() if docname == f"notebooks/{chapter.slug}"]
+    own = [chapter for chapter in notebooks.chapters() if docname == f"notebooks/{chapter.slug}"]
     if not own:
         return
     names = {name: name.removeprefix("fairq_utils.") for name in called(own[0])}

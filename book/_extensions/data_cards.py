@@ -11,7 +11,7 @@ import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from fairq_utils import figures
+from fairq_book.chapters.disparity import figures
 
 CARDS = Path(__file__).parents[1] / "results" / "data"
 

@@ -8,21 +8,21 @@ showing old numbers after an edit of the library.
 import json
 import os
 
-from fairq_utils import chapters
+from fairq_book.build import notebooks
 
 
 def parameters():
     """Of every chapter: what `fairq book` says, else the laptop profile."""
-    given = os.environ.get(chapters.PARAMETERS_VARIABLE)
-    return json.loads(given) if given else chapters.load_profile("laptop")
+    given = os.environ.get(notebooks.PARAMETERS_VARIABLE)
+    return json.loads(given) if given else notebooks.load_profile("laptop")
 
 
 def executed_paths():
     """Where each chapter's page finds what it shows; a change of anything that decides it is another path."""
     values = parameters()
     return {
-        f"notebooks/{chapter.slug}": chapters.executed_path(chapter, values.get(chapter.slug, {}))
-        for chapter in chapters.chapters()
+        f"notebooks/{chapter.slug}": notebooks.executed_path(chapter, values.get(chapter.slug, {}))
+        for chapter in notebooks.chapters()
     }
 
 
@@ -37,8 +37,8 @@ def changed_chapters(app, env, added, changed, removed):
 def show_executed(app, docname, source):
     """Put the executed notebook in the place of the stripped one."""
     if docname in executed_paths():
-        chapter = chapters.find(docname)
-        source[0] = chapters.execute(chapter, parameters().get(chapter.slug, {})).read_text()
+        chapter = notebooks.find(docname)
+        source[0] = notebooks.execute(chapter, parameters().get(chapter.slug, {})).read_text()
 
 
 def setup(app):

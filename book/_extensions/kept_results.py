@@ -11,24 +11,29 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-from fairq_utils import figures, results, verdicts
-from fairq_utils.store import code_files
+from fairq_book import root
+from fairq_book.chapters.disparity import figures
+from fairq_book.experiments import kept as experiments_kept
+from fairq_book.experiments.code import code_files
+from fairq_book.pages import claims, front
 
 
 def depend_on_results(env):
     """The page is read again when a table, what is declared, or the code that says it has changed."""
-    kept = results.results_folder()  # the folder itself changes when a setting is added to it
-    code = code_files("fairq_utils.verdicts") | code_files("fairq_utils.figures")
-    declared = results.book_root() / "book" / "settings.yml"
+    kept = experiments_kept.results_folder()  # the folder itself changes when a setting is added to it
+    code = code_files("fairq_book.pages.claims") | code_files("fairq_book.kit.figures")
+    declared = root.book_root() / "book" / "settings.yml"
     for file in (kept, *kept.glob("*/provenance.json"), *code.values(), declared):
         env.note_dependency(str(file))
 
 
 def shown(names):
     """What is kept of these settings, in the order in which they are declared, and a word on the others."""
-    kept = {name: own for name, own in results.stored().items() if name in names}
+    kept = {name: own for name, own in experiments_kept.stored().items() if name in names}
     missing = [
-        setting.title for name, setting in results.settings().items() if name in set(names) - set(kept)
+        setting.title
+        for name, setting in experiments_kept.settings().items()
+        if name in set(names) - set(kept)
     ]
     said = f"Declared in book/settings.yml, but not measured yet: {'; '.join(missing)}."
     return kept, [nodes.paragraph("", said)] if missing else []
@@ -39,7 +44,7 @@ class Overview(Directive):
 
     required_arguments = 1
     optional_arguments = 9
-    draw = staticmethod(verdicts.overview)
+    draw = staticmethod(claims.overview)
 
     def run(self):
         """Called by docutils."""
@@ -51,26 +56,26 @@ class Overview(Directive):
 class Claims(Overview):
     """The same with numbers, reasons and sources."""
 
-    draw = staticmethod(verdicts.page)
+    draw = staticmethod(claims.page)
 
 
 class Sizes(Overview):
     """What another size of images gives, setting by setting."""
 
-    draw = staticmethod(lambda kept: verdicts.sizes(list(kept.values())))
+    draw = staticmethod(lambda kept: claims.sizes(list(kept.values())))
 
 
 class InPlainWords(Directive):
     """What stands in one setting, what does not, and what is open; read as if it stood in the page."""
 
     required_arguments = 1
-    say = staticmethod(verdicts.in_plain_words)
+    say = staticmethod(claims.in_plain_words)
 
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
         place = nodes.container(classes=["fairq-computed"])
-        lines = self.say(results.load(self.arguments[0])).text.splitlines()
+        lines = self.say(experiments_kept.load(self.arguments[0])).text.splitlines()
         self.state.nested_parse(StringList(lines, source="computed"), self.content_offset, place)
         return [place]
 
@@ -78,11 +83,11 @@ class InPlainWords(Directive):
 class Front(InPlainWords):
     """One figure and three sentences."""
 
-    say = staticmethod(verdicts.in_three_sentences)
+    say = staticmethod(front.in_three_sentences)
 
     def run(self):
         """Called by docutils."""
-        own = results.load(self.arguments[0])
+        own = experiments_kept.load(self.arguments[0])
         picture = figures.accuracy_by_treatment(own["accuracy"])
         return [nodes.raw("", picture._repr_html_(), format="html"), *super().run()]
 
@@ -95,8 +100,8 @@ class Choices(Directive):
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
-        own = results.load(self.arguments[0])
-        return [nodes.raw("", verdicts.choices(own)._repr_html_(), format="html")]
+        own = experiments_kept.load(self.arguments[0])
+        return [nodes.raw("", claims.choices(own)._repr_html_(), format="html")]
 
 
 class Provenance(Directive):
@@ -105,14 +110,14 @@ class Provenance(Directive):
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
-        return [nodes.raw("", verdicts.provenance(results.stored())._repr_html_(), format="html")]
+        return [nodes.raw("", claims.provenance(experiments_kept.stored())._repr_html_(), format="html")]
 
 
 def declared(_, rawtext, text, lineno, inliner, options=None, content=None):
     """What book/settings.yml, or the default of the field, says: called by docutils."""
     depend_on_results(inliner.document.settings.env)
     name, _, field = text.partition(" ")
-    return [nodes.Text(str(getattr(results.find_setting(name), field)))], []
+    return [nodes.Text(str(getattr(experiments_kept.find_setting(name), field)))], []
 
 
 def setup(app):

@@ -9,8 +9,8 @@ from pathlib import Path
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from fairq_utils.playground import Playground
-from fairq_utils.widgets import SCRIPTS
+from fairq_book.playground import Playground
+from fairq_book.widgets import SCRIPTS
 
 STARTER = "page"  # finds the widgets of a page and calls them
 EXPORT = "export default"

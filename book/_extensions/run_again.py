@@ -8,7 +8,7 @@ import shlex
 
 import executed_chapters
 
-from fairq_utils import chapters
+from fairq_book.build import notebooks
 
 BOX = """\
 ::::{{dropdown}} Run this chapter again
@@ -60,7 +60,7 @@ def box(chapter, values):
 
 def add_box(app, docname, source):
     """At the end of the chapter, above the functions that it calls."""
-    for chapter in chapters.chapters():
+    for chapter in notebooks.chapters():
         if docname == f"notebooks/{chapter.slug}":
             values = executed_chapters.parameters().get(chapter.slug, {})
             notebook = json.loads(source[0])

@@ -1,0 +1,196 @@
+"""The `fairq-audit` command."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from fairq_audit.console import from_here
+from fairq_audit.models.run import predictions_of_models
+from fairq_book.cli.main import main
+from fairq_utils.errors import BadInput
+
+# As in fairq_utils.data.sources, which takes a second to import.
+DATA_NAMES = (
+    "moths",
+    "moths-by-size",
+    "moths-by-difficulty",
+    "moths-equal",
+    "utkface",
+    "fairface",
+    "celeba",
+    "folder",
+)
+IMAGE_OPTIONS = [
+    click.option("--dataset", default="moths", show_default=True, help=f"One of {', '.join(DATA_NAMES)}."),
+    click.option(
+        "--root", multiple=True, metavar="PATH", help="Where your copy of the data lies. May be repeated."
+    ),
+    click.option("--label", default="", help="What is predicted.  [default: the data set's own]"),
+    click.option("--group", default="", help="Whom to compare.  [default: the data set's own]"),
+]
+
+
+def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which models are to be run, and on which images."""
+    options = [
+        click.option(
+            "--model",
+            "models",
+            multiple=True,
+            metavar="MODEL",
+            help="package.module:factory, a .pt2 or .onnx file, a folder that save_pretrained of "
+            "transformers wrote, or the book's own, such as resnet18-seed0. Once with --treatment, or twice: "
+            "before and after. A factory and a .pt2 run the code of whoever wrote them: name only those that "
+            "you trust.",
+        ),
+        click.option("--treatment", help="Round the weights of the one model so: `fairq treatments`."),
+        click.option(
+            "--weights",
+            multiple=True,
+            metavar="FILE",
+            help="What the factory's network is filled with: .safetensors, or a state dict as .pt. "
+            "Once for each factory, in their order.",
+        ),
+        click.option(
+            "-a",
+            "--argument",
+            "arguments",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="What the factory is called with; the value is YAML. May be repeated.",
+        ),
+        click.option("--mean", default="", help="Of pixels from 0 to 1.  [default: the model's own, or 0.5]"),
+        click.option("--std", default="", help="Likewise.  [default: the model's own, or 0.25]"),
+        click.option(
+            "--classes", default="", help="Labels in the order of the logits.  [default: the model's own]"
+        ),
+        *IMAGE_OPTIONS,
+        click.option(
+            "--image-size", default=0, help="Pixels along a side.  [default: what the model takes, or 32]"
+        ),
+        click.option(
+            "--train-images", default=0, help="At most so many for training.  [default: all; 6000 moths]"
+        ),
+        click.option("--test-images", default=0, help="At most so many to ask.  [default: all; 6000 moths]"),
+        click.option(
+            "--epochs", default=0.0, help="Those that the book's own network was trained for.  [default: 8]"
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command(
+    epilog="Exit codes: 0 when every gate held (or none was set), 1 when one failed, 2 when something given "
+    "cannot be used, 3 when the fault is fairq's own."
+)
+@click.option(
+    "--predictions",
+    nargs=2,
+    metavar="BEFORE AFTER",
+    help="Two CSV or Parquet files: id, label, group, and prediction or logit_<class> for each class.",
+)
+@_model_options
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for the report: new, empty, or that of an earlier audit, which is replaced.",
+)
+@click.option(
+    "--groups",
+    default="group",
+    show_default=True,
+    help="Columns of groups, of the files or of the data; gender,race also crosses them.",
+)
+@click.option("--names", nargs=2, metavar="BEFORE AFTER", help="What to call the two.  [default: the files]")
+@click.option("--margin", type=float, help="The smallest drop that matters, such as 0.02: test equivalence.")
+@click.option("--confidence", default=0.95, show_default=True, help="Of every interval.")
+@click.option("--smallest-cell", default=20, show_default=True, help="Crossed cells with fewer are pooled.")
+@click.option(
+    "--fail-if",
+    multiple=True,
+    metavar="GATE",
+    help="Such as 'fvo_increase > 0.03', 'worst_group_drop > 0.02', 'group_drop[elm] > 0.05', overall_drop, "
+    "fvo_after, flip_rate. May be repeated.",
+)
+@click.option(
+    "--decide-on",
+    type=click.Choice(["lower", "estimate", "upper"]),
+    default="lower",
+    show_default=True,
+    help="A gate fails when its quantity is surely beyond (lower), when the estimate is beyond, or when that "
+    "cannot be ruled out (upper).",
+)
+@click.option(
+    "--drop-unmatched",
+    is_flag=True,
+    help="Leave out images that stand in one file alone. They are counted by group, and a gate passes only "
+    "if it does with those that are missing after counted as wrong.",
+)
+@click.pass_context
+def audit(
+    ctx: click.Context,
+    predictions: tuple[str, str] | None,
+    out: Path,
+    groups: str,
+    names: tuple[str, str] | None,
+    **settings: Any,
+) -> None:
+    """Who pays when this model was quantized? An answer from what it predicted before and after.
+
+    The predictions may come from any framework. Or give a model and images, and they are made here: of the
+    model and of the same one with its weights rounded, or of two models. What is left in the folder:
+    report.html to read, audit.json to compute with, tables as CSV, model_card.md, a paragraph for a model
+    card, and of models the predictions themselves, to be audited again.
+
+    \b
+    fairq audit --predictions fp32.csv int8.csv --out audit
+    fairq audit --predictions fp32.csv int8.csv --out audit --groups gender,race \\
+        --margin 0.02 --fail-if "worst_group_drop > 0.02" --fail-if "fvo_increase > 0.03"
+    fairq audit --model resnet18 --treatment int4 --out audit
+    fairq audit --model my_code:network --weights w.safetensors --treatment int8-mse-channel \\
+        --dataset folder --root photos --image-size 64 --out audit
+    fairq audit --model fp32.onnx --model int8.onnx --dataset folder --root photos --out audit
+    """
+    from fairq_audit import auditing, gates
+
+    columns = [name.strip() for name in groups.split(",") if name.strip()]
+    of_models = {
+        name: settings.pop(name)
+        for name in inspect.signature(predictions_of_models).parameters
+        if name in settings
+    }
+    for expression in settings["fail_if"]:
+        gates.parse(expression, settings["decide_on"])  # before hours are spent on answers
+    auditing.check_place(out)  # likewise
+    if predictions:
+        given = [name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
+        if given:
+            raise BadInput(
+                f"--{given[0].replace('_', '-').removesuffix('s')} was given beside --predictions; expected "
+                "either files of predictions, or models and images."
+            )
+        found = auditing.audit(*predictions, groups=columns, names=names, **settings)
+        written = found.write(out)
+    else:
+        answers = predictions_of_models(**of_models, columns=columns)
+        answers["names"] = names or answers["names"]
+        found = auditing.audit(**answers, groups=columns, **settings)
+        written = found.write(out, {name: answers[name] for name in ("before", "after")})
+    click.echo(str(found))
+    for gate in found.record["gates"]:
+        click.echo(gate["sentence"])
+    for path in written:
+        click.echo(from_here(path))
+    if not found.passes():
+        failed = sum(not gate["passed"] for gate in found.record["gates"])
+        raise click.ClickException(f"{failed} of {len(found.record['gates'])} gates failed.")

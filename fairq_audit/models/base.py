@@ -1,0 +1,198 @@
+"""A model that can be audited: what it takes, what it answers, and what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fairq_audit.models.graphs import Graph
+from fairq_utils.data.datasets import Dataset
+from fairq_utils.errors import BadInput
+from fairq_utils.treatments.treatment import Treatment
+
+# What `training.to_input` subtracts from pixels that run from 0 to 1, and divides them by.
+_BOOK_MEAN, _BOOK_STD = (0.5,), (0.25,)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Auditable:
+    """A model that takes images and gives each a logit for each class.
+
+    `network`: takes float images N x 3 x H x W, whose pixels run from 0 to 1 and then have `mean` subtracted
+    and are divided by `std` (one number, or one for each of red, green and blue; by default the book's).
+    `image_size`: pixels along a side, where the network fixes them.
+    `class_names`: what its logits stand for, in their order; None where nobody says: then the labels of the
+    images in theirs.
+    `treatment`: what was done to it here; None where it is as it came. `source`: what else is known of it.
+
+    >>> images = dataset(DataSettings(train_images=40, test_images=20, image_size=16))
+    >>> mine = Auditable(name="mine", network=nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)))
+    >>> rounded = mine.treated("int2", images)
+    >>> list(predictions_of(rounded, images).columns[:5])
+    ['id', 'label', 'group', 'prediction', 'logit_Alder']
+    >>> layers(mine, rounded)[["layer", "weights", "zero_before"]]
+          layer  weights  zero_before
+    0  1.weight     3840          0.0
+    """
+
+    name: str
+    network: nn.Module
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = _BOOK_MEAN
+    std: tuple[float, ...] | None = _BOOK_STD
+    class_names: tuple[str, ...] | None = None
+    treatment: Treatment | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for option in ("mean", "std"):
+            given = getattr(self, option)
+            numbers = given is None or all(isinstance(n, int | float) and np.isfinite(n) for n in given)
+            if not numbers or (given is not None and len(given) not in (1, 3)):
+                raise BadInput(f"{option} is {given!r}; expected one number, or three: red, green, blue.")
+        if self.std and min(self.std) <= 0:
+            raise BadInput(f"std is {self.std!r}; expected numbers above 0.")
+
+    @cached_property
+    def seeing(self) -> nn.Module:
+        """The network behind images as `training.to_input` makes them, which is how the book runs one."""
+        if self.mean is None or self.std is None:
+            raise BadInput(
+                f"{self.name} does not say how its images are normalised; expected mean and std: give both, "
+                "as in the code that trained it."
+            )
+        return _Seeing(self.network, self.mean, self.std).eval()
+
+    def treated(self, treatment: Treatment | str, images: Dataset) -> Auditable:
+        """The same model with its weights rounded; this one stays as it is.
+
+        Any treatment that does not train. Where inputs are rounded too, or batch norms are taken again, some
+        training images are run through the network. An ONNX file and a program take treatments of weights
+        alone. In an ONNX file the weights of Conv, Gemm and MatMul are rounded as they stand there: whoever
+        exported it often folded batch norms into them, and one scale for all channels then costs more.
+        """
+        treatment = Treatment.parse(treatment) if isinstance(treatment, str) else treatment
+        if treatment.trains:
+            raise BadInput(
+                f"treatment {treatment.name!r} trains, and an audit does not; expected one that only rounds, "
+                "such as int4: train the network yourself and give both models, before and after."
+            )
+        if not isinstance(self.network, Graph):
+            require_fit(self, images)
+            with explained(self, images):
+                treated = treatment.apply(self.seeing, images)
+            return replace(self, network=treated.network, treatment=treatment)  # type: ignore[arg-type]
+        if treatment.activations or treatment.batchnorm:
+            raise BadInput(
+                f"treatment {treatment.name!r} changes more than weights, which {self.name} does not allow; "
+                "expected one of weights alone, such as int4: or give the network as package.module:factory."
+            )
+        weights = self.network.weights()
+        if not len(weights):
+            raise BadInput(
+                f"{self.name} has no floating-point weight that a layer reads; expected a model that is not "
+                "quantized yet: give two models, before and after."
+            )
+        return replace(
+            self, network=self.network.holding(treatment.apply(weights, images)), treatment=treatment
+        )
+
+    @property
+    def title(self) -> str:
+        """Its name and what was done to it.
+
+        >>> Auditable(name="mine", network=nn.Identity(), treatment=Treatment(4)).title
+        'mine int4'
+        """
+        return f"{self.name} {self.treatment.name}" if self.treatment else self.name
+
+    def description(self) -> dict[str, Any]:
+        """What a record of the audit has to say of the model, as plain JSON."""
+        return {
+            "model": self.name,
+            "treatment": self.treatment and self.treatment.name,
+            "image_size": self.image_size,
+            "mean": None if self.mean is None else list(self.mean),
+            "std": None if self.std is None else list(self.std),
+            "classes": None if self.class_names is None else list(self.class_names),
+            **self.source,
+        }
+
+
+_COMPUTED = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # types that layers compute in
+
+
+class _Seeing(nn.Module):
+    """A network behind the book's own normalisation, which it undoes."""
+
+    factor: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        own_mean, own_std = (
+            torch.tensor(numbers, dtype=torch.float64).view(-1, 1, 1) for numbers in (mean, std)
+        )
+        # Exactly 1 and 0 where the two normalisations are one.
+        self.register_buffer("factor", (_BOOK_STD[0] / own_std).float())
+        self.register_buffer("shift", ((_BOOK_MEAN[0] - own_mean) / own_std).float())
+
+    def forward(self, images: Tensor) -> Tensor:
+        kinds = (parameter.dtype for parameter in self.network.parameters())
+        own = next((kind for kind in kinds if kind in _COMPUTED), torch.float32)
+        return logits_of(self.network((images * self.factor + self.shift).to(own))).float()
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in what a model returned."""
+    logits = getattr(output, "logits", output)  # Hugging Face's models wrap them
+    if not isinstance(logits, Tensor):
+        raise BadInput(
+            f"the model returned a {type(output).__name__}; expected a tensor of logits, or an object that "
+            "has them as .logits: wrap the model in a module that returns them alone."
+        )
+    if logits.dim() != 2:
+        raise BadInput(
+            f"the model returned a tensor of shape {tuple(logits.shape)}; expected images × classes: wrap "
+            "the model in a module that returns one logit for each class."
+        )
+    return logits
+
+
+def require_fit(model: Auditable, images: Dataset) -> None:
+    """Refuse images that the model does not take."""
+    size = images.images.shape[-1]
+    if model.image_size not in (None, size):
+        raise BadInput(
+            f"{model.name} takes images of {model.image_size} pixels along a side, and these have {size}; "
+            f"expected the same: load the data with image_size={model.image_size}."
+        )
+
+
+@contextmanager
+def explained(model: Auditable, images: Dataset) -> Iterator[None]:
+    """Say in a sentence what somebody's model raised."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        size = images.images.shape[-1]
+        raise BadInput(
+            f"{model.name} raised {first_line(error)} on images of 3 × {size} × {size}; expected a model that "
+            "takes them: give its image_size, or mend it."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """The kind of an error and the first line of what it says."""
+    first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

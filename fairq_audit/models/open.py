@@ -1,0 +1,428 @@
+"""Open somebody's model: a factory, a program, an ONNX file or a folder of transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from fairq_audit.models.base import Auditable, first_line
+from fairq_audit.models.graphs import OnnxGraph, Program, batch_and_size, placeholders
+from fairq_book.chapters.audit.models import from_study
+from fairq_book.experiments.studies import Study
+from fairq_utils.data.sources import DataSettings
+from fairq_utils.errors import BadInput
+from fairq_utils.quantization.packing import load_packed
+from fairq_utils.training import architectures
+from fairq_utils.training.loop import Recipe
+
+_EXPECTED = (
+    "package.module:factory, a .pt2 or .onnx file, a folder that save_pretrained wrote, or an architecture "
+    f"of the book ({architectures.CHOICES})"
+)
+
+
+def load_model(
+    text: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    data: DataSettings | None = None,
+    epochs: float = 0,
+) -> Auditable:
+    """The model that the text names, ready to be audited.
+
+    `package.module:factory`: a function or class that returns an `nn.Module`, given `arguments` if there are
+    any, and filled with `weights`. A `.pt2` file: a program of `torch.export`. An `.onnx` file. A folder:
+    what `save_pretrained` of Hugging Face's transformers wrote. `resnet18` or `resnet18-seed3`: the book's
+    own network of that seed, of the study that `data` and `epochs` describe, from the store or trained now.
+
+    A factory and a `.pt2` program run code of whoever wrote them: name only those that you trust. All other
+    files are only read.
+
+    `image_size`, `mean`, `std` and `class_names` overrule what the model says, or say it where it does not.
+
+    >>> load_model("torch.nn:Identity", class_names=["ship", "horse"]).class_names
+    ('ship', 'horse')
+    >>> load_model("network.h5")
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: model is 'network.h5'; expected package.module:factory, a .pt2 or .onnx
+    file, a folder that save_pretrained wrote, or an architecture of the book (resnet18, resnet18-16 (or
+    another number of channels), efficientnet_b0, mobilenet_v3_small, vit).
+    """
+    path = Path(text).expanduser()
+    factory = is_factory(text)
+    named = re.fullmatch(rf"({architectures.PATTERN})(?:-seed(\d+))?", text)
+    if not factory and (weights or arguments):
+        raise BadInput(
+            f"{text} was given with weights or arguments, but brings its own; expected them with "
+            "package.module:factory alone: leave them out."
+        )
+    if factory:
+        found = from_factory(text, weights=weights, arguments=arguments)
+    elif named:
+        recipe = Recipe(epochs=epochs) if epochs else Recipe()
+        seed = int(named[2] or 0)
+        found = from_study(Study(dataset=data or DataSettings(), arch=named[1], recipe=recipe, seed=seed))
+    elif path.is_dir():
+        found = from_folder(path)
+    elif path.suffix == ".pt2":
+        found = from_program(path)
+    elif path.suffix == ".onnx":
+        found = from_onnx(path)
+    elif path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt"):
+        raise BadInput(
+            f"{text} holds weights and not the network; expected the code that builds it as well: give "
+            "package.module:factory as the model, and this file as its weights."
+        )
+    else:
+        raise BadInput(f"model is {text!r}; expected {_EXPECTED}.")
+    overruled: dict[str, Any] = {
+        name: tuple(given)
+        for name, given in {"mean": mean, "std": std, "class_names": class_names}.items()
+        if given is not None
+    }
+    return replace(found, image_size=image_size or found.image_size, **overruled)
+
+
+def is_factory(text: str) -> bool:
+    """Whether the text names a factory, which may be given weights and arguments.
+
+    >>> is_factory("torchvision.models:resnet18"), is_factory("resnet18")
+    (True, False)
+    """
+    return bool(re.fullmatch(r"[\w.]+:[\w.]+", text)) and not Path(text).exists()
+
+
+def from_factory(
+    text: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Auditable:
+    """The network that `package.module:factory` returns, filled with the weights of a file.
+
+    Imports the module, from the working directory too, and calls the factory: this runs its code. The
+    weights are a safetensors file, also one of `save_packed`, or a state dict that `torch.load` reads
+    without running code.
+
+    >>> build = {"arch": "resnet18", "classes": 5}
+    >>> from_factory("fairq_utils.training.architectures:build", arguments=build).network.fc.out_features
+    5
+    >>> from_factory("fairq_utils.training.architectures:built")
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: fairq_utils.training.architectures has no 'built'; expected package.module:factory
+    with a function of that module that returns a network.
+    """
+    module, _, path = text.partition(":")
+    with _working_directory_importable():
+        try:
+            factory: Any = importlib.import_module(module)
+        except Exception as error:  # it is somebody's code
+            raise BadInput(
+                f"{module} cannot be imported ({first_line(error)}); expected package.module:factory that is "
+                "installed, or lies in the working directory."
+            ) from error
+        for name in path.split("."):
+            if not hasattr(factory, name):
+                raise BadInput(
+                    f"{module} has no {path!r}; expected package.module:factory with a function of that "
+                    "module that returns a network."
+                )
+            factory = getattr(factory, name)
+        try:
+            made = factory(**(arguments or {}))
+        except Exception as error:  # likewise
+            raise BadInput(
+                f"{text} raised {first_line(error)}; expected a function that returns a network when it is called "
+                f"with {', '.join(arguments) if arguments else 'no arguments'}."
+            ) from error
+    if not isinstance(made, nn.Module):
+        raise BadInput(
+            f"{text} returned a {type(made).__name__}; expected a torch.nn.Module: let it return the network."
+        )
+    source: dict[str, Any] = {"entrance": "factory", "arguments": dict(arguments or {})}
+    if weights is not None:
+        made = _filled(made, Path(weights).expanduser())
+        source |= {"weights": Path(weights).name, "sha256": _sha256(Path(weights).expanduser())}
+    return Auditable(name=text, network=made.eval(), source=source)
+
+
+def from_program(path: str | os.PathLike[str]) -> Auditable:
+    """The program that `torch.export.save` wrote.
+
+    Loading it evaluates expressions that the file holds, so open only one that you trust. Pickles in it that
+    would run more are refused.
+    """
+    path = _existing(Path(path))
+    with _weights_only(), warnings.catch_warnings():
+        # torch reads each tensor from bytes that it never writes, and warns of that
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        try:
+            program = torch.export.load(path)
+        except Exception as error:  # whatever the bytes lead it to
+            raise BadInput(
+                f"{path} cannot be loaded ({first_line(error)}); expected what torch.export.save wrote, with "
+                "tensors alone: export it again, with this version of torch."
+            ) from error
+    module = program.module(check_guards=False)
+    for node in module.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        names = [argument.name for argument in schema.arguments] if schema else []
+        given = dict(zip(names, node.args, strict=False))  # what has a default may be left out
+        if given.get("train") is True or given.get("training") is True:
+            raise BadInput(
+                f"{path} was exported in training mode ({node.name}); expected evaluation mode: call "
+                "network.eval() before torch.export.export."
+            )
+    batch, size = batch_and_size(path, [given.shape for given in placeholders(module)])
+    return Auditable(
+        name=path.name,
+        network=Program(module, batch),
+        image_size=size,
+        source={"entrance": "torch.export", "sha256": _sha256(path)},
+    )
+
+
+def from_onnx(path: str | os.PathLike[str]) -> Auditable:
+    """An ONNX file, run by onnxruntime on the CPU with its default options."""
+    path = _existing(Path(path))
+    network = OnnxGraph(path, path)
+    session = network.session
+    batch, size = batch_and_size(path, [given.shape for given in session.get_inputs()])
+    network.batch = batch
+    return Auditable(
+        name=path.name,
+        network=network,
+        image_size=size,
+        source={"entrance": "onnx", "sha256": _sha256(path)},
+    )
+
+
+def from_folder(path: str | os.PathLike[str]) -> Auditable:
+    """An image classifier that Hugging Face's transformers saved, with its image processor.
+
+    Only safetensors are read, nothing is fetched, and no code of the folder is run. Of the processor only
+    size and normalisation are taken: the images come cropped and shrunk as the book does it.
+    """
+    path = Path(path).expanduser()
+    try:
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+        from transformers.utils import logging
+    except ImportError as error:
+        raise BadInput(
+            f"{path} is a folder, and to open it takes the package transformers; run pip install "
+            "fairq-utils[audit]."
+        ) from error
+    if not (path / "config.json").is_file():
+        raise BadInput(
+            f"{path} has no config.json; expected a folder that save_pretrained of transformers wrote, or "
+            f"instead of a folder {_EXPECTED}."
+        )
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise BadInput(
+            f"{path} has no .safetensors file, and pickles are not opened; expected safetensors: save it "
+            "again by save_pretrained of a current transformers."
+        )
+    local = {"local_files_only": True, "trust_remote_code": False}
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of a file on this disk, shown whoever watches
+    try:
+        network, loaded = AutoModelForImageClassification.from_pretrained(
+            path, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
+        )
+    except Exception as error:  # whatever the configuration leads it to
+        raise BadInput(
+            f"{path} cannot be opened as an image classifier ({first_line(error)}); expected a folder that "
+            "save_pretrained of such a model wrote."
+        ) from error
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
+    for what, keys in (("misses", "missing_keys"), ("has, and the model not,", "unexpected_keys")):
+        if loaded[keys]:
+            raise BadInput(
+                f"{path} {what} {sorted(loaded[keys])[0]!r}, so that weights would be made up; expected all "
+                "weights of an image classifier: save the trained model again."
+            )
+    names = [network.config.id2label[place] for place in sorted(network.config.id2label)]
+    unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+    fixed = getattr(network.config, "image_size", None)
+    size, mean, std = fixed if isinstance(fixed, int) else None, None, None
+    if (path / "preprocessor_config.json").is_file():
+        try:
+            processor = AutoImageProcessor.from_pretrained(path, **local)
+            plain = [np.broadcast_to(colour, (64, 64, 3)).copy() for colour in _COLOURS]
+            seen = processor(images=plain, return_tensors="pt")["pixel_values"].double()
+        except Exception as error:  # likewise
+            raise BadInput(
+                f"{path} has a preprocessor_config.json that cannot be used ({first_line(error)}); expected what "
+                "save_pretrained wrote: save the image processor again."
+            ) from error
+        size, mean, std = _size_and_normalisation(path, seen)
+    return Auditable(
+        name=path.name,
+        network=network.eval(),
+        image_size=size,
+        mean=mean,
+        std=std,
+        class_names=None if unnamed else tuple(names),
+        source={
+            "entrance": "transformers",
+            "architecture": type(network).__name__,
+            "sha256": _sha256(*files),
+        },
+    )
+
+
+# Plain images that an image processor is asked about: its settings are many, and each kind of processor reads
+# them in its own way.
+_COLOURS = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [102, 102, 102]], dtype=np.uint8)
+
+
+def _size_and_normalisation(path: Path, seen: Tensor) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """The size that an image processor makes, and what it does to a pixel: from its images of `_COLOURS`."""
+    if seen.dim() != 4 or seen.shape[1] != 3 or seen.shape[2] != seen.shape[3]:
+        raise BadInput(
+            f"the image processor in {path} makes {tuple(seen.shape[1:])} of an image; expected 3 × size × "
+            "size: export the model with the size it needs, as .onnx or .pt2."
+        )
+    middle = seen[:, :, seen.shape[2] // 2, seen.shape[3] // 2]
+    std = 1 / (middle[1] - middle[0])
+    mean = -middle[0] * std
+    wanted = (torch.from_numpy(_COLOURS).double() / 255 - mean) / std
+    if not torch.allclose(middle, wanted, atol=1e-4):
+        raise BadInput(
+            f"the image processor in {path} does more to a pixel than to subtract and divide; expected red, "
+            "green and blue, each with its mean and std: wrap the rest into the model and export it."
+        )
+    rounded = [tuple(round(float(n), 6) for n in numbers) for numbers in (mean, std)]
+    return seen.shape[-1], rounded[0], rounded[1]
+
+
+def _filled(network: nn.Module, path: Path) -> nn.Module:
+    """The network with the weights of a file, all of them and no others."""
+    _existing(path)
+    if path.suffix == ".safetensors":
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                packed = "fairq-packed" in (file.metadata() or {})
+            if packed:
+                return load_packed(path, into=network)
+            state = safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise BadInput(
+                f"{path} is cut short or no safetensors file; expected weights: copy it again."
+            ) from error
+    elif path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        state = _unpickled(path)
+    else:
+        raise BadInput(
+            f"weights is {str(path)!r}; expected a .safetensors file, or a state dict as .pt or .pth."
+        )
+    own = network.state_dict(keep_vars=True)
+    tied = {id(own[name]) for name in own.keys() & state.keys()}
+    for name, value in own.items():
+        if name not in state and id(value) not in tied:
+            raise _other_weights(path, f"no {name!r}, which the network has")
+        if name in state and state[name].shape != value.shape:
+            there, here = (" × ".join(map(str, t.shape)) or "one number" for t in (state[name], value))
+            raise _other_weights(path, f"{name!r} of shape {there}, which has {here} in the network")
+    for name in state:
+        if name not in own:
+            raise _other_weights(path, f"{name!r}, which the network has not")
+    network.load_state_dict(state, strict=False)  # what is left is tied to what is there
+    return network
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file that torch saved, read without running any code of it."""
+    again = (
+        "save the state dict by safetensors.torch.save_file(network.state_dict(), 'weights.safetensors'), "
+        "where the file comes from."
+    )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises whatever the bytes lead it to
+        raise BadInput(
+            f"{path} holds more than weights, and to open it could run code; expected tensors alone: {again}"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]  # as trainers save it
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BadInput(f"{path} holds a {type(state).__name__} that is no state dict; {again}")
+    return state
+
+
+def _other_weights(path: Path, what: str) -> BadInput:
+    return BadInput(
+        f"{path} has {what}; expected the weights of this very network: build it with the arguments that it "
+        "was trained with, or give its own file."
+    )
+
+
+def _existing(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_file():
+        raise BadInput(f"{path} is no file; expected a model or its weights: look at the path.")
+    return path
+
+
+def _sha256(*paths: Path) -> str:
+    """Of the files one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while part := file.read(2**20):
+                digest.update(part)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _working_directory_importable() -> Iterator[None]:
+    """As `python -m` has it; an installed command has not."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let torch unpickle tensors alone, also where it would ask for more."""
+    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[names[0]] = "1"
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

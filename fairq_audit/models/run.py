@@ -1,0 +1,88 @@
+"""Run the models that a command names over the images that it names."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fairq_audit.console import parse_parameters
+from fairq_utils.errors import BadInput
+
+
+def predictions_of_models(
+    models: tuple[str, ...],
+    treatment: str | None,
+    weights: tuple[str, ...],
+    arguments: tuple[str, ...],
+    mean: str,
+    std: str,
+    classes: str,
+    dataset: str,
+    root: tuple[str, ...],
+    label: str,
+    group: str,
+    image_size: int,
+    train_images: int,
+    test_images: int,
+    epochs: float,
+    *,
+    columns: list[str],
+) -> dict[str, Any]:
+    """What the models that the options name say of the images that they name, for `auditing.audit`."""
+    from dataclasses import replace
+
+    from fairq_audit.models import open, tables
+    from fairq_book.experiments import studies
+    from fairq_utils.data.sources import DataSettings
+
+    if len(models) != (1 if treatment else 2):
+        raise BadInput(
+            f"--model was given {len(models)} times, {'with' if treatment else 'without'} --treatment; "
+            "expected one model and --treatment, two models without it, or --predictions."
+        )
+    factories = [open.is_factory(model) for model in models]
+    if len(weights) > sum(factories):
+        raise BadInput(
+            f"--weights was given {len(weights)} times, for {sum(factories)} factories; expected at most one "
+            "file for each --model package.module:factory."
+        )
+    images = DataSettings(
+        image_size=image_size or 32,
+        name=dataset,
+        root=os.pathsep.join(root) or None,
+        label=label or None,
+        group=group or None,
+        train_images=train_images or None,
+        test_images=test_images or None,
+    )
+    tables.further_groups(images, columns)  # refused before a network is trained or opened
+    files = iter(weights)
+    opened = [
+        open.load_model(
+            model,
+            weights=next(files, None) if factory else None,
+            arguments=parse_parameters(arguments) if factory else None,
+            image_size=image_size or None,
+            mean=_decimals("mean", mean),
+            std=_decimals("std", std),
+            class_names=[name.strip() for name in classes.split(",")] if classes else None,
+            data=images,
+            epochs=epochs,
+        )
+        for model, factory in zip(models, factories, strict=True)
+    ]
+    if not treatment:
+        tables.check_two_models(*opened)
+    size = image_size or next(filter(None, (model.image_size for model in opened)), images.image_size)
+    images = replace(images, image_size=size)
+    shown = studies.dataset(images)
+    groups = tables.group_columns(images, shown, columns)
+    after = opened[0].treated(treatment, shown) if treatment else opened[1]
+    return tables.to_audit(opened[0], after, shown, groups=groups)
+
+
+def _decimals(name: str, text: str) -> list[float] | None:
+    try:
+        return [float(part) for part in text.split(",")] if text else None
+    except ValueError as error:
+        raise BadInput(f"{name} is {text!r}; expected numbers, such as 0.485,0.456,0.406.") from error

@@ -1,0 +1,1 @@
+"""The machinery of the book: experiments, chapters, pages, build and command line."""

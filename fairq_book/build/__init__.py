@@ -1,0 +1,1 @@
+"""Run notebooks, and build and print the book."""

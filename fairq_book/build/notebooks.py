@@ -1,0 +1,338 @@
+"""Run chapters: notebooks with typed parameters, executed once for each set of them."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import filelock
+import jupytext
+import nbconvert
+import nbformat
+import papermill
+import yaml
+from jupyter_client.manager import AsyncKernelManager
+from papermill.exceptions import PapermillExecutionError
+from traitlets import default
+
+from fairq_book.experiments.code import code_digest, versions
+from fairq_book.root import book_root
+from fairq_utils.errors import BadInput, ChapterFailed
+from fairq_utils.files import write_atomically
+from fairq_utils.items import canonical
+
+# What decides the look and the numbers of an executed chapter besides its cells and this package.
+_VERSIONED = ("torch", "torchvision", "numpy", "pandas", "scipy", "matplotlib", "seaborn", "ipykernel")
+# Holds the parameters of every chapter, as JSON, while Sphinx builds a book for them.
+PARAMETERS_VARIABLE = "FAIRQ_PARAMETERS"
+_CELL_LIMIT_SECONDS = 3600  # a cell that takes longer hangs
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A name that a chapter lets its reader set, with its type, default and a word of help."""
+
+    name: str
+    annotation: str
+    default: Any
+    help: str = ""
+
+    def check(self, value: Any) -> Any:
+        """The value, when it is of the parameter's type.
+
+        >>> Parameter("bit_widths", "list[int]", [8]).check([6, 3])
+        [6, 3]
+        >>> Parameter("bit_widths", "list[int]", [8]).check(["x"])
+        Traceback (most recent call last):
+            ...
+        fairq_utils.errors.BadInput: bit_widths is ['x']; expected list[int], such as [8].
+        """
+        if not _fits(value, eval(self.annotation, {"__builtins__": {}}, _TYPES)):
+            raise BadInput(f"{self.name} is {value!r}; expected {self.annotation}, such as {self.default!r}.")
+        return value
+
+
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    if get_origin(wanted) is list:
+        return isinstance(value, list) and all(_fits(item, get_args(wanted)[0]) for item in value)
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook pair: the .py is the truth, the .ipynb beside it is what papermill and Jupyter open."""
+
+    source: Path
+
+    @property
+    def slug(self) -> str:
+        """What files and pages are called."""
+        return self.source.stem
+
+    @property
+    def notebook(self) -> Path:
+        """The other half of the pair."""
+        return self.source.with_suffix(".ipynb")
+
+    @cached_property
+    def cells(self) -> nbformat.NotebookNode:
+        """The notebook as the .py says it is."""
+        return jupytext.read(self.source)
+
+    @property
+    def title(self) -> str:
+        """The first heading."""
+        return re.findall(r"^# (.+)$", "\n".join(c.source for c in self.cells.cells), re.MULTILINE)[0]
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """The annotated assignments of the cell tagged `parameters`; the comment behind each is its help."""
+        tagged = [cell for cell in self.cells.cells if "parameters" in cell.metadata.get("tags", [])]
+        if len(tagged) != 1:
+            raise BadInput(f"{self.source.name} has {len(tagged)} cells tagged parameters; expected one.")
+        lines = tagged[0].source.splitlines()
+        found = {}
+        for node in ast.parse(tagged[0].source).body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+                name, annotation = node.target.id, ast.unparse(node.annotation)
+                note = (
+                    lines[node.end_lineno - 1][node.end_col_offset :].strip(" #") if node.end_lineno else ""
+                )
+                found[name] = Parameter(name, annotation, ast.literal_eval(node.value), note)
+        return found
+
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values, when the chapter has such parameters and they are of the right types."""
+        for name in values:
+            if name not in self.parameters:
+                raise BadInput(
+                    f"{self.slug} has no parameter {name!r}; expected one of: {', '.join(self.parameters)}."
+                )
+        return {name: self.parameters[name].check(value) for name, value in values.items()}
+
+    def key(self, values: Mapping[str, Any]) -> str:
+        """Digest of everything that decides what the executed chapter shows."""
+        decided_by = {
+            "cells": [(cell.cell_type, cell.source, cell.metadata) for cell in self.cells.cells],
+            "values": dict(values),
+            "library": library_digest(),
+            "kept": kept_digest(self.source.parents[1]),
+            "versions": versions(*_VERSIONED),
+            "python": sys.version,
+        }
+        return hashlib.sha256(canonical(decided_by).encode()).hexdigest()[:16]
+
+
+def chapters(root: Path | None = None) -> list[Chapter]:
+    """The chapters of the book, in order.
+
+    >>> chapters()[0].slug
+    '01_disparity_baseline'
+    """
+    return [
+        Chapter(source) for source in sorted(((root or book_root()) / "notebooks").glob("[0-9][0-9]_*.py"))
+    ]
+
+
+def find(name: str, root: Path | None = None) -> Chapter:
+    """The chapter of that number or slug, or at that path.
+
+    >>> find("01") == find("01_disparity_baseline") == find("notebooks/01_disparity_baseline.ipynb")
+    True
+    """
+    known = chapters(root)
+    wanted = Path(name).stem
+    for chapter in known:
+        if wanted in (chapter.slug, chapter.slug[:2]):
+            return chapter
+    raise BadInput(f"chapter is {name!r}; expected one of: {', '.join(c.slug for c in known)}.")
+
+
+def library_digest() -> str:
+    """Digest of every module of this package: after an edit of any, a chapter runs again."""
+    own = Path(__file__).parent
+    paths = sorted(path.relative_to(own.parent).with_suffix("") for path in own.rglob("*.py"))
+    return hashlib.sha256("".join(code_digest(".".join(path.parts)) for path in paths).encode()).hexdigest()
+
+
+def kept_digest(root: Path) -> str:
+    """Digest of what the book keeps, with which chapters end: each record names its tables by digest."""
+    files = [root / "book" / "settings.yml", *sorted(root.glob("book/results/*/provenance.json"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
+
+
+def executed_path(chapter: Chapter, values: Mapping[str, Any]) -> Path:
+    """Where the chapter, once executed with these values, is kept; another key is another file."""
+    folder = chapter.source.parents[1] / "_build" / "executed"
+    return folder / f"{chapter.slug}-{chapter.key(_overrides(chapter, values))}.ipynb"
+
+
+def execute(chapter: Chapter, values: Mapping[str, Any]) -> Path:
+    """Run the chapter with these values, unless it has been; the path of what it became."""
+    path = executed_path(chapter, values)
+    if path.exists():
+        return path
+    overrides = _overrides(chapter, values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            notebook = _run(chapter, overrides)
+            write_atomically(path, nbformat.writes(_portable(notebook)).encode())
+    return path
+
+
+def _overrides(chapter: Chapter, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the chapter's defaults: a page of defaults shows no second cell of parameters."""
+    checked = chapter.check(values)
+    return {name: value for name, value in checked.items() if value != chapter.parameters[name].default}
+
+
+def _run(chapter: Chapter, values: dict[str, Any]) -> nbformat.NotebookNode:
+    with tempfile.TemporaryDirectory(prefix="fairq-") as folder:
+        unrun = Path(folder) / chapter.notebook.name
+        nbformat.write(chapter.cells, unrun)
+        try:
+            with _environment(FAIRQ_PROGRESS=os.environ.get("FAIRQ_PROGRESS", str(int(sys.stderr.isatty())))):
+                return papermill.execute_notebook(
+                    str(unrun),
+                    None,
+                    parameters=values,
+                    cwd=str(chapter.source.parents[1]),
+                    progress_bar=sys.stderr.isatty(),
+                    log_output=False,
+                    stderr_file=sys.stderr,
+                    execution_timeout=_CELL_LIMIT_SECONDS,
+                    kernel_manager_class=_kernel_in(folder),
+                    extra_arguments=["--log-level=50"],  # what goes wrong in a cell arrives as an exception
+                )
+        except PapermillExecutionError as error:
+            if error.ename == BadInput.__name__:
+                raise BadInput(error.evalue) from None
+            raise ChapterFailed(f"{chapter.slug} failed in cell {error.exec_count}:\n{error}") from None
+
+
+def _kernel_in(folder: str) -> type[AsyncKernelManager]:
+    """A kernel that talks through files in the folder: started side by side, kernels fight over TCP ports."""
+
+    class Kernel(AsyncKernelManager):
+        @default("transport")
+        def _files(self) -> str:
+            return "ipc"
+
+        @default("ip")
+        def _folder(self) -> str:
+            return f"{folder}/kernel"
+
+    return Kernel
+
+
+def _portable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without papermill's notes of times and paths, progress bars, and widgets that would need a kernel."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for data in (output.get("data", {}) for output in cell.outputs):
+                if "text/html" in data:
+                    data.pop("application/vnd.jupyter.widget-view+json", None)
+    return notebook
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def as_page(executed: Path) -> str:
+    """The executed notebook as one HTML page that needs no other file."""
+    notebook = nbformat.reads(executed.read_text(), as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _alone(cell.source)
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
+    return page
+
+
+# What leads elsewhere in the book, and what is left of it on a page that stands alone.
+_LEFT_ALONE = (
+    (r" ?\{(?:cite|eq)\}`[^`]+`", ""),
+    (r"\{term\}`([^`<]+?)(?: <[^`>]+>)?`", r"\1"),
+    (r"\[([^\]]+)\]\(#[^)]+\)", r"\1"),
+    (r"(?<=\$\$) \([a-z-]+\)$", ""),
+    (r"^:::\{margin\} (.+)\n((?:.+\n)+):::$", r"> **\1.** \2"),
+)
+
+
+def _alone(text: str) -> str:
+    """Markdown without what only the whole book resolves: citations, words, formulas, margins.
+
+    >>> _alone("The {term}`ranges <MSE range>` of {cite}`bellam2025`, by {eq}`rounding`.")
+    'The ranges of, by.'
+    """
+    for pattern, instead in _LEFT_ALONE:
+        text = re.sub(pattern, instead, text, flags=re.MULTILINE)
+    return text
+
+
+def load_profile(profile: str, root: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Parameters of every chapter, by slug, from book/profiles or a file of the same form."""
+    folder = (root or book_root()) / "book" / "profiles"
+    path = Path(profile) if profile.endswith((".yml", ".yaml")) else folder / f"{profile}.yml"
+    if not path.exists():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.yml")))
+        raise BadInput(f"profile is {profile!r}; expected one of: {known}, or the path of a .yml file.")
+    values = yaml.safe_load(path.read_text()) or {}
+    return {slug: find(slug, root).check(given or {}) for slug, given in values.items()}
+
+
+def sync(chapter: Chapter, *, check: bool = False) -> list[Path]:
+    """Bring the pair in step, without outputs; the files that were, or with `check` would be, written.
+
+    Of two halves that differ the one saved last wins, as in `jupytext --sync`; of two saved at once,
+    the .py does.
+    """
+    source, notebook = chapter.source, chapter.notebook
+    truth = jupytext.read(source)
+    if notebook.exists() and notebook.stat().st_mtime > source.stat().st_mtime:
+        edited = jupytext.read(notebook)
+        edited.metadata["jupytext"] = truth.metadata["jupytext"]
+        truth = edited
+    for number, cell in enumerate(truth.cells):
+        cell.id = f"cell-{number}"  # the .py holds none, and random ones would change with every sync
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    wanted = {
+        source: jupytext.writes(truth, fmt="py:percent"),
+        notebook: jupytext.writes(truth, fmt="ipynb") + "\n",
+    }
+    changed = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    for path in changed if not check else []:
+        write_atomically(path, wanted[path].encode())
+    return changed

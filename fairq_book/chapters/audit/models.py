@@ -1,0 +1,45 @@
+"""The book's own networks as models to audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fairq_audit.models.base import Auditable
+from fairq_audit.models.tables import group_columns, to_audit
+from fairq_book.experiments.store import Store
+from fairq_book.experiments.studies import Study, dataset, network
+from fairq_utils.treatments.treatment import Treatment
+
+
+def from_study(study: Study, *, store: Store | None = None) -> Auditable:
+    """The full-precision network of a study, from the store or trained now."""
+    return Auditable(
+        name=study.name,
+        network=network(study, store=store),
+        image_size=study.dataset.image_size,
+        class_names=dataset(study, store=store).label_names,
+        source={"entrance": "study"},
+    )
+
+
+def of_study(
+    study: Study,
+    treatment: Treatment | str,
+    *,
+    groups: Sequence[str] = ("group",),
+    store: Store | None = None,
+) -> dict[str, Any]:
+    """The arguments of `fairq_utils.audit` for a study's network, before and after its weights are rounded.
+
+    The network is read from the store, or trained now. `groups` names the columns that the audit compares,
+    where they are more than the data set's usual one.
+
+    >>> few = DataSettings(train_images=40, test_images=60, image_size=16)
+    >>> of_study(Study(dataset=few, recipe=Recipe(epochs=1)), "int4")["names"]
+    ('moths-resnet18-16px-seed0', 'moths-resnet18-16px-seed0 int4')
+    """
+    images = dataset(study, store=store)
+    columns = group_columns(study.dataset, images, groups)  # refused before the network is trained
+    before = from_study(study, store=store)
+    return to_audit(before, before.treated(treatment, images), images, groups=columns)

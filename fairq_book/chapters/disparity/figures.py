@@ -1,0 +1,252 @@
+"""The figures of the chapter on who pays."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fairq_book.experiments.studies import Prediction
+from fairq_book.kit.figures import (
+    FAINT,
+    INK,
+    ONE_HUE,
+    PALETTE,
+    Picture,
+    accuracy_lines,
+    canvas,
+    drawn,
+    error_bars,
+    groups_of,
+    legend_above,
+    look_of,
+    table_in_words,
+    treatment_ticks,
+)
+from fairq_utils.data.datasets import Dataset
+from fairq_utils.data.sources import DataSettings
+
+
+def contact_sheet(settings: DataSettings, *, columns: int = 10) -> Picture:
+    """The first training images of each group, larger than the network sees them; never photographs."""
+    if not settings.is_drawn:
+        text = "No photograph is shown: the people on them were not asked."
+        return Picture(f"<p>{text}</p>", text)
+    return _sheet(replace(settings, image_size=96, train_images=300, test_images=100).load(), columns)
+
+
+def _sheet(images: Dataset, columns: int) -> Picture:
+    sheets = []
+    for group, name in enumerate(images.group_names):
+        chosen = images.images[images.is_train & (images.groups == group)][:columns]
+        row = np.concatenate(list(chosen.permute(0, 2, 3, 1).numpy()), axis=1)
+        buffer = io.BytesIO()
+        matplotlib.image.imsave(buffer, row, format="png")
+        source = base64.b64encode(buffer.getvalue()).decode()
+        sheets.append(
+            f'<div class="fairq-sheet"><span>{html.escape(name)}</span>'
+            f'<img alt="{len(chosen)} images of {html.escape(name)}" '
+            f'src="data:image/png;base64,{source}"></div>'
+        )
+    alt = f"A contact sheet: a row of images for each of {', '.join(images.group_names)}."
+    return Picture("".join(sheets), alt)
+
+
+def group_sizes(images: Dataset) -> Picture:
+    """How many images of each group there are to learn from and to be tested on."""
+    return counts(images.counts())
+
+
+def counts(table: pd.DataFrame) -> Picture:
+    """The same, from the records of `Dataset.counts`."""
+    by_split = table.pivot_table(index="group", columns="split", values="n", aggfunc="sum")
+    names = list(dict.fromkeys(table["group"]))
+    train, test = (by_split.loc[names, part].to_numpy() for part in ("train", "test"))
+    with canvas(0.4 * len(names) + 0.3) as (figure, axes):
+        axis = axes[0, 0]
+        colours = [PALETTE[number % len(PALETTE)] for number in range(len(names))]
+        bars = axis.barh(names, train, color=colours, height=0.62)
+        axis.bar_label(
+            bars, [f"{a:,} train, {b:,} test" for a, b in zip(train, test, strict=True)], padding=4
+        )
+        axis.set_xlim(0, train.max() * 1.6)
+        axis.invert_yaxis()
+        axis.xaxis.set_visible(False)
+        axis.spines["bottom"].set_visible(False)
+        axis.tick_params(left=False)
+        each = "; ".join(f"{n} {a} and {b}" for n, a, b in zip(names, train, test, strict=True))
+        return drawn(
+            figure,
+            alt=f"Bar chart of the images of each group, train and test: {each}.",
+            caption="How many images there are of each group.",
+        )
+
+
+def accuracy_by_treatment(table: pd.DataFrame) -> Picture:
+    """The accuracy of each group, and OA, under each treatment, with intervals."""
+    with canvas(3.9) as (figure, axes):
+        accuracy_lines(axes[0, 0], table)
+        return drawn(
+            figure,
+            alt=f"Line chart of accuracy in percent. {table_in_words(table, [*groups_of(table), 'OA'])}",
+            caption="Accuracy of each group, and over all (OA, dashed), with 95 % intervals over seeds and "
+            "images.",
+        )
+
+
+def violation_by_treatment(table: pd.DataFrame, chance: pd.DataFrame, collapse: pd.DataFrame) -> Picture:
+    """FVO over what noise alone would give, and below it how far predictions have collapsed."""
+    rows = table[table["group"] == "FVO"]
+    order = list(rows["treatment"])
+    collapse = collapse.set_index("treatment").loc[order].reset_index()  # it may know of more treatments
+    place = np.arange(len(order))
+    with canvas(4.4, rows=2, sharex=True, gridspec_kw={"height_ratios": (3, 1.3)}) as (figure, axes):
+        above, below = axes[:, 0]
+        above.fill_between(
+            place,
+            0,
+            100 * chance["upper"],
+            color=FAINT,
+            alpha=0.3,
+            linewidth=0,
+            step="mid",
+            label="noise alone",
+        )
+        above.errorbar(
+            place,
+            100 * rows["estimate"],
+            yerr=error_bars(rows),
+            color=INK,
+            marker="o",
+            markersize=5,
+            elinewidth=1,
+        )
+        above.annotate(
+            "noise alone",
+            (place[0] - 0.5, 50 * chance["upper"].iloc[0]),  # where the band begins
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+            color=INK,
+        )
+        above.set(ylabel="FVO, points", ylim=(0, 105))
+        below.plot(place, collapse["effective_classes"], color=INK, marker="o", markersize=4)
+        below.set(ylabel="classes\nin use", ylim=(0.8, None))
+        below.axhline(1, color=FAINT, linestyle=":", linewidth=1)
+        treatment_ticks(below, order)
+        in_use = ", ".join(
+            f"{row.treatment} {row.effective_classes:.1f}" for row in collapse.itertuples(index=False)
+        )
+        return drawn(
+            figure,
+            alt=f"Line chart of FVO in points. {table_in_words(table, ['FVO'])} Effective number of classes "
+            f"that the networks answer with: {in_use}.",
+            caption="Above: FVO with 95 % intervals, over the FVO that equal groups would show by noise "
+            "alone (grey, up to its 95 % quantile). Below: the effective number of classes the networks "
+            "still answer with; near 1, a large FVO means collapse.",
+        )
+
+
+def confusion(predictions: Sequence[Prediction]) -> Picture:
+    """What each group is taken for under each of a few treatments: a panel a treatment, over all seeds."""
+    names = list(predictions[0].group_names)
+    shown: dict[str, NDArray[np.float64]] = {}
+    for prediction in predictions:
+        given = np.zeros((len(names), prediction.logits.shape[1]))
+        np.add.at(given, (prediction.groups.numpy(), prediction.logits.argmax(1).numpy()), 1)
+        shown[prediction.treatment.name] = shown.get(prediction.treatment.name, 0) + given
+    classes = list(predictions[0].label_names)
+    with canvas(2.9, columns=len(shown), sharey=True) as (figure, axes):
+        said = []
+        for axis, (treatment, counts) in zip(axes[0], shown.items(), strict=True):
+            shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+            axis.imshow(shares, cmap=ONE_HUE, vmin=0, vmax=1, aspect="auto")
+            for (row, column), share in np.ndenumerate(shares):
+                axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=9, color=INK)
+            axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+            axis.set(title=treatment, yticks=range(len(names)), yticklabels=names)
+            axis.tick_params(length=0)
+            axis.spines[:].set_visible(False)
+            taken = ", ".join(
+                f"{name} for {classes[share.argmax()]} ({100 * share.max():.0f} %)"
+                for name, share in zip(names, shares, strict=True)
+            )
+            said.append(f"Under {treatment} most of each group is taken so: {taken}.")
+        return drawn(
+            figure,
+            alt=" ".join(["Confusion matrices.", *said]),
+            caption="Of the images of each group (row), the percentage that is given each label (column).",
+        )
+
+
+def accuracy_by_size(table: pd.DataFrame) -> Picture:
+    """OA and FVO of each treatment against what its network takes: a line for each way to choose the grid."""
+    grids = [grid for grid in dict.fromkeys(table["grid"]) if grid != "full precision"]
+    looks = {grid: look_of(number, grid) for number, grid in enumerate(grids)}
+    with canvas(4.6, rows=2, sharex=True) as (figure, axes):
+        for axis, measure, label in zip(axes[:, 0], ("OA", "FVO"), ("OA, %", "FVO, points"), strict=True):
+            rows = table[table["group"] == measure]
+            for grid, look in looks.items():
+                own = rows[rows["grid"] == grid].sort_values("megabytes")
+                axis.errorbar(
+                    own["megabytes"], 100 * own["estimate"], yerr=error_bars(own), elinewidth=1, **look
+                )
+            whole = rows[rows["grid"] == "full precision"]
+            axis.axhline(100 * whole["estimate"].iloc[0], color=FAINT, linestyle=":", linewidth=1)
+            axis.set(ylabel=label, ylim=(-2, 102))
+        axes[1, 0].set(xlabel="megabytes, weights packed")
+        legend_above(figure, looks)
+        said = [
+            f"{row['treatment']} ({row['grid']}), {row['megabytes']:.2f} MB: {row['group']} "
+            f"{100 * row['estimate']:.1f}"
+            for row in table.to_dict("records")
+        ]
+        return drawn(
+            figure,
+            alt=f"Two line charts, of OA and of FVO against size. {'; '.join(said)}.",
+            caption="OA and FVO against the size of the network, with 95 % intervals. Each line is a way to "
+            "choose the grid, each point on it a width; dotted, full precision.",
+        )
+
+
+def size_and_difficulty(effects: pd.DataFrame) -> Picture:
+    """What Others lose beyond the species on four kinds of moths, and what size and difficulty each add."""
+    names = {
+        "moths-equal": "neither",
+        "moths-by-size": "unequal size",
+        "moths-by-difficulty": "unequal difficulty",
+        "moths": "both",
+        "size": "what size adds",
+        "difficulty": "what difficulty adds",
+    }
+    treatments = list(dict.fromkeys(effects["treatment"]))
+    with canvas(3.1, columns=len(treatments), sharey=True) as (figure, axes):
+        for axis, treatment in zip(axes[0], treatments, strict=True):
+            rows = effects[effects["treatment"] == treatment].set_index("effect").loc[list(names)]
+            place = np.array([0, 1, 2, 3, 4.6, 5.6])
+            colours = [FAINT] * 4 + [INK] * 2
+            for number, (at, colour) in enumerate(zip(place, colours, strict=True)):
+                row = rows.iloc[[number]]
+                axis.errorbar(100 * row["estimate"], [at], xerr=error_bars(row), color=colour, marker="o")
+            axis.axvline(0, color=INK, linewidth=0.8)
+            axis.set(title=treatment, yticks=place, yticklabels=list(names.values()), xlabel="points")
+        axes[0, 0].invert_yaxis()
+        said = [
+            f"{row['treatment']}, {names[row['effect']]}: {100 * row['estimate']:+.1f} "
+            f"({100 * row['lower']:+.1f} to {100 * row['upper']:+.1f})"
+            for row in effects.to_dict("records")
+        ]
+        return drawn(
+            figure,
+            alt=f"Dots with intervals: points by which Others lose more than the species. {'; '.join(said)}.",
+            caption="Change of accuracy of Others minus that of the species, in points, with 95 % intervals; "
+            "left of the line, Others lose more. Below, what unequal size and unequal difficulty each add.",
+        )

@@ -1,0 +1,391 @@
+"""Chapter 1: who pays, and for what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fairq_book.experiments.kept import Stored
+from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, shown_widths, under_review
+from fairq_book.kit.tables import CONTRAST, standing_treatments
+from fairq_book.kit.wording import (
+    Prose,
+    Verdict,
+    Word,
+    counted,
+    estimate_of,
+    in_points,
+    nowhere,
+    percent,
+    those_standing,
+    word_for,
+)
+from fairq_utils.data.datasets import Dataset
+
+
+def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Does FVO grow as bits fall? Judged only where the networks still tell classes apart.
+
+    `changes` are the records of `tables.change`, with a level that holds for all treatments at
+    once; `collapse` those of `tables.collapse`.
+    """
+    claim = "The gap between the best and the worst served group (FVO) grows as bits fall."
+    judged, apart = those_standing(changes[changes["group"] == "FVO"], collapse)
+    if judged.empty:
+        return nowhere(claim, apart)
+    word = word_for(judged)
+    said = [f"{row['treatment']} {in_points(row)}" for row in judged.to_dict("records")]
+    reading = {
+        "supported": "Somewhere FVO surely rises, and nowhere does it surely fall",
+        "contradicted": "Somewhere FVO surely falls, and nowhere does it surely rise",
+        "mixed": "FVO surely rises at one width and surely falls at another",
+        "undecided": "No interval leaves out zero",
+    }[word]
+    return Verdict(
+        claim,
+        word,
+        f"{reading}. Change of FVO in points against full precision, paired over {counted(seeds, 'seed')}, "
+        f"intervals that hold together with 95 %: {'; '.join(said)}.{apart}",
+    )
+
+
+def who_is_there(images: Dataset) -> Prose:
+    """How many groups and labels there are, how unequal they are, and whether the two coincide."""
+    sizes = np.bincount(images.groups[~images.is_train], minlength=len(images.group_names))
+    least, most = int(sizes.argmin()), int(sizes.argmax())
+    names = images.group_names
+    same = images.label_names == names and bool((images.labels == images.groups).all())
+    reading = (
+        "Group and label coincide here, so that the accuracy of a group is the recall of a class, and a "
+        "network that gives one answer to everything shows the largest possible gap without having singled "
+        "anybody out."
+        if same
+        else f"Group and label are two things here; there are {len(images.label_names)} labels."
+    )
+    absent = [name for name, size in zip(names, sizes, strict=True) if not size]
+    missing = f" No test image is of {', '.join(absent)}: nothing is said of them." if absent else ""
+    return Prose(
+        f"There are {len(names)} groups. The largest in the test is **{names[most]}** with {sizes[most]:,} "
+        f"images, the smallest **{names[least]}** with {sizes[least]:,}.{missing} {reading}"
+    )
+
+
+_TELLING = 0.1  # a change of accuracy that networks which tell anything would show
+
+
+@dataclass(frozen=True)
+class Payers:
+    """Whom rounding costs accuracy at one width, by the records of `tables.change_by_network`.
+
+    Every group is asked, not only the one with the largest estimate: a larger loss may be the less certain.
+    """
+
+    rows: dict[str, dict[Hashable, Any]]
+    majority: str | None
+
+    @classmethod
+    def of(cls, changes: pd.DataFrame, treatment: str, majority: str | None) -> Payers:
+        """Those of one treatment."""
+        own = changes[changes["treatment"] == treatment]
+        return cls({str(row["group"]): row for row in own.to_dict("records")}, majority)
+
+    @property
+    def groups(self) -> list[str]:
+        """All of them, those with the largest losses first."""
+        named = [name for name in self.rows if name not in ("OA", CONTRAST)]
+        return sorted(named, key=lambda name: estimate_of(self.rows[name]))
+
+    @property
+    def minorities(self) -> list[str]:
+        """All groups but the largest; where none is the largest, all."""
+        return [name for name in self.groups if name != self.majority]
+
+    @property
+    def lost(self) -> list[str]:
+        """The groups that surely lose."""
+        return [name for name in self.groups if self.rows[name]["upper"] < 0]
+
+    @property
+    def gained(self) -> list[str]:
+        """The groups that surely gain."""
+        return [name for name in self.groups if self.rows[name]["lower"] > 0]
+
+    @property
+    def networks(self) -> int:
+        """On how many networks this rests."""
+        return int(self.rows["OA"]["networks"])
+
+    @property
+    def contrast(self) -> dict[Hashable, Any] | None:
+        """What the minorities lose more than the majority, where there is one; above 0 they lose less."""
+        return self.rows.get(CONTRAST)
+
+    def all_fell(self, names: Sequence[str]) -> bool:
+        """Whether each of these groups lost in every network."""
+        return self.networks > 1 and all(self.rows[name]["fell"] == self.networks for name in names)
+
+    @property
+    def minorities_pay(self) -> bool:
+        """Whether every minority lost in every network, and more than chance explains."""
+        surely = [self.rows[name] for name in self.minorities] + [self.rows["OA"]]
+        surely += [self.contrast] if self.contrast else []
+        return self.all_fell(self.minorities) and any(row["upper"] < 0 for row in surely)
+
+    @property
+    def bound(self) -> float:
+        """With 95 % no group changes by more than this, upwards or downwards; infinite of one network."""
+        ends = [abs(self.rows[name][end]) for name in self.groups for end in ("lower", "upper")]
+        return math.inf if any(map(math.isnan, ends)) else max(ends)
+
+    @property
+    def tells(self) -> bool:
+        """Whether so many networks would have shown a change of any size that matters."""
+        return self.bound <= _TELLING
+
+    @property
+    def text(self) -> str:
+        """Who pays, as the middle of a sentence."""
+        accuracy = f"{in_points(self.rows['OA'])} points over all images"
+        by_group = ", ".join(f"{name} {in_points(self.rows[name])}" for name in self.groups)
+        if self.networks < 2:
+            said = f"one network decides nothing; {accuracy}, and by group: {by_group}"
+        elif self.minorities_pay:
+            who = "every group" if self.all_fell(self.groups) else f"every group but {self.majority}"
+            losses = [f"{name} {100 * abs(estimate_of(self.rows[name])):.1f}" for name in self.minorities]
+            together = (
+                f"; asked of all groups at once, {self._surely(self.lost, 'lose')}" if self.lost else ""
+            )
+            said = (
+                f"in each of {self.networks} networks {who} loses accuracy, in the mean "
+                f"{', '.join(losses)} points{together}; {accuracy}"
+            )
+        elif self.lost:
+            said = f"{self._surely(self.lost, 'lose')}; {accuracy}"
+        elif self.rows["OA"]["upper"] < 0:
+            said = (
+                f"accuracy surely falls, {accuracy}, and {self.networks} networks do not tell which groups "
+                f"pay: {by_group}"
+            )
+        else:
+            open_ = f"{self.networks} networks do not tell who pays, and " if not self.tells else ""
+            said = f"{open_}no group changes by more than {100 * self.bound:.1f} points; {accuracy}"
+        more = f"; {self._surely(self.gained, 'gain')}" if self.gained else ""
+        return f"{said}{more}{self._against_the_majority}"
+
+    def _surely(self, names: Sequence[str], verb: str) -> str:
+        changes = " and ".join(in_points(self.rows[name]) for name in names)
+        return f"{' and '.join(names)} surely {verb}{'s' * (len(names) == 1)}, {changes} points"
+
+    @property
+    def _against_the_majority(self) -> str:
+        row = self.contrast
+        if row is None or self.networks < 2:
+            return ""
+        surely = (
+            "surely worse"
+            if row["upper"] < 0
+            else "surely better"
+            if row["lower"] > 0
+            else "no sure difference"
+        )
+        return f". The other groups against {self.majority}: {in_points(row)} points, {surely}"
+
+
+def who_pays(
+    accuracies: pd.DataFrame, by_network: pd.DataFrame, collapse: pd.DataFrame, majority: str | None
+) -> Prose:
+    """Which groups lose under each treatment, which gain, and which is then right least often.
+
+    `by_network` of `tables.change_by_network`.
+    """
+    standing = standing_treatments(collapse)
+    sentences = []
+    for treatment in accuracies["treatment"].unique():
+        if treatment not in set(by_network["treatment"]):
+            continue
+        if treatment not in standing:
+            sentences.append(f"- **{treatment}**: the networks have collapsed, and who loses says nothing.")
+            continue
+        own = Payers.of(by_network, treatment, majority)
+        rows = accuracies[(accuracies["treatment"] == treatment) & accuracies["group"].isin(own.groups)]
+        worst = min(rows.to_dict("records"), key=estimate_of)
+        sentences.append(
+            f"- **{treatment}**: {own.text}. Right least often is {worst['group']}, with "
+            f"{percent(worst['estimate'])} ({100 * worst['lower']:.1f} to {100 * worst['upper']:.1f})."
+        )
+    narrowest = [name for name in accuracies["treatment"].unique() if name in standing][-1:]
+    elsewhere = contrast_elsewhere(by_network, collapse, *narrowest) if narrowest else ""
+    return Prose("\n".join([*sentences, *(["", elsewhere] if elsewhere else [])]))
+
+
+def contrast_elsewhere(by_network: pd.DataFrame, collapse: pd.DataFrame, narrowest: str) -> str:
+    """The contrast where one thing is done otherwise: other statistics at that width, other ranges at int4.
+
+    Which ones is declared here and not chosen by their outcome. Nothing where none of them was made.
+    """
+    declared = {
+        f"{narrowest}-bn": f"with new batch norm statistics at {narrowest}",
+        "int4-mse": "with the range of least squared error at int4",
+        "int4-mse-channel": "with that range for each channel at int4",
+    }
+    standing = standing_treatments(collapse)
+    rows = by_network[by_network["group"] == CONTRAST].set_index("treatment").to_dict("index")
+    said = [
+        f"{in_points(rows[name])} points {where}"
+        for name, where in declared.items()
+        if name in rows and name in standing and rows[name]["networks"] > 1
+    ]
+    return f"The same contrast where one thing is done otherwise: {'; '.join(said)}." if said else ""
+
+
+def answers_collapse(collapse: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Do the networks stop to tell classes apart at two or three bits?
+
+    Supported when every network has collapsed at every such width, contradicted when none has, mixed
+    otherwise, undecided when no such width was asked for.
+    """
+    claim = "At two and three bits the logits say nothing any more."
+    narrow = collapse[collapse["treatment"].isin(["int2", "int3"])]
+    if narrow.empty:
+        return Verdict(claim, "undecided", "Neither two nor three bits were asked for.")
+    word: Word = "mixed"
+    if (narrow["standing"] == 0).all():
+        word = "supported"
+    elif (narrow["standing"] == 1).all():
+        word = "contradicted"
+    said = "; ".join(
+        f"{row.treatment} {row.effective_classes:.1f} ({row.fewest:.1f} to {row.most:.1f})"
+        for row in narrow.itertuples(index=False)
+    )
+    return Verdict(
+        claim,
+        word,
+        "Effective number of classes that the networks answer with, and its range over "
+        f"{counted(seeds, 'seed')}: {said}. A network has collapsed that uses less than half as many classes "
+        "beyond the first as in full precision.",
+    )
+
+
+def grid_matters(stored: pd.DataFrame) -> Prose:
+    """What another way to choose the grid does to OA and FVO at the same width."""
+    sentences = []
+    width = stored["treatment"].str.extract(r"^int(\d+)")[0]
+    for bits, rows in stored[width.notna()].groupby(width[width.notna()].astype(int), sort=False):
+        accuracy = rows[rows["group"] == "OA"]
+        best = max(accuracy.to_dict("records"), key=estimate_of)
+        plain = accuracy[accuracy["treatment"] == f"int{bits}"].to_dict("records")
+        gap = rows[(rows["group"] == "FVO") & (rows["treatment"] == best["treatment"])].to_dict("records")[0]
+        if plain and best["lower"] > plain[0]["upper"]:
+            sentences.append(
+                f"- At {bits} bits the choice matters: OA is {percent(plain[0]['estimate'])} with one scale "
+                f"a tensor up to its largest weight, and {percent(best['estimate'])} with {best['grid']}, "
+                f"where FVO is {100 * gap['estimate']:.1f} points."
+            )
+        else:
+            sentences.append(f"- At {bits} bits no choice of the grid is surely better than another.")
+    return Prose("\n".join(sentences))
+
+
+def size_or_difficulty(effects: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Which of the two makes quantization unequal? `effects` are those of `tables.size_and_difficulty`.
+
+    Supported when, at some width, small size surely makes Others lose more and difficulty surely does not
+    at any; contradicted the other way round, mixed when both do, undecided when neither does.
+    """
+    claim = "Small groups pay because they are small, not because they are hard."
+    surely = {
+        effect: bool((effects.loc[effects["effect"] == effect, "upper"] < 0).any())
+        for effect in ("size", "difficulty")
+    }
+    words: dict[tuple[bool, bool], Word] = {
+        (True, False): "supported",
+        (False, True): "contradicted",
+        (True, True): "mixed",
+        (False, False): "undecided",
+    }
+    word = words[surely["size"], surely["difficulty"]]
+    reading = {
+        "supported": "Small size surely adds to what Others lose, difficulty does not surely",
+        "contradicted": "Difficulty surely adds to what Others lose, small size does not surely",
+        "mixed": "Both surely add to what Others lose",
+        "undecided": "Neither surely adds to what Others lose",
+    }[word]
+    rows = effects[effects["effect"].isin(surely)]
+    spared = [f"{row['effect']} at {row['treatment']}" for row in rows[rows["lower"] > 0].to_dict("records")]
+    less = f", and less is surely lost with {' and '.join(spared)}" if spared else ""
+    said = "; ".join(
+        f"{row['treatment']}, {row['effect']} {in_points(row)}" for row in rows.to_dict("records")
+    )
+    kinds = effects[~effects["effect"].isin(surely)].drop_duplicates("effect")
+    before = ", ".join(f"{row['effect']} {percent(row['before'])}" for row in kinds.to_dict("records"))
+    return Verdict(
+        claim,
+        word,
+        f"{reading}{less}. Points that each adds to the change of Others against that of the species, over "
+        f"{counted(seeds, 'seed')}, intervals that hold together with 95 %: {said}. Who is seldom right has "
+        f"little to lose: in full precision Others were right on {before}.",
+    )
+
+
+def at_the_narrowest(accuracies: pd.DataFrame, collapse: pd.DataFrame, *, classes: int) -> Prose:
+    """What is left of the networks under the last treatment of the table."""
+    last = collapse.iloc[-1]
+    rows = accuracies[accuracies["treatment"] == last["treatment"]].set_index("group")["estimate"]
+    standing = last["treatment"] in standing_treatments(collapse)
+    reading = (
+        "They still tell classes apart, so that their FVO is a difference in service."
+        if standing
+        else "That is collapse: who is called what everybody is called scores high, the others score "
+        "nothing, and FVO is large by construction. It says nothing about any group."
+    )
+    return Prose(
+        f"At **{last['treatment']}** the networks use {last['effective_classes']:.1f} of {classes} classes, "
+        f"and {percent(last['share'])} of their answers are one and the same. OA is {percent(rows['OA'])} "
+        f"and FVO {100 * rows['FVO']:.1f} points. {reading}"
+    )
+
+
+def _violation(kept: Stored) -> list[Effect]:
+    found = []
+    for width in ("int8", *shown_widths(kept, kept["change"])):
+        says = f"FVO at {width} against fp32"
+        found.append(effect_in(kept, "change", says, "points", {"treatment": width, "group": "FVO"}))
+    return found
+
+
+def _collapse(kept: Stored) -> list[Effect]:
+    found = []
+    for width in ("fp32", "int3", "int2"):
+        own = effect_in(kept, "collapse", f"classes in use at {width}", "classes", {"treatment": width})
+        found.append(replace(own, columns=("effective_classes", "fewest", "most")))
+    return found
+
+
+CLAIMS = (
+    Claim(
+        "A1",
+        "With fewer bits the gap between the best and the worst served group (FVO) grows.",
+        BELLAM,
+        "01_disparity_baseline",
+        ("change",),
+        lambda kept: violation_grows(kept["change"], kept["collapse"], seeds=kept.seeds),
+        _violation,
+    ),
+    Claim(
+        "A7",
+        "At two and three bits the logits say nothing any more.",
+        BELLAM,
+        "01_disparity_baseline",
+        ("collapse",),
+        lambda kept: answers_collapse(kept["collapse"], seeds=kept.seeds),
+        _collapse,
+        under_review(
+            "it counts the classes that are answered, while the claim speaks of logits and of gradients."
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""The chapter on logits and the boundary: what it asks for, its tables, its figures and its story."""

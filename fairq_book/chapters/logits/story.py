@@ -1,0 +1,294 @@
+"""Chapter 2: logits and the boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from fairq_book.experiments.kept import Stored
+from fairq_book.kit import tables, wording
+from fairq_book.kit.claims import BELLAM, WIDTH, Claim, Effect, effect_in
+from fairq_book.kit.tables import ALL
+from fairq_book.kit.wording import (
+    Prose,
+    Verdict,
+    Word,
+    counted,
+    estimate_of,
+    in_points,
+    in_units,
+    moves,
+    nowhere,
+    percent,
+    those_standing,
+    whole_percent,
+    word_for,
+    word_of,
+)
+
+_HALF = 0.5  # of a variance or of a loss: what is under it is the smaller part
+_NEGLIGIBLE = 0.01  # a change of variance by less than this share is none
+
+
+def variance_falls(left: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Does the typical logit variance fall below that of the original?
+
+    `left` of `tables.variance_left`, `collapse` of `tables.collapse`. Collapsed networks count, since what
+    they say has a variance too; but when they alone decide, the sentence says so.
+    """
+    claim = "Rounding the weights lowers the variance of the logits."
+    rows = _every_image(left)
+    falls, rises = rows["upper"] < 1 - _NEGLIGIBLE, rows["lower"] > 1 + _NEGLIGIBLE
+    word = word_for(pd.DataFrame({"lower": falls * 1.0, "upper": rises * -1.0}))
+    reading = {
+        "supported": "At some width it surely falls, and at none does it surely rise",
+        "contradicted": "At some width it surely rises, and at none does it surely fall",
+        "mixed": "It surely falls at one width and surely rises at another",
+        "undecided": f"Nowhere does it surely change by more than {percent(_NEGLIGIBLE)}",
+    }[word]
+    standing, _ = those_standing(rows[falls | rises], collapse)
+    if word != "undecided" and standing.empty:
+        reading += ", and that only where the networks have collapsed onto one answer"
+    said = [f"{row['treatment']} {_share(row)}" for row in rows.to_dict("records")]
+    return Verdict(
+        claim,
+        word,
+        f"{reading}. Of the typical variance in full precision there is left, over "
+        f"{_over(seeds)} and all images, with intervals that hold together: {'; '.join(said)}.",
+    )
+
+
+def towards_the_boundary(changes: pd.DataFrame) -> Prose:
+    """How confidence, margin and loss change over all images; `changes` of `tables.answer_changes`."""
+    sentences = []
+    for treatment, rows in _every_image(changes).groupby("treatment", sort=False):
+        row = rows.set_index("measure").to_dict("index")
+        sentences.append(
+            f"- **{treatment}**: confidence {moves(row['confidence'])}, "
+            f"{in_points(row['confidence'])} points; margin {moves(row['margin'])}, {in_units(row['margin'])}"
+            f"; loss {moves(row['loss'])}, {in_units(row['loss'])} nats."
+        )
+    return Prose("\n".join(sentences))
+
+
+def loss_falls_on(
+    beyond: pd.DataFrame, changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
+) -> Verdict:
+    """Does the loss of the smallest group grow more than that of all others?
+
+    `beyond` of `tables.loss_beyond_others`, `changes` of `tables.answer_changes`, both with a level that
+    holds for all treatments at once; `collapse` of `tables.collapse`. Collapsed networks are set apart.
+    """
+    group = beyond["group"].iloc[0]
+    claim = f"The loss of the smallest group, {group}, grows more than that of the others."
+    judged, apart = those_standing(beyond, collapse)
+    judged = judged.dropna()
+    if judged.empty:
+        return nowhere(claim, apart)
+    word = word_for(judged)
+    reading = {
+        "supported": "At some width it surely grows more, and at none does it surely grow less",
+        "contradicted": "At some width it surely grows less, and at none does it surely grow more",
+        "mixed": "It surely grows more at one width and surely less at another",
+        "undecided": "No interval leaves out zero",
+    }[word]
+    said = [f"{row['treatment']} {in_units(row)}" for row in judged.to_dict("records")]
+    last = judged["treatment"].iloc[-1]
+    of_groups = changes[(changes["measure"] == "loss") & (changes["group"] != ALL)].dropna()
+    most = max(of_groups[of_groups["treatment"] == last].to_dict("records"), key=estimate_of)
+    surely = "" if most["lower"] > 0 else ", though not surely"
+    return Verdict(
+        claim,
+        word,
+        f"{reading}. Its growth less that of the others, in nats, paired over {_over(seeds)}, with "
+        f"intervals that hold together: {'; '.join(said)}. At {last} the loss of {most['group']} grows "
+        f"most, by {in_units(most)}{surely}.{apart}",
+    )
+
+
+def temperature_explains(
+    explained: pd.DataFrame, changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
+) -> Verdict:
+    """Does the original, heated to the same variance, gain the loss that the quantized network gains?
+
+    Asked where the quantized network surely gained some: more than half of it, or less? `explained` of
+    `tables.loss_explained`, `changes` of `tables.answer_changes`. Of accuracy it cannot be asked: a
+    temperature keeps the order of the logits, so it changes no answer, whatever the data.
+    """
+    claim = "The fall in variance explains the loss that is gained."
+    shares, apart = those_standing(_every_image(explained), collapse)
+    votes: set[str] = set()
+    said = []
+    for share in shares.to_dict("records"):
+        name = share["treatment"]
+        if _of(changes, name, "loss")["lower"] > 0:
+            votes |= {"for"} if share["lower"] > _HALF else {"against"} if share["upper"] < _HALF else set()
+            said.append(f"{name} {_share(share)}")
+    word = word_of(speaks_for="for" in votes, speaks_against="against" in votes)
+    reading = {
+        "supported": "The original at that temperature gains most of it",
+        "contradicted": "The original at that temperature gains less than half of it",
+        "mixed": "The original at that temperature gains most of it at one width and little at another",
+        "undecided": "No loss is surely gained that could be explained"
+        if not said
+        else "The intervals hold both more and less than half",
+    }[word]
+    listed = (
+        f" Of the loss gained, temperature alone adds, over {_over(seeds)}: {'; '.join(said)}."
+        if said
+        else ""
+    )
+    return Verdict(
+        claim,
+        word,
+        f"{reading}.{listed} Lost accuracy it cannot explain: a temperature changes no answer.{apart}",
+    )
+
+
+def variance_stands(left: pd.DataFrame, *, seeds: int) -> Verdict:
+    """The break condition: does the variance stay where weights are hardly or not at all rounded?"""
+    rows = _every_image(left)
+    names = ", ".join(rows["treatment"])
+    claim = f"Where weights are not made coarse ({names}), the variance does not collapse."
+    stands, falls = (rows["lower"] > _HALF).sum(), (rows["upper"] < _HALF).sum()
+    word: Word = (
+        "supported"
+        if stands == len(rows) > 0
+        else "contradicted"
+        if falls == len(rows) > 0
+        else "mixed"
+        if falls
+        else "undecided"
+    )
+    reading = {
+        "supported": "Each surely keeps more than half of it",
+        "contradicted": "Each surely keeps less than half of it",
+        "mixed": "Some surely keep less than half of it, others do not",
+        "undecided": "Not all intervals lie above one half, but none lies below it",
+    }[word]
+    said = [f"{row['treatment']} {_share(row)}" for row in rows.to_dict("records")]
+    return Verdict(claim, word, f"{reading}. Typical variance left, over {_over(seeds)}: {'; '.join(said)}.")
+
+
+def what_a_factor_mends(changes: pd.DataFrame, mended: pd.DataFrame) -> Prose:
+    """What rescaling does where something was surely lost.
+
+    `mended` of `tables.answer_changes` of the rescaled networks against the same ones before.
+    """
+    sentences = []
+    for name in changes["treatment"].unique():
+        if _of(changes, name, "loss")["lower"] > 0 or _of(changes, name, "accuracy")["upper"] < 0:
+            loss, accuracy = _of(mended, name, "loss"), _of(mended, name, "accuracy")
+            stays = "stays" if accuracy["estimate"] == 0 else f"moves by {in_points(accuracy)} points"
+            sentences.append(
+                f"- **{name}**: with the original's variance the loss {moves(loss)}, {in_units(loss)} nats "
+                f"against the quantized network as it was; accuracy {stays}."
+            )
+    return Prose("\n".join(sentences) or "At no width is loss or accuracy surely lost: nothing is to mend.")
+
+
+def what_statistics_mend(regained: pd.DataFrame, changes: pd.DataFrame, left: pd.DataFrame) -> Prose:
+    """What new batch norm statistics give back; `changes` and `left` hold treatments with and without."""
+    sentences = []
+    for name in regained["treatment"].unique():
+        plain = name.removesuffix("-bn")
+        before, after = _of(changes, plain, "accuracy"), _of(changes, name, "accuracy")
+        variance = _every_image(left).set_index("treatment").to_dict("index")
+        share = _of(regained, name, "accuracy")
+        back = ""
+        if before["upper"] < 0:
+            surely = share["lower"] > 0
+            back = (
+                f" Of what was lost {_share(share)} returns." if surely else " No part of it surely returns."
+            )
+        sentences.append(
+            f"- **{plain}**: {_share(variance[plain])} of the variance is left, with new statistics "
+            f"{_share(variance[name])}. Accuracy changes by {in_points(before)} points against full "
+            f"precision, with new statistics by {in_points(after)}.{back}"
+        )
+    return Prose("\n".join(sentences))
+
+
+def who_flips(flips: pd.DataFrame, *, smallest: str) -> Prose:
+    """How often answers flip near the boundary and far from it; `flips` of `tables.flips`."""
+    parts = flips["part"].max()
+    sentences = []
+    for name, rows in flips.groupby("treatment", sort=False):
+        every = rows[rows["group"] == ALL].set_index("part").to_dict("index")
+        own = rows[(rows["group"] == smallest)].set_index("part").to_dict("index")
+        ends = [rows[rows["part"] == part].set_index("group") for part in (1, parts)]
+        nearer = ends[0]["lower"] > ends[1]["upper"].reindex(ends[0].index)
+        where = "more often near the boundary" if nearer[ALL] else "not surely more often near the boundary"
+        alone = nearer.drop(ALL)
+        if nearer[ALL] and not alone.all():
+            # Groups that lie at other distances make a slope over all that none of them has.
+            where += f", but within only {alone.sum()} of {counted(len(alone), 'group')} so"
+        sentences.append(
+            f"- **{name}**: {_share(every[0])} of the answers flip, {where}: {_share(every[1])} of the "
+            f"nearest tenth, {_share(every[parts])} of the farthest. Of {smallest}, {_share(own[0])} flip, "
+            f"and {percent(own[1]['answers'] / own[0]['answers'])} of its images lie in the nearest tenth."
+        )
+    return Prose("\n".join(sentences))
+
+
+def _every_image(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["group"] == ALL]
+
+
+def _of(table: pd.DataFrame, treatment: str, measure: str) -> dict[Hashable, Any]:
+    rows = _every_image(table)
+    return rows[(rows["treatment"] == treatment) & (rows["measure"] == measure)].to_dict("records")[0]
+
+
+def _over(seeds: int) -> str:
+    return counted(seeds, "seed") if seeds > 1 else "1 seed (what others would do is unknown)"
+
+
+def _share(record: Mapping[Hashable, Any]) -> str:
+    """A share with its interval, where it has one."""
+    texts = [whole_percent(record[name]) for name in ("estimate", "lower", "upper")]
+    missing = record["lower"] != record["lower"]
+    return f"{texts[0]} %" if missing else f"{texts[0]} % ({texts[1]} to {texts[2]})"
+
+
+def _logits(kept: Stored) -> list[Effect]:
+    every = {"treatment": WIDTH, "group": tables.ALL}
+    smallest = kept["loss_beyond_others"]["group"].iloc[0]
+    return [
+        effect_in(kept, "variance_left", f"logit variance left at {WIDTH}", "share", every),
+        effect_in(
+            kept,
+            "loss_beyond_others",
+            f"loss that {smallest} gains beyond the others",
+            "nats",
+            {"treatment": WIDTH},
+        ),
+        effect_in(kept, "loss_explained", "of what all lose, the fall in variance explains", "share", every),
+    ]
+
+
+def _judge_logits(kept: Stored) -> Verdict:
+    collapse = kept["collapse"]
+    return wording.together(
+        "Quantization lowers logit variance, and that is why loss grows, most for minorities.",
+        [
+            variance_falls(kept["variance_left"], collapse, seeds=kept.seeds),
+            loss_falls_on(kept["loss_beyond_others"], kept["answer_changes"], collapse, seeds=kept.seeds),
+            temperature_explains(kept["loss_explained"], kept["answer_changes"], collapse, seeds=kept.seeds),
+        ],
+    )
+
+
+CLAIMS = (
+    Claim(
+        "A2",
+        "Quantization lowers logit variance, and that is why loss grows, most for minorities.",
+        BELLAM,
+        "02_logit_variance_collapse",
+        ("variance_left", "loss_explained"),
+        _judge_logits,
+        _logits,
+    ),
+)

@@ -1,0 +1,1 @@
+"""The `fairq` command."""

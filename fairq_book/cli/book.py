@@ -1,0 +1,251 @@
+"""Commands that run chapters and build the book."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from fairq_audit.console import from_here, parse_parameters, size_in_words
+from fairq_book.cli.main import main
+from fairq_book.root import book_root
+from fairq_utils import __version__
+from fairq_utils.errors import BadInput
+
+_parameters_option = click.option(
+    "-p",
+    "--parameter",
+    "given",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a parameter; the value is YAML, such as bit_widths='[6, 3]'. May be repeated.",
+)
+
+
+@main.command()
+@click.argument("chapter")
+@_parameters_option
+@click.option("--help-parameters", is_flag=True, help="List the chapter's parameters and stop.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for what comes out.  [default: under _build/runs]",
+)
+def run(chapter: str, given: tuple[str, ...], help_parameters: bool, out: Path | None) -> None:
+    """Run CHAPTER (a number, a slug or a path) and leave its notebook and an HTML page.
+
+    Networks and predictions that exist are read from the store; only what is missing is computed.
+    """
+    # Imported here: nbconvert and papermill take a second that `fairq --help` should not.
+    from fairq_book.build import notebooks
+
+    wanted = notebooks.find(chapter)
+    if help_parameters:
+        click.echo(f"{wanted.slug}: {wanted.title}\n")
+        for parameter in wanted.parameters.values():
+            click.echo(f"  {parameter.name}: {parameter.annotation} = {parameter.default!r}")
+            click.echo(f"      {parameter.help}")
+        return
+    values = wanted.check(parse_parameters(given))
+    executed = notebooks.execute(wanted, values)
+    name = "-".join([wanted.slug, *(_safe(f"{key}={value}") for key, value in values.items())])
+    out = out or book_root() / "_build" / "runs" / name
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(executed, out / f"{wanted.slug}.ipynb")
+    (out / "index.html").write_text(notebooks.as_page(executed))
+    click.echo(
+        f"notebook  {from_here(out / f'{wanted.slug}.ipynb')}\npage      {from_here(out / 'index.html')}"
+    )
+
+
+def _book_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which book, for the commands that build it."""
+    options = [
+        _parameters_option,
+        click.option(
+            "--workers",
+            default=os.cpu_count() or 1,
+            show_default="all cores",
+            help="Processes that make networks beside each other.",
+        ),
+        click.option(
+            "--profile", default="laptop", show_default=True, help="laptop, full, or a file of the same form."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_book_options
+def book(given: tuple[str, ...], profile: str, workers: int) -> None:
+    """Run the chapters that changed and build the book.
+
+    With -p or another profile a second book is built beside the first. A parameter is given to every
+    chapter that has it.
+    """
+    _build_book(given, profile, workers)
+
+
+@main.command()
+@_book_options
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The PDF.  [default: fairq.pdf beside the pages, the first of which then links it]",
+)
+def pdf(given: tuple[str, ...], profile: str, workers: int, out: Path | None) -> None:
+    """Build the book, and print all of it as one PDF.
+
+    Chromium prints, which has to be installed. Code that a page folds away stays out; widgets stand still.
+    """
+    # Imported here: reading pages takes a while that `fairq --help` should not.
+    from fairq_book.build import pdf as build_pdf
+
+    build_pdf.chromium()  # missed before the hours of a build rather than after
+    built = _build_book(given, profile, workers)
+    root = book_root()
+    facts = {
+        "By": yaml.safe_load((root / "_config.yml").read_text())["author"],
+        "Printed": f"{date.today():%-d %B %Y}",
+        "Profile": ", ".join([profile, *given]),
+        "Version": f"fairq-utils {__version__}",
+    }
+    printed = out or built / build_pdf.NAME
+    sheets = build_pdf.write(built, root / "_toc.yml", printed, facts=facts)
+    about = f"{sheets} pages, {size_in_words(printed.stat().st_size)}"
+    if not out:
+        build_pdf.offer(built / "book" / "index.html", printed, f"{about}, printed {facts['Printed']}")
+    click.echo(f"pdf       {from_here(printed)} ({about})")
+
+
+def _build_book(given: tuple[str, ...], profile: str, workers: int) -> Path:
+    """The folder with the pages of the book that the options name, built."""
+    from fairq_book.build import notebooks
+
+    root = book_root()
+    parsed = parse_parameters(given)
+    values = notebooks.load_profile(profile, root)
+    known = {name for chapter in notebooks.chapters(root) for name in chapter.parameters}
+    if unknown := sorted(parsed.keys() - known):
+        raise BadInput(
+            f"No chapter has a parameter {unknown[0]!r}; expected one of: {', '.join(sorted(known))}."
+        )
+    for chapter in notebooks.chapters(root):
+        own = {name: value for name, value in parsed.items() if name in chapter.parameters}
+        values[chapter.slug] = values.get(chapter.slug, {}) | chapter.check(own)
+    name = "-".join([Path(profile).stem if profile != "laptop" else "", *(_safe(p) for p in given)]).strip(
+        "-"
+    )
+    return _build(root, root / "_build" / "books" / name if name else root, values, workers)
+
+
+@contextmanager
+def _workers_for_kernels(workers: int) -> Iterator[None]:
+    """One set of processes for all chapters, unless the environment names another place to run."""
+    from fairq_book.experiments import scheduling
+
+    chosen = scheduling.WORKERS_VARIABLE in os.environ or scheduling.SCHEDULER_VARIABLE in os.environ
+    with scheduling.cluster(workers=0 if chosen or workers < 2 else workers) as client:
+        if client:
+            os.environ[scheduling.SCHEDULER_VARIABLE] = client.scheduler_info()["address"]
+        try:
+            yield
+        finally:
+            if client:
+                del os.environ[scheduling.SCHEDULER_VARIABLE]
+
+
+def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: int) -> Path:
+    from fairq_book.build import notebooks
+
+    every = notebooks.chapters(root)
+    for chapter in every:
+        notebooks.sync(chapter)
+    missing = [c for c in every if not notebooks.executed_path(c, values[c.slug]).exists()]
+    with _workers_for_kernels(workers if missing else 0):
+        for chapter in every:
+            click.echo(f"{chapter.slug}: {'running' if chapter in missing else 'nothing changed'}", err=True)
+            notebooks.execute(chapter, values[chapter.slug])
+
+    built = out / "_build" / "html"
+    unfinished = out / "_build" / ".unfinished"
+    if unfinished.exists():  # a killed build may have left half a page that looks newer than its source
+        for folder in (built, out / "_build" / ".doctrees"):
+            shutil.rmtree(folder, ignore_errors=True)
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()
+    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command = [*jupyter_book, "build", str(root), "--path-output", str(out)]
+    done = subprocess.run(
+        [*command, "--warningiserror", "--nitpick", "--keep-going"],
+        env=os.environ | {notebooks.PARAMETERS_VARIABLE: json.dumps(values)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise click.ClickException(f"the book could not be built:\n{done.stdout}\n{done.stderr}")
+    unfinished.unlink()
+    click.echo(f"book      {from_here(built / 'index.html')}")
+    return built
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Change nothing; fail when a pair is out of step.")
+def sync(check: bool) -> None:
+    """Bring each chapter's .py and .ipynb in step; the half saved last wins."""
+    from fairq_book.build import notebooks
+
+    changed = [path for chapter in notebooks.chapters() for path in notebooks.sync(chapter, check=check)]
+    for path in changed:
+        click.echo(f"{'out of step' if check else 'written'}: {from_here(path)}")
+    if check and changed:
+        raise BadInput("A chapter's two halves differ; expected the same cells in both: run `make sync`.")
+
+
+@main.command()
+@click.option(
+    "--port", default=8000, show_default=True, help="Port on this machine; nothing outside it is answered."
+)
+def serve(port: int) -> None:
+    """Serve the built book to this machine's browser and open it."""
+    built = book_root() / "_build" / "html"
+    if not (built / "index.html").exists():
+        raise BadInput(f"{from_here(built)} holds no book; build it first: make book.")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(built))
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise BadInput(
+            f"port is {port} ({error.strerror}); expected a free one: fairq serve --port 8001."
+        ) from None
+    with server:
+        address = f"http://127.0.0.1:{port}"
+        click.echo(f"The book is at {address}; stop with Ctrl-C.")
+        webbrowser.open(address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("stopped")
+
+
+def _safe(text: str) -> str:
+    """A parameter as part of a folder's name."""
+    return "".join(c if c.isalnum() or c in "=.-" else "-" for c in text.replace(" ", "")).strip("-")

@@ -1,0 +1,145 @@
+"""A claim of a paper, what judges it, and the numbers that are shown with the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from fairq_book.experiments.kept import Stored
+from fairq_book.kit import tables
+from fairq_book.kit.wording import Verdict, as_sentence, whole_percent
+from fairq_utils.errors import BadInput
+
+WIDTH = "int4"  # the width at which the papers look most closely, and the one whose numbers are shown
+_NARROW = "int3"  # where something is decided, it often is here; shown where networks are left to speak of
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A number that a verdict rests on, its interval, and the row of the table that it stands in."""
+
+    says: str
+    form: str  # points, share, times, nats, classes or rank
+    table: str
+    row: Mapping[Hashable, Any]
+    columns: tuple[str, str, str] = ("estimate", "lower", "upper")
+
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """The estimate and the ends of its interval, which are missing where a single seed gives none."""
+        estimate, lower, upper = (float(self.row[column]) for column in self.columns)
+        return estimate, lower, upper
+
+    @property
+    def text(self) -> str:
+        """The number and its interval, in its unit."""
+        if math.isnan(self.numbers[0]):
+            return "none to be had"
+        estimate, lower, upper = (_FORMS[self.form](number) for number in self.numbers)
+        spread = f" ({lower} to {upper})" if not math.isnan(self.numbers[1]) else ""
+        return f"{estimate}{spread}{_UNITS[self.form]}"
+
+
+def _signed(digits: int, factor: float = 1.0) -> Callable[[float], str]:
+    return lambda number: f"{factor * number:+z.{digits}f}".replace("-", "−")
+
+
+_FORMS: dict[str, Callable[[float], str]] = {
+    "points": _signed(1, 100),
+    "share": whole_percent,
+    "times": lambda number: f"{number:.2f}",
+    "nats": _signed(3),
+    "classes": lambda number: f"{number:.1f}",
+    # An interval by Student may reach beyond what a correlation can be.
+    "rank": lambda number: _signed(2)(min(max(number, -1.0), 1.0)),
+}
+_UNITS = {"points": " points", "share": " %", "times": " times", "nats": " nats", "classes": "", "rank": ""}
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a reader has to know of a verdict before its word: in two or three words, and in a sentence."""
+
+    short: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of a paper, the tables that it takes, what judges it, and the numbers to show with it.
+
+    `remark` is what has to be known before the verdict of a setting, if there is anything.
+    """
+
+    key: str
+    says: str
+    source: str
+    chapter: str
+    needs: tuple[str, ...]
+    judge: Callable[[Stored], Verdict]
+    show: Callable[[Stored], Sequence[Effect]]
+    remark: Callable[[Stored], Remark | None] = lambda kept: None
+
+    def asked_of(self, kept: Stored) -> bool:
+        """Whether the setting has what the claim is judged by."""
+        return all(name in kept.tables for name in self.needs)
+
+    def verdict(self, kept: Stored) -> Verdict:
+        """What the tables say of it; of a single network they say nothing."""
+        judged = self.judge(kept)
+        if kept.networks < 2:
+            judged = Verdict(
+                judged.claim, "undecided", f"One network decides nothing. What it shows: {judged.because}"
+            )
+        if remark := self.remark(kept):
+            judged = replace(judged, because=f"{as_sentence(remark.short)}: {remark.why} {judged.because}")
+        return judged
+
+
+def effect_in(kept: Stored, table: str, says: str, form: str, where: Mapping[str, str]) -> Effect:
+    """The effect in the one row of a stored table where these columns have these values."""
+    return effect_in_row(kept, table, kept[table], says, form, where)
+
+
+def effect_in_row(
+    kept: Stored, table: str, made_of_it: pd.DataFrame, says: str, form: str, where: Mapping[str, str]
+) -> Effect:
+    """The same in a table that is made of the stored one."""
+    rows = made_of_it
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    if len(rows) != 1:
+        asked = ", ".join(f"{column} {value}" for column, value in where.items())
+        raise BadInput(f"{table} of {kept.setting.name} has {len(rows)} rows of {asked}; expected one.")
+    return Effect(says, form, table, rows.iloc[0].to_dict())
+
+
+def shown_widths(kept: Stored, table: pd.DataFrame) -> list[str]:
+    """The widths of this table whose numbers are shown."""
+    narrow = _NARROW in tables.standing_treatments(kept["collapse"]) and _NARROW in set(table["treatment"])
+    return [WIDTH, _NARROW] if narrow else [WIDTH]
+
+
+def effects_of_population(kept: Stored, table: str, wanted: Iterable[tuple[str, str, str]]) -> list[Effect]:
+    """The effects that there are: where too few models stand, there is none."""
+    there = set(zip(*(kept[table][name] for name in ("treatment", "measure", "group")), strict=True))
+    effects = []
+    for treatment, measure, group in wanted:
+        if (treatment, measure, group) in there:
+            says = {"OA": measure, "FVO": "FVO"}.get(group, f"{measure} of {group}")
+            form = "points" if measure == "accuracy" else "nats"
+            where = {"treatment": treatment, "measure": measure, "group": group}
+            effects.append(effect_in(kept, table, f"{says} at {treatment} against fp32", form, where))
+    return effects
+
+
+def under_review(why: str) -> Callable[[Stored], Remark]:
+    return lambda kept: Remark("under review", why)
+
+
+BELLAM, LIU, TRAN = "Bellam and Kim 2025", "Liu and others 2025", "Tran and others 2022"
+SLYMAN = "Slyman and others 2024"

@@ -1,0 +1,201 @@
+"""What all claims are worded with: verdicts, paragraphs, and numbers as they stand in prose."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from fairq_book.kit.tables import standing_treatments
+
+Word = Literal["supported", "mixed", "contradicted", "undecided"]
+_COLOURS: dict[Word, str] = {
+    "supported": "#1f9a6c",
+    "mixed": "#c4720e",
+    "contradicted": "#d0457b",
+    "undecided": "#7d828a",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One word on a claim, and the numbers that it rests on."""
+
+    claim: str
+    word: Word
+    because: str
+
+    def _repr_html_(self) -> str:
+        colour = _COLOURS[self.word]
+        # Styled in place, because a live notebook and a page of its own have no style sheet of ours.
+        return (
+            f'<aside style="border-left:0.3rem solid {colour};border-radius:4px;padding:0.75rem 1rem 0.1rem;'
+            f'margin:1rem 0;background:color-mix(in srgb,{colour} 10%,transparent)">'
+            f"<p><strong>{self.word.capitalize()}.</strong> <em>{html.escape(self.claim)}</em></p>"
+            f"<p>{html.escape(self.because)}</p></aside>"
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.word.capitalize()}. {self.claim} {self.because}"
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph whose numbers and words were computed."""
+
+    text: str
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def percent(fraction: float) -> str:
+    """A share as it stands in prose.
+
+    >>> percent(0.4251)
+    '42.5 %'
+    """
+    return f"{100 * fraction:.1f} %"
+
+
+def whole_percent(share: float) -> str:
+    """A share that may be larger than all, without its sign: beyond tenfold its size says nothing.
+
+    >>> whole_percent(0.876), whole_percent(81.3)
+    ('88', 'over 1000')
+    """
+    return "over 1000" if share > 10 else f"{100 * share:z.0f}".replace("-", "−")
+
+
+def points(fraction: float) -> str:
+    """A difference of shares, in percentage points and signed.
+
+    >>> points(0.031), points(-0.2)
+    ('+3.1', '−20.0')
+    """
+    return f"{100 * fraction:+z.1f}".replace("-", "−")
+
+
+def word_of(*, speaks_for: bool, speaks_against: bool) -> Word:
+    """The word on a claim for which something surely speaks, or against it, or both, or neither.
+
+    >>> word_of(speaks_for=True, speaks_against=True), word_of(speaks_for=False, speaks_against=False)
+    ('mixed', 'undecided')
+    """
+    if speaks_for and speaks_against:
+        return "mixed"
+    return "supported" if speaks_for else "contradicted" if speaks_against else "undecided"
+
+
+def nowhere(claim: str, apart: str = "") -> Verdict:
+    """What is said of a claim when no width is left to judge it at; `apart` names those that were."""
+    return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
+
+
+def word_for(changes: pd.DataFrame) -> Word:
+    """The word for "this grows", from paired changes with intervals that hold together.
+
+    Supported when a change is surely above 0 and none surely below, contradicted the other way round,
+    mixed when there are both, undecided when there is neither.
+
+    >>> word_for(pd.DataFrame({"lower": [-0.01, 0.02], "upper": [0.03, 0.09]}))
+    'supported'
+    >>> word_for(pd.DataFrame({"lower": [-0.01], "upper": [0.03]}))
+    'undecided'
+    """
+    rises, falls = (changes["lower"] > 0).any(), (changes["upper"] < 0).any()
+    return word_of(speaks_for=bool(rises), speaks_against=bool(falls))
+
+
+def estimate_of(record: Mapping[Hashable, Any]) -> float:
+    """What a record says, without its interval: to order records by."""
+    return record["estimate"]
+
+
+def in_points(record: Mapping[Hashable, Any]) -> str:
+    """A change in points, with its interval where it has one."""
+    texts = [points(record[name]) for name in ("estimate", "lower", "upper")]
+    return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where there are several or none.
+
+    >>> counted(1, "seed"), counted(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def together(claim: str, parts: Sequence[Verdict]) -> Verdict:
+    """A claim that is a chain: it holds if each part does, and is mixed if some hold and some do not.
+
+    A part that is itself mixed makes the whole mixed; undecided parts beside parts that hold leave it open.
+
+    >>> fell, grew = Verdict("It fell.", "supported", ""), Verdict("It grew.", "contradicted", "")
+    >>> together("It fell and it grew.", [fell, grew])
+    Mixed. It fell and it grew. Part by part: It fell: supported. It grew: contradicted.
+    """
+    words = {part.word for part in parts}
+    word: Word
+    if "mixed" in words or words >= {"supported", "contradicted"}:
+        word = "mixed"
+    elif "contradicted" in words:
+        word = "contradicted"
+    else:
+        word = "undecided" if "undecided" in words or not parts else "supported"
+    said = " ".join(f"{part.claim.rstrip('.')}: {part.word}." for part in parts)
+    return Verdict(claim, word, f"Part by part: {said}")
+
+
+def those_standing(table: pd.DataFrame, collapse: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows whose networks still tell classes apart, and a sentence that names the others."""
+    standing = standing_treatments(collapse)
+    fallen = [name for name in table["treatment"].unique() if name not in standing]
+    return table[table["treatment"].isin(standing)], set_apart(fallen)
+
+
+def set_apart(fallen: Sequence[str]) -> str:
+    """A sentence that names the treatments whose networks have collapsed; nothing where none has."""
+    return f" Set apart, because the networks have collapsed: {', '.join(fallen)}." if fallen else ""
+
+
+def moves(record: Mapping[Hashable, Any]) -> str:
+    """Where to something surely goes, as its interval says."""
+    return "falls" if record["upper"] < 0 else "rises" if record["lower"] > 0 else "does not surely change"
+
+
+def in_units(record: Mapping[Hashable, Any]) -> str:
+    """A change in its own unit."""
+    texts = [f"{record[name]:+z.3f}".replace("-", "−") for name in ("estimate", "lower", "upper")]
+    return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
+
+
+def in_brackets(names: Sequence[str]) -> str:
+    """Names in brackets, to end a sentence with; nothing where there are none."""
+    return f" ({', '.join(names)})" if names else ""
+
+
+def in_nats(nats: float) -> str:
+    """A difference of losses, signed."""
+    return f"{nats:+z.2f}".replace("-", "−")
+
+
+def as_sentence(text: str) -> str:
+    """The same with a capital letter at its beginning."""
+    return text[0].upper() + text[1:]
+
+
+def whole_points(share: float) -> str:
+    """A margin of shares, in percentage points.
+
+    >>> whole_points(0.01), whole_points(0.025)
+    ('1 point', '2.5 points')
+    """
+    return f"{100 * share:g} point{'s' * (share != 0.01)}"

@@ -1,0 +1,1 @@
+"""The loss around a network: Hessians, spectra, and surveys of them."""

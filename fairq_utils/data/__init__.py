@@ -1,0 +1,1 @@
+"""Images, labels and groups, and everything that chooses among them."""

@@ -1,0 +1,131 @@
+"""Images in memory, with what each one shows and the group it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images in memory, with what each one shows and the group it belongs to.
+
+    `images` is uint8 of shape N x 3 x H x W; `labels` and `groups` index into their names. `notes` says what
+    was found and left out; `describe` prints it.
+    """
+
+    images: Tensor
+    labels: Tensor
+    groups: Tensor
+    is_train: Tensor
+    label_names: tuple[str, ...]
+    group_names: tuple[str, ...]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the content: what was trained on other images must not pass for trained on these."""
+        digest = hashlib.sha256(repr((self.images.shape, self.label_names, self.group_names)).encode())
+        for tensor in (self.images, self.labels, self.groups, self.is_train):
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def counts(self) -> pd.DataFrame:
+        """How many images there are of each label and group in each split, for all pairs that occur.
+
+        >>> load("moths", train_images=40, test_images=20).counts().head(3)
+             label    group  split   n
+        0    Alder    Alder  train  17
+        1    Alder    Alder   test   9
+        2  Bracken  Bracken  train   7
+        """
+        codes = pd.DataFrame({"label": self.labels.numpy(), "group": self.groups.numpy()})
+        pairs = codes.drop_duplicates().sort_values(["label", "group"])
+        images = codes.assign(split=np.where(self.is_train.numpy(), "train", "test"))
+        n = images.groupby(["label", "group", "split"]).size().rename("n")
+        table = pairs.merge(pd.DataFrame({"split": ["train", "test"]}), how="cross")
+        table = table.join(n, on=["label", "group", "split"])
+        return table.assign(
+            label=np.array(self.label_names)[table["label"]],
+            group=np.array(self.group_names)[table["group"]],
+            n=table["n"].fillna(0).astype(int),
+        )
+
+
+def describe(dataset: Dataset) -> str:
+    """What was found, used and left out, and how many images each group has, to be printed.
+
+    Labels are told apart where they do not coincide with the groups.
+
+    >>> print(describe(load("moths-equal", train_images=40, test_images=20)))  # doctest: +ELLIPSIS
+    group    train  test  all
+    Alder        8     4   12
+    Bracken      8     4   12
+    Clover       8     4   12
+    Damson       8     4   12
+    Others       8     4   12
+    all         40    20   60
+    <BLANKLINE>
+    fingerprint ...
+    """
+    counts = dataset.counts()
+    coincide = counts["label"].equals(counts["group"])
+    keys = ["group"] if coincide else ["group", "label"]
+    table = counts.pivot_table(index=keys, columns="split", values="n", aggfunc="sum", sort=False)
+    table = table[["train", "test"]].assign(all=table.sum(axis="columns")).reset_index()
+    if not coincide:
+        order = pd.Index(dataset.group_names).get_indexer(pd.Index(table["group"]))
+        table = table.iloc[np.argsort(order, kind="stable")]
+    sums = table[["train", "test", "all"]].sum()
+    total = pd.DataFrame([{"group": "all", "label": ""} | sums.to_dict()])[table.columns]
+    return "\n".join(
+        [
+            *_described(dataset.notes),
+            *_aligned([list(table.columns), *table.to_numpy().tolist(), *total.to_numpy().tolist()]),
+            "",
+            f"fingerprint {dataset.fingerprint}",
+        ]
+    )
+
+
+def _described(notes: Mapping[str, Any]) -> list[str]:
+    if not notes:
+        return []
+    lines: list[list[Any]] = [["found", notes["found"]], ["used", notes["used"]]]
+    for skipped in notes["skipped"]:
+        more = ", …" if skipped["count"] > 3 else ""
+        lines.append(
+            ["skipped", skipped["count"], f"{skipped['reason']}: {', '.join(skipped['files'][:3])}{more}"]
+        )
+    copies = notes["copies"]
+    about = (
+        f"identical files in {copies['sets']:,} sets; in {copies['conflicting_sets']:,} sets "
+        f"({copies['conflicting_files']:,} files) label or group disagree"
+    )
+    lines.append(["copies", copies["files"], about])
+    width = max(len(f"{line[1]:,}") for line in lines)
+    return [
+        *(f"{what:<8} {n:>{width},}  {''.join(rest)}".rstrip() for what, n, *rest in lines),
+        "",
+    ]
+
+
+def _aligned(rows: list[list[Any]]) -> list[str]:
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    named = len(widths) - 3  # names stand to the left, numbers to the right
+    return [
+        "  ".join(
+            cell.ljust(width) if place < named else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]

@@ -1,0 +1,280 @@
+"""Images, labels and groups, whatever they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from fairq_utils.data import archives
+from fairq_utils.data.datasets import Dataset
+from fairq_utils.data.layouts import LAYOUTS, Listing
+from fairq_utils.data.moths import DIFFICULTY, GROUPS, SHARES, MothSettings, draw_moths
+from fairq_utils.errors import BadInput
+
+_MOTHS: Mapping[str, dict[str, tuple[float, ...]]] = {
+    "moths": {"sizes": SHARES, "difficulty": DIFFICULTY},
+    "moths-by-size": {"sizes": SHARES, "difficulty": (1.0,) * len(GROUPS)},
+    "moths-by-difficulty": {"sizes": (1 / len(GROUPS),) * len(GROUPS), "difficulty": DIFFICULTY},
+    "moths-equal": {"sizes": (1 / len(GROUPS),) * len(GROUPS), "difficulty": (1.0,) * len(GROUPS)},
+}
+NAMES = (*_MOTHS, *LAYOUTS)
+
+_TEST_EVERY = 5  # where the data set has no split, each fifth image is for the test
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Everything that decides the content of a data set.
+
+    `name`: one of `NAMES`. The moths are drawn; the others are read from your copy.
+    `root`: where that lies: for `utkface` a folder, a zip or a tar, for `fairface` and `celeba` the folder
+    with the tables, for `folder` a CSV with the columns file, label, group and, if you like, split, or the
+    folder with such a `labels.csv`. Several paths are joined as in PATH, by a colon (Windows: semicolon).
+    `image_size`: pixels along a side, to which images are shrunk.
+    `label`, `group`: what is to be predicted and whom to compare: race, gender or age, or one of CelebA's
+    attributes; by default the data set's usual one.
+    `train_images`, `test_images`: at most so many, taken at random; by default all, and 6000 moths.
+    `split_seed`: decides what is taken, and what is for the test where the data set does not say.
+    `keep_conflicting`: keep copies of one image that disagree about its label or group. They are left out
+    by default, for nobody knows which is right.
+
+    >>> DataSettings(train_images=100).identity()["train_images"]
+    100
+    >>> DataSettings(name="mooths")
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: dataset is 'mooths'; expected one of: moths, moths-by-size,
+    moths-by-difficulty, moths-equal, utkface, fairface, celeba, folder.
+    """
+
+    name: str = "moths"
+    root: str | None = None
+    image_size: int = 32
+    label: str | None = None
+    group: str | None = None
+    train_images: int | None = None
+    test_images: int | None = None
+    split_seed: int = 0
+    keep_conflicting: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise BadInput(f"dataset is {self.name!r}; expected one of: {', '.join(NAMES)}.")
+        limits = {
+            "image_size": (16, 512),
+            "train_images": (5, 10**6),
+            "test_images": (5, 10**6),
+            "split_seed": (0, 2**32 - 1),
+        }
+        for name, (least, most) in limits.items():
+            given = getattr(self, name)
+            if given is None and name.endswith("_images"):
+                continue
+            if type(given) is not int or not least <= given <= most:
+                raise BadInput(f"{name} is {given!r}; expected a whole number from {least} to {most}.")
+        if type(self.keep_conflicting) is not bool:
+            raise BadInput(f"keep_conflicting is {self.keep_conflicting!r}; expected true or false.")
+        attributes = ("species",) if self.is_drawn else LAYOUTS[self.name].attributes
+        for name in ("label", "group"):
+            given = getattr(self, name)
+            if given is not None and given not in attributes:
+                raise BadInput(
+                    f"{name} is {given!r}; expected, for {self.name}, one of: {', '.join(attributes)}."
+                )
+        if self.is_drawn:
+            if self.root is not None:
+                raise BadInput(
+                    f"root is {self.root!r}; expected none, for {self.name} are drawn: leave it out."
+                )
+            self._moths()
+        elif not isinstance(self.root, str) or not self._paths():
+            raise BadInput(
+                f"root is {self.root!r}; expected the path of your copy of {self.name}: a folder, an archive "
+                "or, for folder, a CSV."
+            )
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the images are drawn here, so that no person is on them.
+
+        >>> DataSettings().is_drawn, DataSettings(name="utkface", root="faces.zip").is_drawn
+        (True, False)
+        """
+        return self.name in _MOTHS
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the content, as plain JSON: the settings and a digest of what lies at the root.
+
+        The images are not read, and the path itself is left out: a folder may be moved. Touching its files
+        changes the identity all the same, since their times of change are part of it.
+
+        >>> DataSettings(name="moths-equal").identity()["sizes"]
+        [0.2, 0.2, 0.2, 0.2, 0.2]
+        """
+        if self.is_drawn:
+            moths = asdict(self._moths())
+            counts = {"train_images": moths.pop("train"), "test_images": moths.pop("test")}
+            return json.loads(json.dumps({"name": self.name} | counts | moths))
+        layout = LAYOUTS[self.name]
+        settings = asdict(self) | {
+            "label": self.label or layout.label,
+            "group": self.group or layout.group,
+            "content": layout.state(self._paths()),
+        }
+        del settings["root"]
+        return settings
+
+    def load(self) -> Dataset:
+        """Make the data set: a few seconds for the moths, up to a minute for real images.
+
+        Whatever cannot be read stops it with one sentence, and nothing is half loaded.
+
+        >>> moths = DataSettings(train_images=40, test_images=20).load()
+        >>> moths.images.shape, int(moths.is_train.sum())
+        (torch.Size([60, 3, 32, 32]), 40)
+        """
+        if self.is_drawn:
+            moths = draw_moths(self._moths())
+            return Dataset(moths.images, moths.labels, moths.groups, moths.is_train, moths.names, moths.names)
+        layout = LAYOUTS[self.name]
+        listing = layout.read(
+            self._paths(), label=self.label or layout.label, group=self.group or layout.group
+        )
+        table, notes = select_images(listing, self)
+        return Dataset(
+            images=archives.decode(
+                table["member"].tolist(), image_size=self.image_size, upright=layout.upright
+            ),
+            labels=torch.tensor(table["label"].to_numpy(dtype=np.int64)),
+            groups=torch.tensor(table["group"].to_numpy(dtype=np.int64)),
+            is_train=torch.tensor(table["split"].eq("train").to_numpy(dtype=bool)),
+            label_names=listing.label_names,
+            group_names=listing.group_names,
+            notes=notes,
+        )
+
+    def _moths(self) -> MothSettings:
+        defaults = MothSettings()
+        return MothSettings(
+            image_size=self.image_size,
+            train=self.train_images or defaults.train,
+            test=self.test_images or defaults.test,
+            **_MOTHS[self.name],  # type: ignore[arg-type]
+        )
+
+    def _paths(self) -> list[Path]:
+        assert self.root is not None
+        return [Path(part).expanduser() for part in self.root.split(os.pathsep) if part]
+
+
+def load(name: str, **settings: Any) -> Dataset:
+    """Make the named data set; the settings are those of `DataSettings`, which explains them.
+
+    >>> load("moths-equal", train_images=40, test_images=20).group_names
+    ('Alder', 'Bracken', 'Clover', 'Damson', 'Others')
+    >>> load("utkface")
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: root is None; expected the path of your copy of utkface: a folder, an
+    archive or, for folder, a CSV.
+    """
+    return DataSettings(name=name, **settings).load()
+
+
+def select_images(listing: Listing, settings: DataSettings) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows of the listing that are used, each with its split, and what was left out."""
+    table = listing.table
+    table = table.assign(content=archives.digests(table["member"].tolist()))
+    skipped = dict(listing.skipped)
+
+    def leave_out(rows: pd.Series | NDArray[np.bool_], reason: str) -> None:
+        nonlocal table
+        if rows.any():
+            skipped[reason] = table["name"][rows].tolist()
+            table = table[~rows]
+
+    again = table.duplicated(["name", "content"])
+    leave_out(again, "the same file a second time")
+    _refuse_namesakes(table)
+
+    of_content = table.groupby("content")
+    copies = of_content["name"].transform("size") > 1
+    disagreeing = (of_content["label"].transform("nunique") > 1) | (
+        of_content["group"].transform("nunique") > 1
+    )
+    notes = {
+        "sets": int(table["content"][copies].nunique()),
+        "files": int(copies.sum()),
+        "conflicting_sets": int(table["content"][disagreeing].nunique()),
+        "conflicting_files": int(disagreeing.sum()),
+    }
+    table = table.assign(disagreeing=disagreeing)
+    if not settings.keep_conflicting:
+        leave_out(disagreeing, "a copy of it has another label or group")
+
+    if table["split"].eq("").all():
+        test = _for_test(table, settings.split_seed)
+        table = table.assign(split=np.where(test, "test", "train"))
+    in_test = table["content"].isin(table["content"][table["split"] == "test"])
+    leave_out(in_test & (table["split"] == "train"), "a copy of it is in the test split")
+
+    for split, most in (("train", settings.train_images), ("test", settings.test_images)):
+        here = table["split"] == split
+        if most is not None:
+            pairs = zip(table["name"][here], table["content"][here], strict=True)
+            draws = pd.Series([_draw(settings.split_seed, *pair) for pair in pairs], table.index[here])
+            leave_out(table.index.isin(draws.sort_values().index[most:]), f"more than {split}_images")
+            here = table["split"] == split
+        if not here.any():
+            raise BadInput(
+                f"{settings.name} at {settings.root!r} has no {split} images ({len(listing.table)} of "
+                f"{listing.found} files were usable); expected images in both splits: add some."
+            )
+    found = {
+        "found": listing.found,
+        "used": len(table),
+        "skipped": [
+            {"reason": reason, "count": len(names), "files": names[:10]} for reason, names in skipped.items()
+        ],
+        "copies": notes,
+    }
+    return table, found
+
+
+def _refuse_namesakes(table: pd.DataFrame) -> None:
+    namesakes = table[table.duplicated("name", keep=False)]
+    if len(namesakes):
+        one, other, *_ = namesakes["member"][namesakes["name"] == namesakes["name"].iloc[0]]
+        raise BadInput(
+            f"{one.name!r} in {str(one.source)!r} and {other.name!r} in {str(other.source)!r} are different "
+            "pictures under one name; expected one version of the data set: give the path of that alone."
+        )
+
+
+def _for_test(table: pd.DataFrame, seed: int) -> NDArray[np.bool_]:
+    """Every fifth content, along all strata: so each stratum, and the whole, is within one of its share.
+
+    The order within a stratum comes from the contents alone. Contents whose copies disagree stand at the
+    end, so that keeping them moves no other image to the other side.
+    """
+    contents = table.drop_duplicates("content")
+    contents = contents.assign(draw=[_draw(seed, content) for content in contents["content"]])
+    contents = contents.sort_values(["disagreeing", "label", "group", "draw"])
+    first = int(_draw(seed) * min(_TEST_EVERY, max(1, len(contents))))
+    return table["content"].isin(contents["content"].iloc[first::_TEST_EVERY]).to_numpy(dtype=bool)
+
+
+def _draw(seed: int, *what: str) -> float:
+    """A number from 0 to 1, at random but always the same."""
+    digest = hashlib.sha256(repr((seed, what)).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

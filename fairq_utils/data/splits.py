@@ -1,0 +1,42 @@
+"""Which images of a data set a network is shown."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fairq_utils.data.datasets import Dataset
+from fairq_utils.errors import BadInput
+from fairq_utils.training.fairqat import validation_images
+
+
+def places(images: Dataset, each: int, split: str) -> Tensor:
+    """The places of the images of that split, or of at most so many of each group.
+
+    >>> from fairq_utils.data.sources import load
+    >>> moths = load("moths", train_images=100, test_images=20)
+    >>> len(places(moths, 0, "test")), len(places(moths, 1, "test"))
+    (20, 5)
+    """
+    if split == "test":
+        shown = ~images.is_train
+    elif split == "train":
+        shown = images.is_train & ~validation_images(images)
+    elif split == "validation":
+        shown = validation_images(images)
+    else:
+        raise BadInput(f"split is {split!r}; expected test, train or validation.")
+    found = shown.nonzero()[:, 0]
+    return found[of_each(images.groups[found], each)] if each else found
+
+
+def of_each(groups: Tensor, count: int) -> Tensor:
+    """The places of at most so many of each group.
+
+    >>> of_each(torch.tensor([0, 1, 1, 0, 1]), 5)
+    tensor([0, 1, 2, 3, 4])
+    """
+    # Drawn, because images may lie sorted by label, but the same ones every time.
+    drawn = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0))
+    chosen = [drawn[groups[drawn] == group][:count] for group in groups.unique()]
+    return torch.cat(chosen).sort()[0]

@@ -1,0 +1,1 @@
+"""One module a stage: what decides what is stored of encoders."""

@@ -1,0 +1,1 @@
+"""Who is served how well: accuracies, gaps, and their changes, with intervals."""

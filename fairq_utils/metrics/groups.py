@@ -1,0 +1,236 @@
+"""What a network gets right, for whom, and how sure one can be of it.
+
+Two kinds of input run through this module. *Logits*, an array of examples by classes, say everything
+that one network answered. *Correct*, an array of true and false with one entry an example, or of seeds
+by examples for several networks on the same images, says only where the answers were right; it comes
+from `correct_answers`, and everything about accuracy is computed from it.
+
+Arrays may be numpy or torch, of any floating type, on any device. Groups and labels are integers or
+strings; in results a group is always named by a string. A name in `group_names` that no example has is
+an empty group: its n is 0, its numbers are NaN, and it takes no part in OA and FVO.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from fairq_utils.errors import BadInput
+from fairq_utils.metrics.arrays import (
+    Array,
+    as_codes,
+    as_correct,
+    as_labels,
+    as_logits,
+    logits_of_one_network,
+    outcomes_of,
+    with_names,
+)
+
+# -- what a network answers ---------------------------------------------------------------------------
+
+
+def correct_answers(
+    logits: Array, labels: Array, *, class_names: Sequence[str] | None = None
+) -> NDArray[np.bool_]:
+    """Where the largest logit is the label's: true and false, with the shape of the logits less the classes.
+
+    Of equal largest logits the first class is taken, as `argmax` does; a network whose logits are all
+    equal therefore answers class 0 throughout, and `collapse` shows it. Logits of several networks on the
+    same examples may be stacked in front: seeds x examples x classes.
+
+    >>> correct_answers([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]], [0, 1, 1])
+    array([ True,  True, False])
+    >>> correct_answers([[2.0, 1.0], [0.0, 3.0]], ["moth", "moth"], class_names=["moth", "fly"])
+    array([ True, False])
+    """
+    scores = as_logits(logits)
+    return scores.argmax(axis=-1) == as_labels(labels, class_names, *scores.shape[-2:])
+
+
+def overall_accuracy(correct: Array) -> float:
+    """OA: the share of right answers, over all examples and, if there are several, all seeds.
+
+    >>> overall_accuracy([True, True, False, True])
+    0.75
+    """
+    return float(as_correct(correct).mean())
+
+
+def fairness_violation(correct: Array, groups: Array, *, group_names: Sequence[str] | None = None) -> float:
+    """FVO: the accuracy of the best group minus that of the worst, a fraction.
+
+    With several seeds it is the gap between the groups' accuracies averaged over the seeds: the gap that
+    stays when the luck of one training run is averaged out. It is a maximum minus a minimum, so noise
+    alone makes it positive: read it with `accuracy_intervals`, or beside
+    `fairness_violation_under_equality`. With one group it is 0.
+
+    >>> fairness_violation([True, True, True, False], ["a", "a", "b", "b"])
+    0.5
+    """
+    accuracies = outcomes_of([correct], groups, group_names).by_seed()[0].mean(axis=0)
+    return float(np.ptp(accuracies))
+
+
+def worst_group(correct: Array, groups: Array, *, group_names: Sequence[str] | None = None) -> str:
+    """The name of the group with the lowest accuracy; of several equal ones the first.
+
+    >>> worst_group([True, True, True, False], ["a", "a", "b", "b"])
+    'b'
+    """
+    outcomes = outcomes_of([correct], groups, group_names)
+    return outcomes.names[outcomes.present[outcomes.by_seed()[0].mean(axis=0).argmin()]]
+
+
+def flipped(before: Array, after: Array) -> NDArray[np.bool_]:
+    """Where two networks' logits for the same examples give different classes.
+
+    Right to wrong, wrong to right and wrong to differently wrong all count. Group averages can stand
+    still while many single answers flip.
+
+    >>> flipped([[2.0, 1.0], [0.0, 3.0]], [[0.0, 1.0], [0.0, 9.0]])
+    array([ True, False])
+    """
+    first, second = as_logits(before), as_logits(after)
+    if first.shape != second.shape:
+        raise BadInput(
+            f"The logits have shapes {first.shape} and {second.shape}; expected those of two networks "
+            "for the same examples and classes, in the same order."
+        )
+    return first.argmax(axis=-1) != second.argmax(axis=-1)
+
+
+def flip_rate(before: Array, after: Array) -> float:
+    """The share of examples to which two networks give different classes, from their logits.
+
+    >>> flip_rate([[2.0, 1.0], [0.0, 3.0]], [[0.0, 1.0], [0.0, 9.0]])
+    0.5
+    """
+    return float(flipped(before, after).mean())
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """How far a network has fallen back on few answers.
+
+    `share` is the share of examples that get the most predicted class; `effective_classes` is the
+    exponential of the entropy of the predicted classes: the number of classes that, used equally often,
+    would be as varied.
+    """
+
+    share: float
+    effective_classes: float
+
+
+def collapse(logits: Array) -> Collapse:
+    """How far the predictions have collapsed onto few classes.
+
+    A network that always gives one class has an FVO of 1 by construction when group and label coincide.
+    When `share` is near 1 and `effective_classes` near 1, read a large FVO as collapse and not as
+    disparity.
+
+    >>> collapse([[2.0, 1.0, 0.0], [3.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 2.0, 0.0]])
+    Collapse(share=0.5, effective_classes=2.0)
+    """
+    scores = logits_of_one_network(logits)
+    counts = np.bincount(scores.argmax(axis=-1), minlength=scores.shape[-1])
+    shares = counts / counts.sum()
+    return Collapse(float(shares.max()), float(np.exp(special.entr(shares).sum())))
+
+
+def example_metrics(
+    logits: Array, labels: Array, *, class_names: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """What one network makes of each example: a row an example.
+
+    - `correct`: whether the largest logit is the label's.
+    - `loss`: cross entropy, in nats.
+    - `logit_variance`: population variance of the example's logits over the classes.
+    - `confidence`: the largest softmax probability.
+    - `entropy`: that of the softmax, in nats; 0 is sure, ln(classes) is uniform.
+    - `margin`: the label's logit less the largest other one; negative where the answer is wrong.
+
+    The column of a measure, or the difference of two networks' columns, goes into `mean_intervals`. A
+    loss that grows while accuracy stands still comes from answers that are confidently wrong: look at
+    margin and confidence.
+
+    >>> example_metrics([[2.0, 0.0], [0.0, 1.0]], [0, 0]).round(2)
+       correct  loss  logit_variance  confidence  entropy  margin
+    0     True  0.13            1.00        0.88     0.37     2.0
+    1    False  1.31            0.25        0.73     0.58    -1.0
+    """
+    scores = logits_of_one_network(logits)
+    truth = as_labels(labels, class_names, *scores.shape)
+    rows = np.arange(len(scores))
+    log_probabilities = special.log_softmax(scores, axis=-1)
+    probabilities = np.exp(log_probabilities)
+    rivals = scores.copy()
+    rivals[rows, truth] = -np.inf
+    return pd.DataFrame(
+        {
+            "correct": scores.argmax(axis=-1) == truth,
+            "loss": -log_probabilities[rows, truth],
+            "logit_variance": scores.var(axis=-1),
+            "confidence": probabilities.max(axis=-1),
+            "entropy": special.entr(probabilities).sum(axis=-1),
+            "margin": scores[rows, truth] - rivals.max(axis=-1),
+        }
+    )
+
+
+def group_metrics(
+    logits: Array,
+    labels: Array,
+    groups: Array,
+    *,
+    group_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    bins: int = 15,
+) -> pd.DataFrame:
+    """How one network treats each group: a row a group.
+
+    The columns are n, `accuracy`, and the group's mean of each column of `example_metrics`, with two more:
+
+    - `logit_variance_within_class`: the other thing that "logit variance" may mean, the variance of a
+      logit across the group's examples with the same label, averaged over labels (by examples) and logits.
+    - `calibration_error`: the gap between accuracy and mean confidence in `bins` bins of equal width of
+      confidence, averaged over the bins (by examples).
+
+    `logit_variance` asks whether an example's scores are spread out, `logit_variance_within_class` whether
+    scores differ between examples that should look alike. A temperature of T divides both by T squared
+    and leaves accuracy alone. Both are population variances, so the second is 0 for a group of one. The
+    calibration error of a small group is too large by chance: compare groups of similar n, or take fewer
+    bins. For intervals use `accuracy_intervals` and `mean_intervals`.
+
+    >>> table = group_metrics([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [0, 0, 1], ["a", "a", "b"])
+    >>> table[["group", "n", "accuracy", "loss", "logit_variance", "margin"]].round(2)
+      group  n  accuracy  loss  logit_variance  margin
+    0     a  2       0.5  0.72            0.62     0.5
+    1     b  1       0.0  3.05            2.25    -3.0
+    """
+    if bins < 1:
+        raise BadInput(f"bins is {bins}; expected 1 or more, such as 15.")
+    scores = logits_of_one_network(logits)
+    examples = example_metrics(scores, labels, class_names=class_names)
+    codes, names = as_codes(groups, group_names, "group")
+    if len(codes) != len(scores):
+        raise BadInput(f"{len(codes)} groups for {len(scores)} rows of logits; expected one group a row.")
+
+    truth = as_labels(labels, class_names, *scores.shape)
+    alike = pd.DataFrame(scores).groupby([codes, truth]).transform("mean").to_numpy()
+    examples.insert(3, "logit_variance_within_class", ((scores - alike) ** 2).mean(axis=-1))
+    # Closed above, so that a confidence of exactly 1 has a bin.
+    bin_of = np.ceil(examples["confidence"] * bins)
+    gaps = (examples["correct"] - examples["confidence"]).groupby([codes, bin_of]).sum().abs()
+
+    by_group = examples.rename(columns={"correct": "accuracy"}).groupby(codes)
+    table = by_group.mean().assign(calibration_error=gaps.groupby(level=0).sum() / by_group.size())
+    return with_names(table, names, np.bincount(codes, minlength=len(names)))
+
+
+def holm(p_values: pd.Series) -> pd.Series:
+    ordered = p_values.sort_values()
+    return (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1).reindex(p_values.index)

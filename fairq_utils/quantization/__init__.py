@@ -1,0 +1,1 @@
+"""Round weights and activations: grids, quantizers, whole models, and files."""

@@ -1,0 +1,1 @@
+"""Train networks, in full precision and while rounded."""

@@ -1,0 +1,1 @@
+"""What can be done to a network, under one name that says all of it."""

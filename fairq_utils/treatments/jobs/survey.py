@@ -1,0 +1,37 @@
+"""Look at the loss where a treated network stands."""
+
+from __future__ import annotations
+
+from fairq_utils.curvature import surveys
+from fairq_utils.curvature.surveys import Survey
+from fairq_utils.data.datasets import Dataset
+from fairq_utils.items import Item
+from fairq_utils.progress import Report
+from fairq_utils.treatments.jobs.restore import restored
+from fairq_utils.treatments.treatment import Treatment
+
+_MEASURES = {
+    "around": surveys.measure,
+    "parts": surveys.measure_parts,
+    "spectrum": surveys.measure_spectrum,
+}
+
+
+def take_survey(
+    images: Dataset,
+    network: Item,
+    *,
+    treatment: Treatment,
+    arch: str,
+    how: Survey,
+    look: str,
+    report: Report,
+) -> Item:
+    """What is seen there: `around`, in its `parts`, its `spectrum`, or the `change` from the original.
+
+    The change is that of a treatment which rounds the very network that is given.
+    """
+    treated = treatment.apply(restored(arch, images, network), images)
+    if look == "change":
+        return surveys.measure_change(restored(arch, images, network), treated, images, how, report=report)
+    return _MEASURES[look](treated, images, how, report=report)

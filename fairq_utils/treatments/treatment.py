@@ -1,0 +1,357 @@
+"""What can be done to a network: a value with a short name that says it and parses back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from fairq_utils.data.datasets import Dataset
+from fairq_utils.errors import BadInput
+from fairq_utils.progress import Report
+from fairq_utils.quantization.models import bake, quantize_model, reestimate_batchnorm
+from fairq_utils.quantization.quantizers import (
+    CodebookQuantizer,
+    FloatQuantizer,
+    LearnedStepQuantizer,
+    NF4Quantizer,
+    PowerOfTwoQuantizer,
+    Quantizer,
+    UniformQuantizer,
+    all_but_zero_bin,
+    only_zero_bin,
+)
+from fairq_utils.training.fairqat import TUNING, FairQAT
+from fairq_utils.training.loop import Checkpoint, Recipe, to_input
+
+# A word of a name, what it sets, and what it means. The order here is their order in a name.
+_WORDS: dict[str, tuple[dict[str, Any], str]] = {
+    "e5m2": ({"e5m2": True}, "five bits of exponent instead of four (fp8)"),
+    "mse": ({"clip": "mse"}, "the range with the least squared error, instead of the largest weight"),
+    "percentile": ({"clip": "percentile"}, "a range that leaves out 0.1 % of the weights"),
+    "channel": ({"channel": True}, "one scale for each output channel"),
+    "affine": ({"affine": True}, "a zero point, and a range from the smallest to the largest weight"),
+    "full": ({"full": True}, "all codes: {-2, -1, 0, 1} at two bits, instead of {-1, 0, 1}"),
+    "lsq": ({"learned": True}, "a learned step size"),
+    "zeros": ({"only": "zeros"}, "only the zero bin is emptied, all other weights stay as they are"),
+    "nonzeros": ({"only": "nonzeros"}, "the zero bin stays as it is, all other weights are rounded"),
+    "ends8": ({"ends8": True}, "8 bits in the first and the last layer"),
+    "qat": ({"training": "qat"}, "trained further while quantized"),
+    "tuned": ({"training": "tuned"}, "trained further in full precision, then quantized"),
+    "weighted": ({"weight": 60}, "images of the smallest group count 0.6 in the loss, of all others 0.4 / n"),
+    "dro": ({"dro": True}, "each group counts by a weight that grows with its loss (group-DRO)"),
+    "adjusted": ({"adjusted": True}, "a rare label has to win by more while training (logit adjustment)"),
+    "sampled": ({"sampling": "both"}, "with every group seen as often as the average one"),
+    "oversampled": ({"sampling": "over"}, "with every group seen as often as the largest"),
+    "undersampled": ({"sampling": "under"}, "with every group seen as often as the smallest"),
+    "fairqat": (
+        {"training": "qat", "ends8": True, "weight": 60, "sampling": "both"},
+        "the published FairQAT: qat, ends8, weighted and sampled",
+    ),
+    "bn": ({"batchnorm": True}, "batch norm statistics taken again"),
+}
+_FORMATS = {
+    "fp32": "no rounding",
+    "fp16": "half precision",
+    "bf16": "bfloat16",
+    "fp8": "8-bit floats",
+    "nf4": "4-bit NormalFloat, a scale for each 64 weights",
+    "int": "int2 to int16: evenly spaced values",
+    "codebook": "codebook2 to codebook16: values that k-means chooses",
+    "pot": "pot2 to pot8: powers of two",
+}
+_NUMBERED = {
+    "weighted40": "images of the smallest group count 0.4 (any percentage)",
+    "sampled50": "every group seen half as far from its own size as sampled would have it (any percentage)",
+}
+_FURTHER = {"weighted", "dro", "adjusted", "sampled", "oversampled", "undersampled"}  # how it is trained
+_ROUNDED = {"zeros", "nonzeros", "qat", "bn"} | _FURTHER
+_TAKES = {
+    "fp32": {"tuned", "bn"} | _FURTHER,
+    "fp16": _ROUNDED | {"tuned"},
+    "bf16": _ROUNDED | {"tuned"},
+    "fp8": _ROUNDED | {"tuned", "e5m2"},
+    "nf4": _ROUNDED | {"tuned"},
+    "int": _WORDS.keys() - {"e5m2"},
+    "codebook": _ROUNDED | {"tuned", "channel", "ends8", "fairqat"},
+    "pot": _ROUNDED | {"tuned", "ends8", "fairqat"},
+}
+_INPUTS = {
+    "w4a8": "int4 weights, and the inputs of each layer at 8 bits (any two widths)",
+    "a8": "inputs alone at 8 bits, weights in full precision (any width; also as a word: nf4-a8)",
+}
+_CALIBRATION_IMAGES, _CALIBRATION_BATCH = 1000, 250
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to a network. Its name is made of a format and words, and parses back.
+
+    >>> for name in ("fp32", "int4", "int4-mse-channel", "nf4", "w4a8", "a8", "int4-qat", "int4-fairqat"):
+    ...     assert Treatment.parse(name).name == name
+    >>> Treatment.parse("int4") == Treatment(4)
+    True
+    >>> Treatment(1)
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: bits is 1; expected a whole number from 2 to 16.
+    >>> Treatment.parse("int4-msee")
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: treatment is 'int4-msee', of which 'msee' is not understood; expected a
+    format and words, such as int4-mse-channel: `fairq treatments` lists them.
+    """
+
+    bits: int | None = None
+    format: str = "int"
+    clip: str = "absmax"
+    channel: bool = False
+    affine: bool = False
+    full: bool = False
+    learned: bool = False
+    e5m2: bool = False
+    only: str | None = None
+    activations: int | None = None
+    ends8: bool = False
+    batchnorm: bool = False
+    training: str | None = None
+    weight: int | None = None  # of an image of the smallest group, in percent
+    dro: bool = False
+    adjusted: bool = False
+    sampling: str | None = None  # both, over, under, or a percentage of the way
+
+    def __post_init__(self) -> None:
+        if self.bits is None and self.format == "int":
+            object.__setattr__(self, "format", "fp32")
+        self.quantizer  # noqa: B018 - refuses a width that it cannot quantize to
+        self._input_quantizer  # noqa: B018 - likewise
+        for word in self._words():
+            if _without_number(word) not in _TAKES[self.format]:
+                raise BadInput(
+                    f"treatment {self.name!r} says {word}, which {self.format} does not take; expected of: "
+                    f"{', '.join(sorted(_TAKES[self.format]))}."
+                )
+        further = self.weight is not None or self.dro or self.adjusted or self.sampling is not None
+        if further and not self.training:
+            raise BadInput(
+                f"treatment {self.name!r} weights or samples, but does not train; add qat or tuned."
+            )
+        if self.weight is not None and self.dro:
+            raise BadInput(f"treatment {self.name!r} weights groups in two ways; leave out dro or weighted.")
+        self._further(TUNING)  # refuses a percentage that is none
+        if self.learned and (self.affine or self.clip != "absmax"):
+            raise BadInput(
+                f"treatment {self.name!r} has a range to learn; leave out affine, mse and percentile."
+            )
+        if self.full and self.affine:
+            raise BadInput(f"treatment {self.name!r} is affine and uses all codes already; leave out full.")
+
+    @property
+    def name(self) -> str:
+        """As it stands in tables and figures."""
+        base = f"{self.format}{self.bits}" if self.format in ("int", "codebook", "pot") else self.format
+        words = list(self._words())
+        if self.activations and self.format == "int":
+            base = f"w{self.bits}a{self.activations}"
+        elif self.activations and self.format == "fp32":
+            base = f"a{self.activations}"
+        elif self.activations:
+            words.append(f"a{self.activations}")
+        return "-".join([base, *words])
+
+    def _words(self) -> Iterator[str]:
+        """The words that say how this differs from the plain format."""
+        said: set[str] = set()
+        fair = _WORDS["fairqat"][0]
+        if all(getattr(self, name) == value for name, value in fair.items()):
+            said = set(fair)
+        for word, (settings, _) in _WORDS.items():
+            if word == "fairqat":
+                if said:
+                    yield word
+            elif all(name not in said and getattr(self, name) == value for name, value in settings.items()):
+                yield word
+            elif word == "weighted" and self.weight is not None and "weight" not in said:
+                yield f"weighted{self.weight}"
+            elif word == "sampled" and self.sampling and self.sampling.isdecimal():
+                yield f"sampled{self.sampling}"
+
+    @classmethod
+    def parse(cls, name: str) -> Treatment:
+        """The treatment of that name."""
+        base, *words = name.split("-")
+        settings = _parse_base(base)
+        if settings is None:
+            raise BadInput(
+                f"treatment is {name!r}, of which {base!r} is not understood; expected one of "
+                f"{', '.join(_FORMATS)} (with a width: int4), w4a8 or a8: `fairq treatments` lists them."
+            )
+        for word in words:
+            if match := re.fullmatch(r"a(\d+)", word):
+                settings["activations"] = int(match[1])
+            elif match := re.fullmatch(r"weighted([1-9]\d?)", word):
+                settings["weight"] = int(match[1])
+            elif match := re.fullmatch(r"sampled([1-9]\d?)", word):
+                settings["sampling"] = match[1]
+            elif word in _WORDS:
+                settings |= _WORDS[word][0]
+            else:
+                raise BadInput(
+                    f"treatment is {name!r}, of which {word!r} is not understood; expected a format and "
+                    "words, such as int4-mse-channel: `fairq treatments` lists them."
+                )
+        return cls(**settings)
+
+    @staticmethod
+    def words() -> tuple[str, ...]:
+        """What may follow a format."""
+        return tuple(_WORDS)
+
+    # ------------------------------------------------------------ what it does
+
+    @property
+    def trains(self) -> bool:
+        """Whether the network is trained further, and not only rounded."""
+        return self.training is not None
+
+    @cached_property
+    def quantizer(self) -> Quantizer | None:
+        """What rounds the weights; nothing does at full precision."""
+        quantizer = self._whole_quantizer()
+        if quantizer is None or self.only is None:
+            return quantizer
+        return only_zero_bin(quantizer) if self.only == "zeros" else all_but_zero_bin(quantizer)
+
+    def _whole_quantizer(self) -> Quantizer | None:
+        axis = 0 if self.channel else None
+        match self.format:
+            case "fp32":
+                return None
+            case "int" if self.learned:
+                return LearnedStepQuantizer(self._bits, axis=axis, narrow=not self.full)
+            case "int":
+                return UniformQuantizer(
+                    self._bits, symmetric=not self.affine, clip=self.clip, axis=axis, narrow=not self.full
+                )
+            case "codebook":
+                return CodebookQuantizer(self._bits, axis=axis)
+            case "pot":
+                return PowerOfTwoQuantizer(self._bits)
+            case "nf4":
+                return NF4Quantizer()
+            case "fp8" if self.e5m2:
+                return FloatQuantizer("fp8-e5m2")
+            case "fp16" | "bf16" | "fp8":
+                return FloatQuantizer(self.format)
+        raise BadInput(f"format is {self.format!r}; expected one of: {', '.join(_FORMATS)}.")
+
+    @property
+    def _bits(self) -> int:
+        return self.bits if self.bits is not None else 0
+
+    @cached_property
+    def _input_quantizer(self) -> UniformQuantizer | None:
+        return UniformQuantizer(self.activations, symmetric=False) if self.activations is not None else None
+
+    @property
+    def as_trained(self) -> Treatment:
+        """The treatment that decides the trained network: what is done to it afterwards is left out."""
+        if self.training == "tuned":
+            # Trained in full precision, so one network serves every width.
+            further = {name: getattr(self, name) for name in ("weight", "dro", "adjusted", "sampling")}
+            return Treatment(training="tuned", **further)
+        return replace(self, activations=None, batchnorm=False)
+
+    def images_seen(self, data: Dataset, recipe: Recipe = TUNING) -> int:
+        """How many images its training shows, each as often as it is shown; 0 where it does not train."""
+        return self._further(recipe).images_seen(data) if self.trains else 0
+
+    def train(
+        self,
+        network: nn.Module,
+        data: Dataset,
+        *,
+        recipe: Recipe = TUNING,
+        seed: int = 0,
+        description: str = "training",
+        report: Report | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> nn.Module:
+        """The network trained further, as this treatment says; the given one stays as it is."""
+        return self._further(recipe).fit(
+            network, data, seed=seed, description=description, report=report, checkpoint=checkpoint
+        )
+
+    def _further(self, recipe: Recipe) -> FairQAT:
+        sampling = self.sampling
+        return FairQAT(
+            None,
+            quantizer=self.quantizer if self.training == "qat" else None,
+            first_last=8 if self.ends8 else None,
+            loss_weights="dro" if self.dro else self.weight / 100 if self.weight is not None else None,
+            logit_adjustment=float(self.adjusted),
+            sampling=int(sampling) / 100 if sampling and sampling.isdecimal() else sampling,
+            recipe=recipe,
+            patience=None,  # a study shows collapsed networks too, and measures that they are
+        )
+
+    def apply(self, network: nn.Module, data: Dataset) -> nn.Module:
+        """The treated network, after `train` if this treatment trains; the given one stays as it is.
+
+        Where inputs are rounded or batch norm statistics are taken again, some training images of the data
+        are run through the network.
+        """
+        quantizer = self.quantizer if self.training != "qat" else None  # after that, weights are rounded
+        batches = _some_batches(data) if self.activations or self.batchnorm else []
+        if quantizer:
+            network = bake(quantize_model(network, quantizer, first_last=8 if self.ends8 else None))
+        if self.batchnorm:
+            network = reestimate_batchnorm(network, batches)
+        if self._input_quantizer:
+            network = quantize_model(network, None, activations=(self._input_quantizer, batches))
+        return network
+
+
+FP32 = Treatment()
+
+
+def vocabulary() -> pd.DataFrame:
+    """All formats and words that a name can be made of, and what they mean.
+
+    >>> vocabulary().query("word == 'mse'").meaning.item()
+    'the range with the least squared error, instead of the largest weight'
+    """
+    rows = [("format", name, meaning) for name, meaning in _FORMATS.items()]
+    rows += [("format", name, meaning) for name, meaning in _INPUTS.items()]
+    rows += [("word", name, meaning) for name, (_, meaning) in _WORDS.items()]
+    rows += [("word", name, meaning) for name, meaning in _NUMBERED.items()]
+    return pd.DataFrame(rows, columns=["part", "word", "meaning"])
+
+
+def _without_number(word: str) -> str:
+    """The word that a percentage may follow, by itself."""
+    return re.sub(r"^(weighted|sampled)\d+$", r"\1", word)
+
+
+def _parse_base(base: str) -> dict[str, Any] | None:
+    """What the first part of a name says, or None."""
+    if match := re.fullmatch(r"(int|codebook|pot)(\d+)", base):
+        return {"format": match[1], "bits": int(match[2])}
+    if match := re.fullmatch(r"w(\d+)a(\d+)", base):
+        return {"format": "int", "bits": int(match[1]), "activations": int(match[2])}
+    if match := re.fullmatch(r"a(\d+)", base):
+        return {"format": "fp32", "activations": int(match[1])}
+    return {"format": base} if base in ("fp32", "fp16", "bf16", "fp8", "nf4") else None
+
+
+def _some_batches(data: Dataset) -> list[Tensor]:
+    """Training images as a network sees them, the same ones every time."""
+    images = data.images[data.is_train]
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:_CALIBRATION_IMAGES]
+    return [to_input(batch) for batch in images[chosen].split(_CALIBRATION_BATCH)]
