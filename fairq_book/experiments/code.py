@@ -11,13 +11,92 @@ import tokenize
 from functools import cache
 from pathlib import Path
 
-from fairq_utils.errors import BadInput
-from fairq_utils.items import canonical
+PACKAGES = ("fairq_utils", "fairq_audit", "fairq_book")
+# They say what is wrong, how far a job is, and how a file is written whole; no number depends on them.
+_DECIDE_NOTHING = ("fairq_utils.errors", "fairq_utils.progress", "fairq_utils.files")
+
+
+@cache
+def code_digest(module: str) -> str:
+    """Digest of a module and of every module of ours that it imports, directly or not.
+
+    An item made by that code carries it in its identity, so that no edit can leave a stale item behind. Of
+    each module counts its text without docstrings, comments and plain imports, and of the modules the sorted
+    list: so words can be mended, and modules moved and renamed, without an hour of training.
+
+    >>> code_digest("fairq_utils.items") == code_digest("fairq_utils.training.loop")
+    False
+    """
+    texts = [deciding_text(path.read_text(encoding="utf-8")) for path in code_files(module).values()]
+    each = sorted(hashlib.sha256(text.encode()).hexdigest() for text in texts)
+    return hashlib.sha256("".join(each).encode()).hexdigest()
+
+
+def code_files(module: str) -> dict[str, Path]:
+    """The source of a module and of every module of ours that it imports, directly or not, by name.
+
+    Left out are `errors`, `progress` and `files`, which decide no number.
+
+    >>> list(code_files("fairq_utils.items"))
+    ['fairq_utils.items']
+    """
+    found: dict[str, Path] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        spec = importlib.util.find_spec(name)
+        if name in found or name in _DECIDE_NOTHING or spec is None or spec.origin is None:
+            continue
+        found[name] = Path(spec.origin)
+        waiting += _imported(found[name].read_text(encoding="utf-8"), spec.parent or "")
+    return found
 
 
 @cache  # a module stands below many others, and to read it takes long
-def _without_words(source: str) -> str:
-    """The lines of a module less its docstrings and comments."""
+def deciding_text(source: str) -> str:
+    """A module's lines without docstrings, comments, and the places that it imports our own names from.
+
+    What is imported under another name stays, because it means another thing in the lines below.
+
+    >>> print(deciding_text('''
+    ... \"\"\"A module.\"\"\"
+    ... import math  # for pi
+    ... from fairq_utils.files import write_atomically
+    ... from fairq_utils.training.loop import fit as train
+    ... AREA = math.pi
+    ... ''').strip())
+    import math
+    fit as train
+    AREA = math.pi
+    """
+    lines = without_words(source).split("\n")
+    for node in ast.walk(ast.parse(source := "\n".join(lines))):
+        if isinstance(node, ast.ImportFrom):
+            ours = not node.level and (node.module or "").split(".")[0] in PACKAGES
+            renamed = [f"{alias.name} as {alias.asname}" for alias in node.names if alias.asname]
+        elif isinstance(node, ast.Import):
+            ours = all(alias.name.split(".")[0] in PACKAGES for alias in node.names)
+            renamed = [
+                f"{alias.name.split('.')[-1]} as {alias.asname}" for alias in node.names if alias.asname
+            ]
+        else:
+            continue
+        if ours:
+            assert node.end_lineno
+            lines[node.lineno - 1 : node.end_lineno] = [
+                *renamed,
+                *[""] * (node.end_lineno - node.lineno + 1 - len(renamed)),
+            ]
+    return "\n".join(line for line in lines if line)
+
+
+@cache
+def without_words(source: str) -> str:
+    """The lines of a module without its docstrings and comments.
+
+    >>> without_words("x = 1  # one")
+    'x = 1'
+    """
     lines: list[str | None] = list(source.split("\n"))
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -30,6 +109,8 @@ def _without_words(source: str) -> str:
             ):
                 assert first.end_lineno
                 lines[first.lineno - 1 : first.end_lineno] = [None] * (first.end_lineno - first.lineno + 1)
+                if len(node.body) == 1:  # a body of a docstring alone
+                    lines[first.lineno - 1] = " " * first.col_offset + "pass"
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
@@ -37,66 +118,16 @@ def _without_words(source: str) -> str:
     return "\n".join(line for line in lines if line is not None)
 
 
-@cache
-def code_digest(module: str, *, without: tuple[str, ...] = ()) -> str:
-    """Digest of a module's source and of every module of its package that it imports, directly or not.
-
-    An item made by that code carries it in its identity, so that no edit can leave a stale item behind.
-    Docstrings and comments do not count: to mend a sentence must not cost hours of training.
-    `without`: modules to leave out, and what only they import, because their work enters otherwise or is
-    none: then an edit of them costs nothing.
-
-    >>> code_digest("fairq_book.experiments.store") == code_digest("fairq_utils.errors")
-    False
-    """
-    sources = {}
-    for name, path in code_files(module, without=without).items():
-        sources[name] = _without_words(path.read_text(encoding="utf-8"))
-    return hashlib.sha256(canonical(sources).encode()).hexdigest()
-
-
-def code_files(module: str, *, without: tuple[str, ...] = ()) -> dict[str, Path]:
-    """The source of a module and of every module of its package that it imports, directly or not, by name.
-
-    What is to be left out has to be met, lest a name that was misspelt, or is no longer right, leave it in.
-
-    >>> sorted(code_files("fairq_utils.files"))
-    ['fairq_utils.errors', 'fairq_utils.files']
-    >>> code_files("fairq_utils.files", without=("fairq_utils.erors",))
-    Traceback (most recent call last):
-        ...
-    fairq_utils.errors.BadInput: without names fairq_utils.erors, which fairq_utils.files does not reach;
-    expected modules that it does: fairq_utils.errors.
-    """
-    found: dict[str, Path] = {}
-    met, waiting = set(), [module]
-    while waiting:
-        name = waiting.pop()
-        met.add(name)
-        spec = importlib.util.find_spec(name)
-        if name in found or name in without or spec is None or spec.origin is None:
-            continue
-        found[name] = Path(spec.origin)
-        waiting += _imported(found[name].read_text(encoding="utf-8"), spec.parent or "")
-    if strangers := [name for name in without if name not in met]:
-        raise BadInput(
-            f"without names {', '.join(strangers)}, which {module} does not reach; expected modules that it "
-            f"does: {', '.join(sorted(met - {module})) or 'none'}."
-        )
-    return found
-
-
 @cache  # likewise
 def _imported(source: str, within: str) -> tuple[str, ...]:
-    """The modules of its own package that a module with this source imports; `within` is where it lies."""
-    package = within.split(".")[0]
+    """The modules of ours that a module with this source imports; `within` is the folder that it lies in."""
     found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.split(".")[0] == package]
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] in PACKAGES]
         elif isinstance(node, ast.ImportFrom):
             origin = importlib.util.resolve_name("." * node.level + (node.module or ""), within)
-            if origin.split(".")[0] != package:
+            if origin.split(".")[0] not in PACKAGES:
                 continue
             names = [f"{origin}.{alias.name}" for alias in node.names]
             submodules = [name for name in names if _is_module(name)]

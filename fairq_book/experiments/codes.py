@@ -2,28 +2,31 @@
 
 A job is given plain values and imports what it computes with. So what decides a number stands in the digest
 of its stage, and what only asks for jobs, and keeps and shows what they make, stands in none.
+
+`digests.json` at the root of the project holds these digests, a line a stage: whoever reviews an edit sees in
+it what has to be computed again. `python -m fairq_book.experiments.codes` writes it.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from fairq_book.experiments.code import code_digest
+from fairq_book.root import book_root
+from fairq_utils.files import write_atomically
 
-_STORE = "fairq_book.experiments.store"  # holds what is made, and decides nothing of it
-# What is shown enters an identity by its content, whatever code read or drew it; only its fields are used.
-_DATA, _SCENES = "fairq_utils.data.sources", "fairq_utils.encoders.scenes"
-
-# Each is a module of this folder. With it stand the modules that are left out, and what only they import.
-STAGES: dict[str, tuple[str, ...]] = {
-    "read": (_STORE,),
-    "draw": (_STORE,),
-    "train": (_STORE, _DATA),
-    "train_further": (_STORE, _DATA),
-    "predict": (_STORE, _DATA),
-    "ablate": (_STORE, _DATA),
-    "survey": (_STORE, _DATA),
-    "train_encoder": (_STORE, _SCENES),
-    "answer": (_STORE,),
-    "answer_given": (_STORE,),
+STAGES = {
+    "read": "fairq_utils.treatments.jobs.read",
+    "train": "fairq_utils.treatments.jobs.train",
+    "train_further": "fairq_utils.treatments.jobs.train_further",
+    "predict": "fairq_utils.treatments.jobs.predict",
+    "ablate": "fairq_utils.treatments.jobs.ablate",
+    "survey": "fairq_utils.treatments.jobs.survey",
+    "draw": "fairq_utils.encoders.jobs.draw",
+    "train_encoder": "fairq_utils.encoders.jobs.train_encoder",
+    "answer": "fairq_utils.encoders.jobs.answer",
+    "answer_given": "fairq_utils.encoders.jobs.answer_given",
 }
 
 
@@ -33,17 +36,20 @@ def digests() -> dict[str, str]:
     >>> digests().keys() == STAGES.keys()
     True
     """
-    return {stage: code_digest(module(stage), without=without) for stage, without in STAGES.items()}
+    return {stage: code_digest(module) for stage, module in STAGES.items()}
 
 
-def module(stage: str) -> str:
-    """The module that holds the job of a stage.
+def digests_file(root: Path | None = None) -> Path:
+    """Where the project holds the digests.
 
-    >>> module("predict")
-    'fairq_utils.treatments.jobs.predict'
+    >>> digests_file().name
+    'digests.json'
     """
-    return f"{__package__}.{stage}"
+    return (root or book_root()) / "digests.json"
 
 
 # Once, with the import: that is the code which runs, whatever becomes of the files meanwhile.
 CODE = digests()
+
+if __name__ == "__main__":
+    write_atomically(digests_file(), (json.dumps(CODE, indent=1) + "\n").encode())
