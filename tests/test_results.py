@@ -16,6 +16,7 @@ from fairq_book.experiments import kept as experiments_kept
 from fairq_book.experiments.settings import Setting
 from fairq_book.experiments.store import Store
 from fairq_book.experiments.studies import Prediction
+from fairq_book.kit import export as kit_export
 from fairq_book.kit import tables
 from fairq_utils.data import sources
 from fairq_utils.errors import BadInput
@@ -35,17 +36,17 @@ def predictions(tmp_path_factory):
 
 @pytest.mark.parametrize(("format", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
 def test_what_is_written_is_what_chapters_draw(tmp_path, predictions, format, read):
-    written = export.export(predictions, tmp_path / "out", format=format)
+    written = kit_export.export(predictions, tmp_path / "out", format=format)
     assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "out").iterdir())
-    for name, table in export.tidy(predictions).items():
+    for name, table in kit_export.tidy(predictions).items():
         back = read(tmp_path / "out" / f"{name}.{format}")
         pd.testing.assert_frame_equal(back, table, check_dtype=False)
-    assert set(export.tidy(predictions)) >= {"accuracy", "change"}
-    pd.testing.assert_frame_equal(export.tidy(predictions)["change"], tables.change(predictions))
+    assert set(kit_export.tidy(predictions)) >= {"accuracy", "change"}
+    pd.testing.assert_frame_equal(kit_export.tidy(predictions)["change"], tables.change(predictions))
 
 
 def test_the_record_says_where_the_numbers_come_from(tmp_path, predictions):
-    export.export(predictions, tmp_path)
+    kit_export.export(predictions, tmp_path)
     record = json.loads((tmp_path / "provenance.json").read_text())
     assert record["seeds"] == [2, 5]
     assert record["treatments"] == ["fp32", "int3"]
@@ -65,24 +66,24 @@ def test_the_record_says_where_the_numbers_come_from(tmp_path, predictions):
 
 
 def test_without_full_precision_there_is_no_change(predictions):
-    assert "change" not in export.tidy([p for p in predictions if p.treatment != FP32])
+    assert "change" not in kit_export.tidy([p for p in predictions if p.treatment != FP32])
 
 
 def test_what_cannot_be_is_refused_in_one_sentence(tmp_path, predictions):
     with pytest.raises(BadInput, match="format is 'xlsx'; expected one of: csv, parquet"):
-        export.export(predictions, tmp_path / "out", format="xlsx")
+        kit_export.export(predictions, tmp_path / "out", format="xlsx")
     store = Store(tmp_path / "store")
     other = studies.studies(seeds=[0], **SMALL | {"test_images": 50})
     mixed = [*predictions, *studies.predictions(other, [FP32], store=store)]
     with pytest.raises(BadInput, match="predictions of several data sets were given; expected those of one"):
-        export.export(mixed, tmp_path / "out")
+        kit_export.export(mixed, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_card_of_the_moths_counts_the_moths():
     settings = sources.DataSettings()
     card = json.loads((CARDS / "moths.json").read_text())
-    now = export.card(settings, settings.load())
+    now = kit_export.card(settings, settings.load())
     for key in ("parameters", "images", "notes", "counts", "data_fingerprint"):
         assert card[key] == now[key]
 

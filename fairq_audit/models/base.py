@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fairq_audit.models.graphs import Graph
+from fairq_audit.models.outputs import first_line, logits_of
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.treatments.treatment import Treatment
@@ -151,22 +152,6 @@ class _Seeing(nn.Module):
         return logits_of(self.network((images * self.factor + self.shift).to(own))).float()
 
 
-def logits_of(output: Any) -> Tensor:
-    """The logits in what a model returned."""
-    logits = getattr(output, "logits", output)  # Hugging Face's models wrap them
-    if not isinstance(logits, Tensor):
-        raise BadInput(
-            f"the model returned a {type(output).__name__}; expected a tensor of logits, or an object that "
-            "has them as .logits: wrap the model in a module that returns them alone."
-        )
-    if logits.dim() != 2:
-        raise BadInput(
-            f"the model returned a tensor of shape {tuple(logits.shape)}; expected images × classes: wrap "
-            "the model in a module that returns one logit for each class."
-        )
-    return logits
-
-
 def require_fit(model: Auditable, images: Dataset) -> None:
     """Refuse images that the model does not take."""
     size = images.images.shape[-1]
@@ -190,9 +175,3 @@ def explained(model: Auditable, images: Dataset) -> Iterator[None]:
             f"{model.name} raised {first_line(error)} on images of 3 × {size} × {size}; expected a model that "
             "takes them: give its image_size, or mend it."
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """The kind of an error and the first line of what it says."""
-    first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

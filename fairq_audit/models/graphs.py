@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fairq_audit.models.base import first_line, logits_of
+from fairq_audit.models.outputs import first_line, logits_of
 from fairq_utils.errors import BadInput
 
 

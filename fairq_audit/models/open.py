@@ -20,8 +20,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fairq_audit.models.base import Auditable, first_line
+from fairq_audit.models.base import Auditable
 from fairq_audit.models.graphs import OnnxGraph, Program, batch_and_size, placeholders
+from fairq_audit.models.outputs import first_line
 from fairq_book.chapters.audit.models import from_study
 from fairq_book.experiments.studies import Study
 from fairq_utils.data.sources import DataSettings

@@ -118,7 +118,7 @@ def data(name: str, paths: tuple[str, ...], card: Path | None, **settings: Any) 
     images = dataset(asked)
     click.echo(describe(images))
     if card:
-        from fairq_book.experiments import export as experiments_export
+        from fairq_book.kit import export as experiments_export
         from fairq_utils.files import write_atomically
 
         write_atomically(card, (json.dumps(experiments_export.card(asked, images), indent=2) + "\n").encode())
@@ -212,8 +212,8 @@ def export(out: Path, format: str, **options: Any) -> None:
 
     Nothing is computed: what is missing is made by `fairq sweep` with the same options.
     """
-    from fairq_book.experiments import export as experiments_export
     from fairq_book.experiments.studies import stored_predictions
+    from fairq_book.kit import export as experiments_export
 
     asked, treatments = _asked(**options)
     for path in experiments_export.export(stored_predictions(asked, treatments), out, format=format):

@@ -14,11 +14,7 @@ from torch.nn.utils import parametrize
 from fairq_utils.errors import BadInput
 from fairq_utils.files import write_atomically
 from fairq_utils.quantization.grids import FloatGrid, Grid, LookupGrid, UniformGrid
-from fairq_utils.quantization.models import (
-    InputQuantizer,
-    bake,
-    places_of_weights,
-)
+from fairq_utils.quantization.models import InputQuantizer, bake, places_of_weights
 from fairq_utils.quantization.packing import packed_grids
 
 

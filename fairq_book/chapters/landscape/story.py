@@ -16,16 +16,7 @@ from fairq_book.experiments.studies import Spectrum
 from fairq_book.kit import wording
 from fairq_book.kit.claims import BELLAM, TRAN, WIDTH, Claim, Effect, effect_in_row, shown_widths
 from fairq_book.kit.tables import ALL, Ends, rounding_of
-from fairq_book.kit.wording import (
-    Prose,
-    Verdict,
-    Word,
-    counted,
-    nowhere,
-    percent,
-    those_standing,
-    word_for,
-)
+from fairq_book.kit.wording import Prose, Verdict, Word, counted, nowhere, percent, those_standing, word_for
 
 
 def who_is_compared(ends: Ends, table: pd.DataFrame, split: str) -> Prose:
