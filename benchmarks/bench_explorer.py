@@ -1,6 +1,5 @@
 """The explorer: how soon it answers, in a page and with a kernel behind it."""
 
-import importlib.util
 import math
 import shutil
 import statistics
@@ -13,15 +12,15 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks import scaled
+from fairq_audit.page_scripts import SCRIPTS, page_script
 from fairq_book.experiments import studies
 from fairq_book.experiments.store import Store
 from fairq_book.experiments.studies import Prediction, Study
-from fairq_book.explorer import Explorer
+from fairq_book.explorer.widget import Explorer
 from fairq_utils.items import Item
 from fairq_utils.training.architectures import build
 from fairq_utils.treatments.treatment import Treatment
 
-ROOT = Path(__file__).parents[1]
 NAMES = ["fp32", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
 GROUPS = ("a", "b", "c", "d", "e")
 
@@ -63,15 +62,10 @@ def page(images: int) -> str:
     network = build("resnet18", classes=5, image_size=32).eval()
     networks = [Treatment.parse(name).apply(network, None) for name in NAMES]
     markup = Explorer.of_predictions(predictions, networks=networks).page_markup()
-    spec = importlib.util.spec_from_file_location("page_widgets", ROOT / "book/_extensions/page_widgets.py")
-    extension = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(extension)
-    scripts = extension.as_function(extension.SCRIPTS / "explorer.js")
-    starter = (extension.SCRIPTS / "page.js").read_text(encoding="utf-8")
-    style = (extension.SCRIPTS / "explorer.css").read_text(encoding="utf-8")
+    style = (SCRIPTS / "explorer.css").read_text(encoding="utf-8")
     return (
         f"<!doctype html><meta charset='utf-8'><style>{style}</style>{markup}"
-        f"<script>window.fairqWidgets = {{}};{scripts}{starter}</script>"
+        f"<script>{page_script('explorer')}</script>"
     )
 
 

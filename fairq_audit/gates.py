@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from fairq_audit.formats import number, shown
 from fairq_utils.errors import BadInput
 
 DecideOn = Literal["lower", "estimate", "upper"]
@@ -159,13 +160,13 @@ class Gate:
         self, where: str | None, value: Mapping[str, float], passed: bool, missing: Mapping[str, Any] | None
     ) -> str:
         at = f" for {shown(where)}" if where is not None else ""
-        lower, estimate, upper = (_number(value[end]) for end in ("lower", "estimate", "upper"))
+        lower, estimate, upper = (number(value[end], 4) for end in ("lower", "estimate", "upper"))
         found = f"{shown(self.expression)}: {estimate}{at}, between {lower} and {upper}"
         if missing and not passed and not self._exceeded(value[self.decide_on]):
             of = f" of {shown(missing['group'])}" if missing["group"] is not None else ""
             return (
                 f"Failed. {found}; not ruled out: {missing['n']:,} rows{of} are missing, and if they count "
-                f"as wrong it is {_number(missing['value'])}."
+                f"as wrong it is {number(missing['value'], 4)}."
             )
         if not passed:
             reason = {
@@ -187,10 +188,6 @@ def _dropped(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _gap(accuracies: Mapping[str, float]) -> float:
     return max(accuracies.values()) - min(accuracies.values())
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}".replace("-", "−")
 
 
 def parse(expression: str, decide_on: str = "lower") -> Gate:
@@ -244,13 +241,3 @@ def check_end(decide_on: str) -> DecideOn:
         f"decide_on is {decide_on!r}; expected lower (fail when surely beyond), estimate (when the estimate "
         "is beyond) or upper (when it cannot be ruled out)."
     )
-
-
-def shown(text: str, longest: int = 60) -> str:
-    """A name that somebody else chose, as it may stand in a sentence: in one line, and not endless.
-
-    >>> shown("a\\nb\\x1b[31m")
-    'a b [31m'
-    """
-    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"

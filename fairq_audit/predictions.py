@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fairq_audit import statistics
-from fairq_audit.gates import shown
+from fairq_audit.formats import hundredths, shown
 from fairq_utils.errors import BadInput
 
 Predictions = pd.DataFrame | str | os.PathLike[str]
@@ -407,7 +407,7 @@ def _strangers(
         return
     most = int(np.where(stranger, given, 0).argmax())
     said = (
-        f"{called} gives {count:,} of its {n:,} answers ({100 * count / n:.1f} %) as classes that are no "
+        f"{called} gives {count:,} of its {n:,} answers ({hundredths(count / n)} %) as classes that are no "
         f"label, such as {_spelt(classes[most])} ({given[most]:,} of them): they count as wrong."
     )
     if swapped:

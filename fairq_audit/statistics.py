@@ -12,45 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from fairq_utils.errors import BadInput
-
-Floats = NDArray[np.float64]
+from fairq_utils.intervals import Floats, two_sided
 
 # The columns of a table of counts: what became of an image's two predictions.
 KEPT, LOST, GAINED, SAME, CHANGED = range(5)
-
-
-def two_sided(confidence: float) -> float:
-    """How many standard errors an interval of that confidence reaches to each side.
-
-    >>> round(two_sided(0.95), 2)
-    1.96
-    """
-    if not 0.5 <= confidence < 1:
-        raise BadInput(f"confidence is {confidence}; expected a fraction from 0.5 to 1, such as 0.95.")
-    return float(-special.ndtri((1 - confidence) / 2))
-
-
-def simultaneous(confidence: float, family: int) -> float:
-    """The confidence of each of several intervals that together hold with the stated one (Šidák).
-
-    >>> round(simultaneous(0.95, 5), 4)
-    0.9898
-    """
-    return float(confidence ** (1 / family))
-
-
-def share_limits(hits: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Wilson's score interval for a share of n images.
-
-    >>> [round(float(limit), 3) for limit in share_limits(90, 100)]
-    [0.826, 0.945]
-    """
-    z, count = two_sided(confidence), np.asarray(n, dtype=np.float64)
-    share = np.asarray(hits) / count
-    middle = share + z**2 / (2 * count)
-    reach = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    scale = 1 + z**2 / count
-    return np.clip((middle - reach) / scale, 0, 1), np.clip((middle + reach) / scale, 0, 1)
 
 
 def drop_score(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, drop: ArrayLike) -> Floats:
@@ -94,30 +59,6 @@ def drop_limits(
     return lower, upper
 
 
-def mcnemar(lost: ArrayLike, gained: ArrayLike) -> Floats:
-    """McNemar's exact p, two-sided: were an image as likely to be gained as lost.
-
-    >>> round(float(mcnemar(lost=12, gained=5)), 3)
-    0.143
-    """
-    b, c = np.asarray(lost), np.asarray(gained)
-    return np.minimum(1.0, 2 * special.bdtr(np.minimum(b, c).astype(float), b + c, 0.5))
-
-
-def holm(p_values: ArrayLike) -> Floats:
-    """Holm's correction: what remains of each p when all were tested beside each other.
-
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    result = np.empty_like(p)
-    result[order] = np.minimum(corrected, 1)
-    return result
-
-
 def equivalence_p(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, margin: float) -> Floats:
     """Two one-sided score tests: how well the counts fit a drop, or a gain, of the margin or more.
 
@@ -131,21 +72,6 @@ def equivalence_p(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, margin: floa
     above = special.ndtr(drop_score(lost, gained, n, margin))
     below = special.ndtr(-drop_score(lost, gained, n, -margin))
     return np.maximum(above, below)
-
-
-def able_to_show(flips: ArrayLike, confidence: float = 0.95) -> int:
-    """How many tests to allow for, of many beside each other with so many flips each (Tarone).
-
-    A test of few flips could not show a loss though all of them were lost, and so cannot err. This is the
-    smallest number that, allowed for, leaves no more tests able to show one.
-
-    >>> able_to_show([0] * 5000 + [4] * 2000 + [25, 40])
-    2
-    """
-    found = np.sort(np.asarray(flips))[::-1]
-    z = special.ndtri((1 - confidence ** (1 / np.arange(1, len(found)))) / 2)
-    able = np.append(found[1:] > z**2, False)
-    return int(able.argmin()) + 1
 
 
 # -- power --------------------------------------------------------------------------------------------
@@ -272,10 +198,12 @@ def _lowest(base: Floats, first: Floats, second: Floats, tail: float) -> float:
     )
 
 
-def gap_limits(
+def fvo_of_one_pair(
     counts: NDArray[np.int64], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Gap:
-    """FVO before, after and its increase, from a row of counts a group.
+    """FVO of one model before and one after, and its increase, from a row of counts a group.
+
+    The limits hold for other images. Of several networks, whose seeds differ too, `metrics` has intervals.
 
     A maximum minus a minimum is too large on average when groups are near ties, and a plain bootstrap
     makes it larger still. Here the groups that may be the best or the worst are chosen first (their
@@ -292,7 +220,7 @@ def gap_limits(
     has a kink where groups tie (Hirano and Porter 2012). The usual resamplings are narrower and not honest:
     in the tests' near ties the percentile bootstrap held 85 of 100, BCa 82, the basic one 79, m out of n 66.
 
-    >>> gap = gap_limits(np.array([[900, 30, 20, 50, 0], [400, 60, 10, 30, 0]]))
+    >>> gap = fvo_of_one_pair(np.array([[900, 30, 20, 50, 0], [400, 60, 10, 30, 0]]))
     >>> [round(number, 2) for number in gap.increase]
     [0.09, 0.04, 0.12]
     """

@@ -1,7 +1,7 @@
 """A network you can quantize yourself: trained and rounded in the page, on points that the reader moves.
 
-What the script `scripts/playground.js` computes is computed here too, from the same constants (`RECIPE`): for
-the figure that stands in for it in print, and so that each can be tested by the other.
+What the modules in `scripts/playground/` compute is computed here too, from the same constants (`RECIPE`):
+for the figure that stands in for it in print, and so that each can be tested by the other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import traitlets
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fairq_book.widgets import SCRIPTS, PageWidget
+from fairq_audit.page_scripts import SCRIPTS, joined
+from fairq_book.widgets import PageWidget
 from fairq_utils.errors import BadInput
 from fairq_utils.quantization.quantizers import UniformQuantizer
 
@@ -88,7 +89,7 @@ class Playground(PageWidget):
     """
 
     kind = "playground"
-    _esm = SCRIPTS / "playground.js"
+    _esm = joined(SCRIPTS / "playground.js")
     _css = SCRIPTS / "playground.css"
 
     points = traitlets.Any().tag(sync=True)

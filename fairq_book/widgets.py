@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import html
 import json
-from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets
 
-SCRIPTS = Path(__file__).parent / "scripts"
-
 
 class PageWidget(anywidget.AnyWidget):
     """An anywidget that brings along what a page without a kernel needs.
 
-    `kind` is what its script `scripts/KIND.js` and its style `scripts/KIND.css` are called. What the script
-    is to know are the traits that are marked `sync=True`. `page_state` says which of them a page embeds, and
-    `fallback` what stands there in print, or where no script runs: a figure and a table, as HTML.
+    `kind` is what its script `scripts/KIND.js` and its style `scripts/KIND.css` are called; a subclass names
+    both, the script as `page_scripts.joined` makes it of its modules. What the script is to know are the
+    traits that are marked `sync=True`. `page_state` says which of them a page embeds, and `fallback` what
+    stands there in print, or where no script runs: a figure and a table, as HTML.
 
     In a notebook Jupyter draws the widget. On a page the book's own script finds the embedded state and calls
     the same `render`, with a model that has a state but nobody to ask.

@@ -54,7 +54,7 @@ controls: list[str] = ["fp16", "bf16", "a8", "a4"]  # treatments that leave weig
 from fairq_book.chapters.logits import figures, story, tables
 from fairq_book.experiments import kept as experiments_kept
 from fairq_book.experiments import studies
-from fairq_book.explorer import Explorer
+from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit import wording
 from fairq_book.pages import claims

@@ -57,7 +57,7 @@ seeds_by_layer: int = 3  # networks for that, the first ones
 from fairq_book.chapters.zero_bin import figures, story, tables
 from fairq_book.experiments import kept as experiments_kept
 from fairq_book.experiments import studies
-from fairq_book.explorer import Explorer
+from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import tables as kit_tables
 from fairq_book.pages import claims
 from fairq_utils.treatments import ablations

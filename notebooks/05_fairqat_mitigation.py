@@ -62,7 +62,7 @@ from fairq_book.chapters.repair import figures, tables
 from fairq_book.chapters.repair import story as repair_story
 from fairq_book.experiments import kept as experiments_kept
 from fairq_book.experiments import studies
-from fairq_book.explorer import Explorer
+from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit import wording

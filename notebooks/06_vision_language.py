@@ -61,7 +61,7 @@ import pandas as pd
 from fairq_book.chapters.encoders import figures, story, tables
 from fairq_book.experiments import kept as experiments_kept
 from fairq_book.experiments import populations
-from fairq_book.explorer import Explorer
+from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import wording
 from fairq_book.pages import claims
 from fairq_utils.encoders import linear_layers

@@ -45,7 +45,7 @@ seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
 
 # %% tags=["hide-input"]
 from fairq_book.experiments import kept, studies
-from fairq_book.explorer import Explorer
+from fairq_book.explorer.widget import Explorer
 
 trained = studies.studies(
     seeds=seeds,

@@ -15,7 +15,8 @@ from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score, recall_score
 
 import fairq_utils
-from fairq_audit import auditing, gates, predictions, report, statistics
+from fairq_audit import auditing, formats, gates, measures, predictions, report, sentences, statistics
+from fairq_utils import intervals
 from fairq_utils.errors import BadInput
 
 SCHEMA = json.loads((files("fairq_utils") / "schemas" / "audit-1.json").read_text())
@@ -131,9 +132,9 @@ def simulated(chances: np.ndarray, sizes, groupings) -> list[dict]:
     """Audits of a world, as `audit` measures them; `groupings` divides its cells into named groups."""
     rng = np.random.default_rng(3)
     found = []
-    with patch.object(auditing, "RESAMPLES", 500):  # a quarter of the time
+    with patch.object(measures, "RESAMPLES", 500):  # a quarter of the time
         for seed, counts in enumerate(rng.multinomial(sizes, chances, size=(AUDITS, len(sizes)))):
-            found.append(auditing.measure(counts.sum(axis=0), groupings(counts), seed=seed))
+            found.append(measures.measure(counts.sum(axis=0), groupings(counts), seed=seed))
     return found
 
 
@@ -206,13 +207,13 @@ def test_gates_that_should_hold_fail_in_at_most_one_audit_of_twenty(name):
 
 
 def test_where_nobody_pays_harm_is_said_in_at_most_one_audit_of_twenty():
-    words = [auditing.verdict(found, confidence=0.95, margin=None)["word"] for found in audits("none")]
+    words = [sentences.verdict(found, confidence=0.95, margin=None)["word"] for found in audits("none")]
     assert words.count("harm shown") <= 0.05 * AUDITS
     assert words.count("cannot tell") > 0.9 * AUDITS  # seventy images of the smallest group show too little
 
 
 def test_who_pays_is_found_and_named():
-    said = [auditing.verdict(found, confidence=0.95, margin=None) for found in audits("one")]
+    said = [sentences.verdict(found, confidence=0.95, margin=None) for found in audits("one")]
     named = [[one["group"] for one in verdict["harmed"]] for verdict in said]
     assert sum("fir" in names for names in named) > 0.5 * AUDITS
     assert sum(bool(set(names) - {"fir"}) for names in named) <= 0.05 * AUDITS
@@ -225,7 +226,7 @@ def test_the_stated_power_is_the_simulated_one(place):
     harm, n = np.median(stated), int(SIZES[place])
     rng = np.random.default_rng(4)
     counts = rng.multinomial(n, world(0.85, harm)[place], size=10 * AUDITS)
-    together = statistics.simultaneous(0.95, len(SIZES))
+    together = intervals.simultaneous(0.95, len(SIZES))
     lower, _ = statistics.drop_limits(counts[:, statistics.LOST], counts[:, statistics.GAINED], n, together)
     assert (lower > 0).mean() == pytest.approx(0.8, abs=0.05)
 
@@ -254,7 +255,7 @@ def of_an_intersection(harm: float) -> list[dict]:
 
 def test_harm_in_an_intersection_alone_is_found_there():
     found = of_an_intersection(0.1)
-    said = [auditing.verdict(own, confidence=0.95, margin=None) for own in found]
+    said = [sentences.verdict(own, confidence=0.95, margin=None) for own in found]
     harmed = [{one["group"] for one in own["harmed"]} for own in said]
     assert sum("elm x night" in own for own in harmed) >= 0.9 * AUDITS
     # Its two columns pay too, by what it is of them; nobody else does.
@@ -277,7 +278,7 @@ def test_intervals_and_gates_are_honest_where_an_intersection_alone_pays():
 
 
 def test_where_no_intersection_pays_harm_is_said_in_at_most_one_audit_of_twenty():
-    said = [auditing.verdict(own, confidence=0.95, margin=None)["word"] for own in of_an_intersection(0.0)]
+    said = [sentences.verdict(own, confidence=0.95, margin=None)["word"] for own in of_an_intersection(0.0)]
     assert said.count("harm shown") <= 0.05 * AUDITS
 
 
@@ -289,7 +290,7 @@ def test_the_power_that_is_stated_for_an_intersection_is_the_simulated_one():
         400, [0.9 - CHURN - harm, CHURN + harm, CHURN, 0.1 - CHURN], size=10 * AUDITS
     )
     lower, _ = statistics.drop_limits(
-        counts[:, statistics.LOST], counts[:, statistics.GAINED], 400, statistics.simultaneous(0.95, 8)
+        counts[:, statistics.LOST], counts[:, statistics.GAINED], 400, intervals.simultaneous(0.95, 8)
     )
     assert (lower > 0).mean() == pytest.approx(0.8, abs=0.05)
 
@@ -303,16 +304,16 @@ def by_class(images: np.ndarray, chances: np.ndarray, audits: int, **settings) -
     names = [f"group {place}" for place in range(len(images))]
     classes = [f"class {place}" for place in range(images.shape[1])]
     with (
-        patch.object(auditing, "RESAMPLES", 10),
+        patch.object(measures, "RESAMPLES", 10),
         patch.object(statistics, "detectable_drop", lambda *_: 0.01),
     ):
         for counts in rng.multinomial(images, chances, size=(audits, *images.shape)):
             groups = dict(zip(names, counts.sum(axis=1), strict=True))
-            measured = auditing.measure(counts.sum(axis=(0, 1)), {"tree": groups}, **settings)
-            cells = auditing._Cells("tree", ["tree"], names, np.empty(0, np.intp), counts, None)
-            (recall,), _ = auditing._recalls([cells], classes, 0.95, 20)
-            measured["groupings"][0]["recall"] = auditing._recall_ends(recall, 20)
-            found.append(auditing.verdict(measured, confidence=0.95, margin=settings.get("margin")))
+            measured = measures.measure(counts.sum(axis=(0, 1)), {"tree": groups}, **settings)
+            cells = measures.Cells("tree", ["tree"], names, np.empty(0, np.intp), counts, None)
+            (recall,), _ = measures.recalls([cells], classes, 0.95, 20)
+            measured["groupings"][0]["recall"] = measures.recall_ends(recall, 20)
+            found.append(sentences.verdict(measured, confidence=0.95, margin=settings.get("margin")))
     return found
 
 
@@ -374,7 +375,7 @@ def frauds(*, small: int = 0, lost: int = 0) -> tuple[pd.DataFrame, pd.DataFrame
 def test_what_is_said_of_a_class_is_what_the_tables_hold():
     found = fairq_utils.audit(*frauds(small=60, lost=50), margin=0.06)
     row = found.tables["recall"].query("`class` == 'fraud' and group == 'B'").iloc[0]
-    limits = statistics.drop_limits(50, 0, 60, statistics.simultaneous(0.998, 2))
+    limits = statistics.drop_limits(50, 0, 60, intervals.simultaneous(0.998, 2))
     assert (row["drop_simultaneous_lower"], row["drop_simultaneous_upper"]) == pytest.approx(limits)
     assert found.sentence.startswith(
         f"In B the class fraud lost 83.3 points of recall ({100 * limits[0]:.1f} to {100 * limits[1]:.1f}, "
@@ -436,8 +437,8 @@ def test_hundreds_of_classes_and_groups_are_tested_in_seconds():
 
 def verdict_of(harm: float, n: int, margin: float | None = None) -> dict:
     counts = np.array([0.9 * n, 0.01 * n + harm * n, 0.01 * n, 0.08 * n, 0]).astype(int)
-    found = auditing.measure(2 * counts, {"tree": {"ash": counts, "elm": counts}}, margin=margin)
-    return auditing.verdict(found, confidence=0.95, margin=margin)
+    found = measures.measure(2 * counts, {"tree": {"ash": counts, "elm": counts}}, margin=margin)
+    return sentences.verdict(found, confidence=0.95, margin=margin)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +477,7 @@ def test_what_must_be_known_first_is_said_first_everywhere(tmp_path):
     assert repr(found).startswith(f"{warning}\n{found.verdict.capitalize()}. ")
     assert repr(found).count(warning) == 1
     card = found.model_card()
-    assert card.startswith(auditing.as_markdown(warning))
+    assert card.startswith(formats.as_markdown(warning))
     assert card.count("such as") == 1
     box = BeautifulSoup(report.page(found.record), "html.parser").find(class_="verdict")
     paragraphs = [" ".join(own.get_text(" ").split()) for own in box.find_all("p")]
@@ -534,7 +535,7 @@ def test_what_could_have_been_seen_is_what_the_record_says():
     enough = table["n"] >= table["images_needed"]
     assert enough.any()
     assert not enough.all()
-    assert (enough == (table["power"] >= auditing.POWER)).all()
+    assert (enough == (table["power"] >= measures.POWER)).all()
     assert (enough == (table["smallest_drop"] <= 0.03)).all()
 
 
@@ -712,13 +713,14 @@ def test_a_column_of_groups_may_be_called_anything():
 def test_rows_that_are_missing_at_random_are_not_called_conspicuous():
     rng, called = np.random.default_rng(0), 0
     before, _ = tables(TREES, {}, seed=1)
-    cells = [auditing._Cells("group", ["group"], sorted(TREES), np.empty(0, np.intp), np.empty(0), None)]
+    cells = [measures.Cells("group", ["group"], sorted(TREES), np.empty(0, np.intp), np.empty(0), None)]
     for _ in range(200):
         first = predictions.read(before, ["group"], called="a", with_labels=True)
         second = predictions.read(before[rng.random(1900) < 0.97], ["group"], called="b", with_labels=True)
         pairs = predictions.pair(first, second, ["group"], drop_unmatched=True)
         (out,) = pairs.left_out
-        called += "chance" in auditing._missing_said(out, auditing._dropped(out, pairs, cells, 20))
+        dropped = measures.dropped(out, pairs, cells, 20)
+        called += bool(measures.conspicuous(out, dropped))
     assert 1 <= called <= 12
 
 
@@ -870,13 +872,13 @@ def test_a_gap_that_fell_is_said_to_have_fallen():
     assert "The gap between the best and the worst group went from" in found.model_card()
     # Where somebody else lost, the verdict tells of the gap too.
     record = found.record | {"groupings": [dict(found.record["groupings"][0])]}
-    assert [*auditing._gap(record)] == [
+    assert [*sentences._gap(record)] == [
         f"The gap between the best and the worst group shrank by {fall} points ({least} to {most})."
     ]
     rise = fairq_utils.audit(helped, harmed).model_card()
     assert f"points, a rise of {fall} (" in rise
     same = fairq_utils.audit(helped, helped).record
-    assert next(auditing._gap(same)).startswith("It is not decided whether the gap between the best and the")
+    assert next(sentences._gap(same)).startswith("It is not decided whether the gap between the best and the")
 
 
 NASTY = [

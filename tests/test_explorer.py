@@ -1,7 +1,6 @@
 """The explorer: what it counts, what it embeds, what it asks, and what a browser makes of it."""
 
 import html
-import importlib.util
 import json
 import re
 import shutil
@@ -16,13 +15,19 @@ from bs4 import BeautifulSoup
 from scipy import special
 from torch import nn
 
-from fairq_book import explorer as own
+from fairq_audit.page_scripts import SCRIPTS, joined, page_script
 from fairq_book.chapters.encoders import tables
 from fairq_book.chapters.logits import tables as logits_tables
 from fairq_book.experiments import populations, studies
 from fairq_book.experiments.store import Store
 from fairq_book.experiments.studies import Prediction, Study
-from fairq_book.explorer import BINS, QUANTITIES, Explorer
+from fairq_book.explorer import fallback
+from fairq_book.explorer.counts import counted, packed, unpacked
+from fairq_book.explorer.given import own_images
+from fairq_book.explorer.quantities import BINS, QUANTITIES
+from fairq_book.explorer.treated import ordered, rounded
+from fairq_book.explorer.weights import grids_of
+from fairq_book.explorer.widget import COLOURS, MARKS, Explorer
 from fairq_book.kit import figures
 from fairq_book.kit import tables as kit_tables
 from fairq_utils.data.moths import MothSettings
@@ -90,7 +95,7 @@ def raw(predictions: list[Prediction], treatment: str, group: int) -> dict[str, 
 
 
 def counts(explorer: Explorer, quantity: str, treatment: str, place: int) -> list[int]:
-    return own._unpacked(explorer.data["counts"][quantity][treatment][place])
+    return unpacked(explorer.data["counts"][quantity][treatment][place])
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +181,7 @@ def test_packing_loses_nothing():
     draw = np.random.default_rng(1)
     for _ in range(50):
         numbers = draw.poisson(0.5, size=60).tolist()
-        assert own._unpacked(own._packed(numbers)) == numbers
+        assert unpacked(packed(numbers)) == numbers
 
 
 def test_treatments_stand_from_full_precision_to_the_fewest_bits_and_groups_without_images_are_left_out():
@@ -185,8 +190,17 @@ def test_treatments_stand_from_full_precision_to_the_fewest_bits_and_groups_with
     assert [group["name"] for group in explorer.data["groups"]] == ["many", "few"]
 
 
+def test_treatments_of_every_format_stand_in_the_order_of_the_width_of_their_weights():
+    names = ["codebook2", "pot3-ends8", "int4-ends8-tuned", "w5a8", "int6-mse", "int7-fairqat", "fp8-e5m2"]
+    wide = ["bf16", "a8-bn", "fp32"]  # names that say it by their format
+    parsed = [Treatment.parse(name) for name in names[:-1]]
+    assert [treatment.bits for treatment in parsed] == sorted(treatment.bits for treatment in parsed)
+    ablation = Ablation(Treatment(9), "random", "fc.weight").name
+    assert ordered([*names, ablation, *wide, "nobody's"]) == [*wide[::-1], ablation, *names[::-1], "nobody's"]
+
+
 def test_groups_look_as_they_do_in_the_figures():
-    assert (own.COLOURS, own.MARKS) == (figures.PALETTE, figures.MARKERS)
+    assert (COLOURS, MARKS) == (figures.PALETTE, figures.MARKERS)
 
 
 # ---------------------------------------------------------------- weights
@@ -194,14 +208,14 @@ def test_groups_look_as_they_do_in_the_figures():
 
 def test_weights_are_counted_and_the_grid_is_that_of_the_treatment(network):
     names = ["fp32", "int4", "int3", "int4-channel", "codebook3", "int4-ends8"]
-    networks = [own._rounded(network, Treatment.parse(name)) for name in names]
+    networks = [rounded(network, Treatment.parse(name)) for name in names]
     data = Explorer.of_predictions(made_up(names), networks=networks).data
     first, second = data["weights"]["layers"]
     weight = network[0].weight.detach().numpy()
     edges = np.linspace(-first["reach"], first["reach"], BINS + 1)
-    assert sum(own._unpacked(first["counts"])) == weight.size
+    assert sum(unpacked(first["counts"])) == weight.size
     expected = np.histogram(weight, edges)[0]
-    assert np.abs(np.cumsum(own._unpacked(first["counts"])) - expected.cumsum()).max() <= 1
+    assert np.abs(np.cumsum(unpacked(first["counts"])) - expected.cumsum()).max() <= 1
     assert second["name"] == "3"
     of = {name: data["weights"]["grids"][name]["layers"][0] for name in names}
     step = float(np.abs(weight).max()) / 7
@@ -214,7 +228,7 @@ def test_weights_are_counted_and_the_grid_is_that_of_the_treatment(network):
     assert of["int4-channel"]["size"] == 0  # a grid for each channel
     assert "zero" not in of["codebook3"]
     assert (of["int4-ends8"]["size"], of["int4-ends8"]["values"]) == (255, [])
-    midrise = own._grids(Ablation(Treatment(3), "midrise").apply(network), changed=True)["layers"]
+    midrise = grids_of(Ablation(Treatment(3), "midrise").apply(network), changed=True)["layers"]
     assert [layer["size"] for layer in midrise] == [0, 0]
 
 
@@ -223,7 +237,7 @@ def test_weights_are_counted_and_the_grid_is_that_of_the_treatment(network):
 
 def test_eight_treatments_five_groups_and_five_quantities_are_small(network):
     names = ["fp32", "int8", "int7", "int6", "int5", "int4", "int3", "int2"]
-    networks = [own._rounded(network, Treatment.parse(name)) for name in names]
+    networks = [rounded(network, Treatment.parse(name)) for name in names]
     predictions = made_up(names, images=6000, groups=("a", "b", "c", "d", "e", "none"))
     markup = Explorer.of_predictions(predictions, networks=networks).page_markup()
     assert len(markup.encode()) < 150_000
@@ -335,8 +349,8 @@ def test_images_of_bytes_are_scaled_as_everywhere(network):
         (lambda found: Explorer.of_answers(answered() * 2, "shape"), "an encoder is there twice"),
         (lambda found: Explorer.of_answers(answered(), "shape", top=241), "top is 241"),
         (lambda found: Explorer.of_answers(answered(), "shape", queries=["one"]), "queries names 1"),
-        (lambda found: own._own_images(torch.zeros(2), [1], [0, 0], None), "2 images come with 1 labels"),
-        (lambda found: own._own_images(torch.zeros(1), [1], [3], ["a"]), "not among the group_names"),
+        (lambda found: own_images(torch.zeros(2), [1], [0, 0], None), "2 images come with 1 labels"),
+        (lambda found: own_images(torch.zeros(1), [1], [3], ["a"]), "not among the group_names"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(found, call, sentence):
@@ -408,11 +422,11 @@ def test_the_skew_of_each_group_is_that_of_the_metrics_and_what_lies_left_of_the
         step = (bins["high"] - bins["low"]) / bins["bins"]
         assert (bins["low"], step, bins["lines"]) == (0.5, 2, [50.5])
         for place, row in enumerate(rows[:2]):
-            fine = own._unpacked(data["counts"][key]["fp32"][place])
+            fine = unpacked(data["counts"][key]["fp32"][place])
             assert sum(fine[:25]) == np.isin(order[:50], np.flatnonzero(codes == place)).sum()
             assert (row[0], row[1]) == pytest.approx((sum(fine[:25]) / 50, (codes == place).mean()), rel=1e-3)
     # Recall is what lies left of a line as well.
-    bins, fine = data["quantities"]["rank"], own._unpacked(data["counts"]["rank"]["fp32"][0])
+    bins, fine = data["quantities"]["rank"], unpacked(data["counts"]["rank"]["fp32"][0])
     edges = np.linspace(bins["low"], bins["high"], BINS + 1)
     ranks = one.to_text.numpy()[codes == 0]
     for line, k in zip(bins["lines"], (1, 5, 10), strict=True):
@@ -436,7 +450,7 @@ def test_zero_shot_answers_are_those_of_the_logits():
     wide = (given[0].attributes["shape"] == "wide").to_numpy()
     bins = data["quantities"]["margin"]
     for one in given:
-        fine = own._unpacked(data["counts"]["margin"][one.treatment][0])
+        fine = unpacked(data["counts"]["margin"][one.treatment][0])
         assert sum(fine[: bins["zero"]]) == (~one.correct[wide]).sum()
     lost = (given[0].correct & ~given[2].correct)[wide].sum()
     assert data["flows"]["fp32"]["int4"][0][1] == lost
@@ -535,7 +549,7 @@ def test_another_width_is_computed_and_shown_and_progress_is_told(asked):
     assert shares == [0.5]
     # The first network is shown before the second has answered, and said to be one of two.
     assert [data["so_far"] for data in shown] == [{"int3": 1}, {}]
-    parts = [own._unpacked(data["counts"]["margin"]["int3"][0]) for data in shown]
+    parts = [unpacked(data["counts"]["margin"]["int3"][0]) for data in shown]
     assert 2 * sum(parts[0]) == sum(parts[1])
     first = [sum(data["flows"]["fp32"]["int3"][0]) for data in shown]
     assert first[0] <= first[1]
@@ -548,7 +562,7 @@ def test_another_width_is_computed_and_shown_and_progress_is_told(asked):
     inside = predictions[0].groups.numpy() == 0
     margins = np.concatenate([kit_tables.example_measures([p])["margin"][0][inside] for p in predictions])
     bins = explorer.data["quantities"]["margin"]
-    assert counts(explorer, "margin", "int3", 0) == own._counted(margins, bins)
+    assert counts(explorer, "margin", "int3", 0) == counted(margins, bins)
     assert set(explorer.data["flows"]["int4"]) == {"int3"}
     assert explorer.data["weights"]["grids"]["int3"]["layers"][0]["size"] == 7
     json.dumps(explorer.page_state(), allow_nan=False)
@@ -663,21 +677,14 @@ const run = async (driver) => {
 
 def page(explorers: list[Explorer], driver: str) -> str:
     """A page as the book builds it, with a script that uses it and writes down what it found."""
-    spec = importlib.util.spec_from_file_location("page_widgets", ROOT / "book/_extensions/page_widgets.py")
-    built = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(built)
-    script = (built.SCRIPTS / "explorer.js").read_text()
-    inner = re.search(r"export default \{ render \};", script)
-    opened = (
-        script[: inner.start()] + "return { unpack, merge, choicesOfBins, csv, viewOf, plain, alike, ticks };"
-    )
-    widgets = f"window.fairqWidgets = {{}};\n{built.as_function(built.SCRIPTS / 'explorer.js')}"
-    styles = "".join((built.SCRIPTS / name).read_text() for name in ("page.css", "explorer.css"))
+    modules = joined(SCRIPTS / "explorer.js").replace("export default { render };", "")
+    opened = f"{modules}return Object.assign({{}}, ...Object.values(fairqModules));"
+    styles = "".join((SCRIPTS / name).read_text() for name in ("page.css", "explorer.css"))
     return (
         '<!doctype html><html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<style>{styles}</style><script>{CATCH}</script></head><body>"
         f"{''.join(one.page_markup() for one in explorers)}"
-        f"<script>{widgets}{(built.SCRIPTS / 'page.js').read_text()}</script>"
+        f"<script>{page_script('explorer')}</script>"
         f"<script>const inside = (() => {{{opened}}})();</script>"
         f"<script>{TOOLS}run(async () => {{ {driver} }});</script></body></html>"
     )
@@ -712,7 +719,7 @@ def findings(folder: Path, explorers: list[Explorer], driver: str, *, fragment="
 def shown(network, found):
     names = ["fp32", "int4", "int3"]
     return Explorer.of_predictions(
-        found, networks=[own._rounded(network, Treatment.parse(name)) for name in names]
+        found, networks=[rounded(network, Treatment.parse(name)) for name in names]
     )
 
 
@@ -816,7 +823,7 @@ def test_numbers_of_a_column_have_as_many_decimals_each_in_script_and_fallback(s
     assert told["linear"][3] == ["−0.001", "0.500"]
     plain = {"factor": 1, "unit": ""}
     for column, said in zip(COLUMNS, told["linear"], strict=True):
-        assert own._said(plain, column) == said
+        assert fallback._said(plain, column) == said
     assert told["log"] == ["2.3100", "0.0123", "0.0004", "1.2e−6", "2e8"]
     assert told["ticks"] == [5, 10, 100, 0.2]
     # Round numbers, and not the largest share that there happens to be.
@@ -914,7 +921,7 @@ def test_recall_and_skew_stand_below_the_histogram_and_are_said(tmp_path):
     heads, *rows = told["rank"][0]
     assert heads == ["group", "recall@1, %", "recall@5, %", "recall@10, %"]
     assert [row[0] for row in rows] == ["wide", "thin", "all images"]
-    last = own._said(said, [row[2] for name in ("int4", "fp32") for row in values["rank"][name]])
+    last = fallback._said(said, [row[2] for name in ("int4", "fp32") for row in values["rank"][name]])
     for row, now, was in zip(rows, last[:3], last[3:], strict=True):
         assert row[3] == f"{now} (was {was})"
     assert f" Recall@10, %: wide {last[0]}; " in told["rank"][1]
@@ -924,7 +931,7 @@ def test_recall_and_skew_stand_below_the_histogram_and_are_said(tmp_path):
     assert [row[0] for row in rows] == ["wide", "thin", "MaxSkew@50", "MinSkew@50", "NDKL@50"]
     assert rows[2][1:3] == ["—", "—"]
     said["factor"] = 1
-    last = own._said(said, [row[2] for name in ("int4", "fp32") for row in values["place1"][name]])
+    last = fallback._said(said, [row[2] for name in ("int4", "fp32") for row in values["place1"][name]])
     assert rows[1][3].startswith(last[1])
     assert told["place"][1].startswith("Place for “<b>an insect</b>” under int4, 40 bins")
     assert f"Skew, nats: wide {last[0]}; " in told["place"][1]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fairq_audit import gates
+from fairq_audit import formats, gates
 from fairq_utils.errors import BadInput
 
 
@@ -129,8 +129,8 @@ def test_a_side_that_does_not_exist_is_refused():
 
 
 def test_names_in_sentences_stay_in_their_line_and_end():
-    assert gates.shown("a\r\n\tb\x1b[2J\u202ec") == "a b [2J c"
-    assert len(gates.shown("x" * 500)) == 60
+    assert formats.shown("a\r\n\tb\x1b[2J\u202ec") == "a b [2J c"
+    assert len(formats.shown("x" * 500)) == 60
 
 
 def lacking(*groups: dict, n: int = 0, right: int = 0) -> dict:

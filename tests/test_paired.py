@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from fairq_audit import statistics
+from fairq_utils import intervals
 from fairq_utils.errors import BadInput
 
 SIZES = np.array([400, 180, 140, 160, 70])
@@ -24,12 +23,6 @@ def drawn(sizes, before, lost, gained, sims: int, seed: int = 0) -> np.ndarray:
 
 def coverage(lower, upper, truth) -> float:
     return float(((lower <= truth + 1e-12) & (truth - 1e-12 <= upper)).mean())
-
-
-@pytest.mark.parametrize(("hits", "n"), [(0, 7), (3, 7), (90, 100), (250, 250)])
-def test_share_limits_are_wilsons(hits, n):
-    expected = proportion_confint(hits, n, alpha=0.1, method="wilson")
-    np.testing.assert_allclose(statistics.share_limits(hits, n, 0.9), expected, atol=1e-12)
 
 
 def constrained_score(lost: int, gained: int, n: int, drop: float) -> float:
@@ -79,19 +72,6 @@ def test_wider_at_higher_confidence_and_always_around_the_estimate():
     assert (wide[1] <= 1).all()
 
 
-@pytest.mark.parametrize(("lost", "gained"), [(12, 5), (0, 0), (0, 6), (7, 7)])
-def test_mcnemar_agrees_with_statsmodels_and_scipy(lost, gained):
-    expected = mcnemar([[100, lost], [gained, 30]], exact=True).pvalue
-    assert float(statistics.mcnemar(lost, gained)) == pytest.approx(expected)
-    if lost + gained:
-        assert expected == pytest.approx(stats.binomtest(lost, lost + gained).pvalue)
-
-
-def test_holm_agrees_with_statsmodels():
-    p = np.random.default_rng(0).random(20) ** 3
-    np.testing.assert_allclose(statistics.holm(p), multipletests(p, method="holm")[1])
-
-
 def test_the_score_at_no_drop_is_mcnemars_statistic():
     statistic = mcnemar([[100, 12], [5, 30]], exact=False, correction=False).statistic
     assert float(statistics.drop_score(12, 5, 147, 0.0)) ** 2 == pytest.approx(statistic)
@@ -117,7 +97,7 @@ def test_intervals_that_are_simultaneous_hold_together():
         counts[..., statistics.LOST],
         counts[..., statistics.GAINED],
         SIZES,
-        statistics.simultaneous(0.95, len(SIZES)),
+        intervals.simultaneous(0.95, len(SIZES)),
     )
     assert 0.93 <= float(((lower <= 0.03) & (upper >= 0.03)).all(axis=1).mean()) <= 0.98
 
@@ -184,7 +164,7 @@ def test_intervals_of_the_gap_hold_the_truth_at_least_as_often_as_they_say(world
     first, second = np.ptp(np.broadcast_to(before, np.shape(sizes))), np.ptp(after)
     truth = np.array([first, second, second - first])
     found = [
-        statistics.gap_limits(counts, resamples=500, seed=seed)
+        statistics.fvo_of_one_pair(counts, resamples=500, seed=seed)
         for seed, counts in enumerate(drawn(*WORLDS[world], sims=500))
     ]
     limits = np.array([[gap.before, gap.after, gap.increase] for gap in found])
@@ -199,7 +179,7 @@ def test_intervals_of_the_gap_hold_the_truth_at_least_as_often_as_they_say(world
 def test_between_two_clear_groups_the_gap_is_held_as_often_as_it_says_and_no_more():
     sizes, before, lost, gained = np.array([4000, 4000]), [0.9, 0.8], [0.02, 0.06], 0.02
     found = [
-        statistics.gap_limits(c, resamples=500, seed=s).increase
+        statistics.fvo_of_one_pair(c, resamples=500, seed=s).increase
         for s, c in enumerate(drawn(sizes, before, lost, gained, 500))
     ]
     _, lower, upper = np.array(found).T
@@ -259,28 +239,22 @@ def test_the_usual_resamplings_are_not_honest_near_ties():
 
 def test_the_gap_of_the_same_predictions_twice_did_not_rise():
     counts = np.array([[360, 0, 0, 40, 0], [150, 0, 0, 30, 0], [60, 0, 0, 10, 0]])
-    rise = statistics.gap_limits(counts).increase
+    rise = statistics.fvo_of_one_pair(counts).increase
     assert rise[0] == 0
     assert -0.1 < rise[1] <= 0 <= rise[2] < 0.1
-    assert rise == statistics.gap_limits(counts).increase
+    assert rise == statistics.fvo_of_one_pair(counts).increase
 
 
 def test_before_and_after_exchanged_turn_the_interval_round():
     counts = np.array([[360, 10, 5, 40, 0], [150, 20, 2, 30, 0]])
     turned = counts[:, [0, 2, 1, 3, 4]]
-    rise, fall = statistics.gap_limits(counts).increase, statistics.gap_limits(turned).increase
+    rise, fall = statistics.fvo_of_one_pair(counts).increase, statistics.fvo_of_one_pair(turned).increase
     np.testing.assert_allclose(rise, [-fall[0], -fall[2], -fall[1]], atol=0.005)
 
 
 def test_one_group_has_no_gap():
-    gap = statistics.gap_limits(np.array([[360, 10, 5, 40, 0]]))
+    gap = statistics.fvo_of_one_pair(np.array([[360, 10, 5, 40, 0]]))
     assert gap.before == gap.after == gap.increase == (0, 0, 0)
-
-
-@pytest.mark.parametrize("confidence", [0.0, 0.4, 1.0, 95])
-def test_what_is_no_confidence_is_refused(confidence):
-    with pytest.raises(BadInput, match=f"confidence is {confidence}; expected a fraction"):
-        statistics.share_limits(1, 2, confidence)
 
 
 @pytest.mark.parametrize("margin", [0.0, 1.0, 2, -0.1])
@@ -305,7 +279,7 @@ def test_images_to_see_no_drop_are_refused():
 
 
 def test_a_gap_lies_within_its_limits_also_where_it_is_as_large_as_can_be():
-    found = statistics.gap_limits(np.array([[40, 0, 0, 0, 0], [0, 0, 0, 40, 0]]))
+    found = statistics.fvo_of_one_pair(np.array([[40, 0, 0, 0, 0], [0, 0, 0, 40, 0]]))
     for estimate, lower, upper in (found.before, found.after, found.increase):
         assert lower <= estimate <= upper
     assert found.after[0] == 1

@@ -10,6 +10,7 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 
+from fairq_audit.page_scripts import SCRIPTS, joined, page_script
 from fairq_book.playground import (
     FULL,
     RECIPE,
@@ -22,11 +23,10 @@ from fairq_book.playground import (
     uniform,
     untrained,
 )
-from fairq_book.widgets import SCRIPTS
 from fairq_utils.errors import BadInput
 from fairq_utils.quantization.quantizers import UniformQuantizer
 
-SCRIPT = (SCRIPTS / "playground.js").read_text(encoding="utf-8")
+SCRIPT = joined(SCRIPTS / "playground.js")
 STYLE = (SCRIPTS / "page.css").read_text() + (SCRIPTS / "playground.css").read_text()
 WIDTHS = [FULL, 8, 7, 6, 5, 4, 3, 2]  # as the slider has them
 MATRICES = [f"{inputs} × {outputs}" for inputs, outputs in itertools.pairwise(RECIPE["layers"])]
@@ -186,14 +186,12 @@ class Reader:
         self.errors = []
         self.page.on("console", lambda said: self.errors.append(said.text))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        starter = (SCRIPTS / "page.js").read_text(encoding="utf-8")
-        script = SCRIPT.replace("export default", "return")
         self.page.set_content(
             f'<!doctype html><html lang="en"><head><title>A page</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<style>body{{margin:0}}main{{padding:0 16px}}{STYLE}</style></head>"
             f"<body><main><h1>A page</h1>{(playground or Playground()).page_markup()}</main>"
-            f"<script>window.fairqWidgets = {{playground: (() => {{{script}}})()}};{starter}</script></body>"
+            f"<script>{page_script('playground')}</script></body>"
         )
         self.wait()
 
@@ -242,12 +240,13 @@ def read(browser):
 
 @pytest.fixture(scope="module")
 def compute(browser):
-    """A function that evaluates an expression among the functions of the script, given `it`."""
+    """A function that evaluates an expression among what the modules of the script export, given `it`."""
     page = browser.new_page()
     source = re.sub(r"export default .*", "", SCRIPT)
+    inside = "Object.assign({}, ...Object.values(fairqModules))"
 
     def computed(expression, it=None):
-        return page.evaluate(f"(it) => {{ {source}; return {expression}; }}", it)
+        return page.evaluate(f"(it) => {{ {source}; with ({inside}) return {expression}; }}", it)
 
     yield computed
     page.close()

@@ -17,8 +17,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from hypothesis import given, strategies
+from jinja2 import UndefinedError
 
-from fairq_audit import auditing, report
+from fairq_audit import auditing, formats, report
 from fairq_audit.report import page
 from fairq_utils.errors import BadInput
 from tests.test_auditing import frauds, tables
@@ -560,12 +561,22 @@ def test_strange_names_change_no_markup():
 
 @given(strategies.text())
 def test_any_text_comes_back_as_it_went_in(text):
-    soup = BeautifulSoup(
-        report._markup(report._tag("p", text, report._tag("b", title=text), text)), "html.parser"
-    )
+    markup = '<p title="{{ text }}">{{ text }}</p><b>{{ text | tojson }}</b>'
+    soup = BeautifulSoup(report.environment().from_string(markup).render(text=text), "html.parser")
     assert [tag.name for tag in soup.find_all()] == ["p", "b"]
-    assert soup.b["title"] == report._plain(text)
-    assert soup.get_text() == 2 * report._plain(text)
+    assert soup.p["title"] == soup.p.get_text() == report._plain(text)
+    assert json.loads(soup.b.get_text()) == text
+
+
+@pytest.mark.parametrize("missing", ["{{ nothing }}", "{{ audit.nothing }}", "{% if nothing %}{% endif %}"])
+def test_a_template_that_asks_for_what_is_not_there_is_an_error(missing):
+    with pytest.raises(UndefinedError, match="nothing"):
+        report.environment().from_string(missing).render(audit={})
+
+
+def test_templates_escape_everything():
+    for path in (Path(report.__file__).parent / "templates").glob("*.html"):
+        assert not re.search(r"\|\s*safe\b|autoescape", path.read_text())
 
 
 def test_strange_names_stand_there_as_words():
@@ -770,13 +781,13 @@ def test_a_group_looks_as_its_place_in_the_data_says_wherever_its_loss_puts_it()
     assert groups[0]["name"] == "elm"  # it lost most
     looks = {group["name"]: (group["colour"], group["mark"]) for group in groups}
     for place, group in enumerate(audit["groupings"][0]["groups"]):
-        assert looks[group["group"]] == (report._COLOURS[place], report._SIGNS[place])
+        assert looks[group["group"]] == (formats.COLOURS[place], formats.MARKS[place])
 
 
 def test_a_group_looks_as_it_does_in_the_books_explorers():
-    from fairq_book import explorer
+    from fairq_book.explorer import widget
 
-    assert (report._COLOURS, report._SIGNS) == (explorer.COLOURS, explorer.MARKS)
+    assert (formats.COLOURS, formats.MARKS) == (widget.COLOURS, widget.MARKS)
 
 
 def test_the_explorer_works_from_a_file_without_a_network(opened):

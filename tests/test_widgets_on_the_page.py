@@ -11,7 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-from fairq_book import explorer as own
+from fairq_book.explorer import fallback
+from fairq_book.explorer.counts import unpacked
 from fairq_book.playground import FULL
 from tests.conftest import only_from
 from tests.test_book import soup
@@ -200,7 +201,7 @@ def test_what_is_said_comes_from_what_is_embedded(read):
     reader.choose("treatment", len(data["treatments"]) - 2)
     reader.choose("treatment", len(data["treatments"]) - 1)
     quantity = {"factor": 1, "unit": ""}
-    found = own._said(quantity, [summary[2] for summary in data["summaries"]["margin"][treatment]])
+    found = fallback._said(quantity, [summary[2] for summary in data["summaries"]["margin"][treatment]])
     medians = [f"{group['name']} {median}" for group, median in zip(data["groups"], found, strict=True)]
     expected = f"Margin under {treatment}, 36 bins, shares of answers, a panel for each group: medians "
     assert reader.said() == f"{expected}{'; '.join(medians)}."
@@ -249,7 +250,7 @@ def test_files_arrive_and_hold_what_is_shown(read):
     bins = int(reader.control("bins").get_attribute("aria-valuetext"))
     for place, group in enumerate(data["groups"]):
         found = [int(row["count"]) for row in rows if row["group"] == group["name"]]
-        fine = own._unpacked(data["counts"]["margin"][treatment][place])
+        fine = unpacked(data["counts"]["margin"][treatment][place])
         assert found == np.reshape(fine, (bins, -1)).sum(axis=1).tolist()
     for part, words in (("spread", f"Margin under {treatment}"), ("flow", "right → wrong")):
         drawing, _ = reader.saved(f"{part}-svg")

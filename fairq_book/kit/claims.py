@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairq_audit.formats import signed
 from fairq_book.experiments.kept import Stored
 from fairq_book.kit import tables
 from fairq_book.kit.wording import Verdict, as_sentence, whole_percent
@@ -45,7 +46,7 @@ class Effect:
 
 
 def _signed(digits: int, factor: float = 1.0) -> Callable[[float], str]:
-    return lambda number: f"{factor * number:+z.{digits}f}".replace("-", "−")
+    return lambda number: signed(factor * number, digits)
 
 
 _FORMS: dict[str, Callable[[float], str]] = {

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from fairq_audit.formats import signed
 from fairq_book.kit.tables import standing_treatments
 
 Word = Literal["supported", "mixed", "contradicted", "undecided"]
@@ -79,7 +80,7 @@ def points(fraction: float) -> str:
     >>> points(0.031), points(-0.2)
     ('+3.1', '−20.0')
     """
-    return f"{100 * fraction:+z.1f}".replace("-", "−")
+    return signed(100 * fraction)
 
 
 def word_of(*, speaks_for: bool, speaks_against: bool) -> Word:
@@ -173,7 +174,7 @@ def moves(record: Mapping[Hashable, Any]) -> str:
 
 def in_units(record: Mapping[Hashable, Any]) -> str:
     """A change in its own unit."""
-    texts = [f"{record[name]:+z.3f}".replace("-", "−") for name in ("estimate", "lower", "upper")]
+    texts = [signed(record[name], 3) for name in ("estimate", "lower", "upper")]
     return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
 
 
@@ -184,7 +185,7 @@ def in_brackets(names: Sequence[str]) -> str:
 
 def in_nats(nats: float) -> str:
     """A difference of losses, signed."""
-    return f"{nats:+z.2f}".replace("-", "−")
+    return signed(nats, 2)
 
 
 def as_sentence(text: str) -> str:

@@ -59,10 +59,13 @@ def _draw(
     return draws.clip(0, 1)
 
 
-def _widest_gap(
+def _fvo_over_networks(
     accuracies: NDArray[np.float64], draws: NDArray[np.float64], tail: float
 ) -> tuple[float, float]:
-    """An interval for the largest difference between two groups.
+    """An interval for FVO, the largest difference between two groups, from draws of images and of seeds.
+
+    It is of the mean of one network or several, at one treatment; of one pair of models `paired` has that of
+    the rise as well.
 
     The largest of several noisy gaps is too large on average, and resampling makes it larger still, so
     the percentiles of resampled FVOs never reach down to 0. Here instead the lower limit takes from each
@@ -150,7 +153,7 @@ def accuracy_intervals(
     accuracies = outcomes.by_seed()[0].mean(axis=0)
     draws = _draw(outcomes, np.ones(1), resamples, seed)[:, 0]
     limits = np.quantile(_measures(draws, outcomes.shares), [tail, 1 - tail], axis=0)
-    limits[:, -2] = _widest_gap(accuracies, draws, tail)
+    limits[:, -2] = _fvo_over_networks(accuracies, draws, tail)
     return _records(outcomes, _measures(accuracies, outcomes.shares), limits)
 
 

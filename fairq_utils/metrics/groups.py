@@ -229,8 +229,3 @@ def group_metrics(
     by_group = examples.rename(columns={"correct": "accuracy"}).groupby(codes)
     table = by_group.mean().assign(calibration_error=gaps.groupby(level=0).sum() / by_group.size())
     return with_names(table, names, np.bincount(codes, minlength=len(names)))
-
-
-def holm(p_values: pd.Series) -> pd.Series:
-    ordered = p_values.sort_values()
-    return (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1).reindex(p_values.index)

@@ -7,8 +7,8 @@ import pandas as pd
 from scipy import stats
 
 from fairq_utils.errors import BadInput
+from fairq_utils.intervals import holm, sign_test
 from fairq_utils.metrics.arrays import tail_probability
-from fairq_utils.metrics.groups import holm
 
 # -- populations of models ----------------------------------------------------------------------------
 
@@ -100,7 +100,7 @@ def sign_consistency(changes: pd.DataFrame, *, level: float = 0.95) -> pd.DataFr
             "lower": np.where(rises > 0, stats.beta.ppf(tail, rises, falls + 1), share),
             "upper": np.where(falls > 0, stats.beta.ppf(1 - tail, rises + 1, falls), share),
             "consistency": np.maximum(share, 1 - share),
-            "p": np.minimum(1, 2 * stats.binom.cdf(np.minimum(rises, falls), changed, 0.5)),
+            "p": sign_test(rises, falls),
         }
     )
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from fairq_audit.auditing import Audit, as_markdown
-from fairq_audit.gates import shown
-from fairq_audit.report import WHOSE_ENDS, told
+from fairq_audit.auditing import Audit
+from fairq_audit.formats import as_markdown, hundredths, shown
+from fairq_audit.sentences import WHOSE_ENDS, told
 from fairq_book.kit.wording import Prose, counted, in_brackets, percent, points, whole_points
 
 _MOST_SAID = 8
@@ -28,8 +28,8 @@ def audit_groups(audit: Audit) -> pd.DataFrame:
         {
             "group": row["group"],
             "images": f"{row['n']:,}",
-            "before, %": _hundredths(row["accuracy_before"]),
-            "after, %": _hundredths(row["accuracy_after"]),
+            "before, %": hundredths(row["accuracy_before"]),
+            "after, %": hundredths(row["accuracy_after"]),
             "lost, points": points(row["drop"]),
             "from": points(row["drop_simultaneous_lower"]),
             "to": points(row["drop_simultaneous_upper"]),
@@ -55,8 +55,8 @@ def audit_gap(audit: Audit) -> Prose:
         )
         where = f" by {shown(grouping['name'])}" if len(audit.record["groupings"]) > 1 else ""
         said.append(
-            f"FVO{where} was {_hundredths(before['estimate'])} points before, from {shown(before['best'])} "
-            f"down to {shown(before['worst'])}, and is {_hundredths(after['estimate'])} after, from "
+            f"FVO{where} was {hundredths(before['estimate'])} points before, from {shown(before['best'])} "
+            f"down to {shown(before['worst'])}, and is {hundredths(after['estimate'])} after, from "
             f"{shown(after['best'])} down to {shown(after['worst'])}. {reading}: the change is "
             f"{points(rise['estimate'])} points ({points(rise['lower'])} to {points(rise['upper'])})."
         )
@@ -176,10 +176,6 @@ def _what_it_takes(row: Mapping[Hashable, Any], wanted: float) -> str:
     if row["power"] >= wanted:
         return f"{often} That is enough."
     return f"{often} It takes about {_rounded(row['images_needed'])} images."
-
-
-def _hundredths(share: float) -> str:
-    return f"{100 * share:.1f}"
 
 
 def _rounded(number: float) -> str:

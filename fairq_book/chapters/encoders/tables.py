@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from fairq_audit.statistics import holm, mcnemar
 from fairq_book.experiments import populations
 from fairq_book.experiments.census import Census, everything
 from fairq_book.experiments.populations import ClipStudy
@@ -18,6 +17,7 @@ from fairq_utils.encoders.linear_layers import ORIGINAL
 from fairq_utils.encoders.questions import Answers
 from fairq_utils.encoders.scenes import Scenes
 from fairq_utils.errors import BadInput
+from fairq_utils.intervals import holm, sign_test
 from fairq_utils.metrics.groups import flipped
 from fairq_utils.metrics.populations import equivalence_test, paired_test, sign_consistency
 from fairq_utils.metrics.ranking import max_skew, ndkl, recall_at_k, recall_disparity
@@ -262,7 +262,7 @@ def lost_and_won(given: Sequence[Answers], group: str) -> pd.DataFrame:
                     won + int((~was & now).sum()),
                     count + len(was),
                 )
-            rows.append((treatment, name, count, lost, won, float(mcnemar(lost, won))))
+            rows.append((treatment, name, count, lost, won, float(sign_test(lost, won))))
     table = pd.DataFrame(rows, columns=["treatment", "group", "n", "lost", "won", "p"])
     return table.assign(p_holm=table.groupby("treatment")["p"].transform(holm))
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fairq_audit.formats import signed
 from fairq_book.chapters.landscape import tables
 from fairq_book.chapters.landscape.tables import MINORITIES, SMALLEST_TO_OTHERS
 from fairq_book.experiments.kept import Stored
@@ -364,9 +365,7 @@ def _correlation(record: Mapping[Hashable, Any]) -> str:
     """A mean of correlations; its interval by Student may reach beyond what a correlation can be."""
     if record["estimate"] != record["estimate"]:
         return "none to be had"
-    texts = [
-        f"{np.clip(record[name], -1, 1):+z.2f}".replace("-", "−") for name in ("estimate", "lower", "upper")
-    ]
+    texts = [signed(np.clip(record[name], -1, 1), 2) for name in ("estimate", "lower", "upper")]
     return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
 
 

@@ -1,0 +1,87 @@
+"""Intervals of shares, the sign test, and what is allowed for where many tests stand beside each other.
+
+Numbers and arrays of them in, numbers and arrays of them out. `paired` and `metrics` build on these.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from fairq_utils.errors import BadInput
+
+Floats = NDArray[np.float64]
+
+
+def two_sided(confidence: float) -> float:
+    """How many standard errors an interval of that confidence reaches to each side.
+
+    >>> round(two_sided(0.95), 2)
+    1.96
+    """
+    if not 0.5 <= confidence < 1:
+        raise BadInput(f"confidence is {confidence}; expected a fraction from 0.5 to 1, such as 0.95.")
+    return float(-special.ndtri((1 - confidence) / 2))
+
+
+def simultaneous(confidence: float, family: int) -> float:
+    """The confidence of each of several intervals that together hold with the stated one (Šidák).
+
+    >>> round(simultaneous(0.95, 5), 4)
+    0.9898
+    """
+    return float(confidence ** (1 / family))
+
+
+def share_limits(hits: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Wilson's score interval for a share of n images.
+
+    >>> [round(float(limit), 3) for limit in share_limits(90, 100)]
+    [0.826, 0.945]
+    """
+    z, count = two_sided(confidence), np.asarray(n, dtype=np.float64)
+    share = np.asarray(hits) / count
+    middle = share + z**2 / (2 * count)
+    reach = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    scale = 1 + z**2 / count
+    return np.clip((middle - reach) / scale, 0, 1), np.clip((middle + reach) / scale, 0, 1)
+
+
+def sign_test(ups: ArrayLike, downs: ArrayLike) -> Floats:
+    """The exact two-sided p of so many that went one way and so many the other, were both as likely.
+
+    Of images that are lost against images that are gained this is McNemar's exact test.
+
+    >>> round(float(sign_test(12, 5)), 3)
+    0.143
+    """
+    up, down = np.asarray(ups), np.asarray(downs)
+    return np.minimum(1.0, 2 * special.bdtr(np.minimum(up, down).astype(float), up + down, 0.5))
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Holm's correction: what remains of each p when all were tested beside each other.
+
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    result = np.empty_like(p)
+    result[order] = np.minimum(corrected, 1)
+    return result
+
+
+def able_to_show(flips: ArrayLike, confidence: float = 0.95) -> int:
+    """How many tests to allow for, of many beside each other with so many flips each (Tarone).
+
+    A test of few flips could not show a loss though all of them were lost, and so cannot err. This is the
+    smallest number that, allowed for, leaves no more tests able to show one.
+
+    >>> able_to_show([0] * 5000 + [4] * 2000 + [25, 40])
+    2
+    """
+    found = np.sort(np.asarray(flips))[::-1]
+    z = special.ndtri((1 - confidence ** (1 / np.arange(1, len(found)))) / 2)
+    able = np.append(found[1:] > z**2, False)
+    return int(able.argmin()) + 1
