@@ -10,9 +10,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from fairq_audit.console import from_here
-from fairq_audit.models.run import predictions_of_models
-from fairq_book.cli.main import main
+from fairq_audit.console import Sentence, from_here
+from fairq_utils import __version__
 from fairq_utils.errors import BadInput
 
 # As in fairq_utils.data.sources, which takes a second to import.
@@ -45,7 +44,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             multiple=True,
             metavar="MODEL",
             help="package.module:factory, a .pt2 or .onnx file, a folder that save_pretrained of "
-            "transformers wrote, or the book's own, such as resnet18-seed0. Once with --treatment, or twice: "
+            "transformers wrote; for `fairq audit` also the book's own, such as resnet18-seed0. Once with --treatment, or twice: "
             "before and after. A factory and a .pt2 run the code of whoever wrote them: name only those that "
             "you trust.",
         ),
@@ -87,9 +86,11 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@main.command(
+@click.command(
+    cls=Sentence,
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 when every gate held (or none was set), 1 when one failed, 2 when something given "
-    "cannot be used, 3 when the fault is fairq's own."
+    "cannot be used, 3 when the fault is fairq's own.",
 )
 @click.option(
     "--predictions",
@@ -161,7 +162,9 @@ def audit(
         --dataset folder --root photos --image-size 64 --out audit
     fairq audit --model fp32.onnx --model int8.onnx --dataset folder --root photos --out audit
     """
+    # Imported here: pandas takes a moment that `--help` should not.
     from fairq_audit import auditing, gates
+    from fairq_audit.models.run import predictions_of_models
 
     columns = [name.strip() for name in groups.split(",") if name.strip()]
     of_models = {
@@ -182,7 +185,7 @@ def audit(
         found = auditing.audit(*predictions, groups=columns, names=names, **settings)
         written = found.write(out)
     else:
-        answers = predictions_of_models(**of_models, columns=columns)
+        answers = predictions_of_models(**of_models, columns=columns, own=ctx.obj() if ctx.obj else None)
         answers["names"] = names or answers["names"]
         found = auditing.audit(**answers, groups=columns, **settings)
         written = found.write(out, {name: answers[name] for name in ("before", "after")})
@@ -194,3 +197,6 @@ def audit(
     if not found.passes():
         failed = sum(not gate["passed"] for gate in found.record["gates"])
         raise click.ClickException(f"{failed} of {len(found.record['gates'])} gates failed.")
+
+
+main = click.version_option(__version__, prog_name="fairq-audit")(audit)

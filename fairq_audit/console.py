@@ -27,17 +27,19 @@ class _Fault(click.ClickException):
     exit_code = 3
 
 
-class Sentences(click.Group):
+class _InSentences(click.Command):
     """What the package refuses reaches the terminal as one sentence and exit code 2.
 
     So does a fault of its own, but with 3, lest a pipeline takes it for a gate that failed.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta["fairq.given"] = list(args)
+        """Remember what was typed, for the report of a fault."""
+        ctx.meta.setdefault("fairq.given", list(args))
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and tell in a sentence what went wrong."""
         try:
             return super().invoke(ctx)
         except BadInput as error:
@@ -49,7 +51,16 @@ class Sentences(click.Group):
         except (KeyboardInterrupt, SystemExit, BrokenPipeError):
             raise
         except BaseException as error:  # a panic in a library that is written in Rust is no Exception
-            raise _Fault(_told(error, ctx.meta["fairq.given"])) from error
+            command = [ctx.find_root().info_name or "fairq", *ctx.meta["fairq.given"]]
+            raise _Fault(_told(error, command)) from error
+
+
+class Sentence(_InSentences):
+    """A command whose errors are told in one sentence."""
+
+
+class Sentences(_InSentences, click.Group):
+    """A group of commands whose errors are told in one sentence."""
 
 
 def _told(error: BaseException, given: list[str]) -> str:
@@ -59,7 +70,7 @@ def _told(error: BaseException, given: list[str]) -> str:
     first, *_ = [*str(error).splitlines(), ""]
     said = f"{type(error).__name__}: {first[:200]}" if first else type(error).__name__
     where_it_ran = f"fairq-utils {__version__}, Python {platform.python_version()}, {platform.platform()}"
-    command = shlex.join(["fairq", *given])
+    command = shlex.join(given)
     trace = "".join([f"{where_it_ran}\n{command}\n\n", *traceback.format_exception(error)])
     try:
         where = f"the trace is in {_written_aside(trace)}, to go with a report of it"

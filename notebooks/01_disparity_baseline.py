@@ -38,6 +38,7 @@
 # Each can be set from outside: `fairq run 01 -p bit_widths='[6, 3]'`, or with papermill.
 
 # %% tags=["parameters"]
+setting: str = ""  # one of book/settings.yml: it fills what has its default below
 dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
 root: str = ""  # where your copy of it lies; the moths need none
 label: str = ""  # what is predicted; empty for the data set's own
@@ -57,16 +58,15 @@ moth_train_images: int = 0  # likewise; 0 for 6000
 
 # %% tags=["hide-input"]
 from fairq_book.chapters.disparity import figures, story, tables
-from fairq_book.experiments import kept as experiments_kept
-from fairq_book.experiments import studies
+from fairq_book.experiments import settings, studies
+from fairq_book.kit import earlier, wording
 from fairq_book.kit import tables as kit_tables
-from fairq_book.kit import wording
 from fairq_book.pages import claims
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
-trained = studies.studies(seeds=seeds, **data, **recipe, **limits)
+trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
 treatments = studies.treatments(bit_widths)
 
 # %% [markdown]
@@ -195,7 +195,7 @@ story.grid_matters(stored)
 # %%
 kinds = ("moths", "moths-by-size", "moths-by-difficulty", "moths-equal")
 moths = {"seeds": moth_seeds, "train_images": moth_train_images, "test_images": test_images}
-four = [study for kind in kinds for study in studies.studies(dataset=kind, **moths, **recipe)]
+four = [study for kind in kinds for study in settings.studies_of(dataset=kind, **moths, **recipe)]
 of_kinds = studies.predictions(four, studies.treatments(moth_bit_widths, "mse-channel"))
 effects = tables.size_and_difficulty(of_kinds, level=1 - 0.05 / (2 * len(moth_bit_widths)))
 
@@ -230,8 +230,7 @@ wording.together(
 # made them, and how. [The data card](../book/data/utkface) says what these names of groups leave out.
 
 # %% tags=["hide-input"]
-kept = experiments_kept.stored()
-faces = kept["utkface"]
+faces = earlier.load("utkface")
 figures.accuracy_by_treatment(faces["accuracy"])
 
 # %% tags=["hide-input"]
@@ -252,10 +251,10 @@ claims.judge("A1", faces)
 # and race as the group, a group's accuracy is no longer the recall of a class.
 
 # %% tags=["hide-input"]
-claims.everywhere("A1", kept)
+claims.everywhere("A1", earlier.every())
 
 # %% tags=["hide-input"]
 claims.judge("A7", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("A7", kept)
+claims.everywhere("A7", earlier.every())

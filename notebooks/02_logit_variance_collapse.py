@@ -37,6 +37,7 @@
 # Each can be set from outside: `fairq run 02 -p bit_widths='[6, 3]'`, or with papermill.
 
 # %% tags=["parameters"]
+setting: str = ""  # one of book/settings.yml: it fills what has its default below
 dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
 root: str = ""  # where your copy of it lies; the moths need none
 label: str = ""  # what is predicted; empty for the data set's own
@@ -52,11 +53,10 @@ controls: list[str] = ["fp16", "bf16", "a8", "a4"]  # treatments that leave weig
 
 # %% tags=["hide-input"]
 from fairq_book.chapters.logits import figures, story, tables
-from fairq_book.experiments import kept as experiments_kept
-from fairq_book.experiments import studies
+from fairq_book.experiments import settings, studies
 from fairq_book.explorer.widget import Explorer
+from fairq_book.kit import earlier, wording
 from fairq_book.kit import tables as kit_tables
-from fairq_book.kit import wording
 from fairq_book.pages import claims
 from fairq_utils.treatments.treatment import Treatment
 
@@ -64,7 +64,7 @@ treatments = studies.treatments(bit_widths)
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
-trained = studies.studies(seeds=seeds, **data, **recipe, **limits)
+trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
 
 # %% [markdown]
 # ## From logits to loss
@@ -273,8 +273,7 @@ wording.together(
 # claims](../book/claims) says who made them, and how).
 
 # %% tags=["hide-input"]
-kept = experiments_kept.stored()
-faces = kept["utkface"]
+faces = earlier.load("utkface")
 figures.variance_left(faces["variance_left"])
 
 # %% tags=["hide-input"]
@@ -305,4 +304,4 @@ story.variance_stands(faces["variance_controls"], seeds=faces.seeds)
 claims.judge("A2", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("A2", kept)
+claims.everywhere("A2", earlier.every())

@@ -36,6 +36,7 @@
 # Each can be set from outside: `fairq run 03 -p width=4`, or with papermill.
 
 # %% tags=["parameters"]
+setting: str = ""  # one of book/settings.yml: it fills what has its default below
 dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
 root: str = ""  # where your copy of it lies; the moths need none
 label: str = ""  # what is predicted; empty for the data set's own
@@ -54,20 +55,24 @@ images_each_layer: int = 75  # test images of each group where one layer at a ti
 seeds_by_layer: int = 3  # networks for that, the first ones
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.zero_bin import figures, story, tables
-from fairq_book.experiments import kept as experiments_kept
-from fairq_book.experiments import studies
+from fairq_book.chapters.zero_bin import asks, figures, story, tables
+from fairq_book.experiments import settings
+from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
-from fairq_book.kit import tables as kit_tables
+from fairq_book.kit import earlier
 from fairq_book.pages import claims
 from fairq_utils.treatments import ablations
 from fairq_utils.treatments.treatment import Treatment
 
-treatments = studies.treatments(bit_widths)
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
-trained = studies.studies(seeds=seeds, **data, **recipe, **limits)
+trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
+images = {"images_each": images_each, "images_each_layer": images_each_layer}
+wanted = asks.Asks(bit_widths=bit_widths, width=width, seeds_by_layer=seeds_by_layer, **images)
+got = gather(trained, wanted)
+rounded = wanted.taken_apart(got)
+made = tables.make(got, rounded)
 
 # %% [markdown]
 # ## How full is the zero bin?
@@ -87,16 +92,12 @@ trained = studies.studies(seeds=seeds, **data, **recipe, **limits)
 #
 # so that one number of a layer, its largest weight in sigmas, would say it all.
 
-# %%
-networks = studies.networks(trained)
-bins = tables.zero_bins(trained, networks, treatments)
-
 # %% [markdown]
 # Look down a column for layers that lose more than the others, and along a row for the width at which a
 # layer empties.
 
 # %% tags=["hide-input"]
-figures.zero_shares(bins)
+figures.zero_shares(made["zero_bins"])
 
 # %% [markdown]
 # Here the same shares stand over the largest weight of the layer. The lines are formula {eq}`zero-share`:
@@ -104,10 +105,10 @@ figures.zero_shares(bins)
 # the weights that become 0 while you take bits away.
 
 # %% tags=["hide-input"]
-figures.zero_share_by_peak(bins)
+figures.zero_share_by_peak(made["zero_bins"])
 
 # %% tags=["hide-input"]
-story.zero_bins(bins, tables.zero_totals(bins))
+story.zero_bins(made["zero_bins"], made["zero_totals"])
 
 # %% [markdown]
 # ## One width, taken apart
@@ -116,26 +117,23 @@ story.zero_bins(bins, tables.zero_totals(bins))
 # use at least half of the classes that they used before: below it, they have {term}`collapsed <collapse>`,
 # and whatever is said of groups is said of the one answer that is left.
 
-# %%
-predictions = studies.predictions(trained, treatments)
-rounded = tables.telling(predictions, width)
-smallest = kit_tables.smallest_group(studies.dataset(trained[0]), predictions)
-story.what_is_taken_apart(rounded.name, smallest, kit_tables.collapse(predictions))
+# %% tags=["hide-input"]
+story.what_is_taken_apart(rounded.name, got.smallest, made["collapse"])
 
 # %% [markdown]
 # This is a layer with its grid. Look at how much of the hill lies in the shaded bin, and how few weights
 # need the outer values.
 
 # %% tags=["hide-input"]
-shown = layer or tables.emptiest_layer(bins, rounded)
-figures.weight_histogram(networks[0], shown, rounded)
+shown = layer or tables.emptiest_layer(made["zero_bins"], rounded)
+figures.weight_histogram(got.networks(first=1)[0], shown, rounded)
 
 # %% [markdown]
 # Any other layer, at any width: choose *weights* ([more of this](08_explorer)).
 
 # %% tags=["hide-input"]
-of_first = studies.networks(trained[:1], treatments)
-explorer = Explorer.of_predictions(predictions, ["margin", "weights"], networks=of_first)
+of_first = got.networks(got.treatments("rounded"), first=1)
+explorer = Explorer.of_predictions(got["rounded"], ["margin", "weights"], networks=of_first)
 explorer.view = {"quantity": "weights"}
 explorer
 
@@ -153,29 +151,20 @@ explorer
 # images, by the loss (cross entropy, in nats). Loss is used because a group that is hardly ever
 # recognised has no accuracy left to lose. Of each group equally many images are taken.
 
-# %%
-originals = [p.of_each_group(images_each) for p in predictions if p.treatment == treatments[0]]
-halves = ablations.halves(rounded)
-controls = ablations.controls(rounded)
-grids = ablations.other_grids(rounded)
-tried = studies.predictions(trained, [*halves, *controls, *grids], each=images_each)
-measured = [*originals, *tried]
-changes = kit_tables.answer_changes(measured)
-
 # %% [markdown]
 # If the zero bin does the harm, the first row lies as far to the right as the last, and the middle row near
 # the line.
 
 # %% tags=["hide-input"]
-names = [treatment.name for treatment in halves]
-figures.loss_by_treatment(changes, names)
+changes = made["zero_changes"]
+halves = [half.name for half in ablations.halves(rounded)]
+figures.loss_by_treatment(changes, halves)
 
 # %% tags=["hide-input"]
-collapse = kit_tables.collapse(measured)
-story.what_is_added(changes, names, smallest, collapse=collapse)
+story.what_is_added(changes, halves, got.smallest, collapse=made["zero_collapse"])
 
 # %% tags=["hide-input"]
-story.halves_sum(changes, rounded.name, smallest)
+story.halves_sum(changes, rounded.name, got.smallest)
 
 # %% [markdown]
 # ## Was it because they are small?
@@ -193,17 +182,14 @@ story.halves_sum(changes, rounded.name, smallest)
 # change matters, the two cost alike.
 
 # %% tags=["hide-input"]
-names = [halves[0].name, *(control.name for control in controls)]
-figures.loss_by_treatment(changes, names)
+controls = [control.name for control in ablations.controls(rounded)]
+figures.loss_by_treatment(changes, [halves[0], *controls])
 
 # %% tags=["hide-input"]
-beside = [p for p in tried if p.treatment in (halves[0], *controls)]
-level = 1 - 0.05 / len(controls)  # so that all intervals hold together
-differences = kit_tables.answer_changes(tables.against(beside, halves[0]), level=level)
-story.held_against(differences, halves[0].name, smallest)
+story.held_against(made["zero_controls"], halves[0], got.smallest)
 
 # %% tags=["hide-input"]
-story.length_or_smallness(differences, rounded.name, smallest)
+story.length_or_smallness(made["zero_controls"], rounded.name, got.smallest)
 
 # %% [markdown]
 # ## Grids that keep small weights alive
@@ -217,15 +203,12 @@ story.length_or_smallness(differences, rounded.name, smallest)
 # If empty bins are the harm, the fewer zeros a grid leaves, the further left its row should lie.
 
 # %% tags=["hide-input"]
-notes = tables.zero_notes([rounded, *grids], studies.networks(trained[:1], [rounded, *grids]))
-names = [rounded.name, *(grid.name for grid in grids)]
-figures.loss_by_treatment(changes, names, [notes[name] for name in names])
+grids = [rounded, *ablations.other_grids(rounded)]
+notes = tables.zero_notes(grids, got.networks(grids, first=1))
+figures.loss_by_treatment(changes, list(notes), list(notes.values()))
 
 # %% tags=["hide-input"]
-beside = [p for p in tried if p.treatment in (rounded, *grids)]
-level = 1 - 0.05 / len(grids)
-differences = kit_tables.answer_changes(tables.against(beside, rounded), level=level)
-story.held_against(differences, rounded.name, smallest, notes=notes)
+story.held_against(made["zero_grids"], rounded.name, got.smallest, notes=notes)
 
 # %% [markdown]
 # ## Layer by layer
@@ -235,17 +218,12 @@ story.held_against(differences, rounded.name, smallest, notes=notes)
 # and networks. Look for layers in which the smallest group stands right of the rest: and whether it
 # does so in the first panel only, or in all three.
 
-# %%
-by_layer = studies.predictions(
-    trained[:seeds_by_layer], ablations.by_layer(rounded, networks[0]), each=images_each_layer
-)
-layers = tables.losses_by_layer(by_layer, smallest)
+# %% tags=["hide-input"]
+figures.loss_by_layer(made["zero_layers"])
 
 # %% tags=["hide-input"]
-figures.loss_by_layer(layers)
-
-# %% tags=["hide-input"]
-story.layer_by_layer(layers, tables.layer_signs(layers), smallest, seeds=len(trained[:seeds_by_layer]))
+few = len(trained[:seeds_by_layer])
+story.layer_by_layer(made["zero_layers"], made["zero_layer_signs"], got.smallest, seeds=few)
 
 # %% [markdown]
 # ## Verdict
@@ -253,8 +231,9 @@ story.layer_by_layer(layers, tables.layer_signs(layers), smallest, seeds=len(tra
 # The claim has four parts, and needs all of them.
 
 # %% tags=["hide-input"]
-parts = tables.zero_bin_parts(measured, rounded, smallest, level=1 - 0.05 / 4)
-story.small_weights_are_needed(parts, changes, collapse, rounded.name, seeds=len(trained))
+story.small_weights_are_needed(
+    made["zero_parts"], changes, made["zero_collapse"], rounded.name, seeds=len(trained)
+)
 
 # %% [markdown]
 # **Try it yourself.** Take another width apart; no network is trained for it:
@@ -270,8 +249,7 @@ story.small_weights_are_needed(parts, changes, collapse, rounded.name, seeds=len
 # claims](../book/claims) says who made them, and how).
 
 # %% tags=["hide-input"]
-kept = experiments_kept.stored()
-faces = kept["utkface"]
+faces = earlier.load("utkface")
 figures.zero_shares(faces["zero_bins"])
 
 # %% tags=["hide-input"]
@@ -281,7 +259,7 @@ story.zero_bins(faces["zero_bins"], tables.zero_totals(faces["zero_bins"]))
 # One width taken apart: the halves of rounding, and then as much done to other weights.
 
 # %% tags=["hide-input"]
-apart = Treatment(faces.setting.take_apart)
+apart = Treatment(faces.take_apart)
 halves, controls = ablations.halves(apart), ablations.controls(apart)
 figures.loss_by_treatment(faces["zero_changes"], [half.name for half in halves])
 
@@ -298,4 +276,4 @@ story.held_against(faces["zero_grids"], apart.name, faces.ends.smallest)
 claims.judge("A5", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("A5", kept)
+claims.everywhere("A5", earlier.every())

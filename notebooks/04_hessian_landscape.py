@@ -39,6 +39,7 @@
 # Each can be set from outside: `fairq run 04 -p images_per_group=100`, or with papermill.
 
 # %% tags=["parameters"]
+setting: str = ""  # one of book/settings.yml: it fills what has its default below
 dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
 root: str = ""  # where your copy of it lies; the moths need none
 label: str = ""  # what is predicted; empty for the data set's own
@@ -56,16 +57,16 @@ tol: float = 0.1  # how far from an eigenvalue its estimate may be, as a share o
 
 # %% tags=["hide-input"]
 from fairq_book.chapters.landscape import figures, story, tables
-from fairq_book.experiments import kept as experiments_kept
-from fairq_book.experiments import studies
+from fairq_book.experiments import settings, studies
+from fairq_book.kit import earlier, wording
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
-from fairq_book.kit import wording
 from fairq_book.pages import claims
 from fairq_utils.curvature import surveys
 
 treatments = studies.treatments(bit_widths)
-trained = studies.studies(
+trained = settings.studies_of(
+    setting,
     seeds=seeds,
     dataset=dataset,
     root=root,
@@ -268,8 +269,7 @@ wording.together(
 # claims](../book/claims) says who made them, and how).
 
 # %% tags=["hide-input"]
-kept = experiments_kept.stored()
-faces = kept["utkface"]
+faces = earlier.load("utkface")
 around = kit_tables.around(faces["landscape"])
 kit_figures.around_by_treatment(around, faces.groups)
 
@@ -283,13 +283,13 @@ figures.bound_against_excess(faces["bounds"], faces.groups)
 claims.judge("A3", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("A3", kept)
+claims.everywhere("A3", earlier.every())
 
 # %% tags=["hide-input"]
 claims.judge("A4", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("A4", kept)
+claims.everywhere("A4", earlier.every())
 
 # %% tags=["hide-input"]
 story.training_flattens(kit_tables.to_rounded(faces["landscape"]), faces["collapse"], seeds=faces.seeds)
@@ -298,4 +298,4 @@ story.training_flattens(kit_tables.to_rounded(faces["landscape"]), faces["collap
 claims.judge("Tran", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("Tran", kept)
+claims.everywhere("Tran", earlier.every())

@@ -38,6 +38,7 @@
 # Each can be set from outside: `fairq run 05 -p bit_widths='[4]'`, or with papermill.
 
 # %% tags=["parameters"]
+setting: str = ""  # one of book/settings.yml: it fills what has its default below
 dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
 root: str = ""  # where your copy of it lies; the moths need none
 label: str = ""  # what is predicted; empty for the data set's own
@@ -60,19 +61,18 @@ from fairq_book.chapters.disparity import story
 from fairq_book.chapters.landscape import story as landscape_story
 from fairq_book.chapters.repair import figures, tables
 from fairq_book.chapters.repair import story as repair_story
-from fairq_book.experiments import kept as experiments_kept
-from fairq_book.experiments import studies
+from fairq_book.experiments import settings, studies
 from fairq_book.explorer.widget import Explorer
+from fairq_book.kit import earlier, wording
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
-from fairq_book.kit import wording
 from fairq_book.pages import claims
 from fairq_utils.curvature import surveys
 
 recipe = {"arch": arch, "epochs": epochs, "tuning_epochs": tuning_epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
-trained = studies.studies(seeds=seeds, **data, **recipe, **limits)
+trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
 bit_widths = studies.whole_numbers("bit_widths", bit_widths, such_as=[4, 3, 2])
 
 # %% tags=["hide-input"]
@@ -276,8 +276,8 @@ wording.together(
 # **Try it yourself.** Your own network takes four lines; `data` is what `fairq_utils.data.sources.load` returns:
 #
 # ```python
-# from fairq_utils.fairqat import FairQAT
-# from fairq_utils.packing import save_packed
+# from fairq_utils.training.fairqat import FairQAT
+# from fairq_utils.quantization.packing import save_packed
 #
 # repaired = FairQAT(4, loss_weights="inverse").fit(model, data)
 # save_packed(repaired, "repaired.safetensors")
@@ -298,8 +298,7 @@ wording.together(
 # rounding alone, plain QAT, the same with the weights, and FairQAT.
 
 # %% tags=["hide-input"]
-kept = experiments_kept.stored()
-faces = kept["utkface"]
+faces = earlier.load("utkface")
 of_faces = ["OA", "FVO", faces.ends.smallest]
 figures.arms(faces["against_rounding_drawn"], groups=of_faces)
 
@@ -313,13 +312,13 @@ repair_story.which_part_repairs(faces["effects"], faces["collapse"], seeds=faces
 claims.judge("A6", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("A6", kept)
+claims.everywhere("A6", earlier.every())
 
 # %% tags=["hide-input"]
 claims.judge("Liu", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("Liu", kept)
+claims.everywhere("Liu", earlier.every())
 
 # %% [markdown]
 # And what it costs, whether it holds on images that were not trained on, and what to do.

@@ -59,10 +59,9 @@ top: int = 100  # ranking: how many of the closest images are looked at
 import pandas as pd
 
 from fairq_book.chapters.encoders import figures, story, tables
-from fairq_book.experiments import kept as experiments_kept
 from fairq_book.experiments import populations
 from fairq_book.explorer.widget import Explorer
-from fairq_book.kit import wording
+from fairq_book.kit import earlier, wording
 from fairq_book.pages import claims
 from fairq_utils.encoders import linear_layers
 from fairq_utils.encoders.contrastive import ContrastiveRecipe
@@ -263,8 +262,7 @@ wording.together(
 # high. What rounding changes had no say in it.
 
 # %% tags=["hide-input"]
-kept = experiments_kept.stored()
-faces = kept["fairface_encoders"]
+faces = earlier.load("fairface_encoders")
 story.who_was_trained(faces["measures"], faces["failures"], classes=2)
 
 # %% tags=["hide-input"]

@@ -44,6 +44,7 @@ margin: float = 0.02  # the smallest drop that matters, a fraction
 fail_if: list[str] = ["worst_group_drop > 0.02", "fvo_increase > 0.03"]  # gates
 decide_on: str = "lower"  # which end of the interval a gate is held to: lower, estimate or upper
 out: str = ""  # a folder for the report and its tables, new or that of an earlier audit; empty for none
+setting: str = ""  # one of book/settings.yml: it fills what has its default below
 dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
 root: str = ""  # where your copy of it lies; the moths need none
 label: str = ""  # what is predicted; empty for the data set's own
@@ -60,7 +61,7 @@ treatment: str = "int4"  # what is done to it: any of `fairq treatments` that do
 from fairq_audit.auditing import audit, check_place
 from fairq_audit.predictions import side_by_side
 from fairq_book.chapters.audit import figures, models, story
-from fairq_book.experiments import studies
+from fairq_book.experiments import settings
 
 if out:
     check_place(out)  # refused now rather than when all is computed
@@ -69,7 +70,7 @@ if before or after:
 else:
     data = {"dataset": dataset, "root": root, "label": label, "group": group, "image_size": image_size}
     recipe = {"train_images": train_images, "test_images": test_images, "arch": arch, "epochs": epochs}
-    study = studies.studies(seeds=[seed], **data, **recipe)[0]
+    study = settings.studies_of(setting, seeds=[seed], **data, **recipe)[0]
     asked = models.of_study(study, treatment, groups=groups)
 
 # %% [markdown]

@@ -31,6 +31,7 @@
 # Each can be set from outside: `fairq run 08 -p bit_widths='[6, 3]'`, or with papermill.
 
 # %% tags=["parameters"]
+setting: str = ""  # one of book/settings.yml: it fills what has its default below
 dataset: str = "moths"  # what the images are of; `fairq data --help` lists what there is
 root: str = ""  # where your copy of it lies; the moths need none
 label: str = ""  # what is predicted; empty for the data set's own
@@ -44,10 +45,12 @@ bit_widths: list[int] = [8, 6, 5, 4, 3, 2]  # widths from 2 to 16 to round the w
 seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
 
 # %% tags=["hide-input"]
-from fairq_book.experiments import kept, studies
+from fairq_book.experiments import settings, studies
 from fairq_book.explorer.widget import Explorer
+from fairq_book.kit import earlier
 
-trained = studies.studies(
+trained = settings.studies_of(
+    setting,
     seeds=seeds,
     dataset=dataset,
     root=root,
@@ -77,14 +80,14 @@ Explorer.of(trained, studies.treatments(bit_widths))
 # are not in them. [The data card](../book/data/utkface) says what these names of groups leave out.
 
 # %% tags=["hide-input"]
-faces = kept.load("utkface")
+faces = earlier.load("utkface")
 Explorer.from_table(faces["densities"], seeds=faces.seeds, about=faces.title)
 
 # %% [markdown]
 # **Try it yourself.** Your own network and images take three lines; `images` are uint8, N x 3 x H x W:
 #
 # ```python
-# from fairq_utils.explorer import Explorer
+# from fairq_book.explorer import Explorer
 #
 # names, treatments = ["adult", "child"], ["int8", "int4", "int3"]
 # Explorer.of_model(network, images, labels, groups, group_names=names, treatments=treatments)

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import yaml
+from fairq_book.experiments.census import Census
 
 from fairq_book import registry
 from fairq_book.chapters.encoders import figures, story
 from fairq_book.chapters.encoders import tables as encoders_tables
 from fairq_book.experiments import census, export, populations, settings
 from fairq_book.experiments import kept as experiments_kept
-from fairq_book.experiments.census import Census
 from fairq_book.experiments.store import Store
 from fairq_book.pages import claims
 from fairq_utils.data.moths import MothSettings

@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from fairq_book.experiments.census import Census
 
 from fairq_book.chapters.logits import tables
 from fairq_book.chapters.repair import tables as repair_tables
 from fairq_book.experiments import kept, studies
 from fairq_book.experiments import settings as experiments_settings
-from fairq_book.experiments.census import Census
 from fairq_book.experiments.settings import Setting
 from fairq_book.experiments.store import Store
 from fairq_book.kit import tables as kit_tables

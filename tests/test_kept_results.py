@@ -1,12 +1,12 @@
 """What the book keeps in book/results, as it lies there."""
 
 import pytest
+from fairq_book.experiments.census import Census
 from scipy import stats
 
 from fairq_book import registry
 from fairq_book.chapters.disparity import tables
 from fairq_book.experiments import kept, settings
-from fairq_book.experiments.census import Census
 from fairq_book.kit import tables as kit_tables
 from fairq_book.pages import front
 from tests.conftest import ROOT

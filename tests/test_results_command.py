@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
+from fairq_book.experiments.kept import Check, Stored
 
 from fairq_book.cli import main
 from fairq_book.experiments import kept as experiments_kept
 from fairq_book.experiments import studies
-from fairq_book.experiments.kept import Check, Stored
 from fairq_book.experiments.store import Store, default_root
 from fairq_utils.errors import BadInput
 

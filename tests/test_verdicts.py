@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from fairq_book.experiments.kept import Stored
 from scipy import stats
 
 from fairq_book.chapters.disparity import story, tables
@@ -16,7 +17,6 @@ from fairq_book.chapters.landscape import tables as landscape_tables
 from fairq_book.chapters.logits import story as logits_story
 from fairq_book.chapters.repair import story as repair_story
 from fairq_book.chapters.zero_bin import story as zero_bin_story
-from fairq_book.experiments.kept import Stored
 from fairq_book.experiments.settings import Setting
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit.claims import Effect

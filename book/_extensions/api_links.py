@@ -16,14 +16,14 @@ def called(chapter):
     known = {
         alias.asname or alias.name: f"{node.module}.{alias.name}"
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fairq_utils")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fairq_")
         for alias in node.names
     }
     found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
             found.setdefault(f"{known[node.value.id]}.{node.attr}", (node.lineno, node.col_offset))
-        elif isinstance(node, ast.Name) and node.id in known and known[node.id].count(".") == 2:
+        elif isinstance(node, ast.Name) and node.id in known:
             found.setdefault(known[node.id], (node.lineno, node.col_offset))
     return sorted(found, key=found.get)
 
@@ -50,7 +50,7 @@ def name_functions(app, docname, source):
     own = [chapter for chapter in notebooks.chapters() if docname == f"notebooks/{chapter.slug}"]
     if not own:
         return
-    names = {name: name.removeprefix("fairq_utils.") for name in called(own[0])}
+    names = {name: name.split(".", 1)[1] for name in called(own[0])}
     listed = "\n".join(f"- {{py:obj}}`{short} <{name}>`" for name, short in names.items())
     cell = {
         "cell_type": "markdown",

@@ -13,7 +13,7 @@ from docutils.parsers.rst import Directive
 
 from fairq_book.chapters.disparity import figures
 
-CARDS = Path(__file__).parents[1] / "results" / "data"
+CARDS = Path(__file__).parents[1] / "data"
 
 
 def card(name):

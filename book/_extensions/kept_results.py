@@ -1,8 +1,8 @@
 """What the book keeps of data that it may not hold, on its pages: verdicts and numbers, none of them typed.
 
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
-`` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice would have given there,
-`` {sizes} `` what another size of images gives, and `` {provenance} `` where all of it comes from.
+`` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice would have given there, and
+`` {provenance} `` where all of it comes from.
 `` {front} `` opens the book: one figure and three sentences. The role `` {declared}`utkface image_size` ``
 is what that setting says.
 """
@@ -11,32 +11,18 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-from fairq_book import root
 from fairq_book.chapters.disparity import figures
-from fairq_book.experiments import kept as experiments_kept
 from fairq_book.experiments.code import code_files
+from fairq_book.kit import earlier
 from fairq_book.pages import claims, front
 
 
 def depend_on_results(env):
-    """The page is read again when a table, what is declared, or the code that says it has changed."""
-    kept = experiments_kept.results_folder()  # the folder itself changes when a setting is added to it
+    """The page is read again when a table, or the code that says it, has changed."""
+    folder = earlier.earlier_folder()  # the folder itself changes when a setting is added to it
     code = code_files("fairq_book.pages.claims") | code_files("fairq_book.kit.figures")
-    declared = root.book_root() / "book" / "settings.yml"
-    for file in (kept, *kept.glob("*/provenance.json"), *code.values(), declared):
+    for file in (folder, *folder.glob("*/provenance.json"), *code.values()):
         env.note_dependency(str(file))
-
-
-def shown(names):
-    """What is kept of these settings, in the order in which they are declared, and a word on the others."""
-    kept = {name: own for name, own in experiments_kept.stored().items() if name in names}
-    missing = [
-        setting.title
-        for name, setting in experiments_kept.settings().items()
-        if name in set(names) - set(kept)
-    ]
-    said = f"Declared in book/settings.yml, but not measured yet: {'; '.join(missing)}."
-    return kept, [nodes.paragraph("", said)] if missing else []
 
 
 class Overview(Directive):
@@ -49,20 +35,14 @@ class Overview(Directive):
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
-        kept, missing = shown(self.arguments)
-        return [nodes.raw("", self.draw(kept)._repr_html_(), format="html"), *missing]
+        measured = earlier.every(self.arguments)
+        return [nodes.raw("", self.draw(measured)._repr_html_(), format="html")]
 
 
 class Claims(Overview):
     """The same with numbers, reasons and sources."""
 
     draw = staticmethod(claims.page)
-
-
-class Sizes(Overview):
-    """What another size of images gives, setting by setting."""
-
-    draw = staticmethod(lambda kept: claims.sizes(list(kept.values())))
 
 
 class InPlainWords(Directive):
@@ -75,7 +55,7 @@ class InPlainWords(Directive):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
         place = nodes.container(classes=["fairq-computed"])
-        lines = self.say(experiments_kept.load(self.arguments[0])).text.splitlines()
+        lines = self.say(earlier.load(self.arguments[0])).text.splitlines()
         self.state.nested_parse(StringList(lines, source="computed"), self.content_offset, place)
         return [place]
 
@@ -87,7 +67,7 @@ class Front(InPlainWords):
 
     def run(self):
         """Called by docutils."""
-        own = experiments_kept.load(self.arguments[0])
+        own = earlier.load(self.arguments[0])
         picture = figures.accuracy_by_treatment(own["accuracy"])
         return [nodes.raw("", picture._repr_html_(), format="html"), *super().run()]
 
@@ -100,7 +80,7 @@ class Choices(Directive):
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
-        own = experiments_kept.load(self.arguments[0])
+        own = earlier.load(self.arguments[0])
         return [nodes.raw("", claims.choices(own)._repr_html_(), format="html")]
 
 
@@ -110,14 +90,14 @@ class Provenance(Directive):
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
-        return [nodes.raw("", claims.provenance(experiments_kept.stored())._repr_html_(), format="html")]
+        return [nodes.raw("", claims.provenance(earlier.every())._repr_html_(), format="html")]
 
 
 def declared(_, rawtext, text, lineno, inliner, options=None, content=None):
-    """What book/settings.yml, or the default of the field, says: called by docutils."""
+    """What a setting that was measured earlier fixed: called by docutils."""
     depend_on_results(inliner.document.settings.env)
     name, _, field = text.partition(" ")
-    return [nodes.Text(str(getattr(experiments_kept.find_setting(name), field)))], []
+    return [nodes.Text(earlier.said_of(name, field))], []
 
 
 def setup(app):
@@ -128,7 +108,6 @@ def setup(app):
     app.add_directive("in-plain-words", InPlainWords)
     app.add_directive("front", Front)
     app.add_directive("choices", Choices)
-    app.add_directive("sizes", Sizes)
     app.add_directive("provenance", Provenance)
     return {
         "parallel_read_safe": True,

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from docutils import nodes
 
-from fairq_book.experiments import kept
-from fairq_book.kit import figures
+from fairq_book.kit import earlier, figures
 from fairq_book.pages import front
 
 CARD = "_static/card.png"
@@ -24,7 +23,7 @@ LONGEST = 200  # characters of a description, of which most places show no more
 @functools.cache
 def headline():
     """Who pays, in three words, and what backs them."""
-    return front.in_three_words(kept.load(SETTING))
+    return front.in_three_words(earlier.load(SETTING))
 
 
 def description(doctree):
@@ -76,7 +75,7 @@ def draw(app, exception):
     if exception or app.builder.format != "html":
         return
     out, root = Path(app.outdir), app.config.root_doc
-    own = kept.load(SETTING)
+    own = earlier.load(SETTING)
     card = figures.card(own["accuracy"], title=app.config.html_title, **asdict(headline()))
     (out / CARD).write_bytes(card)
     title = html.escape(app.config.html_title)

@@ -23,18 +23,12 @@ from torch import Tensor, nn
 from fairq_audit.models.base import Auditable
 from fairq_audit.models.graphs import OnnxGraph, Program, batch_and_size, placeholders
 from fairq_audit.models.outputs import first_line
-from fairq_book.chapters.audit.models import from_study
-from fairq_book.experiments.studies import Study
+from fairq_audit.models.own import OwnModels
 from fairq_utils.data.sources import DataSettings
 from fairq_utils.errors import BadInput
 from fairq_utils.quantization.packing import load_packed
-from fairq_utils.training import architectures
-from fairq_utils.training.loop import Recipe
 
-_EXPECTED = (
-    "package.module:factory, a .pt2 or .onnx file, a folder that save_pretrained wrote, or an architecture "
-    f"of the book ({architectures.CHOICES})"
-)
+_EXPECTED = "package.module:factory, a .pt2 or .onnx file, or a folder that save_pretrained wrote"
 
 
 def load_model(
@@ -48,13 +42,14 @@ def load_model(
     class_names: Sequence[str] | None = None,
     data: DataSettings | None = None,
     epochs: float = 0,
+    own: OwnModels | None = None,
 ) -> Auditable:
     """The model that the text names, ready to be audited.
 
     `package.module:factory`: a function or class that returns an `nn.Module`, given `arguments` if there are
     any, and filled with `weights`. A `.pt2` file: a program of `torch.export`. An `.onnx` file. A folder:
-    what `save_pretrained` of Hugging Face's transformers wrote. `resnet18` or `resnet18-seed3`: the book's
-    own network of that seed, of the study that `data` and `epochs` describe, from the store or trained now.
+    what `save_pretrained` of Hugging Face's transformers wrote. With `own`, also a name that its owner knows,
+    for the images that `data` describes and so many `epochs` of training.
 
     A factory and a `.pt2` program run code of whoever wrote them: name only those that you trust. All other
     files are only read.
@@ -67,12 +62,10 @@ def load_model(
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: model is 'network.h5'; expected package.module:factory, a .pt2 or .onnx
-    file, a folder that save_pretrained wrote, or an architecture of the book (resnet18, resnet18-16 (or
-    another number of channels), efficientnet_b0, mobilenet_v3_small, vit).
+    file, or a folder that save_pretrained wrote.
     """
     path = Path(text).expanduser()
     factory = is_factory(text)
-    named = re.fullmatch(rf"({architectures.PATTERN})(?:-seed(\d+))?", text)
     if not factory and (weights or arguments):
         raise BadInput(
             f"{text} was given with weights or arguments, but brings its own; expected them with "
@@ -80,10 +73,8 @@ def load_model(
         )
     if factory:
         found = from_factory(text, weights=weights, arguments=arguments)
-    elif named:
-        recipe = Recipe(epochs=epochs) if epochs else Recipe()
-        seed = int(named[2] or 0)
-        found = from_study(Study(dataset=data or DataSettings(), arch=named[1], recipe=recipe, seed=seed))
+    elif own and re.fullmatch(own.pattern, text):
+        found = own.open(text, data or DataSettings(), epochs)
     elif path.is_dir():
         found = from_folder(path)
     elif path.suffix == ".pt2":
@@ -96,7 +87,8 @@ def load_model(
             "package.module:factory as the model, and this file as its weights."
         )
     else:
-        raise BadInput(f"model is {text!r}; expected {_EXPECTED}.")
+        also = f", or {own.expected}" if own else ""
+        raise BadInput(f"model is {text!r}; expected {_EXPECTED}{also}.")
     overruled: dict[str, Any] = {
         name: tuple(given)
         for name, given in {"mean": mean, "std": std, "class_names": class_names}.items()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from fairq_audit.console import parse_parameters
 from fairq_utils.errors import BadInput
+
+if TYPE_CHECKING:
+    from fairq_audit.models.own import OwnModels
 
 
 def predictions_of_models(
@@ -27,13 +31,17 @@ def predictions_of_models(
     epochs: float,
     *,
     columns: list[str],
+    own: OwnModels | None = None,
 ) -> dict[str, Any]:
     """What the models that the options name say of the images that they name, for `auditing.audit`."""
-    from dataclasses import replace
-
-    from fairq_audit.models import open, tables
-    from fairq_book.experiments import studies
-    from fairq_utils.data.sources import DataSettings
+    try:
+        from fairq_audit.models import open, tables
+        from fairq_utils.data.sources import DataSettings
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"a model is opened and run with the package {error.name}, which is not installed; expected it: "
+            "pip install 'fairq-utils[models]', or give --predictions, which need no package more."
+        ) from error
 
     if len(models) != (1 if treatment else 2):
         raise BadInput(
@@ -68,6 +76,7 @@ def predictions_of_models(
             class_names=[name.strip() for name in classes.split(",")] if classes else None,
             data=images,
             epochs=epochs,
+            own=own,
         )
         for model, factory in zip(models, factories, strict=True)
     ]
@@ -75,7 +84,7 @@ def predictions_of_models(
         tables.check_two_models(*opened)
     size = image_size or next(filter(None, (model.image_size for model in opened)), images.image_size)
     images = replace(images, image_size=size)
-    shown = studies.dataset(images)
+    shown = own.load(images) if own else images.load()
     groups = tables.group_columns(images, shown, columns)
     after = opened[0].treated(treatment, shown) if treatment else opened[1]
     return tables.to_audit(opened[0], after, shown, groups=groups)

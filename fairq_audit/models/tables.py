@@ -128,7 +128,7 @@ def group_columns(settings: DataSettings, images: Dataset, names: Sequence[str])
     shown = ~images.is_train.numpy()
     if not wanted:
         return pd.DataFrame(index=range(int(shown.sum())))
-    layout, paths = LAYOUTS[settings.name], settings._paths()
+    layout, paths = LAYOUTS[settings.name], settings.paths()
     label, group = settings.label or layout.label, settings.group or layout.group
     rows = select_images(layout.read(paths, label=label, group=group), settings)[0]
     if rows["label"].tolist() != images.labels.tolist() or rows["group"].tolist() != images.groups.tolist():
@@ -156,7 +156,7 @@ def _attributes(settings: DataSettings) -> list[str]:
         return []
     if settings.name != "folder":
         return list(LAYOUTS[settings.name].attributes)
-    table = pd.read_csv(FOLDER._table(settings._paths()), nrows=0, encoding="utf-8-sig")
+    table = pd.read_csv(FOLDER.table(settings.paths()), nrows=0, encoding="utf-8-sig")
     own = ("file", "split", *_OWN_COLUMNS)
     return [
         name

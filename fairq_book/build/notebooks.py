@@ -25,7 +25,7 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
-from fairq_book.experiments.code import code_digest, versions
+from fairq_book.experiments.code import PACKAGES, versions, without_words
 from fairq_book.root import book_root
 from fairq_utils.errors import BadInput, ChapterFailed
 from fairq_utils.files import write_atomically
@@ -131,7 +131,7 @@ class Chapter:
             "cells": [(cell.cell_type, cell.source, cell.metadata) for cell in self.cells.cells],
             "values": dict(values),
             "library": library_digest(),
-            "kept": kept_digest(self.source.parents[1]),
+            "results": results_digest(self.source.parents[1]),
             "versions": versions(*_VERSIONED),
             "python": sys.version,
         }
@@ -164,16 +164,24 @@ def find(name: str, root: Path | None = None) -> Chapter:
 
 
 def library_digest() -> str:
-    """Digest of every module of this package: after an edit of any, a chapter runs again."""
-    own = Path(__file__).parent
-    paths = sorted(path.relative_to(own.parent).with_suffix("") for path in own.rglob("*.py"))
-    return hashlib.sha256("".join(code_digest(".".join(path.parts)) for path in paths).encode()).hexdigest()
+    """Digest of all code and strings of the three packages: after an edit of any, a chapter runs again.
+
+    Comments and docstrings do not count, and what is no code (a template, a script of a widget) counts whole.
+    """
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+            content = path.read_bytes()
+            digest.update(without_words(content.decode()).encode() if path.suffix == ".py" else content)
+    return digest.hexdigest()
 
 
-def kept_digest(root: Path) -> str:
-    """Digest of what the book keeps, with which chapters end: each record names its tables by digest."""
-    files = [root / "book" / "settings.yml", *sorted(root.glob("book/results/*/provenance.json"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
+def results_digest(root: Path) -> str:
+    """Digest of what was measured before and lies in the book, with which chapters end."""
+    places = ("book/settings.yml", "book/earlier/*/provenance.json", "book/results/**/*")
+    files = sorted(file for place in places for file in root.glob(place) if file.is_file())
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def executed_path(chapter: Chapter, values: Mapping[str, Any]) -> Path:

@@ -20,7 +20,6 @@ import click
 import yaml
 
 from fairq_audit.console import from_here, parse_parameters, size_in_words
-from fairq_book.cli.main import main
 from fairq_book.root import book_root
 from fairq_utils import __version__
 from fairq_utils.errors import BadInput
@@ -35,7 +34,7 @@ _parameters_option = click.option(
 )
 
 
-@main.command()
+@click.command()
 @click.argument("chapter")
 @_parameters_option
 @click.option("--help-parameters", is_flag=True, help="List the chapter's parameters and stop.")
@@ -91,7 +90,7 @@ def _book_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@main.command()
+@click.command()
 @_book_options
 def book(given: tuple[str, ...], profile: str, workers: int) -> None:
     """Run the chapters that changed and build the book.
@@ -102,7 +101,7 @@ def book(given: tuple[str, ...], profile: str, workers: int) -> None:
     _build_book(given, profile, workers)
 
 
-@main.command()
+@click.command()
 @_book_options
 @click.option(
     "-o",
@@ -207,7 +206,7 @@ def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: in
     return built
 
 
-@main.command()
+@click.command()
 @click.option("--check", is_flag=True, help="Change nothing; fail when a pair is out of step.")
 def sync(check: bool) -> None:
     """Bring each chapter's .py and .ipynb in step; the half saved last wins."""
@@ -220,7 +219,7 @@ def sync(check: bool) -> None:
         raise BadInput("A chapter's two halves differ; expected the same cells in both: run `make sync`.")
 
 
-@main.command()
+@click.command()
 @click.option(
     "--port", default=8000, show_default=True, help="Port on this machine; nothing outside it is answered."
 )
@@ -249,3 +248,6 @@ def serve(port: int) -> None:
 def _safe(text: str) -> str:
     """A parameter as part of a folder's name."""
     return "".join(c if c.isalnum() or c in "=.-" else "-" for c in text.replace(" ", "")).strip("-")
+
+
+COMMANDS = (run, book, pdf, sync, serve)

@@ -6,42 +6,23 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from fairq_audit.cli import DATA_NAMES, IMAGE_OPTIONS
+from fairq_audit.cli import DATA_NAMES
 from fairq_audit.console import from_here, size_in_words
-from fairq_book.cli.main import main
+from fairq_book.experiments.parameters import StudyParameters
 from fairq_utils.errors import BadInput
 
 
 def _study_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which studies, for every command that asks for some."""
+    """The options that say which studies, one for each of the parameters that there are."""
     options = [
-        *IMAGE_OPTIONS,
-        click.option("--image-size", default=32, show_default=True, help="Pixels along a side."),
-        click.option(
-            "--train-images", default=0, help="At most so many to learn from.  [default: all; 6000 moths]"
-        ),
-        click.option(
-            "--test-images", default=0, help="At most so many to test on.  [default: all; 6000 moths]"
-        ),
-        click.option("--arch", default="resnet18", show_default=True, help="The network's architecture."),
-        click.option("--weights", default="", help="imagenet: begin with these, from a file you have."),
-        click.option(
-            "--epochs", default=0.0, help="Passes over the training images.  [default: the recipe's]"
-        ),
-        click.option(
-            "--tuning-epochs",
-            default=0.0,
-            help="The same for treatments that train, such as qat.  [default: the recipe's own]",
-        ),
-        click.option(
-            "--seeds", default="0-4", show_default=True, help="One network from each: 0-4 or 0,2,5."
-        ),
+        *(_option(one) for one in fields(StudyParameters)),
         click.option("--bits", default="8,6,5,4,3,2", show_default=True, help="Widths from 2 to 16."),
         click.option(
             "--treatments",
@@ -54,6 +35,19 @@ def _study_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _option(one: Field[Any]) -> Callable[..., Any]:
+    name, said = (
+        f"--{one.name.replace('_', '-')}",
+        f"{one.metadata['help'][0].upper()}{one.metadata['help'][1:]}.",
+    )
+    if one.name == "root":
+        return click.option(name, multiple=True, metavar="PATH", help=f"{said} May be repeated.")
+    if one.name == "seeds":
+        return click.option(name, default="0-4", show_default=True, help=f"{said} Such as 0-4 or 0,2,5.")
+    kind = float if one.type == "float" else None
+    return click.option(name, default=one.default, type=kind, show_default=bool(one.default), help=said)
 
 
 def _asked(
@@ -91,7 +85,7 @@ def whole_numbers(name: str, text: str) -> list[int]:
     return numbers
 
 
-@main.command()
+@click.command()
 @click.argument("name", type=click.Choice(DATA_NAMES))
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--label", help="What is predicted: race, gender or age; an attribute of CelebA.")
@@ -125,7 +119,7 @@ def data(name: str, paths: tuple[str, ...], card: Path | None, **settings: Any) 
         click.echo(f"card        {from_here(card)}")
 
 
-@main.command()
+@click.command()
 @click.argument("settings", nargs=-1, metavar="[SETTING]...")
 @_study_options
 @click.option("--workers", default=0, metavar="N", help="Make them in N processes of this machine.")
@@ -139,8 +133,8 @@ def sweep(
     What exists is left as it is, so a sweep that was stopped goes on where it was. Without --workers and
     --scheduler it runs in this process, on one core.
 
-    SETTING is one that book/settings.yml declares, such as utkface: then all is made that its tables in
-    book/results take, seed by seed, and of the options only --root, --seeds, --workers and --scheduler say
+    SETTING is one that book/settings.yml declares, such as utkface_small: then all is made that it says,
+    seed by seed, and of the options only --root, --seeds, --workers and --scheduler say
     anything. The store of another machine can be copied into yours: what is alike has the same name.
     """
     from fairq_book.experiments import scheduling
@@ -161,49 +155,41 @@ def sweep(
 
 
 def chosen_settings(
-    ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], seeds: str, **others: Any
-) -> list[Any]:
+    ctx: click.Context, names: tuple[str, ...], root: tuple[str, ...], seeds: str, **others: Any
+) -> list[tuple[Any, list[Any]]]:
     """Each setting with its studies, all or those of the seeds that were named."""
-    from fairq_book.experiments import kept
+    from fairq_book.experiments import settings
 
     given = [name for name in others if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
         raise BadInput(
-            f"--{given[0].replace('_', '-')} was given beside {settings[0]}, which book/settings.yml "
+            f"--{given[0].replace('_', '-')} was given beside {names[0]}, which book/settings.yml "
             "declares; expected --root, --seeds, --workers or --scheduler alone."
         )
     where = os.pathsep.join(root)
-    named = (
-        whole_numbers("seeds", seeds)
-        if ctx.get_parameter_source("seeds") is not ParameterSource.DEFAULT
-        else []
-    )
+    by_hand = ctx.get_parameter_source("seeds") is not ParameterSource.DEFAULT
+    named = whole_numbers("seeds", seeds) if by_hand else []
     chosen = []
-    for setting in map(kept.find_setting, settings):
-        own = [seed for seed in named if seed in setting.seeds]
-        if named and not own:
+    for setting in map(settings.find_setting, names):
+        own = [seed for seed in setting.seeds if seed in named or not named]
+        if not own:
             raise BadInput(f"seeds is {seeds}; expected some of those of {setting.name}: {setting.seeds}.")
-        chosen.append((setting, setting.studies(root=where, seeds=own)))
+        chosen.append((setting, settings.studies_of(setting.name, root=where, seeds=own)))
     return chosen
 
 
-def _sweep_settings(chosen: list[Any], store: Any, client: Any) -> str:
-    from fairq_book.experiments import census
-    from fairq_book.experiments import settings as experiments_settings
-    from fairq_book.experiments.studies import prepare
+def _sweep_settings(chosen: list[tuple[Any, list[Any]]], store: Any, client: Any) -> str:
+    from fairq_book.experiments.studies import predictions
 
-    populations = [(setting, own) for setting, own in chosen if isinstance(setting, census.Census)]
-    networks = [one for one in chosen if one not in populations]
-    count = len(prepare(experiments_settings.wanted(networks), store=store, client=client)) if networks else 0
-    for setting, own in populations:
-        count += len(census.everything(setting, own, store=store, client=client))
-    names = ", ".join(
-        f"{setting.name} ({len({study.seed for study in own})} seeds)" for setting, own in chosen
-    )
-    return f"{count} predictions and landscapes of {names}"
+    count = 0
+    for setting, own in chosen:
+        for study in own:  # stopped at any time, this leaves whole networks of few seeds
+            count += len(predictions([study], setting.treatments(), store=store, client=client))
+    names = ", ".join(f"{setting.name} ({len(own)} seeds)" for setting, own in chosen)
+    return f"{count} predictions of {names}"
 
 
-@main.command()
+@click.command()
 @_study_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the tables.")
 @click.option("--format", default="csv", show_default=True, help="csv or parquet.")
@@ -220,7 +206,7 @@ def export(out: Path, format: str, **options: Any) -> None:
         click.echo(from_here(path))
 
 
-@main.command()
+@click.command()
 def treatments() -> None:
     """List what the name of a treatment can be made of."""
     from fairq_utils.treatments.treatment import vocabulary
@@ -231,7 +217,7 @@ def treatments() -> None:
             click.echo(f"  {word:<12}{meaning}")
 
 
-@main.command()
+@click.command()
 def status() -> None:
     """Say what the store holds, and its size. FAIRQ_STORE names its folder."""
     from fairq_book.experiments.store import Store
@@ -256,7 +242,7 @@ def status() -> None:
         click.echo(f"What is not current was made by other code or is damaged; `fairq prune` {does}.")
 
 
-@main.command()
+@click.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @click.option("--adopt", is_flag=True, help="Take a store that has no mark of its own for one, from now on.")
 def prune(dry_run: bool, adopt: bool) -> None:
@@ -319,9 +305,12 @@ def _listed(entries: list[Any]) -> str:
     return f"{count} ({', '.join(names)}{', ...' if len(entries) > len(names) else ''})"
 
 
-@main.command()
+@click.command()
 def where() -> None:
     """Print the store's folder: trained networks and predictions. FAIRQ_STORE moves it."""
     from fairq_book.experiments.store import default_root
 
     click.echo(default_root())
+
+
+COMMANDS = (data, sweep, export, treatments, status, prune, where)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fairq_book.experiments import scheduling
 from fairq_book.experiments.code import versions
 from fairq_book.experiments.codes import CODE
+from fairq_book.experiments.parameters import StudyParameters
 from fairq_book.experiments.store import Store
 from fairq_utils.curvature import surveys
 from fairq_utils.curvature.spectrum import SpectralDensity
@@ -120,17 +121,6 @@ class Landscape:
     parts: Item | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """Of one study: predictions on some images, or with a `survey` the loss around each treated network."""
-
-    study: Study
-    treatments: Sequence[Treatment | Ablation]
-    each: int = 0
-    split: str = "test"
-    survey: Survey | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class Spectrum:
     """The spectral density at one treated network for one group."""
@@ -141,49 +131,43 @@ class Spectrum:
     density: SpectralDensity
 
 
-def studies(
-    *,
-    seeds: Sequence[int] | str,
-    dataset: str = "moths",
-    root: str = "",
-    label: str = "",
-    group: str = "",
-    image_size: int = 32,
-    train_images: int = 0,
-    test_images: int = 0,
-    arch: str = "resnet18",
-    weights: str = "",
-    recipe: Recipe | None = None,
-    epochs: float = 0,
-    tuning_epochs: float = 0,
-) -> list[Study]:
-    """The same study for each training seed, from the plain values that a notebook or a command gives.
+def studies(**parameters: Any) -> list[Study]:
+    """The study of each seed, from the plain values of `StudyParameters`, where "" or 0 is the default.
 
-    Nothing ("" or 0) stands for the default: the data set's own label and group, all of its images, the
-    recipes' own epochs, where `tuning_epochs` are those of treatments that train.
-
-    >>> [study.seed for study in studies(seeds=[0, 1], dataset="moths")]
-    [0, 1]
+    >>> [study.name for study in studies(seeds=[3], arch="resnet18-16")]
+    ['moths-resnet18-16-32px-seed3']
     >>> studies(seeds=[])
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: seeds is []; expected whole numbers, each once, such as [0, 1, 2].
     """
-    settings = DataSettings(
-        name=dataset,
-        root=root or None,
-        image_size=image_size,
-        label=label or None,
-        group=group or None,
-        train_images=train_images or None,
-        test_images=test_images or None,
+    given = StudyParameters(**parameters)
+    data = DataSettings(
+        name=given.dataset,
+        root=given.root or None,
+        image_size=given.image_size,
+        label=given.label or None,
+        group=given.group or None,
+        train_images=given.train_images or None,
+        test_images=given.test_images or None,
     )
-    recipe = recipe or Recipe()
-    recipe = replace(recipe, epochs=epochs) if epochs else recipe
-    tuning = replace(TUNING, epochs=tuning_epochs) if tuning_epochs else TUNING
+    recipe, tuning = Recipe(), TUNING
+    if given.epochs:
+        recipe = replace(recipe, epochs=given.epochs)
+    if given.learning_rate:
+        recipe = replace(recipe, learning_rate=given.learning_rate)
+    if given.tuning_epochs:
+        tuning = replace(tuning, epochs=given.tuning_epochs)
     return [
-        Study(dataset=settings, arch=arch, weights=weights or None, recipe=recipe, tuning=tuning, seed=seed)
-        for seed in whole_numbers("seeds", seeds, such_as=[0, 1, 2])
+        Study(
+            dataset=data,
+            arch=given.arch,
+            weights=given.weights or None,
+            recipe=recipe,
+            tuning=tuning,
+            seed=seed,
+        )
+        for seed in whole_numbers("seeds", given.seeds, such_as=[0, 1, 2])
     ]
 
 
@@ -275,34 +259,10 @@ def predictions(
     ]
 
 
-def prepare(
-    wanted: Sequence[Wanted], *, store: Store | None = None, client: Client | None = None
-) -> list[scheduling.Job]:
-    """Make all that is missing, in the order in which it is wanted, in one go; the jobs come back.
-
-    >>> prepare([])
-    []
-    """
-    store = store or Store()
-    distinct = list(dict.fromkeys(want.study for want in wanted))
-    plans = dict(zip(distinct, _plans(distinct, store), strict=True))
-    asked: list[scheduling.Job] = []
-    for want in wanted:
-        plan = plans[want.study]
-        for treatment in want.treatments:
-            if want.survey is None:
-                asked.append(plan.prediction(treatment, want.each, want.split))
-            elif isinstance(treatment, Treatment):
-                asked += [plan.landscape(treatment, want.survey, look) for look in _looks(treatment)]
-    once = list({store.path(job.kind, job.identity): job for job in asked}.values())
-    scheduling.make(once, store=store, client=client)
-    return once
-
-
 def stored_predictions(
     studies: Iterable[Study], treatments: Sequence[Treatment], *, store: Store | None = None
 ) -> list[Prediction]:
-    """The same, but nothing is made: what is missing is refused."""
+    """What each treated network says of the test images, from the store alone: what is missing is refused."""
     store = store or Store()
     asked = [(plan, treatment) for plan in _plans(studies, store) for treatment in treatments]
     found = []

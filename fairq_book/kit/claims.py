@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from fairq_audit.formats import signed
-from fairq_book.experiments.kept import Stored
 from fairq_book.kit import tables
+from fairq_book.kit.measured import Measured
 from fairq_book.kit.wording import Verdict, as_sentence, whole_percent
 from fairq_utils.errors import BadInput
 
@@ -81,33 +81,33 @@ class Claim:
     source: str
     chapter: str
     needs: tuple[str, ...]
-    judge: Callable[[Stored], Verdict]
-    show: Callable[[Stored], Sequence[Effect]]
-    remark: Callable[[Stored], Remark | None] = lambda kept: None
+    judge: Callable[[Measured], Verdict]
+    show: Callable[[Measured], Sequence[Effect]]
+    remark: Callable[[Measured], Remark | None] = lambda measured: None
 
-    def asked_of(self, kept: Stored) -> bool:
+    def asked_of(self, measured: Measured) -> bool:
         """Whether the setting has what the claim is judged by."""
-        return all(name in kept.tables for name in self.needs)
+        return all(name in measured.tables for name in self.needs)
 
-    def verdict(self, kept: Stored) -> Verdict:
+    def verdict(self, measured: Measured) -> Verdict:
         """What the tables say of it; of a single network they say nothing."""
-        judged = self.judge(kept)
-        if kept.networks < 2:
+        judged = self.judge(measured)
+        if measured.networks < 2:
             judged = Verdict(
                 judged.claim, "undecided", f"One network decides nothing. What it shows: {judged.because}"
             )
-        if remark := self.remark(kept):
+        if remark := self.remark(measured):
             judged = replace(judged, because=f"{as_sentence(remark.short)}: {remark.why} {judged.because}")
         return judged
 
 
-def effect_in(kept: Stored, table: str, says: str, form: str, where: Mapping[str, str]) -> Effect:
+def effect_in(measured: Measured, table: str, says: str, form: str, where: Mapping[str, str]) -> Effect:
     """The effect in the one row of a stored table where these columns have these values."""
-    return effect_in_row(kept, table, kept[table], says, form, where)
+    return effect_in_row(measured, table, measured[table], says, form, where)
 
 
 def effect_in_row(
-    kept: Stored, table: str, made_of_it: pd.DataFrame, says: str, form: str, where: Mapping[str, str]
+    measured: Measured, table: str, made_of_it: pd.DataFrame, says: str, form: str, where: Mapping[str, str]
 ) -> Effect:
     """The same in a table that is made of the stored one."""
     rows = made_of_it
@@ -115,31 +115,35 @@ def effect_in_row(
         rows = rows[rows[column] == value]
     if len(rows) != 1:
         asked = ", ".join(f"{column} {value}" for column, value in where.items())
-        raise BadInput(f"{table} of {kept.setting.name} has {len(rows)} rows of {asked}; expected one.")
+        raise BadInput(f"{table} of {measured.name} has {len(rows)} rows of {asked}; expected one.")
     return Effect(says, form, table, rows.iloc[0].to_dict())
 
 
-def shown_widths(kept: Stored, table: pd.DataFrame) -> list[str]:
+def shown_widths(measured: Measured, table: pd.DataFrame) -> list[str]:
     """The widths of this table whose numbers are shown."""
-    narrow = _NARROW in tables.standing_treatments(kept["collapse"]) and _NARROW in set(table["treatment"])
+    narrow = _NARROW in tables.standing_treatments(measured["collapse"]) and _NARROW in set(
+        table["treatment"]
+    )
     return [WIDTH, _NARROW] if narrow else [WIDTH]
 
 
-def effects_of_population(kept: Stored, table: str, wanted: Iterable[tuple[str, str, str]]) -> list[Effect]:
+def effects_of_population(
+    measured: Measured, table: str, wanted: Iterable[tuple[str, str, str]]
+) -> list[Effect]:
     """The effects that there are: where too few models stand, there is none."""
-    there = set(zip(*(kept[table][name] for name in ("treatment", "measure", "group")), strict=True))
+    there = set(zip(*(measured[table][name] for name in ("treatment", "measure", "group")), strict=True))
     effects = []
     for treatment, measure, group in wanted:
         if (treatment, measure, group) in there:
             says = {"OA": measure, "FVO": "FVO"}.get(group, f"{measure} of {group}")
             form = "points" if measure == "accuracy" else "nats"
             where = {"treatment": treatment, "measure": measure, "group": group}
-            effects.append(effect_in(kept, table, f"{says} at {treatment} against fp32", form, where))
+            effects.append(effect_in(measured, table, f"{says} at {treatment} against fp32", form, where))
     return effects
 
 
-def under_review(why: str) -> Callable[[Stored], Remark]:
-    return lambda kept: Remark("under review", why)
+def under_review(why: str) -> Callable[[Measured], Remark]:
+    return lambda measured: Remark("under review", why)
 
 
 BELLAM, LIU, TRAN = "Bellam and Kim 2025", "Liu and others 2025", "Tran and others 2022"

@@ -140,6 +140,15 @@ ALL = "all"  # stands beside the groups for every image there is
 MEASURES = ["confidence", "margin", "loss"]
 
 
+def together(count: int, *, error: float = 0.05) -> float:
+    """The level of each of so many intervals, for all of them to hold together with 95 %.
+
+    >>> together(5)
+    0.99
+    """
+    return 1 - error / max(count, 1)
+
+
 def smallest_group(images: Dataset, predictions: Sequence[Prediction]) -> str:
     """The group with the fewest training images, among those that have test images."""
     sizes = np.bincount(images.groups[images.is_train], minlength=len(images.group_names))

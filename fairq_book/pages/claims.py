@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from fairq_book.experiments.kept import Stored
-from fairq_book.kit.claims import Claim, Effect, effect_in
-from fairq_book.kit.wording import Prose, Verdict, counted
+from fairq_book.kit.claims import Claim, Effect
+from fairq_book.kit.measured import Measured
+from fairq_book.kit.wording import Prose, Verdict, as_sentence, counted
 from fairq_book.registry import CLAIMS
 
 _PRACTICAL = 200  # more seeds than that nobody will train
@@ -32,74 +32,70 @@ class Shown:
         return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", self.markup))).strip()
 
 
-def judge(key: str, kept: Stored) -> Verdict:
+def judge(key: str, measured: Measured) -> Verdict:
     """What a setting says of a claim."""
-    return CLAIMS[key].verdict(kept)
+    return CLAIMS[key].verdict(measured)
 
 
-def everywhere(key: str, kept: Mapping[str, Stored]) -> Shown:
+def everywhere(key: str, measured: Mapping[str, Measured]) -> Shown:
     """A claim in every setting that was asked it, a line each: verdict and why, and some of its numbers."""
     claim = CLAIMS[key]
     rows = []
-    for own in kept.values():
+    for own in measured.values():
         if claim.asked_of(own):
             verdict = claim.verdict(own)
             why = f"<details><summary>why</summary><p>{html.escape(verdict.because)}</p></details>"
             head = f"{html.escape(own.title)}<br><small>{seeds_in_words(own)}</small>"
             rows.append((head, [_badge(claim, own) + why, _numbers(claim.show(own))]))
-    said = "Studies that the book keeps; the moths among them are not those of this page."
-    return _table(["kept study", "verdict", "some of what it rests on"], rows, caption=said)
+    said = "Measured earlier, with networks of full width; the moths among them are not those of this page."
+    return _table(["setting", "verdict", "some of what it rests on"], rows, caption=said)
 
 
-def overview(kept: Mapping[str, Stored]) -> Shown:
+def overview(measured: Mapping[str, Measured]) -> Shown:
     """A word for every claim in every setting, each a link to why."""
     rows = []
-    for claim in _asked(kept):
+    for claim in _asked(measured):
         cells = [
             f"<a href='#claim-{claim.key.lower()}'>{_badge(claim, own)}</a>"
             if claim.asked_of(own)
             else "<small>not asked</small>"
-            for own in kept.values()
+            for own in measured.values()
         ]
         rows.append((f"<strong>{claim.key}</strong> {html.escape(claim.says)}", cells))
-    return _table(["claim", *(own.title for own in kept.values())], rows, compact=True)
+    return _table(["claim", *(own.title for own in measured.values())], rows, compact=True)
 
 
-def page(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
+def page(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
     """Every claim in every setting, and under each verdict why, and from which row of which table.
 
     `up`: the way from the page to the top of the book.
     """
     rows = []
-    for claim in _asked(kept):
+    for claim in _asked(measured):
         figure = f"{up}/notebooks/{claim.chapter}.html#on-real-faces"
         head = (
             f"<strong id='claim-{claim.key.lower()}'>{claim.key}</strong> {html.escape(claim.says)}<br>"
             f"<small>{html.escape(claim.source)}. <a href='{figure}'>figures</a></small>"
         )
-        rows.append((head, [_cell(claim, own, up) for own in kept.values()]))
-    return _table(["claim", *(own.title for own in kept.values())], rows)
+        rows.append((head, [_cell(claim, own, up) for own in measured.values()]))
+    return _table(["claim", *(own.title for own in measured.values())], rows)
 
 
-def _asked(kept: Mapping[str, Stored]) -> list[Claim]:
-    return [claim for claim in CLAIMS.values() if any(claim.asked_of(own) for own in kept.values())]
+def _asked(measured: Mapping[str, Measured]) -> list[Claim]:
+    return [claim for claim in CLAIMS.values() if any(claim.asked_of(own) for own in measured.values())]
 
 
-def _cell(claim: Claim, kept: Stored, up: str) -> str:
-    if not claim.asked_of(kept):
+def _cell(claim: Claim, measured: Measured, up: str) -> str:
+    if not claim.asked_of(measured):
         return "<small>not asked</small>"
-    verdict, effects = claim.verdict(kept), claim.show(kept)
-    sources = "".join(f"<li>{_source(effect, kept, up)}</li>" for effect in effects)
-    record = f"{up}/_static/{kept.setting.name}/provenance.json"
+    verdict, effects = claim.verdict(measured), claim.show(measured)
+    sources = "".join(f"<li>{_source(effect, measured, up)}</li>" for effect in effects)
+    record = f"{up}/_static/{measured.name}/provenance.json"
     why = (
         f"<details><summary>why, and from where</summary><p>{html.escape(verdict.because)}</p>"
-        f"<ul>{sources}</ul><p>Made by {_commands(kept)}<br><a href='{record}'>record</a></p></details>"
+        f"<ul>{sources}</ul><p>{html.escape(as_sentence(measured.note))}. <a href='{record}'>record</a></p></details>"
     )
-    return f"{_badge(claim, kept)} <small>{seeds_in_words(kept)}</small>{_numbers(effects)}{why}"
-
-
-def _commands(kept: Stored) -> str:
-    return "<br>".join(f"<code>{html.escape(line)}</code>" for line in kept.provenance["commands"])
+    return f"{_badge(claim, measured)} <small>{seeds_in_words(measured)}</small>{_numbers(effects)}{why}"
 
 
 def _table(
@@ -126,16 +122,16 @@ def _table(
     )
 
 
-def _source(effect: Effect, kept: Stored, up: str) -> str:
+def _source(effect: Effect, measured: Measured, up: str) -> str:
     """The table that a number stands in, or is made of, and the row."""
     names = [name for name, value in effect.row.items() if isinstance(value, str)]
     where = ", ".join(f"{name} {effect.row[name]}" for name in names)
-    link = f"<a href='{up}/_static/{kept.setting.name}/{effect.table}.csv'>{effect.table}</a>"
+    link = f"<a href='{up}/_static/{measured.name}/{effect.table}.csv'>{effect.table}</a>"
     return f"{html.escape(effect.says)}: {link}, {html.escape(where)}"
 
 
-def _badge(claim: Claim, kept: Stored) -> str:
-    word, remark = claim.verdict(kept).word, claim.remark(kept)
+def _badge(claim: Claim, measured: Measured) -> str:
+    word, remark = claim.verdict(measured).word, claim.remark(measured)
     beside = f" <small class='fairq-remark'>{html.escape(remark.short)}</small>" if remark else ""
     return f"<strong class='fairq-word fairq-{word}'>{word}</strong>{beside}"
 
@@ -147,15 +143,15 @@ def _numbers(effects: Iterable[Effect]) -> str:
     )
 
 
-def seeds_in_words(kept: Stored) -> str:
+def seeds_in_words(measured: Measured) -> str:
     """How many seeds, and models where these are more."""
-    seeds = counted(kept.seeds, "seed")
-    return seeds if kept.networks == kept.seeds else f"{kept.networks} models of {seeds}"
+    seeds = counted(measured.seeds, "seed")
+    return seeds if measured.networks == measured.seeds else f"{measured.networks} models of {seeds}"
 
 
-def in_plain_words(kept: Stored) -> Prose:
+def in_plain_words(measured: Measured) -> Prose:
     """What of the papers stands in a setting, what does not, what is open, and what would decide it."""
-    found = {claim: claim.verdict(kept) for claim in CLAIMS.values() if claim.asked_of(kept)}
+    found = {claim: claim.verdict(measured) for claim in CLAIMS.values() if claim.asked_of(measured)}
     headings = {
         "supported": "**What stands.**",
         "contradicted": "**What does not.**",
@@ -166,28 +162,28 @@ def in_plain_words(kept: Stored) -> Prose:
     for word, heading in headings.items():
         own = [claim for claim, verdict in found.items() if verdict.word == word]
         if own:
-            listed = "\n".join(f"- {_line(claim, kept, word)}" for claim in own)
+            listed = "\n".join(f"- {_line(claim, measured, word)}" for claim in own)
             said.append(f"{heading}\n\n{listed}")
     return Prose("\n\n".join(said))
 
 
-def _line(claim: Claim, kept: Stored, word: str) -> str:
-    effects = claim.show(kept)
+def _line(claim: Claim, measured: Measured, word: str) -> str:
+    effects = claim.show(measured)
     numbers = "; ".join(f"{effect.says}: {effect.text}" for effect in effects)
-    more = f" {what_would_decide(effects, kept)}" if word == "undecided" else ""
+    more = f" {what_would_decide(effects, measured)}" if word == "undecided" else ""
     shown = f" {_capital(numbers)}." if numbers else ""
-    remark = claim.remark(kept)
+    remark = claim.remark(measured)
     beside = f", {remark.short}." if remark else ""
     return f"*{claim.says}* ({claim.key}){beside}{shown}{more}"
 
 
-def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
+def what_would_decide(effects: Sequence[Effect], measured: Measured) -> str:
     """How many seeds it would take for the first interval to leave out no effect, were the estimate true."""
     if not effects:
         return "Models that survive being rounded would decide it."
     effect = effects[0]
     estimate, lower, upper = effect.numbers
-    if effect.form == "classes" or math.isnan(lower) or kept.seeds < 2:
+    if effect.form == "classes" or math.isnan(lower) or measured.seeds < 2:
         return "More seeds would decide it."
     if effect.form in ("times", "share"):  # of what is multiplied, none is one
         estimate, lower, upper = (math.log(max(number, 1e-12)) for number in (estimate, lower, upper))
@@ -195,7 +191,7 @@ def what_would_decide(effects: Sequence[Effect], kept: Stored) -> str:
         return "The first number is clear; the claim asks for more than that."
     distance = abs(estimate)
     reach = estimate - lower if estimate > 0 else upper - estimate  # to the end that lies beyond none
-    fewest, most = _seeds_that_tell(reach / distance, kept.seeds) if distance else (math.inf, math.inf)
+    fewest, most = _seeds_that_tell(reach / distance, measured.seeds) if distance else (math.inf, math.inf)
     if fewest > _PRACTICAL:
         return "The first number is so near to none that no practical number of seeds would tell them apart."
     return (
@@ -231,10 +227,10 @@ _CHOICES = {
 }
 
 
-def choices(kept: Stored) -> Shown:
+def choices(measured: Measured) -> Shown:
     """What another choice does to OA and FVO at the same width, for each that was tried."""
     rows = []
-    for (other, plain), own in kept["choices"].groupby(["treatment", "reference"], sort=False):
+    for (other, plain), own in measured["choices"].groupby(["treatment", "reference"], sort=False):
         by_group = own.set_index("group").to_dict("index")
         word = str(other).removeprefix(f"{plain}-")
         cells = [
@@ -246,36 +242,12 @@ def choices(kept: Stored) -> Shown:
     return _table(["instead of the plain grid", "OA", "FVO"], rows)
 
 
-def sizes(kept: Sequence[Stored]) -> Shown:
-    """OA and FVO in full precision, and what each width does to FVO, setting by setting."""
-    rows = [("seeds", [str(own.seeds) for own in kept])]
-    rows += [(f"{name}, fp32", [_level(own, "fp32", name) for own in kept]) for name in ("OA", "FVO")]
-    for width in dict.fromkeys(kept[0]["change"]["treatment"]):
-        where = {"treatment": width, "group": "FVO"}
-        changes = [effect_in(own, "change", "", "points", where).text for own in kept]
-        rows.append((f"{width}, change of FVO", changes))
-    return _table(["measure", *(own.title for own in kept)], rows)
-
-
-def _level(kept: Stored, treatment: str, group: str) -> str:
-    rows = kept["accuracy"]
-    row = rows[(rows["treatment"] == treatment) & (rows["group"] == group)].iloc[0]
-    estimate, lower, upper = (f"{100 * row[name]:.1f}" for name in ("estimate", "lower", "upper"))
-    return f"{estimate} ({lower} to {upper}) {'%' if group == 'OA' else 'points'}"
-
-
-def provenance(kept: Mapping[str, Stored], *, up: str = "..") -> Shown:
-    """Of each setting: seeds, code, machine, date, and the commands that make its tables."""
+def provenance(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
+    """Of each setting: seeds, code, machine and date."""
     rows = []
-    for name, own in kept.items():
-        record = own.provenance
-        cells = [
-            str(own.seeds),
-            f"<code>{html.escape(str(record['git_revision'])[:10])}</code>",
-            html.escape(f"{record['hardware']}; torch {record['versions']['torch']}"),
-            html.escape(record["date"]),
-            _commands(own),
-        ]
+    for name, own in measured.items():
+        made = {what: html.escape(said) for what, said in own.made.items()}
+        cells = [str(own.seeds), f"<code>{made['code']}</code>", made["machine"], made["date"]]
         link = f"<a href='{up}/_static/{name}/provenance.json'>{html.escape(own.title)}</a>"
         rows.append((link, cells))
-    return _table(["record", "seeds", "code", "machine", "date", "made by"], rows)
+    return _table(["record", "seeds", "code", "machine", "date"], rows)

@@ -8,17 +8,21 @@ import pandas as pd
 
 from fairq_book.chapters.disparity import story, tables
 from fairq_book.chapters.disparity.story import Payers
-from fairq_book.experiments.kept import Stored
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit.claims import Effect, effect_in
+from fairq_book.kit.measured import Measured
 from fairq_book.kit.wording import Prose, in_points
 from fairq_book.pages.claims import seeds_in_words
 from fairq_book.registry import CLAIMS
 
 
-def in_three_sentences(kept: Stored) -> Prose:
+def in_three_sentences(measured: Measured) -> Prose:
     """Who pays, how much of the papers' story stands, and what to do about it: for who has ten seconds."""
-    return Prose("\n".join(f"- {said}" for said in (_who_pays(kept), _what_stands(kept), _what_helps(kept))))
+    return Prose(
+        "\n".join(
+            f"- {said}" for said in (_who_pays(measured), _what_stands(measured), _what_helps(measured))
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -30,19 +34,21 @@ class Headline:
     payer: str | None = None
 
 
-def in_three_words(kept: Stored) -> Headline:
+def in_three_words(measured: Measured) -> Headline:
     """Who pays, for who has one second: what a picture of the book says.
 
     It asks three things of a table (each group, all images, the contrast) and says the first that is sure. So
     each has a third of the chance of error, while the numbers stand with their intervals as elsewhere.
     """
-    narrowest, _, shown = _at_the_narrowest(kept)
-    strict = tables.change_by_network(kept["accuracy_by_seed"], kept.majority, level=1 - 0.05 / 3)
-    own = shown and Payers.of(strict, narrowest, kept.majority)
+    narrowest, _, shown = _at_the_narrowest(measured)
+    strict = tables.change_by_network(measured["accuracy_by_seed"], measured.majority, level=1 - 0.05 / 3)
+    own = shown and Payers.of(strict, narrowest, measured.majority)
     if own is None or shown is None:
-        return Headline("Nobody can tell.", f"On {kept.title} the networks do not survive being rounded.")
-    where = f"Of the groups that {kept.title} names, rounded to {narrowest}"
-    accuracy = f"{in_points(shown.rows['OA'])} points of accuracy over all images, in {seeds_in_words(kept)}"
+        return Headline("Nobody can tell.", f"On {measured.title} the networks do not survive being rounded.")
+    where = f"Of the groups that {measured.title} names, rounded to {narrowest}"
+    accuracy = (
+        f"{in_points(shown.rows['OA'])} points of accuracy over all images, in {seeds_in_words(measured)}"
+    )
     # In quotes: whoever sees this has not read what such names leave out.
     named = [f"“{name}”" for name in own.lost]
     if own.minorities_pay:
@@ -78,35 +84,35 @@ def in_three_words(kept: Stored) -> Headline:
     return Headline(f"Nobody loses over {most} points.", f"{where}: {accuracy}.")
 
 
-def _at_the_narrowest(kept: Stored) -> tuple[str, pd.DataFrame, Payers | None]:
+def _at_the_narrowest(measured: Measured) -> tuple[str, pd.DataFrame, Payers | None]:
     """The narrowest plain width at which the networks stand, all changes by network, and who pays there."""
-    by_network = tables.change_by_network(kept["accuracy_by_seed"], kept.majority)
-    standing = kit_tables.standing_treatments(kept["collapse"])
-    order = [name for name in dict.fromkeys(kept["change"]["treatment"]) if name in standing]
+    by_network = tables.change_by_network(measured["accuracy_by_seed"], measured.majority)
+    standing = kit_tables.standing_treatments(measured["collapse"])
+    order = [name for name in dict.fromkeys(measured["change"]["treatment"]) if name in standing]
     if not order:
         return "", by_network, None
-    return order[-1], by_network, Payers.of(by_network, order[-1], kept.majority)
+    return order[-1], by_network, Payers.of(by_network, order[-1], measured.majority)
 
 
-def _who_pays(kept: Stored) -> str:
-    narrowest, by_network, own = _at_the_narrowest(kept)
+def _who_pays(measured: Measured) -> str:
+    narrowest, by_network, own = _at_the_narrowest(measured)
     if own is None:
-        return f"On {kept.title} the networks do not survive being rounded: who pays cannot be told."
-    gap = effect_in(kept, "change", "", "points", {"treatment": narrowest, "group": "FVO"})
+        return f"On {measured.title} the networks do not survive being rounded: who pays cannot be told."
+    gap = effect_in(measured, "change", "", "points", {"treatment": narrowest, "group": "FVO"})
     _, lower, upper = gap.numbers
     moves = "grows" if lower > 0 else "shrinks" if upper < 0 else "does not surely change"
-    fallen = "; narrower, they collapse" if kept["change"]["treatment"].iloc[-1] != narrowest else ""
-    elsewhere = story.contrast_elsewhere(by_network, kept["collapse"], narrowest)
+    fallen = "; narrower, they collapse" if measured["change"]["treatment"].iloc[-1] != narrowest else ""
+    elsewhere = story.contrast_elsewhere(by_network, measured["collapse"], narrowest)
     return (
         f"**Who pays.** Rounded to {narrowest}, the narrowest width at which networks trained on "
-        f"{kept.title} still stand, {own.text}. {elsewhere} The gap between the best and the worst group "
+        f"{measured.title} still stand, {own.text}. {elsewhere} The gap between the best and the worst group "
         f"{moves}, {gap.text}{fallen}."
     )
 
 
-def _what_stands(kept: Stored) -> str:
-    asked = [claim for claim in CLAIMS.values() if claim.asked_of(kept)]
-    words = [claim.verdict(kept).word for claim in asked if claim.remark(kept) is None]
+def _what_stands(measured: Measured) -> str:
+    asked = [claim for claim in CLAIMS.values() if claim.asked_of(measured)]
+    words = [claim.verdict(measured).word for claim in asked if claim.remark(measured) is None]
     numbers = [
         f"{words.count(word)} {said}"
         for word, said in (
@@ -120,15 +126,15 @@ def _what_stands(kept: Stored) -> str:
     if aside := len(asked) - len(words):
         numbers.append(f"{aside} set aside")
     return (
-        f"**Why.** Of {len(asked)} claims of the papers, held against {seeds_in_words(kept)}: {', '.join(numbers)}. "
+        f"**Why.** Of {len(asked)} claims of the papers, held against {seeds_in_words(measured)}: {', '.join(numbers)}. "
         "[Each with its numbers](claims.md)."
     )
 
 
-def _what_helps(kept: Stored) -> str:
-    if "what_to_do" not in kept.tables:
+def _what_helps(measured: Measured) -> str:
+    if "what_to_do" not in measured.tables:
         return "**What helps.** Nothing was tried here."
-    choice, (narrowest, _, _) = kept["what_to_do"], _at_the_narrowest(kept)
+    choice, (narrowest, _, _) = measured["what_to_do"], _at_the_narrowest(measured)
     there = choice[choice["width"] == narrowest]
     row = (there if len(there) else choice).iloc[0].to_dict()
     changes = [

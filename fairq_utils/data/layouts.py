@@ -271,12 +271,12 @@ class _Folder(Layout):
     upright = True
 
     def state(self, paths: Sequence[Path]) -> str:
-        table = self._table(paths)
+        table = self.table(paths)
         members = archives.pick(table.parent, _csv(table, ["file"])["file"])
         return _digest(table, repr([(member.name, member.size, member.stamp) for member in members]))
 
     def read(self, paths: Sequence[Path], *, label: str, group: str) -> Listing:
-        path = self._table(paths)
+        path = self.table(paths)
         table = _csv(path, ["file", "label", "group"])
         _refuse_repeated(table["file"], path)
         for column in table.columns.intersection(["file", "label", "group", "split"]):
@@ -296,7 +296,7 @@ class _Folder(Layout):
         rows = list(zip(table["file"], members, codes[label], codes[group], split, strict=True))
         return _listing(rows, names[label], names[group], len(members), _Skipped())
 
-    def _table(self, paths: Sequence[Path]) -> Path:
+    def table(self, paths: Sequence[Path]) -> Path:
         if len(paths) == 1 and paths[0].is_file():
             return paths[0]
         return _beside(paths, "labels.csv", "your own")

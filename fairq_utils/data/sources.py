@@ -97,7 +97,7 @@ class DataSettings:
                     f"root is {self.root!r}; expected none, for {self.name} are drawn: leave it out."
                 )
             self._moths()
-        elif not isinstance(self.root, str) or not self._paths():
+        elif not isinstance(self.root, str) or not self.paths():
             raise BadInput(
                 f"root is {self.root!r}; expected the path of your copy of {self.name}: a folder, an archive "
                 "or, for folder, a CSV."
@@ -129,7 +129,7 @@ class DataSettings:
         settings = asdict(self) | {
             "label": self.label or layout.label,
             "group": self.group or layout.group,
-            "content": layout.state(self._paths()),
+            "content": layout.state(self.paths()),
         }
         del settings["root"]
         return settings
@@ -148,7 +148,7 @@ class DataSettings:
             return Dataset(moths.images, moths.labels, moths.groups, moths.is_train, moths.names, moths.names)
         layout = LAYOUTS[self.name]
         listing = layout.read(
-            self._paths(), label=self.label or layout.label, group=self.group or layout.group
+            self.paths(), label=self.label or layout.label, group=self.group or layout.group
         )
         table, notes = select_images(listing, self)
         return Dataset(
@@ -172,7 +172,7 @@ class DataSettings:
             **_MOTHS[self.name],  # type: ignore[arg-type]
         )
 
-    def _paths(self) -> list[Path]:
+    def paths(self) -> list[Path]:
         assert self.root is not None
         return [Path(part).expanduser() for part in self.root.split(os.pathsep) if part]
 

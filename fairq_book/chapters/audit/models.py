@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from fairq_audit.models.base import Auditable
+from fairq_audit.models.own import OwnModels
 from fairq_audit.models.tables import group_columns, to_audit
 from fairq_book.experiments.store import Store
 from fairq_book.experiments.studies import Study, dataset, network
+from fairq_utils.data.sources import DataSettings
+from fairq_utils.training import architectures
+from fairq_utils.training.loop import Recipe
 from fairq_utils.treatments.treatment import Treatment
+
+_NAME = rf"(?P<arch>{architectures.PATTERN})(?:-seed(?P<seed>\d+))?"
 
 
 def from_study(study: Study, *, store: Store | None = None) -> Auditable:
@@ -23,6 +30,27 @@ def from_study(study: Study, *, store: Store | None = None) -> Auditable:
     )
 
 
+def own_models() -> OwnModels:
+    """The networks of the book by their names, such as resnet18 or resnet18-seed3.
+
+    >>> own_models().expected
+    'an architecture of the book (resnet18, resnet18-16 (or another number of channels), ...)'
+    """
+    return OwnModels(
+        pattern=_NAME,
+        expected=f"an architecture of the book ({architectures.CHOICES})",
+        open=_open,
+        load=dataset,
+    )
+
+
+def _open(name: str, data: DataSettings, epochs: float) -> Auditable:
+    found = re.fullmatch(_NAME, name)
+    assert found
+    recipe = Recipe(epochs=epochs) if epochs else Recipe()
+    return from_study(Study(dataset=data, arch=found["arch"], recipe=recipe, seed=int(found["seed"] or 0)))
+
+
 def of_study(
     study: Study,
     treatment: Treatment | str,
@@ -30,7 +58,7 @@ def of_study(
     groups: Sequence[str] = ("group",),
     store: Store | None = None,
 ) -> dict[str, Any]:
-    """The arguments of `fairq_utils.audit` for a study's network, before and after its weights are rounded.
+    """The arguments of `fairq_audit.audit` for a study's network, before and after its weights are rounded.
 
     The network is read from the store, or trained now. `groups` names the columns that the audit compares,
     where they are more than the data set's usual one.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairq_book.experiments.kept import Stored
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, shown_widths, under_review
+from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import CONTRAST, standing_treatments
 from fairq_book.kit.wording import (
     Prose,
@@ -350,18 +350,18 @@ def at_the_narrowest(accuracies: pd.DataFrame, collapse: pd.DataFrame, *, classe
     )
 
 
-def _violation(kept: Stored) -> list[Effect]:
+def _violation(measured: Measured) -> list[Effect]:
     found = []
-    for width in ("int8", *shown_widths(kept, kept["change"])):
+    for width in ("int8", *shown_widths(measured, measured["change"])):
         says = f"FVO at {width} against fp32"
-        found.append(effect_in(kept, "change", says, "points", {"treatment": width, "group": "FVO"}))
+        found.append(effect_in(measured, "change", says, "points", {"treatment": width, "group": "FVO"}))
     return found
 
 
-def _collapse(kept: Stored) -> list[Effect]:
+def _collapse(measured: Measured) -> list[Effect]:
     found = []
     for width in ("fp32", "int3", "int2"):
-        own = effect_in(kept, "collapse", f"classes in use at {width}", "classes", {"treatment": width})
+        own = effect_in(measured, "collapse", f"classes in use at {width}", "classes", {"treatment": width})
         found.append(replace(own, columns=("effective_classes", "fewest", "most")))
     return found
 
@@ -373,7 +373,7 @@ CLAIMS = (
         BELLAM,
         "01_disparity_baseline",
         ("change",),
-        lambda kept: violation_grows(kept["change"], kept["collapse"], seeds=kept.seeds),
+        lambda measured: violation_grows(measured["change"], measured["collapse"], seeds=measured.seeds),
         _violation,
     ),
     Claim(
@@ -382,7 +382,7 @@ CLAIMS = (
         BELLAM,
         "01_disparity_baseline",
         ("collapse",),
-        lambda kept: answers_collapse(kept["collapse"], seeds=kept.seeds),
+        lambda measured: answers_collapse(measured["collapse"], seeds=measured.seeds),
         _collapse,
         under_review(
             "it counts the classes that are answered, while the claim speaks of logits and of gradients."

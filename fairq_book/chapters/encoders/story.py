@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from fairq_book.chapters.encoders.tables import fallen
-from fairq_book.experiments.kept import Stored
 from fairq_book.kit.claims import SLYMAN, WIDTH, Claim, Effect, effects_of_population, under_review
+from fairq_book.kit.measured import Measured
 from fairq_book.kit.wording import Prose, Verdict, Word, counted, in_nats, in_points, percent, points, word_of
 from fairq_utils.encoders.captions import TRAINING_SETS
 
@@ -286,31 +286,31 @@ def _failures(failed: pd.DataFrame) -> str:
     return f" Set apart as failed: {'; '.join(said)}."
 
 
-def _bias(kept: Stored) -> list[Effect]:
-    skew = next((name for name in kept["consistency"]["measure"] if str(name).startswith("NDKL")), "")
+def _bias(measured: Measured) -> list[Effect]:
+    skew = next((name for name in measured["consistency"]["measure"] if str(name).startswith("NDKL")), "")
     wanted = [("bnb-nf4", "accuracy", "FVO"), (WIDTH, "accuracy", "FVO"), (WIDTH, skew, "OA")]
-    return effects_of_population(kept, "consistency", wanted)
+    return effects_of_population(measured, "consistency", wanted)
 
 
-def _ends_of_groups(kept: Stored) -> list[Effect]:
-    rows = kept["consistency"]
+def _ends_of_groups(measured: Measured) -> list[Effect]:
+    rows = measured["consistency"]
     rows = rows[(rows["treatment"] == WIDTH) & (rows["measure"] == "accuracy") & (rows["family"] == "group")]
     ranked = rows.sort_values("estimate", kind="stable")["group"].tolist()
     ends = dict.fromkeys([*ranked[:1], *ranked[-1:]])
-    return effects_of_population(kept, "consistency", [(WIDTH, "accuracy", name) for name in ends])
+    return effects_of_population(measured, "consistency", [(WIDTH, "accuracy", name) for name in ends])
 
 
-def _gap_beyond(kept: Stored) -> list[Effect]:
-    return effects_of_population(kept, "beyond_classifiers", [(WIDTH, "accuracy", "FVO")])
+def _gap_beyond(measured: Measured) -> list[Effect]:
+    return effects_of_population(measured, "beyond_classifiers", [(WIDTH, "accuracy", "FVO")])
 
 
-def _of_encoders(judge: Callable[[pd.DataFrame, pd.DataFrame], Verdict]) -> Callable[[Stored], Verdict]:
-    return lambda kept: judge(kept["consistency"], kept["failures"])
+def _of_encoders(judge: Callable[[pd.DataFrame, pd.DataFrame], Verdict]) -> Callable[[Measured], Verdict]:
+    return lambda measured: judge(measured["consistency"], measured["failures"])
 
 
-def _beyond(kept: Stored) -> Verdict:
-    both = pd.concat([kept["failures"], kept["classifier_failures"]], ignore_index=True)
-    return differs_in_kind(kept["beyond_classifiers"], both)
+def _beyond(measured: Measured) -> Verdict:
+    both = pd.concat([measured["failures"], measured["classifier_failures"]], ignore_index=True)
+    return differs_in_kind(measured["beyond_classifiers"], both)
 
 
 CLAIMS = (

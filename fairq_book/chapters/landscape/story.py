@@ -12,10 +12,10 @@ import pandas as pd
 from fairq_audit.formats import signed
 from fairq_book.chapters.landscape import tables
 from fairq_book.chapters.landscape.tables import MINORITIES, SMALLEST_TO_OTHERS
-from fairq_book.experiments.kept import Stored
 from fairq_book.experiments.studies import Spectrum
 from fairq_book.kit import wording
 from fairq_book.kit.claims import BELLAM, TRAN, WIDTH, Claim, Effect, effect_in_row, shown_widths
+from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import ALL, Ends, rounding_of
 from fairq_book.kit.wording import Prose, Verdict, Word, counted, nowhere, percent, those_standing, word_for
 
@@ -191,7 +191,7 @@ def how_tight(bounds: pd.DataFrame, ranks: pd.DataFrame) -> Prose:
     sentences = []
     for treatment, own in bounds.groupby("treatment", sort=False):
         broken = int((own["excess"] > own["bound"]).sum())
-        kept = f"it is broken {counted(broken, 'time')}" if broken else "no excess loss is above it"
+        measured = f"it is broken {counted(broken, 'time')}" if broken else "no excess loss is above it"
         share = (own["curvature_term"] / own["bound"]).median()
         error = (own["parabola"] - own["excess"]).abs().median()
         most, least = own["excess"].max(), own["excess"].min()
@@ -369,48 +369,52 @@ def _correlation(record: Mapping[Hashable, Any]) -> str:
     return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
 
 
-def _rounding_only(kept: Stored) -> pd.DataFrame:
+def _rounding_only(measured: Measured) -> pd.DataFrame:
     """The landscape without what chapter 5 adds: with 8 bits in the first and the last layer."""
-    table = kept["landscape"]
+    table = measured["landscape"]
     return table[~table["treatment"].str.contains("ends8|fairqat")]
 
 
-def _to_majority(kept: Stored) -> pd.DataFrame:
-    return tables.minorities_to_majority(_rounding_only(kept), kept.ends)
+def _to_majority(measured: Measured) -> pd.DataFrame:
+    return tables.minorities_to_majority(_rounding_only(measured), measured.ends)
 
 
-def _larger(kept: Stored, measure: str) -> Verdict:
-    return larger_for_minorities(_to_majority(kept), measure, kept.ends, kept["collapse"], seeds=kept.seeds)
+def _larger(measured: Measured, measure: str) -> Verdict:
+    return larger_for_minorities(
+        _to_majority(measured), measure, measured.ends, measured["collapse"], seeds=measured.seeds
+    )
 
 
-def _judge_curvature(kept: Stored) -> Verdict:
-    sharper = sharpened_for_minorities(_to_majority(kept), kept.ends, kept["collapse"], seeds=kept.seeds)
+def _judge_curvature(measured: Measured) -> Verdict:
+    sharper = sharpened_for_minorities(
+        _to_majority(measured), measured.ends, measured["collapse"], seeds=measured.seeds
+    )
     chain = wording.together(
         "Minority groups have a larger top Hessian eigenvalue, and quantization sharpens it further.",
-        [_larger(kept, "eigenvalue"), sharper],
+        [_larger(measured, "eigenvalue"), sharper],
     )
     return replace(chain, because=f"{chain.because} {sharper.because}")
 
 
-def _gradient(kept: Stored) -> list[Effect]:
+def _gradient(measured: Measured) -> list[Effect]:
     return [
-        _show_ratio(kept, "gradient_norm", who, "level", treatment)
+        _show_ratio(measured, "gradient_norm", who, "level", treatment)
         for treatment in (WIDTH, "fp32")
-        for who in (tables.MINORITIES, kept.ends.smallest)
+        for who in (tables.MINORITIES, measured.ends.smallest)
     ]
 
 
-def _curvature(kept: Stored) -> list[Effect]:
-    widths = shown_widths(kept, kept["landscape"])
-    found = [_show_ratio(kept, "eigenvalue", tables.MINORITIES, "rise", width) for width in widths]
-    found.append(_show_ratio(kept, "eigenvalue", tables.MINORITIES, "level", WIDTH))
-    for who in (kept.ends.smallest, tables.SMALLEST_TO_OTHERS):
-        found.append(_show_ratio(kept, "eigenvalue", who, "rise", widths[-1]))
+def _curvature(measured: Measured) -> list[Effect]:
+    widths = shown_widths(measured, measured["landscape"])
+    found = [_show_ratio(measured, "eigenvalue", tables.MINORITIES, "rise", width) for width in widths]
+    found.append(_show_ratio(measured, "eigenvalue", tables.MINORITIES, "level", WIDTH))
+    for who in (measured.ends.smallest, tables.SMALLEST_TO_OTHERS):
+        found.append(_show_ratio(measured, "eigenvalue", who, "rise", widths[-1]))
     return found
 
 
-def _show_ratio(kept: Stored, measure: str, who: str, of: str, treatment: str) -> Effect:
-    ends = kept.ends
+def _show_ratio(measured: Measured, measure: str, who: str, of: str, treatment: str) -> Effect:
+    ends = measured.ends
     pair = {
         tables.MINORITIES: f"minorities to {ends.largest}",
         ends.smallest: f"{ends.smallest} to {ends.largest}",
@@ -419,18 +423,18 @@ def _show_ratio(kept: Stored, measure: str, who: str, of: str, treatment: str) -
     where = "in full precision" if treatment == "fp32" else f"at {treatment}"
     says = f"{pair}, {where}" if of == "level" else f"{pair}, what rounding does {where}"
     row = {"treatment": treatment, "measure": measure, "who": who, "of": of}
-    return effect_in_row(kept, "landscape", _to_majority(kept), says, "times", row)
+    return effect_in_row(measured, "landscape", _to_majority(measured), says, "times", row)
 
 
-def _plain_rounding_bounds(kept: Stored) -> pd.DataFrame:
-    table = kept["bounds"]
+def _plain_rounding_bounds(measured: Measured) -> pd.DataFrame:
+    table = measured["bounds"]
     return tables.rank_correlations(table[~table["treatment"].str.contains("ends8")])
 
 
-def _bound(kept: Stored) -> list[Effect]:
+def _bound(measured: Measured) -> list[Effect]:
     row = {"treatment": WIDTH, "forecast": "bound", "outcome": "excess"}
     says = f"rank correlation of bound and excess loss at {WIDTH}"
-    return [effect_in_row(kept, "bounds", _plain_rounding_bounds(kept), says, "rank", row)]
+    return [effect_in_row(measured, "bounds", _plain_rounding_bounds(measured), says, "rank", row)]
 
 
 CLAIMS = (
@@ -440,7 +444,7 @@ CLAIMS = (
         BELLAM,
         "04_hessian_landscape",
         ("landscape",),
-        lambda kept: _larger(kept, "gradient_norm"),
+        lambda measured: _larger(measured, "gradient_norm"),
         _gradient,
     ),
     Claim(
@@ -458,8 +462,8 @@ CLAIMS = (
         TRAN,
         "04_hessian_landscape",
         ("bounds",),
-        lambda kept: bound_tells_who_is_hurt(
-            _plain_rounding_bounds(kept), kept["collapse"], seeds=kept.seeds
+        lambda measured: bound_tells_who_is_hurt(
+            _plain_rounding_bounds(measured), measured["collapse"], seeds=measured.seeds
         ),
         _bound,
     ),

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from fairq_book.experiments.kept import Stored
 from fairq_book.kit import tables, wording
 from fairq_book.kit.claims import BELLAM, WIDTH, Claim, Effect, effect_in
+from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import ALL
 from fairq_book.kit.wording import (
     Prose,
@@ -253,30 +253,36 @@ def _share(record: Mapping[Hashable, Any]) -> str:
     return f"{texts[0]} %" if missing else f"{texts[0]} % ({texts[1]} to {texts[2]})"
 
 
-def _logits(kept: Stored) -> list[Effect]:
+def _logits(measured: Measured) -> list[Effect]:
     every = {"treatment": WIDTH, "group": tables.ALL}
-    smallest = kept["loss_beyond_others"]["group"].iloc[0]
+    smallest = measured["loss_beyond_others"]["group"].iloc[0]
     return [
-        effect_in(kept, "variance_left", f"logit variance left at {WIDTH}", "share", every),
+        effect_in(measured, "variance_left", f"logit variance left at {WIDTH}", "share", every),
         effect_in(
-            kept,
+            measured,
             "loss_beyond_others",
             f"loss that {smallest} gains beyond the others",
             "nats",
             {"treatment": WIDTH},
         ),
-        effect_in(kept, "loss_explained", "of what all lose, the fall in variance explains", "share", every),
+        effect_in(
+            measured, "loss_explained", "of what all lose, the fall in variance explains", "share", every
+        ),
     ]
 
 
-def _judge_logits(kept: Stored) -> Verdict:
-    collapse = kept["collapse"]
+def _judge_logits(measured: Measured) -> Verdict:
+    collapse = measured["collapse"]
     return wording.together(
         "Quantization lowers logit variance, and that is why loss grows, most for minorities.",
         [
-            variance_falls(kept["variance_left"], collapse, seeds=kept.seeds),
-            loss_falls_on(kept["loss_beyond_others"], kept["answer_changes"], collapse, seeds=kept.seeds),
-            temperature_explains(kept["loss_explained"], kept["answer_changes"], collapse, seeds=kept.seeds),
+            variance_falls(measured["variance_left"], collapse, seeds=measured.seeds),
+            loss_falls_on(
+                measured["loss_beyond_others"], measured["answer_changes"], collapse, seeds=measured.seeds
+            ),
+            temperature_explains(
+                measured["loss_explained"], measured["answer_changes"], collapse, seeds=measured.seeds
+            ),
         ],
     )
 

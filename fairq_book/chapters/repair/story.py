@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from fairq_book.chapters.repair.tables import swept
-from fairq_book.experiments.kept import Stored
 from fairq_book.kit.claims import BELLAM, LIU, WIDTH, Claim, Effect, Remark, effect_in
+from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import standing_treatments
 from fairq_book.kit.wording import (
     Prose,
@@ -478,34 +478,34 @@ def _what_to_do(row: Mapping[Hashable, Any]) -> str:
 _PAPERS_GROUPS = 5
 
 
-def _repair(kept: Stored) -> list[Effect]:
+def _repair(measured: Measured) -> list[Effect]:
     gap, accuracy = ({"treatment": f"{WIDTH}-fairqat", "group": name} for name in ("FVO", "OA"))
     return [
-        effect_in(kept, "against_rounding", f"FVO against rounding at {WIDTH}", "points", gap),
-        effect_in(kept, "against_plain_training", "FVO against plain QAT", "points", gap),
-        effect_in(kept, "against_rounding", "OA against rounding", "points", accuracy),
+        effect_in(measured, "against_rounding", f"FVO against rounding at {WIDTH}", "points", gap),
+        effect_in(measured, "against_plain_training", "FVO against plain QAT", "points", gap),
+        effect_in(measured, "against_rounding", "OA against rounding", "points", accuracy),
     ]
 
 
-def _plain_training(kept: Stored) -> list[Effect]:
+def _plain_training(measured: Measured) -> list[Effect]:
     says = f"FVO of plain QAT against rounding at {WIDTH}"
     row = {"treatment": f"{WIDTH}-ends8-qat", "group": "FVO"}
-    return [effect_in(kept, "against_rounding", says, "points", row)]
+    return [effect_in(measured, "against_rounding", says, "points", row)]
 
 
-def _another_recipe(kept: Stored) -> Remark | None:
+def _another_recipe(measured: Measured) -> Remark | None:
     """The published weights are for five groups, of which the smallest gets six times as much as another."""
-    count = len(kept.groups)
+    count = len(measured.groups)
     if count == _PAPERS_GROUPS:
         return None
     share = FairQAT.paper(4).loss_weights
     assert isinstance(share, float)
     factor = share / ((1 - share) / (count - 1))
-    sizes = kept["groups"]["train"]
-    of_loss = factor * kept.ends.fewest / (sizes.sum() + (factor - 1) * kept.ends.fewest)
+    sizes = measured["groups"]["train"]
+    of_loss = factor * measured.ends.fewest / (sizes.sum() + (factor - 1) * measured.ends.fewest)
     return Remark(
         "not the paper's recipe",
-        f"its weights are for {_PAPERS_GROUPS} groups; with {count}, an image of {kept.ends.smallest} counts "
+        f"its weights are for {_PAPERS_GROUPS} groups; with {count}, an image of {measured.ends.smallest} counts "
         f"{factor:g} times as much as any other, so that these are {whole_percent(of_loss)} % of the loss "
         "before anything is sampled.",
     )
@@ -518,8 +518,11 @@ CLAIMS = (
         BELLAM,
         "05_fairqat_mitigation",
         ("against_rounding", "against_plain_training"),
-        lambda kept: repairs(
-            kept["against_rounding"], kept["against_plain_training"], kept["collapse"], seeds=kept.seeds
+        lambda measured: repairs(
+            measured["against_rounding"],
+            measured["against_plain_training"],
+            measured["collapse"],
+            seeds=measured.seeds,
         ),
         _repair,
         _another_recipe,
@@ -530,7 +533,9 @@ CLAIMS = (
         LIU,
         "05_fairqat_mitigation",
         ("against_rounding",),
-        lambda kept: training_is_less_fair(kept["against_rounding"], kept["collapse"], seeds=kept.seeds),
+        lambda measured: training_is_less_fair(
+            measured["against_rounding"], measured["collapse"], seeds=measured.seeds
+        ),
         _plain_training,
     ),
 )

@@ -7,9 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from fairq_book.experiments.kept import Stored
-from fairq_book.experiments.settings import Setting
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, under_review
+from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import ALL
 from fairq_book.kit.wording import (
     Prose,
@@ -253,21 +252,20 @@ def _better(record: Mapping[Hashable, Any]) -> str:
     return "surely better" if better else "surely worse" if worse else "no sure difference"
 
 
-def _zero_bin(kept: Stored) -> list[Effect]:
+def _zero_bin(measured: Measured) -> list[Effect]:
     return [
-        effect_in(kept, "zero_parts", "emptying the zero bin adds to its loss", "nats", {"part": "harm"}),
-        effect_in(kept, "zero_parts", "beyond as long a change at random", "nats", {"part": "norm"}),
+        effect_in(measured, "zero_parts", "emptying the zero bin adds to its loss", "nats", {"part": "harm"}),
+        effect_in(measured, "zero_parts", "beyond as long a change at random", "nats", {"part": "norm"}),
     ]
 
 
-def _judge_zero_bin(kept: Stored) -> Verdict:
-    assert isinstance(kept.setting, Setting)  # nothing else has these tables
+def _judge_zero_bin(measured: Measured) -> Verdict:
     return small_weights_are_needed(
-        kept["zero_parts"],
-        kept["zero_changes"],
-        kept["zero_collapse"],
-        f"int{kept.setting.take_apart}",
-        seeds=kept.seeds,
+        measured["zero_parts"],
+        measured["zero_changes"],
+        measured["zero_collapse"],
+        f"int{measured.take_apart}",
+        seeds=measured.seeds,
     )
 
 

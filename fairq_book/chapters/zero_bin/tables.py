@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import nn
 
+from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction, Study
 from fairq_book.kit.tables import (
     ALL,
@@ -19,11 +20,42 @@ from fairq_book.kit.tables import (
     collapse,
     loss_beyond_others,
     standing_treatments,
+    together,
 )
 from fairq_utils.metrics import populations
 from fairq_utils.quantization.models import zero_share
-from fairq_utils.treatments.ablations import Ablation, layers
+from fairq_utils.treatments import ablations
+from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
+
+
+def make(got: Gathered, apart: Treatment) -> dict[str, pd.DataFrame]:
+    """Every table of the chapter, by name, of a width that is taken `apart`."""
+    tried, smallest = got["tried"], got.smallest
+    zeros, controls = ablations.halves(apart)[0], ablations.controls(apart)
+    grids = ablations.other_grids(apart)
+    bins = zero_bins(got.studies, got.networks(), got.treatments("rounded"))
+    layers = losses_by_layer(got["by_layer"], smallest)
+    return {
+        "collapse": collapse(got["rounded"]),
+        "zero_bins": bins,
+        "zero_totals": zero_totals(bins),
+        "zero_changes": answer_changes(tried),
+        "zero_collapse": collapse(tried),
+        "zero_parts": zero_bin_parts(tried, apart, smallest, level=together(4)),
+        "zero_controls": _differences(tried, zeros, controls),
+        "zero_grids": _differences(tried, apart, grids),
+        "zero_layers": layers,
+        "zero_layer_signs": layer_signs(layers),
+    }
+
+
+def _differences(
+    tried: Sequence[Prediction], reference: Treatment | Ablation, others: Sequence[Treatment | Ablation]
+) -> pd.DataFrame:
+    """What each of the others does beyond the reference, with intervals that hold together."""
+    beside = [p for p in tried if p.treatment in (reference, *others)]
+    return answer_changes(against(beside, reference), level=together(len(others)))
 
 
 def zero_bins(
@@ -38,7 +70,7 @@ def zero_bins(
     """
     records = []
     for study, network in zip(studies, networks, strict=True):
-        for layer in layers(network):
+        for layer in ablations.layers(network):
             weight = network.get_parameter(layer).detach()
             peak = float(weight.abs().max() / weight.square().mean().sqrt().clamp_min(1e-30))
             for treatment in treatments:
@@ -98,13 +130,13 @@ def _gaussian_zero_share(peak: float, treatment: Treatment) -> float:
 
 
 def against(predictions: Sequence[Prediction], reference: Treatment | Ablation) -> list[Prediction]:
-    """The same, with another treatment in the place of full precision: what is paired is paired with it."""
+    """The predictions with another treatment in the place of full precision, so that it is paired with that."""
     kept = [prediction for prediction in predictions if prediction.treatment != FP32]
     return [replace(p, treatment=FP32) if p.treatment == reference else p for p in kept]
 
 
 def two_groups(predictions: Sequence[Prediction], group: str) -> list[Prediction]:
-    """The same, with all groups but one taken together as "the rest"."""
+    """The predictions with all groups but one taken together as "the rest"."""
     code = predictions[0].group_names.index(group)
     names = (group, "the rest")
     return [replace(p, groups=(p.groups != code).long(), group_names=names) for p in predictions]

@@ -1,0 +1,54 @@
+"""What the chapter on the zero bin asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fairq_book.chapters.zero_bin.tables import telling
+from fairq_book.experiments.gather import Gathered, Request
+from fairq_book.experiments.studies import treatments
+from fairq_utils.training.architectures import build
+from fairq_utils.treatments import ablations
+from fairq_utils.treatments.treatment import FP32, Treatment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asks:
+    """All widths, and one of them taken apart: on fewer images, and layer by layer on fewer networks too."""
+
+    bit_widths: Sequence[int] = field(
+        default=(8, 6, 5, 4, 3, 2), metadata={"help": "widths from 2 to 16 to round the weights to"}
+    )
+    width: int = field(
+        default=0,
+        metadata={"help": "the width to take apart; 0 for the narrowest that leaves the networks standing"},
+    )
+    images_each: int = field(
+        default=200, metadata={"help": "test images of each group for the interventions"}
+    )
+    images_each_layer: int = field(
+        default=75, metadata={"help": "test images of each group where one layer at a time is touched"}
+    )
+    seeds_by_layer: int = field(default=3, metadata={"help": "networks for that, the first ones"})
+
+    def __call__(self, got: Gathered) -> dict[str, Request]:
+        """The requests that can be named with what there is so far."""
+        found = {"rounded": Request(treatments=treatments(self.bit_widths))}
+        if "rounded" in got:
+            apart = self.taken_apart(got)
+            tried = [*ablations.halves(apart), *ablations.controls(apart), *ablations.other_grids(apart)]
+            study = got.studies[0]
+            # The names of layers are those of any network of the architecture.
+            network = build(study.arch, classes=2, image_size=study.dataset.image_size)
+            found["tried"] = Request(treatments=[FP32, *tried], each=self.images_each)
+            found["by_layer"] = Request(
+                treatments=ablations.by_layer(apart, network),
+                each=self.images_each_layer,
+                networks=self.seeds_by_layer,
+            )
+        return found
+
+    def taken_apart(self, got: Gathered) -> Treatment:
+        """The width that is taken apart."""
+        return telling(got["rounded"], self.width)
