@@ -1,6 +1,6 @@
 """Quantize, measure and repair networks: who pays when a neural network is quantized, and why.
 
-Each folder's index lists its public names. What moved elsewhere is named by whoever asks for it in its old place.
+Each folder's index lists its public names. Asked for in its old place, what moved says where it is now.
 """
 
 from __future__ import annotations

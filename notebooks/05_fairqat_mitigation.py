@@ -273,7 +273,8 @@ wording.together(
 )
 
 # %% [markdown]
-# **Try it yourself.** Your own network takes four lines; `data` is what `fairq_utils.data.sources.load` returns:
+# **Try it yourself.** Your own network takes four lines; `data` is what `fairq_utils.data.sources.load`
+# returns:
 #
 # ```python
 # from fairq_utils.training.fairqat import FairQAT

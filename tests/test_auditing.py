@@ -64,7 +64,7 @@ def audited(scores: bool = True) -> auditing.Audit:
 def test_accuracies_and_their_gap_are_fairlearns(side):
     before, after = tables(TREES, {"elm": 0.15})
     found = fairq_utils.audit(before, after).record
-    answers = before if side == "before" else after
+    predictions = before if side == "before" else after
     frame = MetricFrame(
         metrics={"accuracy": accuracy_score},
         y_true=predictions["label"],

@@ -152,6 +152,9 @@ def broken() -> nn.Module:
 
 
 def test_nothing_is_imported_until_it_is_asked_for():
-    code = "import sys, fairq_book.experiments.populations; print(sorted({'bitsandbytes', 'open_clip'} & set(sys.modules)))"
+    code = (
+        "import sys, fairq_book.experiments.populations\n"
+        "print(sorted({'bitsandbytes', 'open_clip'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

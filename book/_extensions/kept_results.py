@@ -1,8 +1,8 @@
 """What the book keeps of data that it may not hold, on its pages: verdicts and numbers, none of them typed.
 
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
-`` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice would have given there, and
-`` {provenance} `` where all of it comes from.
+`` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice would have given
+there, and `` {provenance} `` where all of it comes from.
 `` {front} `` opens the book: one figure and three sentences. The role `` {declared}`utkface image_size` ``
 is what that setting says.
 """

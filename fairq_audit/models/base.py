@@ -172,6 +172,7 @@ def explained(model: Auditable, images: Dataset) -> Iterator[None]:
     except Exception as error:
         size = images.images.shape[-1]
         raise BadInput(
-            f"{model.name} raised {first_line(error)} on images of 3 × {size} × {size}; expected a model that "
+            f"{model.name} raised {first_line(error)} on images of 3 × {size} × {size}; expected a model "
+            "that "
             "takes them: give its image_size, or mend it."
         ) from error

@@ -29,6 +29,7 @@ class GraphWeights(nn.ModuleList):
             self.append(layer)
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Each weight under the name that the graph knows it by."""
         for name, layer in zip(self.names, self, strict=True):
             yield name, layer.weight  # type: ignore[misc]
 
@@ -53,6 +54,7 @@ class Graph(nn.Module):
         """What the graph makes of a batch that it takes."""
 
     def forward(self, images: Tensor) -> Any:
+        """The logits of these images, in batches of the size that the graph takes."""
         if self.batch is None:
             return self.run(images)
         rows = []
@@ -84,6 +86,7 @@ class Program(Graph):
         self.rounded = dict(rounded or {})
 
     def weights(self) -> GraphWeights:
+        """The weights that the layers of the program read."""
         found = {}
         for node in self.module.graph.nodes:
             place = _READS.get(_operation(node))
@@ -100,10 +103,12 @@ class Program(Graph):
         return GraphWeights(found | self.rounded)
 
     def holding(self, weights: nn.Module) -> Program:
+        """The program with these weights in place of its own."""
         assert isinstance(weights, GraphWeights)
         return Program(self.module, self.batch, dict(weights.items()))
 
     def run(self, images: Tensor) -> Any:
+        """The logits of as many images as the program takes at once."""
         (given,) = placeholders(self.module)
         # in the layout of the example that it was exported with, which some of its views need
         images = images.to("cpu", given.dtype).contiguous()
@@ -130,6 +135,7 @@ class OnnxGraph(Graph):
 
     @cached_property
     def session(self) -> Any:
+        """What runs the graph, opened at its first use."""
         try:
             import onnxruntime
         except ImportError as error:
@@ -143,11 +149,13 @@ class OnnxGraph(Graph):
             return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # it has classes of its own for what it refuses
             raise BadInput(
-                f"{self.path} cannot be run ({first_line(error)}); expected an ONNX file that onnxruntime takes: "
+                f"{self.path} cannot be run ({first_line(error)}); expected an ONNX file that "
+                "onnxruntime takes: "
                 "export it again."
             ) from error
 
     def run(self, images: Tensor) -> Any:
+        """The logits of as many images as the graph takes at once."""
         (given,) = self.session.get_inputs()
         kinds = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
         values = images.cpu().contiguous().numpy().astype(kinds.get(given.type, np.float32), copy=False)
@@ -157,6 +165,7 @@ class OnnxGraph(Graph):
         return torch.from_numpy(outputs[0]) if len(outputs) == 1 else tuple(outputs)
 
     def weights(self) -> GraphWeights:
+        """The weights that the layers of the graph read."""
         return GraphWeights(
             {
                 name: torch.from_numpy(_turned(value, turned).copy())
@@ -165,6 +174,7 @@ class OnnxGraph(Graph):
         )
 
     def holding(self, weights: nn.Module) -> OnnxGraph:
+        """The graph with these weights in place of its own."""
         from onnx import numpy_helper
 
         assert isinstance(weights, GraphWeights)

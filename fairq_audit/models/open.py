@@ -124,7 +124,8 @@ def from_factory(
     >>> from_factory("fairq_utils.training.architectures:built")
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: fairq_utils.training.architectures has no 'built'; expected package.module:factory
+    fairq_utils.errors.BadInput: fairq_utils.training.architectures has no 'built'; expected
+    package.module:factory
     with a function of that module that returns a network.
     """
     module, _, path = text.partition(":")
@@ -147,7 +148,8 @@ def from_factory(
             made = factory(**(arguments or {}))
         except Exception as error:  # likewise
             raise BadInput(
-                f"{text} raised {first_line(error)}; expected a function that returns a network when it is called "
+                f"{text} raised {first_line(error)}; expected a function that returns a network "
+                "when it is called "
                 f"with {', '.join(arguments) if arguments else 'no arguments'}."
             ) from error
     if not isinstance(made, nn.Module):
@@ -270,7 +272,8 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
             seen = processor(images=plain, return_tensors="pt")["pixel_values"].double()
         except Exception as error:  # likewise
             raise BadInput(
-                f"{path} has a preprocessor_config.json that cannot be used ({first_line(error)}); expected what "
+                f"{path} has a preprocessor_config.json that cannot be used ({first_line(error)}); expected "
+                "what "
                 "save_pretrained wrote: save the image processor again."
             ) from error
         size, mean, std = _size_and_normalisation(path, seen)

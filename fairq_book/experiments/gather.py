@@ -85,6 +85,10 @@ class Gathered(Mapping[str, Any]):
         sizes = self.sizes.set_index("group")["train"]
         return None if sizes.min() == sizes.max() else str(sizes.idxmax())
 
+    def treatments(self, name: str) -> list[Any]:
+        """What was done to the networks behind the predictions of that name, in the order of the request."""
+        return list(dict.fromkeys(prediction.treatment for prediction in self[name]))
+
     def networks(
         self, treatments: Sequence[Treatment | Ablation] = (FP32,), *, first: int = 0
     ) -> list[nn.Module]:

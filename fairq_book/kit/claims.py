@@ -143,6 +143,7 @@ def effects_of_population(
 
 
 def under_review(why: str) -> Callable[[Measured], Remark]:
+    """A remark that a verdict is being looked at again, and why."""
     return lambda measured: Remark("under review", why)
 
 

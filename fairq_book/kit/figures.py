@@ -372,7 +372,8 @@ def around_by_treatment(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
         return drawn(
             figure,
             alt=f"Dot plots by treatment, geometric means over seeds. {' '.join(said)}",
-            caption=f"Geometric means over seeds with 95 % intervals.{caption_of_cut_intervals(cut)} Logarithmic scales.",
+            caption=f"Geometric means over seeds with 95 % intervals."
+            f"{caption_of_cut_intervals(cut)} Logarithmic scales.",
         )
 
 

@@ -93,7 +93,8 @@ def _cell(claim: Claim, measured: Measured, up: str) -> str:
     record = f"{up}/_static/{measured.name}/provenance.json"
     why = (
         f"<details><summary>why, and from where</summary><p>{html.escape(verdict.because)}</p>"
-        f"<ul>{sources}</ul><p>{html.escape(as_sentence(measured.note))}. <a href='{record}'>record</a></p></details>"
+        f"<ul>{sources}</ul><p>{html.escape(as_sentence(measured.note))}. "
+        f"<a href='{record}'>record</a></p></details>"
     )
     return f"{_badge(claim, measured)} <small>{seeds_in_words(measured)}</small>{_numbers(effects)}{why}"
 

@@ -29,7 +29,8 @@ class NotConverged(BadInput):
     >>> raise NotConverged(value=3.9, residual=0.2, iterations=5, tol=0.001)
     Traceback (most recent call last):
         ...
-    fairq_utils.curvature.spectrum.NotConverged: the residual of the eigenvalue is 0.2 after 5 iterations (value
+    fairq_utils.curvature.spectrum.NotConverged: the residual of the eigenvalue is 0.2 after 5 iterations
+    (value
     3.9); expected at most 0.0039 (tol=0.001): allow more max_iterations or a larger tol.
     """
 

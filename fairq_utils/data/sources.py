@@ -173,6 +173,7 @@ class DataSettings:
         )
 
     def paths(self) -> list[Path]:
+        """Where the data set lies: the paths that `root` joins."""
         assert self.root is not None
         return [Path(part).expanduser() for part in self.root.split(os.pathsep) if part]
 

@@ -118,10 +118,12 @@ class Outcomes:
 
     @property
     def present(self) -> NDArray[np.intp]:
+        """The places of the groups that have examples."""
         return np.flatnonzero(self.sizes)
 
     @property
     def shares(self) -> NDArray[np.float64]:
+        """Each of these groups' share of all examples."""
         return self.sizes[self.present] / self.sizes.sum()
 
     def by_seed(self) -> NDArray[np.float64]:

@@ -160,6 +160,7 @@ class LearnedGrid(UniformGrid):
     """A uniform grid whose scale receives a gradient."""
 
     def __call__(self, weight: Tensor) -> Tensor:
+        """The weight on the grid, with the gradient of a learned step."""
         with torch.no_grad():
             free = self._steps(weight)
             rounded = free.round()
@@ -258,18 +259,23 @@ class HalfGrid(Grid):
 
     @property
     def bits(self) -> int:
+        """As many as a weight has that stays free."""
         return self.free_bits
 
     @property
     def nbytes(self) -> int:
+        """Nothing beside the weights, of which some stay free."""
         return 0
 
     def codes(self, weight: Tensor) -> Tensor:
+        """Refused, because half of an ablation has no codes."""
         raise BadInput("half of an ablation has no codes, because some weights stay free; use its values.")
 
     def dequantize(self, codes: Tensor) -> Tensor:
+        """Refused, because half of an ablation has no codes."""
         return self.codes(codes)
 
     def __call__(self, weight: Tensor) -> Tensor:
+        """The weight with one half of it rounded: the zero bin, or all else."""
         values = self.whole(weight)
         return torch.where((values == 0) == self.zero_bin, values, weight)

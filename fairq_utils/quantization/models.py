@@ -42,9 +42,11 @@ class InputQuantizer(nn.Module):
         self.register_buffer("high", torch.zeros(()))
 
     def grid(self) -> UniformGrid:
+        """The grid of the range that was seen."""
         return self.quantizer.spaced(self.low, self.high, self.low.dtype)
 
     def forward(self, values: Tensor) -> Tensor:
+        """The values on the grid; while calibrating, the values as they are, whose range is noted."""
         if not self.calibrating:
             return self.grid()(values)
         require_finite(values)
@@ -265,6 +267,7 @@ def _table(model: nn.Module) -> pd.DataFrame:
 
 
 def rows_of_weights(model: nn.Module) -> list[dict[str, Any]]:
+    """What is known of each weight that is, or was, rounded."""
     rows = [_row_of_weight(place) for place in weight_parameters(model) if place.is_parametrized]
     return rows or list(getattr(model, BAKED, []))
 

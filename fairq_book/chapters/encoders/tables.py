@@ -9,70 +9,13 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from fairq_book.experiments import populations
-from fairq_book.experiments.census import Census, everything
-from fairq_book.experiments.populations import ClipStudy
-from fairq_book.experiments.store import Store
 from fairq_utils.encoders.linear_layers import ORIGINAL
 from fairq_utils.encoders.questions import Answers
-from fairq_utils.encoders.scenes import Scenes
 from fairq_utils.errors import BadInput
 from fairq_utils.intervals import holm, sign_test
 from fairq_utils.metrics.groups import flipped
 from fairq_utils.metrics.populations import equivalence_test, paired_test, sign_consistency
 from fairq_utils.metrics.ranking import max_skew, ndkl, recall_at_k, recall_disparity
-
-
-def tables_of(
-    census: Census, chosen: Sequence[ClipStudy], *, store: Store | None = None
-) -> dict[str, pd.DataFrame]:
-    """Every table of the census, by name; what is missing is made."""
-    given = everything(census, chosen, store=store)
-    by_labels = {study.name for study in chosen if study.taught == "labels"}
-    encoders = [one for one in given if one.model not in by_labels]
-    classifiers = [one for one in given if one.model in by_labels]
-    group = chosen[0].group
-    measured = measures(encoders, group, top=census.top)
-    beside = measures(classifiers, group)
-    failed, failed_beside = failures(encoders), failures(classifiers)
-    both = pd.concat([failed, failed_beside], ignore_index=True)
-    by_query = skews(encoders, group, top=census.top)
-    return {
-        "groups": _groups(populations.scenes(chosen[0], store=store), group),
-        "accuracy_by_seed": accuracy_by_seed(given, chosen),
-        "measures": measured,
-        "failures": failed,
-        "consistency": consistency(measured, failed),
-        "by_query": consistency(by_query, failed),
-        "lost_and_won": lost_and_won(encoders, group),
-        "classifier_failures": failed_beside,
-        "classifier_consistency": consistency(beside, failed_beside),
-        "beyond_classifiers": beyond_classifiers(measured, beside, both),
-    }
-
-
-def accuracy_by_seed(given: Sequence[Answers], chosen: Sequence[ClipStudy]) -> pd.DataFrame:
-    """How many images of each group each model names right, and overall (OA)."""
-    seeds, group = {study.name: study.seed for study in chosen}, chosen[0].group
-    rows = []
-    for one in given:
-        (codes, names), right = one.codes(group), one.correct
-        members = [(name, codes == place) for place, name in enumerate(names)]
-        for name, member in [*members, ("OA", np.ones(len(codes), dtype=bool))]:
-            count, hits = int(member.sum()), int((right & member).sum())
-            rows.append((one.model, seeds[one.model], one.treatment, name, count, hits))
-    return pd.DataFrame(rows, columns=["model", "seed", "treatment", "group", "n", "correct"])
-
-
-def _groups(scenes: Scenes, group: str) -> pd.DataFrame:
-    assert scenes.is_train is not None
-    codes, names = scenes.codes(group), scenes.names(group)
-    numbers = [
-        torch.bincount(codes[part], minlength=len(names)).tolist()
-        for part in (scenes.is_train, ~scenes.is_train)
-    ]
-    return pd.DataFrame({"group": names, "train": numbers[0], "test": numbers[1]})
-
 
 LOST = 0.2  # of its accuracy: a model that lost more has failed, and is set apart
 MARGIN_OF_SHARES, MARGIN_OF_SKEWS = 0.02, 0.05  # the least change that matters: 2 points, 0.05 nats

@@ -191,7 +191,7 @@ def how_tight(bounds: pd.DataFrame, ranks: pd.DataFrame) -> Prose:
     sentences = []
     for treatment, own in bounds.groupby("treatment", sort=False):
         broken = int((own["excess"] > own["bound"]).sum())
-        measured = f"it is broken {counted(broken, 'time')}" if broken else "no excess loss is above it"
+        kept = f"it is broken {counted(broken, 'time')}" if broken else "no excess loss is above it"
         share = (own["curvature_term"] / own["bound"]).median()
         error = (own["parabola"] - own["excess"]).abs().median()
         most, least = own["excess"].max(), own["excess"].min()

@@ -69,7 +69,8 @@ def measures_by_treatment(
         return drawn(
             figure,
             alt=f"Line charts by treatment. {' '.join(said)}",
-            caption=f"Means of each {by} with 95 % intervals over seeds and images.{caption_of_cut_intervals(cut)}"
+            caption=f"Means of each {by} with 95 % intervals over seeds and images."
+            f"{caption_of_cut_intervals(cut)}"
             f"{_absent(table, by)}",
         )
 
@@ -112,7 +113,8 @@ def variance_left(left: pd.DataFrame) -> Picture:
             f"{read_aloud(left, names, by='group', factor=100, digits=0)}",
             caption="Typical logit variance of each group and of all images, in percent of what it was in "
             "full precision (dotted), with intervals that hold for all treatments together."
-            f"{caption_of_cut_intervals(leaves_the_window(left, low, high))}{' The scale is logarithmic.' if logarithmic else ''}"
+            f"{caption_of_cut_intervals(leaves_the_window(left, low, high))}"
+            f"{' The scale is logarithmic.' if logarithmic else ''}"
             f"{_absent(left, 'group')}",
         )
 

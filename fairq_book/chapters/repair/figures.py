@@ -125,7 +125,8 @@ def frontier(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
             caption="Better is to the right and below. Each mark is that of the group served worst; filled, "
             "trained while rounded; ringed, the published setting. Lines lead along the weights (percent for "
             "the smallest group) and along the sampling (percent of the way to groups seen "
-            f"equally often). With 95 % intervals.{caption_of_cut_intervals(cut)}",
+            f"equally often). With 95 % intervals."
+            f"{caption_of_cut_intervals(cut)}",
         )
 
 
@@ -184,7 +185,8 @@ def on_both(table: pd.DataFrame) -> Picture:
             alt="Scatter plots of the change of FVO in points against rounding alone, on training and on "
             f"test images: {'; '.join(said)}.",
             caption="Change of FVO against rounding alone. On the grey line, what is repaired on training "
-            f"images is repaired on test images; above it, less is. With 95 % intervals.{caption_of_cut_intervals(cut)}"
+            f"images is repaired on test images; above it, less is. With 95 % intervals."
+            f"{caption_of_cut_intervals(cut)}"
             f"{caption_of_own_scales(widths)}",
         )
 

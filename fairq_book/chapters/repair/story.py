@@ -505,9 +505,9 @@ def _another_recipe(measured: Measured) -> Remark | None:
     of_loss = factor * measured.ends.fewest / (sizes.sum() + (factor - 1) * measured.ends.fewest)
     return Remark(
         "not the paper's recipe",
-        f"its weights are for {_PAPERS_GROUPS} groups; with {count}, an image of {measured.ends.smallest} counts "
-        f"{factor:g} times as much as any other, so that these are {whole_percent(of_loss)} % of the loss "
-        "before anything is sampled.",
+        f"its weights are for {_PAPERS_GROUPS} groups; with {count}, an image of "
+        f"{measured.ends.smallest} counts {factor:g} times as much as any other, "
+        f"so that these are {whole_percent(of_loss)} % of the loss before anything is sampled.",
     )
 
 

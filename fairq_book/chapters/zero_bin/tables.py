@@ -130,7 +130,7 @@ def _gaussian_zero_share(peak: float, treatment: Treatment) -> float:
 
 
 def against(predictions: Sequence[Prediction], reference: Treatment | Ablation) -> list[Prediction]:
-    """The predictions with another treatment in the place of full precision, so that it is paired with that."""
+    """The predictions with another treatment in the place of full precision, to be paired with that."""
     kept = [prediction for prediction in predictions if prediction.treatment != FP32]
     return [replace(p, treatment=FP32) if p.treatment == reference else p for p in kept]
 
