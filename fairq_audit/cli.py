@@ -45,8 +45,8 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="MODEL",
             help="package.module:factory, a .pt2 or .onnx file, a folder that save_pretrained of "
             "transformers wrote; for `fairq audit` also the book's own, such as resnet18-seed0. Once with "
-            "--treatment, or twice: before and after. A factory and a .pt2 run the code of whoever wrote them: "
-            "name only those that you trust.",
+            "--treatment, or twice: before and after. A factory and a .pt2 run the code of whoever wrote "
+            "them: name only those that you trust.",
         ),
         click.option("--treatment", help="Round the weights of the one model so: `fairq treatments`."),
         click.option(

@@ -49,8 +49,9 @@ def _plain(value: Any) -> Any:
 class Setting(StudyParameters):
     """Studies under one name, and what is done to each network: every width in every one of the `ways`.
 
-    >>> Setting(name="few", title="Few", bit_widths=[8, 3], ways=["", "mse-bn"]).treatments()[1:3]
-    [Treatment('int8'), Treatment('int3')]
+    >>> few = Setting(name="few", title="Few", bit_widths=[8, 3], ways=["", "mse-bn"])
+    >>> [treatment.name for treatment in few.treatments()]
+    ['fp32', 'int8', 'int3', 'int8-mse-bn', 'int3-mse-bn']
     """
 
     name: str

@@ -30,7 +30,7 @@ def load(name: str, *, root: Path | None = None) -> Measured:
     """The tables of that setting.
 
     >>> load("utkface").note
-    'measured earlier, five networks'
+    'measured earlier, 5 networks'
     >>> load("utkfaces")
     Traceback (most recent call last):
         ...

@@ -284,9 +284,9 @@ def legend_above(figure: Figure, looks: Mapping[str, dict[str, Any]]) -> None:
 def columns_of_names(names: list[str]) -> list[list[str]]:
     """Names that are to be read row by row, column by column.
 
-    >>> _columns_of_names(["Alder", "Bracken", "Clover"])
+    >>> columns_of_names(["Alder", "Bracken", "Clover"])
     [['Alder'], ['Bracken'], ['Clover']]
-    >>> _columns_of_names([f"arm {number}, a long name" for number in range(3)])
+    >>> columns_of_names([f"arm {number}, a long name" for number in range(3)])
     [['arm 0, a long name', 'arm 2, a long name'], ['arm 1, a long name']]
     """
     for rows in range(1, len(names) + 1):
@@ -413,7 +413,7 @@ _TOTALS: dict[str, dict[str, Any]] = {
 def widest_first(widths: Iterable[str]) -> list[str]:
     """Each width once, from wide to narrow; names without a number in the order in which they come.
 
-    >>> _from_wide(["int4", "int8", "int4", "int3"]), _from_wide(["captions", "labels"])
+    >>> widest_first(["int4", "int8", "int4", "int3"]), widest_first(["captions", "labels"])
     (['int8', 'int4', 'int3'], ['captions', 'labels'])
     """
     return sorted(dict.fromkeys(widths), key=lambda name: -int((re.findall(r"\d+", name) or [0])[0]))
