@@ -72,7 +72,7 @@ def deciding_text(source: str) -> str:
     lines = without_words(source).split("\n")
     for node in ast.walk(ast.parse(source := "\n".join(lines))):
         if isinstance(node, ast.ImportFrom):
-            ours = not node.level and (node.module or "").split(".")[0] in PACKAGES
+            ours = bool(node.level) or (node.module or "").split(".")[0] in PACKAGES
             renamed = [f"{alias.name} as {alias.asname}" for alias in node.names if alias.asname]
         elif isinstance(node, ast.Import):
             ours = all(alias.name.split(".")[0] in PACKAGES for alias in node.names)
