@@ -113,8 +113,13 @@ def short_book(clone) -> Clone:
 
 @pytest.fixture
 def bare_book(clone) -> Clone:
-    """A clone whose book has no chapter: enough to see what Sphinx refuses, with nothing to run."""
-    return without_chapters(clone, "[1-9]")
+    """A clone whose book is one page: enough to see what Sphinx refuses, with nothing to run."""
+    without_chapters(clone, "[1-9]")
+    (clone.root / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+    (clone.root / "book" / "index.md").write_text(
+        "# A page\n\nIt begins with a paragraph.\n\n```{choices} utkface\n```\n"
+    )
+    return clone
 
 
 def without_chapters(clone: Clone, numbers: str) -> Clone:
@@ -139,7 +144,8 @@ def built(tmp_path_factory) -> Clone:
     folder = tmp_path_factory.mktemp("built")
     store = Path(os.environ.get("FAIRQ_TEST_STORE") or folder / "store")
     made = Clone(copy_project(folder / "clone"), store)
-    done = made.fairq("book", "--profile", "tests/profile.yml")
+    # In one process, as another runs tests meanwhile; other books are built with the workers of a book.
+    done = made.fairq("book", "--profile", "tests/profile.yml", "--workers", "1")
     assert done.returncode == 0, done.stderr
     return made
 
