@@ -66,21 +66,20 @@ class Split:
     def __post_init__(self) -> None:
         _check("fingerprint", self.fingerprint, *_SHA256)
         for name, values in self._columns.items():
-            fits = values.ndim == 1 and len(values) == self.labels.numel() > 0
-            if not fits or not torch.equal(values.to(torch.int16).to(values.dtype), values):
+            fits = values.dtype == torch.int64 and torch.equal(values.to(torch.int16).long(), values)
+            if not fits or values.ndim != 1 or not len(values) == self.labels.numel() > 0:
                 raise BadInput(
-                    f"{name} are of {values.dtype} and shape {tuple(values.shape)}; expected whole numbers "
-                    f"of 16 bits, one for each of {self.labels.numel()} images."
+                    f"{name} are of {values.dtype} and shape {tuple(values.shape)}; expected int64 in "
+                    f"the range of int16, one for each of {self.labels.numel()} images."
                 )
-        named = {"labels": self.label_names, "groups": self.group_names}
-        for what, names in named.items():
+        for what, names in (("labels", self.label_names), ("groups", self.group_names)):
             codes = self._columns[what]
             if len({*names}) < len(names) or codes.min() < 0 or codes.max() >= len(names):
                 raise BadInput(
                     f"{what} run from {codes.min()} to {codes.max()} for the names {list(names)}; expected "
                     "each name once, and for each image the place of its name."
                 )
-        counted = self.groups.long().bincount(minlength=len(self.group_names)).tolist()
+        counted = self.groups.bincount(minlength=len(self.group_names)).tolist()
         whole = {*self.sizes} == {*_PARTS} and all(len(n) == len(counted) for n in self.sizes.values())
         if not whole or list(self.sizes["test"]) != counted:
             raise BadInput(
@@ -160,7 +159,7 @@ def compact(logits: Tensor) -> tuple[NDArray[np.int16], int]:
     while np.rint(largest / 2.0**power) >= _INT16.max:  # with room for a lift
         power += 1
     if power > _COARSEST:
-        raise BadInput(f"The largest logit is {largest:g}; expected one that float32 can hold: scale them.")
+        raise BadInput(f"The largest logit is {largest:g}; expected less than 3.4e38, as float32 holds.")
     steps = np.rint(scores / 2.0**power).astype(np.int16)
     answers = scores.argmax(axis=1)
     steps[np.arange(len(steps)), answers] += steps.argmax(axis=1) != answers
@@ -248,8 +247,7 @@ def _read(path: Path, made_of: Callable[[Item], _T]) -> _T:
         *(OSError, lzma.LZMAError, safetensors.SafetensorError, ValueError),
         *(LookupError, TypeError, AttributeError, RecursionError),
     ) as error:
-        said = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
-        why = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
+        why = f"{type(error).__name__}: {error}".rstrip(".")
     raise BadInput(
         f"{path} cannot be read as a part of the book's results ({why}); expected the file as it was "
         "written: take it anew from the repository, or write it again."
@@ -302,21 +300,13 @@ class Layer:
     def write(self, setting: str, network: LayerNetwork, split: Split) -> None:
         """Write a network and its test part; an earlier network of the same study and name is replaced."""
         _belonging(split, network)
-        files = {  # the split first, so that no network is ever without it
-            self._split_path(setting, split.key): _packed(split.item),
-            self._of(setting) / f"{network.name}-{_short(network.study)}{_ENDING}": _packed(
-                _item_of(network)
-            ),
-        }
-        for path, content in files.items():
-            write_atomically(path, content)
+        content = _packed(_item_of(network))
+        # The split first, so that no network is ever without it.
+        write_atomically(self._split_path(setting, split.key), _packed(split.item))
+        write_atomically(self._of(setting) / f"{network.name}-{_short(network.study)}{_ENDING}", content)
 
     def nbytes(self) -> int:
-        """How many bytes the files of all settings have.
-
-        >>> Layer(Path("nowhere")).nbytes()
-        0
-        """
+        """How many bytes the files of all settings have."""
         return sum(path.stat().st_size for path in self.folder.rglob(f"*{_ENDING}"))
 
     def _of(self, setting: str) -> Path:
@@ -331,15 +321,10 @@ def _short(study: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(study).encode()).hexdigest()[:16]
 
 
-# ---------------------------------------------------------------- what may be compared
-
-
 def refuse_unequal_weights(weights: Mapping[str, str]) -> None:
     """Refuse to compare what descends from different full-precision weights, given their SHA-256 by name.
 
     A seed gives another network on another machine, so two items of one study may share nothing else.
-
-    >>> refuse_unequal_weights({"fp32 of the book": "1a2b", "int4 made here": "1a2b"})
     """
     names = [*weights]
     for name in names:
@@ -376,24 +361,31 @@ def verify(layer: Layer, setting: str, anew: LayerNetwork) -> pd.DataFrame:
             "images and treatments; expected one: make a network that is there, of the same data."
         )
     split = _belonging(layer.split(setting, kept), anew)
-    found = [(network, layer.split(setting, network)) for network in layer.networks(setting)]
     others = [
         (network, own)
-        for network, own in found
-        if canonical(network.study) != canonical(kept.study) and own.group_names == split.group_names
+        for network in layer.networks(setting)
+        if canonical(network.study) != canonical(kept.study)
+        and (own := layer.split(setting, network)).group_names == split.group_names
     ]
     n = np.tile(split.sizes["test"], len(names))
 
+    def counted(network: LayerNetwork, own: Split, where: Callable[..., NDArray[Any]]) -> NDArray[np.float64]:
+        """How many images of each group are so, treatment by treatment; NaN for a treatment that it lacks."""
+        counts = np.full((len(names), len(own.group_names)), np.nan)
+        for place, name in enumerate(names):
+            if name in network.logits:
+                groups = own.groups.numpy()[where(network.logits[name], name)]
+                counts[place] = np.bincount(groups, minlength=counts.shape[1])
+        return counts.ravel()
+
     def right(network: LayerNetwork, own: Split) -> NDArray[np.float64]:
-        """Right answers, of n; NaN for a treatment that it lacks."""
-        counts = _counted(names, network, own, lambda logits, _: correct_answers(logits, own.labels))
+        counts = counted(network, own, lambda logits, _: correct_answers(logits, own.labels))
         return counts / np.maximum(np.tile(own.sizes["test"], len(names)), 1) * n
 
     def changed(network: LayerNetwork, own: Split) -> NDArray[np.float64]:
-        """Answers that differ; to other images all."""
-        if own.key != split.key:
+        if own.key != split.key:  # none can be told to be the same
             return n.astype(float)
-        return _counted(names, network, own, lambda logits, name: flipped(logits, anew.logits[name]))
+        return counted(network, own, lambda logits, name: flipped(logits, anew.logits[name]))
 
     before, after = np.rint(right(kept, split)), np.rint(right(anew, split))
     there = pd.DataFrame([right(*other) for other in others], columns=range(len(n)), dtype=float)
@@ -403,47 +395,22 @@ def verify(layer: Layer, setting: str, anew: LayerNetwork) -> pd.DataFrame:
     else:
         share = (before + 1) / (n + 2)  # none or all right, of few images, is not without chance
         seeds = [_seedless(network.study) == _seedless(kept.study) for network, _ in others]
-        of_seeds = there[np.array(seeds, dtype=bool)].std().fillna(0)
+        of_seeds = there[np.array(seeds, dtype=bool)].std().fillna(0).to_numpy()
         deviation = np.maximum(np.sqrt(n * share * (1 - share)), of_seeds)
         tolerance = np.ceil(4 * np.sqrt(2) * deviation).astype(int)
         apart = np.abs(np.rint([before, *there.to_numpy()]) - after)
     agrees = apart <= tolerance
     passed = pd.DataFrame(agrees[1:], columns=there.columns, dtype=float).where(there.notna()).loc[:, n > 0]
-    columns = {
-        "treatment": np.repeat(names, len(split.group_names)),
-        "group": split.group_names * len(names),
-        "n": n,
-        "kept": before.astype(int),
-        "anew": after.astype(int),
-        "tolerance": tolerance,
-        "agrees": agrees[0],
-    }
-    table = pd.DataFrame(columns)[n > 0].assign(wrong_passes=passed.mean())
+    of = {"treatment": np.repeat(names, len(split.group_names)), "group": split.group_names * len(names)}
+    counts = {"n": n, "kept": before.astype(int), "anew": after.astype(int), "tolerance": tolerance}
+    table = pd.DataFrame(of | counts | {"agrees": agrees[0]})[n > 0].assign(wrong_passes=passed.mean())
     return table.assign(wrong_passes_all=passed.dropna().all(axis="columns").mean()).reset_index(drop=True)
-
-
-def _counted(
-    names: Sequence[str],
-    network: LayerNetwork,
-    split: Split,
-    where: Callable[[Tensor, str], NDArray[np.bool_]],
-) -> NDArray[np.float64]:
-    """How many images of each group are so, treatment by treatment; NaN for a treatment that is missing."""
-    counts = np.full((len(names), len(split.group_names)), np.nan)
-    for place, name in enumerate(names):
-        if name in network.logits:
-            groups = split.groups.numpy()[where(network.logits[name], name)]
-            counts[place] = np.bincount(groups, minlength=counts.shape[1])
-    return counts.ravel()
 
 
 def _seedless(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _seedless(inner) for key, inner in value.items() if key not in _OF_A_SEED}
     return value
-
-
-# ---------------------------------------------------------------- checks
 
 
 def _belonging(split: Split, network: LayerNetwork) -> Split:
@@ -468,9 +435,7 @@ def _plain(value: Any) -> dict[str, Any]:
     try:
         return dict(json.loads(canonical(value)))
     except (TypeError, ValueError) as error:
-        raise BadInput(
-            f"{value!r} was given; expected names with values that JSON holds ({error})."
-        ) from None
+        raise BadInput(f"{value!r} was given; expected names with values for JSON ({error}).") from None
 
 
 def _path_in(value: Any) -> str | None:
@@ -481,4 +446,4 @@ def _path_in(value: Any) -> str | None:
         value = [*value, *value.values()]
     if isinstance(value, list):
         return next(filter(None, map(_path_in, value)), None)
-    return value if isinstance(value, str) and re.match(r"/\w|~|\\\\|[A-Za-z]:[\\/]", value) else None
+    return value if isinstance(value, str) and re.match(r"/\w|~/|\\\\|[A-Za-z]:[\\/]", value) else None
