@@ -301,8 +301,7 @@ class Layer:
         """Write a network and its test part; an earlier network of the same study and name is replaced."""
         _belonging(split, network)
         content = _packed(_item_of(network))
-        # The split first, so that no network is ever without it.
-        write_atomically(self._split_path(setting, split.key), _packed(split.item))
+        write_atomically(self._split_path(setting, split.key), _packed(split.item))  # never a network without
         write_atomically(self._of(setting) / f"{network.name}-{_short(network.study)}{_ENDING}", content)
 
     def nbytes(self) -> int:
@@ -347,7 +346,8 @@ def verify(layer: Layer, setting: str, anew: LayerNetwork) -> pd.DataFrame:
     `kept` and `anew` count right answers of `n`. Where device, versions and code are those of the record,
     `agrees` means that every answer of the group is the same, and `tolerance` is 0. Elsewhere a seed gives
     another network, and it means that the counts are at most `tolerance` apart: four standard deviations of
-    a difference of two seeds, estimated from the other seeds of the study, or the binomial one if larger.
+    a difference of two seeds. Those are estimated from the setting's studies that differ from this one in
+    seed, fold or draw alone, and are at least the binomial ones.
 
     How much does that say? `wrong_passes` is the share of the setting's other networks that would agree too,
     if they lay in this one's place, and `wrong_passes_all` that in all rows at once; NaN if there is no
