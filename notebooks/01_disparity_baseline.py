@@ -118,9 +118,10 @@ figures.accuracy_by_treatment(accuracies)
 
 # %% [markdown]
 # Who pays is asked of every group at once, not only of the one that seems to lose most. Each network gives
-# one change, so these {term}`intervals <interval>` cover other networks, on the same test images, and at each
-# width those of the groups hold together. Beside the groups stands one question that was fixed before: the
-# mean change of all groups but the largest, minus the change of the largest.
+# one change, on test images of its own, so these {term}`intervals <interval>` cover other networks, other
+# images and another split, and at each width those of the groups hold together. Beside the groups stands
+# one question that was fixed before: the mean change of all groups but the largest, minus the change of the
+# largest.
 
 # %% tags=["hide-input"]
 story.who_pays(accuracies, by_network, collapse, majority)

@@ -134,7 +134,7 @@ story.eigenvalues_reached(table)
 # Now what the claim is about: minorities, which are all groups but the largest, against the largest, at four
 # bits. Beside them stands the smallest group by itself, which need not do as the others do. The networks are
 # paired by their {term}`seed`, so what they have in common cancels. These {term}`intervals <interval>` cover
-# other seeds, on the same images.
+# other seeds, and with them other images.
 
 # %% tags=["hide-input"]
 ratios = tables.minorities_to_majority(table, ends)

@@ -247,16 +247,16 @@ held
 # %% [markdown]
 # ## What to do
 #
-# Given a width, which arm? The choice is made on images that were held out of the arms' training, not on
-# those that it is then reported on: of all arms whose OA is at most one point below the best, the one with
-# the smallest gap. These images are few, so between arms that are close it is partly luck. Whether the chosen
-# arm is better than rounding alone is then asked of the test images.
+# Given a width, which arm? The choice is made on the images for tuning, a tenth of each group that no
+# network has seen, not on those that it is then reported on: of all arms whose OA is at most one point
+# below the best, the one with the smallest gap. These images are few, so between arms that are close it is
+# partly luck. Whether the chosen arm is better than rounding alone is then asked of the test images.
 
 # %% tags=["hide-input"]
-validation = studies.predictions(trained, arms, split="validation")
+tuning = studies.predictions(trained, arms, split="tuning")
 costs = tables.training_costs(trained[0], images, arms)
 sizes = kit_tables.megabytes(studies.networks(trained[:1], rounded), rounded)
-choice = tables.what_to_do(validation, predictions, costs=costs, megabytes=sizes)
+choice = tables.what_to_do(tuning, predictions, costs=costs, megabytes=sizes)
 repair_story.choices(choice)
 
 # %% tags=["hide-input"]

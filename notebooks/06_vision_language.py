@@ -160,15 +160,18 @@ story.no_consistent_change(by_query, failed, of="pair")
 
 # %% [markdown]
 # Who finds its caption, and who comes first for a sentence that names nobody? Choose a quantity and a
-# treatment; below the histograms stand recall and skew, group by group.
+# treatment; below the histograms stand recall and skew, group by group. Ranks are told among the same images,
+# so these are the encoders of the first draw of them.
 
 # %% tags=["hide-input"]
+alike = [study for study in asked if study.dataset == asked[0].dataset]
+names = {study.name for study in alike}
 Explorer.of_answers(
-    answers,
+    [answer for answer in answers if answer.model in names],
     group,
     queries=asked[0].grammar.queries,
     top=top,
-    ask=populations.on_demand(asked, prompts=prompts),
+    ask=populations.on_demand(alike, prompts=prompts),
 )
 
 # %% [markdown]

@@ -217,7 +217,7 @@ def test_faces_can_be_compared_by_each_of_their_attributes(tmp_path):
     settings = DataSettings(name="utkface", root=str(tmp_path), label="gender", image_size=16)
     images = settings.load()
     found = group_columns(settings, images, ["gender", "race"])
-    shown = ~images.is_train
+    shown = images.is_test
     assert found["race"].tolist() == [images.group_names[code] for code in images.groups[shown]]
     assert found["gender"].tolist() == [images.label_names[code] for code in images.labels[shown]]
     assert len(set(found["race"])) > 1

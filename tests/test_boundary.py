@@ -70,6 +70,7 @@ def test_the_smallest_group_is_that_of_training_among_those_that_are_tested():
         torch.zeros(14, dtype=torch.long),
         groups,
         torch.arange(14) < 10,
+        torch.zeros(14, dtype=torch.bool),
         ("x", "y"),
         ("a", "b", "c"),
     )

@@ -62,7 +62,7 @@ def their_input(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("bits", [None, 8, 4, 2])
 def test_rounding_and_counting(study, store, bits):
     images = studies.dataset(study, store=store)
-    shown = ~images.is_train
+    shown = images.is_test
     with torch.no_grad():
         logits = theirs(study, store, bits)(their_input(images.images[shown])).numpy()
     counted = MetricFrame(

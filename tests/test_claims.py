@@ -263,6 +263,7 @@ def images(groups, labels, names=("a", "b", "c")) -> Dataset:
         torch.tensor(labels),
         torch.tensor(groups),
         torch.zeros(n, dtype=torch.bool),
+        torch.zeros(n, dtype=torch.bool),
         ("a", "b", "c"),
         names,
     )

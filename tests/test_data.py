@@ -16,8 +16,9 @@ from PIL import Image
 
 from fairq_utils.data import archives
 from fairq_utils.data.datasets import Dataset, describe
-from fairq_utils.data.moths import DIFFICULTY, GROUPS, SHARES
-from fairq_utils.data.sources import NAMES, DataSettings, load
+from fairq_utils.data.layouts import UTKFACE
+from fairq_utils.data.moths import DIFFICULTY, GROUPS, SHARES, MothSettings, draw_moths
+from fairq_utils.data.sources import NAMES, DataSettings, load, select_images
 from fairq_utils.errors import BadInput
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -66,13 +67,18 @@ def test_each_kind_of_moths_is_unequal_in_what_its_name_says(name, sizes, diffic
     assert moths.images.dtype == torch.uint8
     assert moths.group_names == moths.label_names == GROUPS
     assert torch.equal(moths.labels, moths.groups)
-    in_train = moths.groups[moths.is_train].bincount(minlength=5)
-    assert (in_train - 100 * torch.tensor(sizes)).abs().max() < 1
+    learned_or_chosen = moths.groups[~moths.is_test].bincount(minlength=5)
+    assert (learned_or_chosen - 100 * torch.tensor(sizes)).abs().max() < 1
     assert moths.notes == {}
 
 
-def test_the_split_seed_is_nothing_to_moths():
-    assert DataSettings(split_seed=1).identity() == DataSettings().identity()
+def test_another_draw_is_other_moths():
+    one, other = (load("moths", train_images=40, test_images=40, draw=draw) for draw in (0, 1))
+    assert not torch.isin(one.image_numbers, other.image_numbers).any()
+    assert DataSettings(draw=1).identity() != DataSettings().identity()
+    drawn = draw_moths(MothSettings(train=40, test=40, seed=1))
+    assert torch.equal(other.images, drawn.images)
+    assert torch.equal(other.is_test, ~drawn.is_train)
 
 
 def test_the_fingerprint_is_that_of_the_content():
@@ -88,6 +94,7 @@ def test_the_fingerprint_is_that_of_the_content():
     assert fingerprint(labels=lambda tensor: tensor[3].fill_(4)) != same
     assert fingerprint(groups=lambda tensor: tensor[3].fill_(4)) != same
     assert fingerprint(is_train=lambda tensor: tensor[3].fill_(False)) != same
+    assert fingerprint(is_tuning=lambda tensor: tensor[59].fill_(True)) != same
     assert fingerprint(notes=lambda notes: notes.update(found=7)) == same
 
 
@@ -109,7 +116,11 @@ def test_the_fingerprint_is_that_of_the_content():
         ({"train_images": 0}, "from 5 to"),
         ({"test_images": True}, "from 5 to"),
         ({"train_images": 5}, "at least one image"),
-        ({"split_seed": -1}, "from 0 to"),
+        ({"fold": 1}, "fold is 1; expected none, for moths are drawn: give a draw"),
+        ({"fold": 5}, "from 0 to 4"),
+        ({"draw": -1}, "from 0 to"),
+        ({"name": "utkface", "root": "x", "draw": 1}, "draw is 1; expected none, for utkface is not drawn"),
+        ({"split_seed": 0}, "split_seed is 0; expected none any more: fold, from 0 to 4, says"),
         ({"keep_conflicting": 1}, "true or false"),
     ],
 )
@@ -255,20 +266,18 @@ ROWS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 1), st.integers(0, 
 
 
 @settings(max_examples=40)
-@given(rows=ROWS, seed=st.integers(0, 99), keep=st.booleans())
-def test_no_content_is_on_both_sides_and_each_stratum_has_its_share(tmp_path_factory, rows, seed, keep):
+@given(rows=ROWS, fold=st.integers(0, 4), keep=st.booleans())
+def test_no_content_is_in_two_parts_and_each_stratum_has_its_share(tmp_path_factory, rows, fold, keep):
     folder = tmp_path_factory.mktemp("own")
     table = pd.DataFrame(rows, columns=["content", "label", "group"])
     agreeing = table.drop_duplicates().groupby("content").filter(lambda copies: len(copies) == 1)
     usable = table if keep else table[table["content"].isin(agreeing["content"])]
     chosen = DataSettings(
-        name="folder", root=write_own(folder, rows), image_size=16, split_seed=seed, keep_conflicting=keep
+        name="folder", root=write_own(folder, rows), image_size=16, fold=fold, keep_conflicting=keep
     )
-    if usable["content"].nunique() < 2:
+    if usable["content"].nunique() <= max(fold, 1):
         assert "expected images in both splits" in refusal(chosen.load)
         return
-    if usable["content"].nunique() < 5:
-        return  # one test image at most: whether there is one hangs on the seed
     dataset = chosen.load()
     shutil.rmtree(folder)
     assert contents(dataset) == usable["content"].tolist()
@@ -278,25 +287,64 @@ def test_no_content_is_on_both_sides_and_each_stratum_has_its_share(tmp_path_fac
         "conflicting_sets": int(table["content"].nunique() - len(agreeing)),
         "conflicting_files": int((~table["content"].isin(agreeing["content"])).sum()),
     }
-    sides = pd.DataFrame({"content": contents(dataset), "train": dataset.is_train.numpy()}).drop_duplicates()
+    assert (dataset.is_train.int() + dataset.is_tuning.int() + dataset.is_test.int() == 1).all()
+    sides = pd.DataFrame({"content": contents(dataset), "part": parts(dataset)}).drop_duplicates()
     assert sides["content"].is_unique
-    assert abs((~sides["train"]).sum() - len(sides) / 5) < 1
-    strata = sides.merge(agreeing, on="content").groupby(["label", "group"])["train"]
-    assert ((strata.size() - strata.sum() - strata.size() / 5).abs() < 1).all()
+    sides = sides.assign(test=sides["part"] == "test", tuning=sides["part"] == "tuning")
+    assert abs(sides["test"].sum() - len(sides) / 5) < 1
+    strata = sides.merge(agreeing, on="content").groupby(["label", "group"])
+    assert ((strata["test"].sum() - strata.size() / 5).abs() < 1).all()
+    rest = strata.size() - strata["test"].sum()
+    # A tenth, rounded down, but of two contents or more at least one.
+    assert (strata["tuning"].sum() == (rest // 10).clip(lower=(rest > 1).astype(int))).all()
+
+
+def parts(dataset: Dataset) -> list[str]:
+    flags = {"train": dataset.is_train, "tuning": dataset.is_tuning, "test": dataset.is_test}
+    return [next(name for name, flag in flags.items() if flag[place]) for place in range(len(dataset.labels))]
 
 
 def sides(dataset: Dataset) -> dict[int, bool]:
-    return dict(zip(contents(dataset), dataset.is_train.tolist(), strict=True))
+    """Whether each content is for the test."""
+    return dict(zip(contents(dataset), dataset.is_test.tolist(), strict=True))
 
 
-def test_the_split_moves_with_the_split_seed_and_nothing_else(tmp_path):
+def test_five_folds_test_on_every_content_once(tmp_path):
+    random = np.random.default_rng(3)
+    rows = [(int(random.integers(0, 150)), 0, 0) for _ in range(200)]  # with copies
+    rows = [(content, content % 2, content % 3) for content, *_ in rows]
+    root = write_own(tmp_path, rows)
+    folds = [load("folder", root=root, image_size=16, fold=fold) for fold in range(5)]
+    assert all(torch.equal(fold.images, folds[0].images) for fold in folds)
+    assert torch.equal(sum(fold.is_test.int() for fold in folds), torch.ones(200, dtype=torch.int32))
+    tested = [set(np.array(contents(fold))[fold.is_test.numpy()].tolist()) for fold in folds]
+    assert sum(map(len, tested)) == len(set.union(*tested)) == len({content for content, *_ in rows})
+
+
+def test_a_folder_with_a_split_of_its_own_keeps_to_it_in_every_fold(tmp_path):
+    rows = [(content, content % 2, 0) for content in range(30)]
+    root = write_own(tmp_path, rows, ["test" if content < 7 else "train" for content in range(30)])
+    for fold in (0, 3):
+        dataset = load("folder", root=root, image_size=16, fold=fold)
+        assert dataset.is_test.tolist() == [content < 7 for content in range(30)]
+        assert int(dataset.is_tuning.sum()) == 2
+
+
+def test_a_number_tells_an_image_in_other_data_sets_and_copies_apart(tmp_path):
+    root = write_own(tmp_path, [(content // 2, 0, 0) for content in range(40)])
+    one, few = (load("folder", root=root, image_size=16, **more) for more in ({}, {"train_images": 10}))
+    assert len(one.image_numbers.unique()) == 40
+    assert torch.isin(few.image_numbers, one.image_numbers).all()
+
+
+def test_the_split_moves_with_the_fold_and_nothing_else(tmp_path):
     random = np.random.default_rng(0)
     rows = [(content, *random.integers(0, 2, 2)) for content in range(300)]
     conflicting = [(content, label, 1 - group) for content, label, group in rows[:20]]
     root = write_own(tmp_path / "own", rows + conflicting)
     usual = sides(load("folder", root=root, image_size=16))
     assert sides(load("folder", root=root, image_size=16)) == usual
-    assert sides(load("folder", root=root, image_size=16, split_seed=1)) != usual
+    assert sides(load("folder", root=root, image_size=16, fold=1)) != usual
     assert sides(load("folder", root=root, image_size=32)).items() == usual.items()
     for more in ({"keep_conflicting": True}, {"train_images": 100}, {"test_images": 10, "train_images": 20}):
         other = sides(load("folder", root=root, image_size=16, **more))
@@ -312,20 +360,15 @@ def test_the_split_moves_with_the_split_seed_and_nothing_else(tmp_path):
     assert renamed == usual
 
 
-def test_label_and_group_together_make_a_stratum_and_each_seed_another_split(tmp_path):
+def test_label_and_group_together_make_a_stratum(tmp_path):
     random = np.random.default_rng(1)
     rows = [(content, *random.integers(0, (2, 3))) for content in range(300)]
     root = write_own(tmp_path, rows)
-    for seed in range(3):
-        counts = load("folder", root=root, image_size=16, split_seed=seed).counts()
+    for fold in range(5):
+        counts = load("folder", root=root, image_size=16, fold=fold).counts()
         n = counts.pivot_table(index=["label", "group"], columns="split", values="n")
         assert len(n) == 6
         assert ((n["test"] - n.sum(axis="columns") / 5).abs() < 1).all()
-    splits = {
-        tuple(load("folder", root=root, image_size=16, split_seed=seed).is_train.tolist())
-        for seed in range(8)
-    }
-    assert len(splits) == 8
 
 
 def test_random_numbers_of_others_neither_reach_the_split_nor_are_used_up(tmp_path):
@@ -341,14 +384,11 @@ def test_random_numbers_of_others_neither_reach_the_split_nor_are_used_up(tmp_pa
 def test_a_subset_is_random_and_no_more_than_there_is(tmp_path):
     root = write_own(tmp_path, [(content, content % 2, 0) for content in range(200)])
     whole = load("folder", root=root, image_size=16)
-    few, others = (
-        load("folder", root=root, image_size=16, train_images=50, split_seed=seed) for seed in (0, 1)
-    )
-    assert int(few.is_train.sum()) == 50
-    assert int((~few.is_train).sum()) == int((~whole.is_train).sum()) == 40
+    few = load("folder", root=root, image_size=16, train_images=50)
+    assert int((~few.is_test).sum()) == 50
+    assert int(few.is_test.sum()) == int(whole.is_test.sum()) == 40
     assert set(contents(few)) < set(contents(whole))
     assert 40 < np.mean(np.array(contents(few))[few.is_train.numpy()]) < 160  # not the first 50, nor the last
-    assert set(contents(few)) != set(contents(others))
     assert load("folder", root=root, image_size=16, train_images=10**6).fingerprint == whole.fingerprint
 
 
@@ -358,7 +398,7 @@ def test_a_given_split_is_kept_but_for_copies(tmp_path):
     root = write_own(tmp_path, rows, split)
     dataset = load("folder", root=root, image_size=16)
     assert contents(dataset) == [2, 3, 1]
-    assert dataset.is_train.tolist() == [True, False, False]
+    assert dataset.is_test.tolist() == [False, True, True]
     reasons = {entry["reason"]: entry["files"] for entry in dataset.notes["skipped"]}
     assert reasons == {
         "a copy of it has another label or group": ["004.png", "005.png", "006.png", "007.png"],
@@ -366,7 +406,7 @@ def test_a_given_split_is_kept_but_for_copies(tmp_path):
     }
     kept = load("folder", root=root, image_size=16, keep_conflicting=True)
     assert contents(kept) == [2, 3, 1, 4, 4, 5]
-    assert kept.is_train.tolist() == [True, False, False, False, False, False]
+    assert kept.is_test.tolist() == [False, True, True, True, True, True]
 
 
 def test_photographs_of_your_own_are_turned_upright(tmp_path):
@@ -406,7 +446,7 @@ def test_the_identity_is_plain_and_knows_no_path(tmp_path, portraits):
         {"group": "age"},
         {"train_images": 20},
         {"test_images": 20},
-        {"split_seed": 1},
+        {"fold": 1},
         {"keep_conflicting": True},
     ],
 )
@@ -431,12 +471,12 @@ def test_counts_are_those_of_pandas(portraits):
         {
             "label": [dataset.label_names[label] for label in dataset.labels],
             "group": [dataset.group_names[group] for group in dataset.groups],
-            "split": ["train" if train else "test" for train in dataset.is_train],
+            "split": parts(dataset),
         }
     )
     occurring = counts[counts["n"] > 0].set_index(["label", "group", "split"])["n"].to_dict()
     assert occurring == frame.value_counts().to_dict()
-    assert len(counts) == 2 * len(frame[["label", "group"]].drop_duplicates())
+    assert len(counts) == 3 * len(frame[["label", "group"]].drop_duplicates())
 
 
 def test_the_description_tells_what_was_left_out(portraits):
@@ -448,7 +488,7 @@ def test_the_description_tells_what_was_left_out(portraits):
     assert "61_1_20170109150557335.jpg.chip.jpg" in text
     assert "in 1 sets (2 files) label or group disagree" in text
     assert lines[-1] == f"fingerprint {dataset.fingerprint}"
-    start = lines.index("group   train  test  all")
+    start = lines.index("group   train  tuning  test  all")
     assert [line.split()[0] for line in lines[start + 1 : start + 7]] == [
         "White",
         "Black",
@@ -495,7 +535,7 @@ def test_utkface_has_the_counts_of_its_index(real):
     assert dataset.groups.bincount().tolist() == used["race"].value_counts().sort_index().tolist()
     # In the order of the names without .jpg.chip.jpg, so that each row of ours is a row of theirs.
     stems = used["file"].str.replace(r" *\.?jpg\.chip\.jpg$", "", regex=True)
-    used = used.assign(stem=stems).sort_values("stem").assign(train=dataset.is_train.numpy())
+    used = used.assign(stem=stems).sort_values("stem").assign(train=~dataset.is_test.numpy())
     assert dataset.groups.tolist() == used["race"].tolist()
     sides = used.groupby("md5")["train"].agg(["min", "max"])
     assert (sides["min"] == sides["max"]).all()
@@ -503,19 +543,28 @@ def test_utkface_has_the_counts_of_its_index(real):
     assert ((units.size() - units.sum() - units.size() / 5).abs() < 1).all()
 
 
+def test_the_folds_of_utkface_test_on_every_image_once(real):
+    listing = UTKFACE.read([real], label="race", group="race")
+    settings = [DataSettings(name="utkface", root=str(real), fold=fold) for fold in range(5)]
+    tables = [select_images(listing, own)[0] for own in settings]
+    tested = pd.concat([table[table["split"] == "test"].assign(fold=n) for n, table in enumerate(tables)])
+    assert sorted(tested["name"]) == sorted(tables[0]["name"])
+    assert tested.drop_duplicates(["content", "fold"])["content"].is_unique
+    for table in tables:
+        assert table.drop_duplicates(["content", "split"])["content"].is_unique
+        rest = table[table["split"] != "test"].drop_duplicates("content")
+        shares = rest["split"].eq("tuning").groupby(rest["group"]).mean()
+        assert shares.between(0.098, 0.1).all()
+
+
 def test_fairface_has_the_counts_of_its_tables(real):
     dataset = load(
         "fairface", root=str(real), label="age", group="race", image_size=16, keep_conflicting=True
     )
-    theirs = pd.concat(
-        pd.read_csv(real / f"fairface_label_{part}.csv").assign(split=split)
-        for part, split in (("train", "train"), ("val", "test"))
-    )
-    dropped = {entry["reason"]: entry["files"] for entry in dataset.notes["skipped"]}
-    assert set(dropped) <= {"a copy of it is in the test split"}
+    theirs = pd.concat(pd.read_csv(real / f"fairface_label_{part}.csv") for part in ("train", "val"))
+    assert dataset.notes["skipped"] == []
     assert dataset.notes["found"] == len(theirs)
-    theirs = theirs[~theirs["file"].isin(dropped.get("a copy of it is in the test split", []))]
     theirs = theirs.assign(age=theirs["age"].replace("more than 70", "70+"))
-    expected = theirs.value_counts(["age", "race", "split"]).to_dict()
-    counts = dataset.counts()
-    assert counts[counts["n"] > 0].set_index(["label", "group", "split"])["n"].to_dict() == expected
+    expected = theirs.value_counts(["age", "race"]).to_dict()
+    counts = dataset.counts().groupby(["label", "group"])["n"].sum()
+    assert counts[counts > 0].to_dict() == expected

@@ -156,7 +156,7 @@ def doors(trained, folder) -> dict[str, Auditable]:
 
 def expected(network: nn.Module, images) -> np.ndarray:
     with torch.no_grad():
-        return network(to_input(images.images[~images.is_train])).numpy()
+        return network(to_input(images.images[images.is_test])).numpy()
 
 
 def logits(table: pd.DataFrame) -> np.ndarray:
@@ -185,7 +185,7 @@ def folded(network: nn.Module) -> nn.Module:
 
 def test_a_row_says_which_image_it_is_of(doors, images):
     table = predictions_of(doors["factory"], images)
-    places = (~images.is_train).nonzero()[:, 0]
+    places = images.is_test.nonzero()[:, 0]
     assert table["id"].tolist() == places.tolist()
     assert table["label"].tolist() == [images.label_names[label] for label in images.labels[places]]
     assert table["group"].tolist() == [images.group_names[group] for group in images.groups[places]]
@@ -265,7 +265,7 @@ def by_its_own_processor(saved: Path, network: nn.Module, images) -> np.ndarray:
     """What transformers itself makes of the test images, in the order of the data's labels."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     processor = transformers.AutoImageProcessor.from_pretrained(saved, local_files_only=True)
-    shown = images.images[~images.is_train].permute(0, 2, 3, 1).numpy()
+    shown = images.images[images.is_test].permute(0, 2, 3, 1).numpy()
     pixels = processor(images=list(shown), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         return network(pixel_values=pixels).logits.flip(1).numpy()

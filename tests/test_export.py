@@ -44,8 +44,10 @@ def test_the_record_says_where_the_numbers_come_from(tmp_path, predictions):
     assert record["parameters"]["recipe"]["batch_size"] == 20
     assert record["parameters"]["dataset"]["train_images"] == 60
     assert "root" not in record["parameters"]["dataset"]
-    images = sources.load("moths", train_images=60, test_images=60)
-    assert record["data_fingerprint"] == images.fingerprint
+    assert record["data_fingerprints"] == {
+        seed: sources.load("moths", train_images=60, test_images=60, draw=draw).fingerprint
+        for seed, draw in (("2", 2), ("5", 1))
+    }
     assert record["devices"] == [predictions[0].device]
     assert {"torch", "fairq-utils"} <= record["versions"].keys()
     for name, digest in record["tables"].items():

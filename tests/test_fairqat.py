@@ -20,7 +20,7 @@ from fairq_utils.quantization.models import bake, describe
 from fairq_utils.quantization.quantizers import LearnedStepQuantizer, UniformQuantizer
 from fairq_utils.training import fairqat
 from fairq_utils.training.architectures import build
-from fairq_utils.training.fairqat import FairQAT, validation_images
+from fairq_utils.training.fairqat import FairQAT
 from fairq_utils.training.loop import Checkpoint, Recipe, predict
 
 SIZES = [30, 6, 12]
@@ -39,7 +39,14 @@ def data():
     groups = torch.repeat_interleave(torch.arange(3), torch.tensor(SIZES))
     images = torch.randint(0, 256, (48, 3, 4, 4), dtype=torch.uint8)
     labels = torch.randint(0, 2, (48,))
-    return Dataset(images, labels, groups, torch.ones(48, dtype=torch.bool), ("no", "yes"), ("a", "b", "c"))
+    none = torch.zeros(48, dtype=torch.bool)
+    return Dataset(images, labels, groups, ~none, none, ("no", "yes"), ("a", "b", "c"))
+
+
+def some_for_tuning(data, part):
+    """The same, with a part of the training images taken for tuning."""
+    chosen = torch.arange(len(data.labels)) % part == 0
+    return replace(data, is_train=~chosen, is_tuning=chosen)
 
 
 @pytest.fixture
@@ -65,7 +72,7 @@ def gradients_of_the_weighted_mean(network, data, example_weights):
 )
 def test_the_loss_weights_groups(data, network, loss_weights, expected):
     gradients = gradients_of_the_weighted_mean(network, data, expected(data.groups.numpy()))
-    trained = FairQAT(None, loss_weights=loss_weights, recipe=ONE_STEP, validation=0).fit(network, data)
+    trained = FairQAT(None, loss_weights=loss_weights, recipe=ONE_STEP).fit(network, data)
     moved = flat(network.parameters()) - flat(trained.parameters())
     # In the direction of the gradient, up to the rounding of bfloat16 where training uses it.
     assert torch.cosine_similarity(moved, flat(gradients), dim=0) > 0.999
@@ -130,15 +137,15 @@ def two_points(shares, groups=None):
     labels = torch.repeat_interleave(torch.arange(len(shares)), torch.tensor(shares))
     images = torch.full((len(labels), 3, 2, 2), 200, dtype=torch.uint8)
     names = tuple("abc"[: len(shares)])
-    is_train = torch.ones(len(labels), dtype=torch.bool)
-    return Dataset(images, labels, labels if groups is None else groups, is_train, names, names)
+    none = torch.zeros(len(labels), dtype=torch.bool)
+    return Dataset(images, labels, labels if groups is None else groups, ~none, none, names, names)
 
 
 def answer(method, data):
     """The probabilities of the labels after training a network that can only learn these."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     recipe = Recipe(epochs=150, batch_size=100, learning_rate=0.2, weight_decay=0.0, flip=False, shift=0.0)
-    trained = replace(method, recipe=recipe, validation=0).fit(network, data)
+    trained = replace(method, recipe=recipe).fit(network, data)
     return predict(trained, data.images[:1]).softmax(dim=1)[0]
 
 
@@ -222,7 +229,6 @@ def test_equal_seeds_give_equal_networks(data, network):
         ({"sampling": "up"}, "sampling is 'up'; expected None, over, under, both or a number"),
         ({"sampling": 1.0}, "sampling is 1.0; expected None"),
         ({"logit_adjustment": -1.0}, "logit_adjustment is -1.0; expected a number of at least 0"),
-        ({"validation": 1.0}, "validation is 1.0; expected a share"),
         ({"patience": 0}, "patience is 0; expected None or at least 1 epoch"),
         ({"quantizer": UniformQuantizer(3)}, "bits is 4 beside a quantizer; expected one of the two"),
     ],
@@ -260,9 +266,7 @@ def test_the_shares_of_labels_are_those_of_images_as_they_are_shown():
 
 
 def test_a_group_without_images_is_refused_where_groups_are_weighted(data, network):
-    empty = Dataset(
-        data.images, data.labels, data.groups.clamp(max=1), data.is_train, data.label_names, data.group_names
-    )
+    empty = replace(data, groups=data.groups.clamp(max=1))
     with pytest.raises(BadInput, match="group c has no training image"):
         FairQAT(4, loss_weights="inverse").fit(network, empty)
     with pytest.raises(BadInput, match="group c has no training image"):
@@ -328,15 +332,11 @@ def test_a_network_with_nothing_to_round_is_refused(data):
 # ---------------------------------------------------------------- on the way
 
 
-def test_neither_held_out_nor_test_images_are_learned_from(data, network):
-    data = replace(data, is_train=torch.arange(48) % 5 > 0)
-    held_out = validation_images(data, 0.3)
-    shares = torch.bincount(data.groups[held_out], minlength=3) / torch.bincount(data.groups[data.is_train])
-    assert held_out.any()
-    assert (shares <= 0.3).all()
-    assert not (held_out & ~data.is_train).any()
-    method = FairQAT(4, validation=0.3, recipe=SHORT, patience=None)
-    hidden = (held_out | ~data.is_train)[:, None, None, None]
+def test_neither_images_for_tuning_nor_test_images_are_learned_from(data, network):
+    place = torch.arange(48) % 5
+    data = replace(data, is_train=place > 1, is_tuning=place == 1)
+    method = FairQAT(4, recipe=SHORT, patience=None)
+    hidden = (~data.is_train)[:, None, None, None]
     other = replace(data, images=torch.where(hidden, 255 - data.images, data.images))
     same = replace(data, images=torch.where(hidden, data.images, 255 - data.images))
     one, two, three = (method.fit(network, some)[1].weight for some in (data, other, same))
@@ -346,12 +346,21 @@ def test_neither_held_out_nor_test_images_are_learned_from(data, network):
 
 def test_it_says_how_it_stands(data, network):
     said = []
-    FairQAT(4, recipe=SHORT, validation=0.3, patience=None).fit(
-        network, data, report=lambda done, text="": said.append(text)
+    watched = some_for_tuning(data, 3)
+    trained = FairQAT(4, recipe=SHORT, patience=None).fit(
+        network, watched, report=lambda done, text="": said.append(text)
     )
     told = [text for text in said if text]
     assert len(told) == 2
     assert all(re.fullmatch(r"loss \d+\.\d\d, OA \d+%, worst [abc] \d+%", text) for text in told)
+    right = (predict(trained, data.images).argmax(dim=1) == data.labels)[watched.is_tuning]
+    assert f"OA {right.float().mean():.0%}," in told[-1]
+
+
+def test_without_images_for_tuning_nothing_is_watched(data, network):
+    said = []
+    FairQAT(4, recipe=SHORT).fit(network, data, report=lambda done, text="": said.append(text))
+    assert all("OA" not in text for text in said)
 
 
 class Interrupted(Exception):
@@ -377,7 +386,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(data, tmp_path, method
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(32, 2)
     )
-    method = replace(method, recipe=Recipe(epochs=4, batch_size=16), validation=0.2, patience=None)
+    method = replace(method, recipe=Recipe(epochs=4, batch_size=16), patience=None)
     whole = method.fit(network, data, seed=3)
     checkpoint = Checkpoint(tmp_path / "folder" / "here.safetensors", every_seconds=0)
     with pytest.raises(Interrupted):
@@ -456,9 +465,10 @@ def test_a_collapsed_training_is_stopped_and_named_unless_one_wants_to_see_it(da
     with torch.no_grad():
         network[3].bias[1] = 1e4  # says yes to everything, and unlearns it slowly
     slow = Recipe(epochs=3, batch_size=16, learning_rate=1e-6)
-    method = FairQAT(4, recipe=slow, validation=0.5)
+    method, data = FairQAT(4, recipe=slow), some_for_tuning(data, 2)
     with pytest.raises(
-        BadInput, match=r"images were given the label yes in 2 epochs in a row; expected several"
+        BadInput,
+        match=r"24 images for tuning were given the label yes in 2 epochs in a row; expected several",
     ):
         method.fit(network, data)
     shown = replace(method, patience=None).fit(network, data)

@@ -1,6 +1,7 @@
 import io
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,7 @@ def images() -> Dataset:
         groups,
         groups,
         torch.arange(12) < 6,
+        torch.zeros(12, dtype=torch.bool),
         GROUPS,
         GROUPS,
     )
@@ -171,10 +173,7 @@ def test_moths_are_shown_and_photographs_are_not(tmp_path):
 
 
 def test_names_from_data_stay_text():
-    hostile = images()
-    hostile = Dataset(
-        *(getattr(hostile, n) for n in ("images", "labels", "groups", "is_train")), GROUPS, ("<b>", "b", "c")
-    )
+    hostile = replace(images(), group_names=("<b>", "b", "c"))
     assert "<b>" not in figures._sheet(hostile, columns=2).body
     assert "<b>" not in figures.group_sizes(hostile).body
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from fairq_book.experiments.kept import results_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fairq_book.experiments import layer as module
-from fairq_book.experiments.kept import results_folder
 from fairq_book.experiments.layer import (
     Layer,
     LayerNetwork,

@@ -8,7 +8,6 @@ from fairq_book.experiments import studies
 from fairq_book.experiments.store import Store
 from fairq_utils.errors import BadInput, JobsFailed
 from fairq_utils.training import loop
-from fairq_utils.training.fairqat import validation_images
 from fairq_utils.training.loop import Recipe
 from fairq_utils.treatments.treatment import FP32, Treatment
 
@@ -90,7 +89,7 @@ def test_networks_are_those_that_predict(store):
     wanted = studies.studies(seeds=[0], **SMALL)
     treatments = [FP32, Treatment(3), Treatment.parse("int3-qat")]
     images = studies.dataset(wanted[0], store=store)
-    test = images.images[~images.is_train]
+    test = images.images[images.is_test]
     for network, prediction in zip(
         studies.networks(wanted, treatments, store=store),
         studies.predictions(wanted, treatments, store=store),
@@ -123,17 +122,18 @@ def test_the_splits_have_no_image_in_common(store):
     wanted = studies.studies(seeds=[0], **SMALL | {"train_images": 400})
     found = {
         split: studies.predictions(wanted, [FP32], split=split, store=store)[0]
-        for split in ("train", "validation", "test")
+        for split in ("train", "tuning", "test")
     }
     assert len(found["test"].labels) == 60
-    assert len(found["train"].labels) + len(found["validation"].labels) == 400
-    assert 0 < len(found["validation"].labels) <= 40
+    assert len(found["train"].labels) + len(found["tuning"].labels) == 400
+    assert 30 < len(found["tuning"].labels) <= 40
+    every = torch.cat([prediction.images for prediction in found.values()])
+    assert len(every.unique()) == 460
     assert {split: prediction.split for split, prediction in found.items()} == {s: s for s in found}
     images = studies.dataset(wanted[0], store=store)
     logits = loop.predict(studies.network(wanted[0], store=store), images.images)
-    own = validation_images(images)
-    torch.testing.assert_close(found["validation"].logits, logits[own])
-    with pytest.raises(BadInput, match="split is 'tests'; expected test, train or validation"):
+    torch.testing.assert_close(found["tuning"].logits, logits[images.is_tuning])
+    with pytest.raises(BadInput, match="split is 'tests'; expected one of: train, tuning, test"):
         studies.predictions(wanted, [FP32], split="tests", store=store)
 
 
@@ -259,3 +259,42 @@ def test_what_cannot_be_is_refused_in_one_sentence(call, said):
 def test_numbers_may_come_as_text_because_papermill_hands_them_over_so():
     assert studies.treatments("[3, 6]") == studies.treatments([6, 3])
     assert studies.studies(seeds="[1]") == studies.studies(seeds=[1])
+
+
+def test_a_seed_tells_its_fold_and_its_draw():
+    asked = studies.studies(seeds=[0, 4, 5, 903], dataset="utkface", root="faces")
+    assert [study.dataset.fold for study in asked] == [0, 4, 0, 3]
+    assert {study.dataset.draw for study in asked} == {0}
+    asked = studies.studies(seeds=[0, 3, 4, 899, 900, 903, 904], dataset="moths-equal")
+    assert [study.dataset.draw for study in asked] == [0, 3, 0, 3, 10, 13, 10]
+    assert {study.dataset.fold for study in asked} == {0}
+    assert len({study.name for study in asked}) == 7
+
+
+def test_no_network_is_trained_on_images_for_tuning_or_test(tmp_path, monkeypatch):
+    seen = []
+
+    def spied(network, images, *rest, fit=loop.fit, **options):
+        seen.append(images)
+        return fit(network, images, *rest, **options)
+
+    monkeypatch.setattr(loop, "fit", spied)
+    monkeypatch.setattr(loop, "fit", spied)
+    wanted = studies.studies(seeds=[0], tuning_epochs=1, **SMALL)
+    arms = [Treatment.parse(name) for name in ("int4-qat", "fp32-tuned-weighted", "int3-fairqat")]
+    studies.predictions(wanted, [FP32, *arms], store=Store(tmp_path))
+    assert len(seen) == 4
+    images = studies.dataset(wanted[0])
+    assert images.is_tuning.any()
+    for own in seen:
+        assert torch.equal(own, images.images[images.is_train])
+
+
+def test_seeds_of_one_draw_share_their_test_images_and_others_none(store):
+    one, other, again = studies.predictions(studies.studies(seeds=[0, 1, 4], **SMALL), [FP32], store=store)
+    assert torch.equal(one.images, again.images)
+    assert not torch.isin(one.images, other.images).any()
+    assert one.fingerprint == again.fingerprint != other.fingerprint
+    few = one.of_each_group(2)
+    assert torch.isin(few.images, one.images).all()
+    assert len(few.images) == len(few.labels) == 10

@@ -28,7 +28,8 @@ def data(*sizes: int, train: float = 1.0) -> Dataset:
     is_train = torch.cat([torch.arange(size) < train * size for size in sizes])
     images = torch.randint(0, 256, (len(groups), 3, 2, 2), generator=random, dtype=torch.uint8)
     names = tuple(f"group {n}" for n in range(len(sizes)))
-    return Dataset(images, torch.arange(len(groups)) % 2, groups, is_train, ("no", "yes"), names)
+    labels, none = torch.arange(len(groups)) % 2, torch.zeros_like(is_train)
+    return Dataset(images, labels, groups, is_train, none, ("no", "yes"), names)
 
 
 def linear(seed: int = 0) -> nn.Module:
@@ -64,7 +65,7 @@ def test_every_group_gives_as_many_images_and_the_same_ones_every_time():
 
 def test_the_split_decides_and_a_group_without_images_is_left_out():
     images = data(40, 8, 20, train=0.5)
-    for split, is_split in (("train", images.is_train), ("test", ~images.is_train)):
+    for split, is_split in (("train", images.is_train), ("test", images.is_test)):
         own = to_input(images.images[is_split])
         for sample in surveys.samples(images, Survey(split=split)):
             assert len(sample.images) == 4

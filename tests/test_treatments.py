@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
-from fairq_utils.data import datasets, sources
+from fairq_utils.data import sources
 from fairq_utils.errors import BadInput
 from fairq_utils.quantization.quantizers import (
     CodebookQuantizer,
@@ -19,7 +19,7 @@ from fairq_utils.quantization.quantizers import (
     only_zero_bin,
 )
 from fairq_utils.training.fairqat import FairQAT
-from fairq_utils.training.loop import Recipe
+from fairq_utils.training.loop import Recipe, to_input
 from fairq_utils.treatments import treatment as treatments_treatment
 from fairq_utils.treatments.treatment import FP32, Treatment
 
@@ -162,23 +162,20 @@ def test_inputs_are_rounded(moths, network):
     assert len(both[4].weight.unique()) <= 7
 
 
-def test_batch_norm_is_estimated_again_on_training_images_only(moths, network):
+@pytest.mark.parametrize("name", ["int2-bn", "a4"])
+def test_statistics_and_ranges_are_those_of_training_images_only(moths, network, name):
     def statistics(images):
-        treated = Treatment.parse("int2-bn").apply(network, images)
-        return treated[1].running_mean
+        treated = Treatment.parse(name).apply(network, images)
+        return treated(to_input(moths.images[:20]))
 
     own = statistics(moths)
-    assert not torch.equal(own, network[1].running_mean)
-    is_test = (~moths.is_train)[:, None, None, None]
-    other_test = datasets.Dataset(
-        torch.where(is_test, 255 - moths.images, moths.images),
-        moths.labels,
-        moths.groups,
-        moths.is_train,
-        moths.label_names,
-        moths.group_names,
-    )
-    assert torch.equal(statistics(other_test), own)
+    assert not torch.equal(own, network(to_input(moths.images[:20])))
+    assert moths.is_tuning.any()
+    hidden = (~moths.is_train)[:, None, None, None]
+    unlike = replace(moths, images=torch.where(hidden, 255 - moths.images, moths.images))
+    assert torch.equal(statistics(unlike), own)
+    unlike = replace(moths, images=torch.where(hidden, moths.images, moths.images // 2))
+    assert not torch.equal(statistics(unlike), own)
 
 
 def test_training_while_quantized_ends_on_the_grid_and_then_nothing_is_rounded_again(moths, network):

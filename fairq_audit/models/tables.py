@@ -31,7 +31,7 @@ def predictions_of(model: Auditable, images: Dataset, *, batch_size: int = 100) 
     """
     require_fit(model, images)
     order = _order(model, images)
-    shown = (~images.is_train).nonzero()[:, 0]
+    shown = images.is_test.nonzero()[:, 0]
     found = []
     with (
         _where_it_runs_fast(model.seeing) as device,
@@ -125,7 +125,7 @@ def group_columns(settings: DataSettings, images: Dataset, names: Sequence[str])
     (20, 0)
     """
     wanted = further_groups(settings, names)
-    shown = ~images.is_train.numpy()
+    shown = images.is_test.numpy()
     if not wanted:
         return pd.DataFrame(index=range(int(shown.sum())))
     layout, paths = LAYOUTS[settings.name], settings.paths()

@@ -93,9 +93,9 @@ def whole_numbers(name: str, text: str) -> list[int]:
 @click.option("--image-size", default=32, show_default=True, help="Pixels along a side.")
 @click.option("--train-images", type=int, help="At most so many to learn from.  [default: all; 6000 moths]")
 @click.option("--test-images", type=int, help="At most so many to test on.  [default: all; 6000 moths]")
-@click.option(
-    "--split-seed", default=0, show_default=True, help="Decides the split where the data have none."
-)
+@click.option("--fold", default=0, show_default=True, help="Which fifth of photographs is for the test.")
+@click.option("--draw", default=0, show_default=True, help="Which moths are drawn.")
+@click.option("--split-seed", type=int, hidden=True)  # refused with a word on what there is now
 @click.option("--keep-conflicting", is_flag=True, help="Keep copies of one image whose labels disagree.")
 @click.option("--card", type=click.Path(path_type=Path), help="Write the counts, as JSON, for a data card.")
 def data(name: str, paths: tuple[str, ...], card: Path | None, **settings: Any) -> None:

@@ -133,7 +133,8 @@ def population(
 ) -> list[ClipStudy]:
     """One study for each architecture, training set and seed; `settings` are more of those of `ClipStudy`.
 
-    `dataset`: moths, or fairface, which lies at `root`; `test_images`: at most so many, of moths 1000. Or
+    `dataset`: moths, or fairface, which lies at `root`; `test_images`: at most so many, of moths 1000. Which
+    moths, or which fold of the faces, the seed tells, as `studies.draw_of` and `studies.fold_of` say. Or
     whole settings of either, which say all of this themselves.
 
     >>> [study.name for study in population(archs=["patch4"], training_sets=["balanced"], seeds=[0, 1])]
@@ -157,12 +158,20 @@ def population(
         raise BadInput(
             f"dataset is {dataset!r}; expected moths or fairface: of others there is too little to say."
         )
+    numbers = studies.whole_numbers("seeds", given, such_as=[0, 1])
+    by_seed = {seed: _of_seed(shown, seed) if isinstance(dataset, str) else shown for seed in numbers}
     return [
-        ClipStudy(arch=arch, training=training, seed=seed, dataset=shown, images=images, **settings)
+        ClipStudy(arch=arch, training=training, seed=seed, dataset=by_seed[seed], images=images, **settings)
         for arch in archs
         for training in training_sets
-        for seed in studies.whole_numbers("seeds", given, such_as=[0, 1])
+        for seed in numbers
     ]
+
+
+def _of_seed(shown: MothSettings | DataSettings, seed: int) -> MothSettings | DataSettings:
+    if isinstance(shown, MothSettings):
+        return replace(shown, seed=studies.draw_of(seed))
+    return replace(shown, fold=studies.fold_of(seed))
 
 
 def answers(
@@ -336,8 +345,8 @@ def _plans(asked: list[ClipStudy], store: Store, prompts: Sequence[str] = ()) ->
 
 
 def _questions(study: ClipStudy, everything: Scenes, prompts: Sequence[str]) -> Questions:
-    assert everything.is_train is not None
-    test = everything.take(~everything.is_train)
+    assert everything.is_test is not None
+    test = everything.take(everything.is_test)
     names = test.names(study.label)
     if study.by_labels:
         return Questions(replace(test, captions=()), study.label, [[name] for name in names], ())

@@ -22,7 +22,7 @@ from fairq_utils.curvature import surveys
 from fairq_utils.curvature.spectrum import SpectralDensity
 from fairq_utils.curvature.surveys import Survey
 from fairq_utils.data.datasets import Dataset
-from fairq_utils.data.sources import DataSettings
+from fairq_utils.data.sources import FOLDS, DataSettings
 from fairq_utils.data.splits import of_each, places
 from fairq_utils.errors import BadInput
 from fairq_utils.items import Item, canonical
@@ -42,6 +42,11 @@ from fairq_utils.treatments.treatment import FP32, Treatment
 
 if TYPE_CHECKING:
     from distributed import Client
+
+# Networks of different seeds see different images, so that an interval over networks covers other images and
+# another split as well. There are few draws, as there are few folds, which keeps the store small.
+DRAWS = 4
+PILOTS, PILOT_DRAW = 900, 10  # seeds of pilots begin here, and so do their draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +97,18 @@ class Prediction:
     fingerprint: str = ""  # of the images
     device: str = ""  # that ran the network
     split: str = "test"
+    images: Tensor | None = None  # a number for each, the same wherever it is the same image
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether each test image is given its label."""
+        """Whether each image is given its label."""
         return correct_answers(self.logits, self.labels)
 
     def of_each_group(self, count: int) -> Prediction:
         """The same on at most so many images of each group: those that `predictions(each=count)` takes."""
         chosen = of_each(self.groups, count)
         some = {name: getattr(self, name)[chosen] for name in ("logits", "labels", "groups")}
-        return replace(self, **some)
+        return replace(self, **some, images=None if self.images is None else self.images[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +140,9 @@ class Spectrum:
 def studies(**parameters: Any) -> list[Study]:
     """The study of each seed, from the plain values of `StudyParameters`, where "" or 0 is the default.
 
+    The seed tells the images, too: which moths are drawn (`draw_of`), and of photographs which fold is
+    for the test (`fold_of`). So an interval over networks covers seeds, images and the split.
+
     >>> [study.name for study in studies(seeds=[3], arch="resnet18-16")]
     ['moths-resnet18-16-32px-seed3']
     >>> studies(seeds=[])
@@ -160,7 +169,7 @@ def studies(**parameters: Any) -> list[Study]:
         tuning = replace(tuning, epochs=given.tuning_epochs)
     return [
         Study(
-            dataset=data,
+            dataset=_of_seed(data, seed),
             arch=given.arch,
             weights=given.weights or None,
             recipe=recipe,
@@ -169,6 +178,30 @@ def studies(**parameters: Any) -> list[Study]:
         )
         for seed in whole_numbers("seeds", given.seeds, such_as=[0, 1, 2])
     ]
+
+
+def draw_of(seed: int) -> int:
+    """Which moths the networks of a seed see: seeds from 900 on are pilots, whose moths no other sees.
+
+    >>> [draw_of(seed) for seed in (0, 1, 4, 900, 903)]
+    [0, 1, 0, 10, 13]
+    """
+    return seed % DRAWS + (PILOT_DRAW if seed >= PILOTS else 0)
+
+
+def fold_of(seed: int) -> int:
+    """Which fold of photographs the networks of a seed are tested on.
+
+    >>> [fold_of(seed) for seed in (0, 4, 5)]
+    [0, 4, 0]
+    """
+    return seed % FOLDS
+
+
+def _of_seed(settings: DataSettings, seed: int) -> DataSettings:
+    if settings.is_drawn:
+        return replace(settings, draw=draw_of(seed))
+    return replace(settings, fold=fold_of(seed))
 
 
 def treatments(bit_widths: Sequence[int] | str, *options: str) -> list[Treatment]:
@@ -246,7 +279,7 @@ def predictions(
     """What each treated network says of the test images of its study: read, or made when missing.
 
     `each`: at most so many images of each group, for what is many times repeated; 0 for all.
-    `split`: test; train; or validation, the training images that further training was not shown.
+    `split`: test; train; or tuning, the images that no network sees, to choose by.
     With a `client` of a Dask cluster, what is missing is made there.
     """
     store = store or Store()
@@ -293,6 +326,7 @@ def _as_prediction(
         fingerprint=plan.images.fingerprint,
         device=item.info["device"],
         split=split,
+        images=plan.images.image_numbers[shown],
     )
 
 

@@ -14,15 +14,15 @@ from fairq_book.explorer.quantities import ANSWERS, short
 from fairq_utils.metrics import groups
 
 
-def values_of(run: Run, labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Each quantity of single images, seeds by images; the logarithm of those that are spaced by it."""
+def values_of(run: Run, images: Images) -> dict[str, NDArray[np.float64]]:
+    """Each quantity of single answers, network by network; the logarithm of those that are spaced by it."""
     if not run.logits:
         return dict(run.ranked)
     tables = []
-    for of_seed in run.logits:
+    for of_seed, labels in zip(run.logits, images.labels, strict=False):  # as yet it may be of fewer networks
         table = groups.example_metrics(of_seed, labels)
         tables.append(table.assign(logit=of_seed.double().numpy()[np.arange(len(labels)), labels]))
-    found = {name: np.stack([table[name].to_numpy() for table in tables]) for name in ANSWERS}
+    found = {name: np.concatenate([table[name].to_numpy() for table in tables]) for name in ANSWERS}
     floors = {name: quantity.floor for name, quantity in ANSWERS.items() if quantity.floor is not None}
     spaced = {name: np.log10(found[name].clip(floor)) for name, floor in floors.items()}
     return found | spaced | dict(run.ranked)
@@ -69,9 +69,12 @@ def summary_of(quantity: Mapping[str, Any], values: NDArray[np.float64]) -> list
 
 
 def flow_of(
-    before: NDArray[np.int64], after: NDArray[np.int64], images: Images, inside: Sequence[NDArray[np.bool_]]
+    before: NDArray[np.int64],
+    after: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    inside: Sequence[NDArray[np.bool_]],
 ) -> list[list[int]]:
     """For each group how many answers stay right, become wrong, become right, become wrong otherwise."""
-    was, is_now = before == images.labels, after == images.labels
+    was, is_now = before == labels, after == labels
     parts = (was & is_now, was & ~is_now, ~was & is_now, ~was & ~is_now & (before != after))
-    return [[int(part[:, of_group].sum()) for part in parts] for of_group in inside]
+    return [[int(part[of_group].sum()) for part in parts] for of_group in inside]

@@ -20,8 +20,8 @@ from fairq_utils.treatments.treatment import Treatment
 class Run:
     """What the networks say of the images under one treatment, or under the one that has this name.
 
-    Logits of each seed, and the first network; `ranked`: further quantities, seeds by images; `tops`: what is
-    to be said of each of those in numbers, by group.
+    Logits of each seed, and the first network; `ranked`: further quantities, network by network; `tops`: what
+    is to be said of each of those in numbers, by group.
     """
 
     treatment: Treatment | Ablation | str
@@ -38,16 +38,28 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """What is asked about, and the groups that have some of it."""
+    """What each network is asked about, and the groups that have some of it."""
 
-    labels: NDArray[np.int64]
-    groups: NDArray[np.int64]
+    labels: Sequence[NDArray[np.int64]]
+    groups: Sequence[NDArray[np.int64]]
     names: Sequence[str]
 
     @property
     def present(self) -> list[int]:
         """The places of the groups that have images, among all names."""
-        return [int(code) for code in np.unique(self.groups)]
+        return [int(code) for code in np.unique(np.concatenate(self.groups))]
+
+    def answers(self, code: int) -> list[int]:
+        """How many images of the group the first networks are asked about, of one, of two, and so on."""
+        return np.cumsum([int((own == code).sum()) for own in self.groups]).tolist()
+
+    def each(self, code: int) -> int:
+        """How many images of the group one network is asked about, on average."""
+        return round(self.answers(code)[-1] / len(self.groups))
+
+    def of_first(self, networks: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Labels and groups of all that the first networks are asked about, network by network."""
+        return np.concatenate(self.labels[:networks]), np.concatenate(self.groups[:networks])
 
 
 def require_alike(found: Sequence[Answers], models: Sequence[str], first: Answers) -> None:
@@ -65,8 +77,8 @@ def require_alike(found: Sequence[Answers], models: Sequence[str], first: Answer
     ):
         raise BadInput(
             "the answers are of other encoders, images or questions under one treatment than under another, "
-            "or an encoder is there twice; expected the same throughout: pass what one call of "
-            "`populations.answers` returns."
+            "or an encoder is there twice; expected the same images throughout: pass what one call of "
+            "`populations.answers` returns, of seeds of one draw or fold."
         )
 
 
@@ -88,4 +100,4 @@ def own_images(images: Tensor, labels: Any, groups: Any, names: Sequence[str] | 
         codes = np.array([places.get(name, -1) for name in codes.tolist()])
     if codes.min() < 0 or codes.max() >= len(names):
         raise BadInput(f"a group is not among the group_names {list(names)}; correct it or add its name.")
-    return Images(classes, codes.astype(np.int64), names)
+    return Images([classes], [codes.astype(np.int64)], names)

@@ -83,12 +83,13 @@ class Ranking:
         return cls(group, top, ranks, asked, described, heads)
 
     def places(self, found: Sequence[Answers]) -> dict[str, NDArray[np.float64]]:
-        """The logarithm of each rank, and the place for each query: encoders by images."""
+        """The logarithm of each rank, and the place for each query, encoder by encoder."""
         told = {}
         if self.rank:
-            told["rank"] = np.log10(np.stack([_numbers(one.to_text) for one in found]))
+            told["rank"] = np.log10(np.concatenate([_numbers(one.to_text) for one in found]))
         for number in range(self.queries):
-            told[f"place{number + 1}"] = np.stack([_places(_numbers(one.queries)[number]) for one in found])
+            places = [_places(_numbers(one.queries)[number]) for one in found]
+            told[f"place{number + 1}"] = np.concatenate(places)
         return told
 
     def tops(self, found: Sequence[Answers]) -> dict[str, list[list[float | None]]]:

@@ -59,7 +59,7 @@ class Explorer(PageWidget):
     Of dual encoders it also says who is found. Three lines show recall and skew by group and treatment, of
     all encoders of a population together::
 
-        asked = populations.population(seeds=[0, 1])
+        asked = populations.population(seeds=[0])
         answers = populations.answers(asked, ["fp32", "int4"])
         Explorer.of_answers(answers, "species", queries=asked[0].grammar.queries)
     """
@@ -140,12 +140,11 @@ class Explorer(PageWidget):
         if not own:
             raise BadInput("no prediction is given; expected some: `studies.predictions` makes them.")
         first = predictions[0]
-        of_first = [p.study for p in own[first.treatment.name]]
+        beside = own[first.treatment.name]
+        of_first = [p.study for p in beside]
         if any(
             [p.study for p in found] != of_first
-            or any(
-                not torch.equal(p.labels, first.labels) or len(p.groups) != len(first.groups) for p in found
-            )
+            or any(not torch.equal(p.labels, b.labels) for p, b in zip(found, beside, strict=True))
             for found in own.values()
         ):
             raise BadInput(
@@ -160,7 +159,7 @@ class Explorer(PageWidget):
                 Run(own[name][0].treatment, [p.logits for p in own[name]], named.get(name))
                 for name in ordered(own)
             ],
-            Images(first.labels.numpy(), first.groups.numpy(), first.group_names),
+            Images([p.labels.numpy() for p in beside], [p.groups.numpy() for p in beside], first.group_names),
             quantities,
             about=about,
             seeds=[study.seed for study in of_first],
@@ -220,6 +219,7 @@ class Explorer(PageWidget):
     ) -> Explorer:
         """The explorer of what dual encoders answer: the same encoders and images under each treatment.
 
+        All encoders are asked of the same images, for ranks are told among these: give seeds of one draw.
         `group`: the attribute of the images that tells groups apart. `quantities`: those of `of` but weights,
         of the zero-shot answers; `rank`, the place of an image's best own caption among all captions, with
         recall@1, 5 and 10; and `place`, that of the image among all images for each neutral query, with the
@@ -258,7 +258,7 @@ class Explorer(PageWidget):
 
         explorer = cls._made_of(
             [run(name, own[name]) for name in ordered(own)],
-            Images(labels, codes, names),
+            Images([labels] * len(models), [codes] * len(models), names),
             zero_shot,
             about=models[0] if len(models) == 1 else "",
             seeds=list(range(len(models))),
@@ -341,7 +341,7 @@ class Explorer(PageWidget):
         if ranking is None:
             require_known(quantities)
         answers = [name for name in ANSWERS if name in quantities]
-        measured = [values_of(run, images.labels) for run in runs]
+        measured = [values_of(run, images) for run in runs]
         further = {} if ranking is None else ranking.described
         classes = runs[0].logits[0].shape[1] if answers else 0
         data: dict[str, Any] = {
@@ -349,7 +349,8 @@ class Explorer(PageWidget):
             "seeds": max(len(seeds), 1),
             "networks": _NETWORKS if ranking is None else ["encoder", "encoders"],
             "groups": [
-                _look(code, images.names[code], int((images.groups == code).sum())) for code in images.present
+                _look(code, images.names[code], images.each(code)) | {"answers": images.answers(code)}
+                for code in images.present
             ],
             "treatments": [],
             "quantities": {
@@ -391,7 +392,7 @@ class Explorer(PageWidget):
         try:
             for run in [] if name in before["treatments"] else self._more(wanted, self._report):
                 data = copy.deepcopy(before)  # traits tell of what is new, not of what was changed inside
-                self._take_in(data, run, values_of(run, self._images.labels))
+                self._take_in(data, run, values_of(run, self._images))
                 with self.hold_sync():
                     self.data, self.view = data, {**self.view, **chosen}
         except BaseException:  # also when it is interrupted: half of an answer must not stay for a whole one
@@ -429,9 +430,11 @@ class Explorer(PageWidget):
     def _take_in(self, data: dict[str, Any], run: Run, found: Mapping[str, NDArray[np.float64]]) -> None:
         """Add what was measured under one treatment to the data, at its place among the others."""
         images, name = self._images, run.name
-        inside = [images.groups == code for code in images.present]
+        networks = len(run.logits) or len(images.groups)
+        labels, groups = images.of_first(networks)
+        inside = [groups == code for code in images.present]
         for key, bins in data["quantities"].items():
-            own = [found[key][:, of_group] for of_group in inside]
+            own = [found[key][of_group] for of_group in inside]
             data["counts"][key][name] = [packed(counted(values, bins)) for values in own]
             data["summaries"][key][name] = [summary_of(bins, values) for values in own]
         for key, told in run.tops.items():
@@ -441,14 +444,14 @@ class Explorer(PageWidget):
             trains = isinstance(run.treatment, Treatment) and run.treatment.trains
             data["weights"]["grids"][name] = grids_of(run.network, changed=changed) | {"trains": trains}
         if run.logits:
-            given = np.stack([logits.argmax(1).numpy() for logits in run.logits])
+            given = np.concatenate([logits.argmax(1).numpy() for logits in run.logits])
             for before, answered in self._given.items():
                 if before != name:
-                    own_flow = flow_of(answered[: len(given)], given, images, inside)
+                    own_flow = flow_of(answered[: len(given)], given, labels, inside)
                     data["flows"].setdefault(before, {})[name] = own_flow
             self._given[name] = given
-            if len(given) < data["seeds"]:
-                data["so_far"][name] = len(given)
+            if networks < data["seeds"]:
+                data["so_far"][name] = networks
         data["treatments"] = ordered([*data["treatments"], name])
 
     # ------------------------------------------------------------ without scripts

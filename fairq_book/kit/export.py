@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,14 @@ def provenance(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """What decided these predictions, and when, where and by which code the tables were made of them."""
     study = predictions[0].study
     parameters = asdict(study)
-    parameters["dataset"].pop("root")  # where it lies on somebody's disk is nobody's business
+    for part in ("root", "fold", "draw"):  # where it lies on somebody's disk is nobody's business
+        parameters["dataset"].pop(part)  # and fold and draw go by the seed
     seeds = parameters.pop("seed"), *(prediction.study.seed for prediction in predictions)
     return {
         "parameters": parameters,
         "seeds": sorted(set(seeds)),
         "treatments": list(dict.fromkeys(prediction.treatment.name for prediction in predictions)),
-        "data_fingerprint": predictions[0].fingerprint,
+        "data_fingerprints": {str(p.study.seed): p.fingerprint for p in predictions},
         "devices": sorted({prediction.device for prediction in predictions}),
     } | made_by()
 
@@ -79,7 +80,7 @@ def export(predictions: Sequence[Prediction], folder: Path, *, format: str = "cs
     """Write the tables and `provenance.json`, which names each table with its digest, into the folder."""
     if format not in FORMATS:
         raise BadInput(f"format is {format!r}; expected one of: {', '.join(FORMATS)}.")
-    if len({prediction.study.dataset for prediction in predictions}) != 1:
+    if len({replace(prediction.study.dataset, fold=0, draw=0) for prediction in predictions}) != 1:
         raise BadInput("predictions of several data sets were given; expected those of one: export each.")
     written: dict[str, bytes] = {
         f"{name}.{format}": _as_bytes(table, format) for name, table in tidy(predictions).items()

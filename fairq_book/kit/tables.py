@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 from torch import nn
 
 from fairq_book.experiments.studies import Landscape, Prediction
 from fairq_utils.data.datasets import Dataset
+from fairq_utils.errors import BadInput
 from fairq_utils.metrics import changes as metrics_changes
-from fairq_utils.metrics import groups
+from fairq_utils.metrics import groups as metrics_groups
 from fairq_utils.quantization.models import storage_bytes
 from fairq_utils.treatments.treatment import FP32, Treatment
 
@@ -33,7 +35,7 @@ def accuracy(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.Da
 
 
 def accuracy_by_seed(predictions: Sequence[Prediction]) -> pd.DataFrame:
-    """Of every single network: how many test images each group has, and how many of them it names right."""
+    """Of every single network: how many of its test images each group has, and how many it names right."""
     tables = []
     for prediction in predictions:
         names = prediction.group_names
@@ -64,8 +66,10 @@ def chance(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.Data
     """For each treatment, the FVO that noise alone would give were all groups served alike."""
 
     def chance(own: list[Prediction]) -> pd.DataFrame:
-        sizes = np.bincount(own[0].groups, minlength=len(own[0].group_names)).tolist()
-        draws = metrics_changes.fairness_violation_under_equality(sizes, correct_by_network(own).mean(axis=0))
+        sizes = np.bincount(groups_of(own)["groups"], minlength=len(own[0].group_names)).tolist()
+        draws = metrics_changes.fairness_violation_under_equality(
+            sizes, np.asarray(correct_by_network(own).mean(axis=0))
+        )
         return pd.DataFrame({"median": [np.median(draws)], "upper": [np.quantile(draws, level)]})
 
     return for_each_treatment(predictions, chance)
@@ -79,11 +83,11 @@ def collapse(predictions: Sequence[Prediction]) -> pd.DataFrame:
     seeds that use at least half as many classes beyond the first as full precision does on average (or,
     without it, as many as there are).
     """
-    whole = [groups.collapse(p.logits).effective_classes for p in predictions if p.treatment == FP32]
+    whole = [metrics_groups.collapse(p.logits).effective_classes for p in predictions if p.treatment == FP32]
     beyond_first = (np.mean(whole) if whole else len(predictions[0].label_names)) - 1
 
     def collapsed(own: list[Prediction]) -> pd.DataFrame:
-        rows = pd.DataFrame([asdict(groups.collapse(prediction.logits)) for prediction in own])
+        rows = pd.DataFrame([asdict(metrics_groups.collapse(prediction.logits)) for prediction in own])
         classes = rows["effective_classes"]
         return (
             rows.mean()
@@ -128,12 +132,45 @@ def for_each_treatment(
 
 def correct_by_network(predictions: Sequence[Prediction]) -> NDArray[np.bool_]:
     """Whether each image is given its label, networks by images."""
-    return np.stack([prediction.correct for prediction in predictions])
+    return laid(predictions, [prediction.correct for prediction in predictions])
 
 
 def groups_of(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """The groups, and their names."""
-    return {"groups": predictions[0].groups, "group_names": predictions[0].group_names}
+    groups = laid(predictions, [prediction.groups.numpy() for prediction in predictions])
+    return {"groups": np.asarray(groups.max(axis=0)), "group_names": predictions[0].group_names}
+
+
+def laid(predictions: Sequence[Prediction], values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Networks by images: a column for each image that any network was asked of, masked where one was not.
+
+    Networks of different draws or folds are asked of different images.
+    """
+    numbers = _image_numbers(predictions)
+    first = numbers[0]
+    if all(np.array_equal(own, first) for own in numbers):
+        return np.stack(values)
+    every = np.unique(np.concatenate(numbers))
+    found = np.ma.masked_all((len(values), len(every)), dtype=values[0].dtype)
+    found.data[:] = 0  # what is masked is computed with, too
+    for row, (own, of_network) in enumerate(zip(numbers, values, strict=True)):
+        found[row, np.searchsorted(every, own)] = of_network
+    return found
+
+
+def _image_numbers(predictions: Sequence[Prediction]) -> list[NDArray[np.int64]]:
+    known = [p.images for p in predictions if p.images is not None]
+    if known and len(known) < len(predictions):
+        raise BadInput(
+            "Some predictions say which images they are of and others do not; expected all or none: take "
+            "them from `studies.predictions`."
+        )
+    if not known and len({len(p.labels) for p in predictions}) > 1:
+        raise BadInput(
+            "Predictions of several numbers of images do not say which they are of; expected the same images "
+            "for all, or `images` of each: take them from `studies.predictions`."
+        )
+    return [own.numpy() for own in known] or [np.arange(len(p.labels)) for p in predictions]
 
 
 ALL = "all"  # stands beside the groups for every image there is
@@ -152,7 +189,7 @@ def together(count: int, *, error: float = 0.05) -> float:
 def smallest_group(images: Dataset, predictions: Sequence[Prediction]) -> str:
     """The group with the fewest training images, among those that have test images."""
     sizes = np.bincount(images.groups[images.is_train], minlength=len(images.group_names))
-    tested = np.unique(predictions[0].groups)
+    tested = np.unique(torch.cat([p.groups for p in predictions]))
     return images.group_names[tested[sizes[tested].argmin()]]
 
 
@@ -202,13 +239,17 @@ def loss_beyond_others(predictions: Sequence[Prediction], group: str, *, level: 
 
     def beyond(own: list[Prediction]) -> pd.DataFrame:
         change = example_measures(own)["loss"] - before
-        inside = own[0].groups.numpy() == own[0].group_names.index(group)
+        inside = groups_of(own)["groups"] == own[0].group_names.index(group)
         estimate = reach = np.nan
         if min(inside.sum(), (~inside).sum()) > 1:
-            parts = [change[:, inside], change[:, ~inside]]
-            by_seed = parts[0].mean(axis=1) - parts[1].mean(axis=1)
-            samples = [part.mean(axis=0) for part in parts] + ([by_seed] if len(change) > 1 else [])
-            estimate, reach = by_seed.mean(), _reach_of_sum(samples, level)
+            noises = [metrics_groups.noise(change[:, part]) for part in (inside, ~inside)]
+            by_seed = noises[0].by_seed - noises[1].by_seed
+            both = replace(
+                noises[0], by_seed=by_seed, of_images=sum(noise.of_images for noise in noises)
+            ).parts()
+            added = both[0][0] / sum(noise.of_images for noise in noises) if both[0][0] else 0.0
+            parts = [(added * noise.of_images, noise.freedom) for noise in noises]
+            estimate, reach = by_seed.mean(), metrics_groups.reach_of_sum([*parts, both[1]], level)
         record = {"group": group, "n": inside.sum(), "estimate": estimate}
         return pd.DataFrame([record | {"lower": estimate - reach, "upper": estimate + reach}])
 
@@ -218,11 +259,11 @@ def loss_beyond_others(predictions: Sequence[Prediction], group: str, *, level: 
 def example_measures(predictions: Sequence[Prediction]) -> dict[str, NDArray[np.float64]]:
     """Each measure of single images, seeds by images."""
     found = [
-        groups.example_metrics(p.logits, p.labels).rename(columns={"correct": "accuracy"})
+        metrics_groups.example_metrics(p.logits, p.labels).rename(columns={"correct": "accuracy"})
         for p in predictions
     ]
     return {
-        name: np.stack([table[name] for table in found]).astype(float)
+        name: laid(predictions, [table[name].to_numpy() for table in found]).astype(float)
         for name in ["accuracy", "logit_variance", *MEASURES]
     }
 
@@ -235,17 +276,6 @@ def means_of_groups(
         values, np.zeros(values.shape[1], dtype=int), group_names=[ALL], level=level
     )
     return pd.concat([metrics_changes.mean_intervals(values, **groups_of(predictions), level=level), every])
-
-
-def _reach_of_sum(samples: Sequence[NDArray[np.float64]], level: float) -> float:
-    """How far the interval reaches of what varies as the means of these samples do, each by itself."""
-    freedom = np.array([len(sample) - 1 for sample in samples])
-    squares = np.array([sample.var() for sample in samples]) / freedom
-    total = squares.sum()
-    if total == 0:
-        return 0.0
-    # Welch and Satterthwaite's degrees of freedom.
-    return float(np.sqrt(total) * stats.t.ppf((1 + level) / 2, 1 / ((squares / total) ** 2 / freedom).sum()))
 
 
 def as_measure(measure: str, table: pd.DataFrame) -> pd.DataFrame:

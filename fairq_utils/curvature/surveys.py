@@ -77,7 +77,7 @@ def samples(data: Dataset, survey: Survey) -> list[Sample]:
     >>> [len(sample.images) for sample in samples(moths, Survey())]
     [7, 7, 7, 7, 7]
     """
-    of_split = data.is_train if survey.split == "train" else ~data.is_train
+    of_split = data.is_train if survey.split == "train" else data.is_test
     places = [
         (of_split & (data.groups == group)).nonzero().flatten() for group in range(len(data.group_names))
     ]

@@ -13,45 +13,77 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fairq_utils.data.sources import PARTS
+from fairq_utils.errors import BadInput
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images in memory, with what each one shows and the group it belongs to.
 
-    `images` is uint8 of shape N x 3 x H x W; `labels` and `groups` index into their names. `notes` says what
-    was found and left out; `describe` prints it.
+    `images` is uint8 of shape N x 3 x H x W; `labels` and `groups` index into their names. Each image is in
+    one of three parts. On `is_train` networks are trained. `is_tuning` no network sees: there everything is
+    fitted or chosen that is not a weight. `is_test` is what is left, to judge by. `notes` says what was found
+    and left out; `describe` prints it.
     """
 
     images: Tensor
     labels: Tensor
     groups: Tensor
     is_train: Tensor
+    is_tuning: Tensor
     label_names: tuple[str, ...]
     group_names: tuple[str, ...]
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.is_train & self.is_tuning).any():
+            raise BadInput(
+                f"{int((self.is_train & self.is_tuning).sum())} images are for training and for tuning; "
+                "expected each in one part."
+            )
+
+    @property
+    def is_test(self) -> Tensor:
+        """True for the images that are neither for training nor for tuning."""
+        return ~(self.is_train | self.is_tuning)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the content: what was trained on other images must not pass for trained on these."""
         digest = hashlib.sha256(repr((self.images.shape, self.label_names, self.group_names)).encode())
-        for tensor in (self.images, self.labels, self.groups, self.is_train):
+        for tensor in (self.images, self.labels, self.groups, self.is_train, self.is_tuning):
             digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    @cached_property
+    def image_numbers(self) -> Tensor:
+        """A number for each image that tells it in other data sets too: by its content, and which copy it is.
+
+        >>> first, second = load("moths", train_images=40, test_images=20), load("moths", test_images=20)
+        >>> torch.isin(first.image_numbers, second.image_numbers).all()
+        tensor(True)
+        """
+        images = self.images.contiguous().flatten(1).numpy()
+        contents = [hashlib.sha256(image).digest()[:8] for image in images]
+        numbers = pd.Series(np.frombuffer(b"".join(contents), dtype="<i8").astype(np.int64))
+        return torch.tensor((numbers + numbers.groupby(numbers).cumcount()).to_numpy())
+
     def counts(self) -> pd.DataFrame:
-        """How many images there are of each label and group in each split, for all pairs that occur.
+        """How many images there are of each label and group in each part, for all pairs that occur.
 
         >>> load("moths", train_images=40, test_images=20).counts().head(3)
-             label    group  split   n
-        0    Alder    Alder  train  17
-        1    Alder    Alder   test   9
-        2  Bracken  Bracken  train   7
+           label  group   split   n
+        0  Alder  Alder   train  16
+        1  Alder  Alder  tuning   1
+        2  Alder  Alder    test   9
         """
         codes = pd.DataFrame({"label": self.labels.numpy(), "group": self.groups.numpy()})
         pairs = codes.drop_duplicates().sort_values(["label", "group"])
-        images = codes.assign(split=np.where(self.is_train.numpy(), "train", "test"))
+        part = np.select([self.is_train.numpy(), self.is_tuning.numpy()], PARTS[:2], PARTS[2])
+        images = codes.assign(split=part)
         n = images.groupby(["label", "group", "split"]).size().rename("n")
-        table = pairs.merge(pd.DataFrame({"split": ["train", "test"]}), how="cross")
+        table = pairs.merge(pd.DataFrame({"split": PARTS}), how="cross")
         table = table.join(n, on=["label", "group", "split"])
         return table.assign(
             label=np.array(self.label_names)[table["label"]],
@@ -66,13 +98,13 @@ def describe(dataset: Dataset) -> str:
     Labels are told apart where they do not coincide with the groups.
 
     >>> print(describe(load("moths-equal", train_images=40, test_images=20)))  # doctest: +ELLIPSIS
-    group    train  test  all
-    Alder        8     4   12
-    Bracken      8     4   12
-    Clover       8     4   12
-    Damson       8     4   12
-    Others       8     4   12
-    all         40    20   60
+    group    train  tuning  test  all
+    Alder        7       1     4   12
+    Bracken      7       1     4   12
+    Clover       7       1     4   12
+    Damson       7       1     4   12
+    Others       7       1     4   12
+    all         35       5    20   60
     <BLANKLINE>
     fingerprint ...
     """
@@ -80,11 +112,11 @@ def describe(dataset: Dataset) -> str:
     coincide = counts["label"].equals(counts["group"])
     keys = ["group"] if coincide else ["group", "label"]
     table = counts.pivot_table(index=keys, columns="split", values="n", aggfunc="sum", sort=False)
-    table = table[["train", "test"]].assign(all=table.sum(axis="columns")).reset_index()
+    table = table[list(PARTS)].assign(all=table.sum(axis="columns")).reset_index()
     if not coincide:
         order = pd.Index(dataset.group_names).get_indexer(pd.Index(table["group"]))
         table = table.iloc[np.argsort(order, kind="stable")]
-    sums = table[["train", "test", "all"]].sum()
+    sums = table[[*PARTS, "all"]].sum()
     total = pd.DataFrame([{"group": "all", "label": ""} | sums.to_dict()])[table.columns]
     return "\n".join(
         [
@@ -121,7 +153,7 @@ def _described(notes: Mapping[str, Any]) -> list[str]:
 def _aligned(rows: list[list[Any]]) -> list[str]:
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    named = len(widths) - 3  # names stand to the left, numbers to the right
+    named = len(widths) - len(PARTS) - 1  # names stand to the left, numbers to the right
     return [
         "  ".join(
             cell.ljust(width) if place < named else cell.rjust(width)

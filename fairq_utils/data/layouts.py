@@ -53,7 +53,7 @@ class Listing:
 
     `table` has a row an image, in the order of its `name`: `name` is the same however the images are
     packed, `member` the file, `label` and `group` index into their names, and `split` is train, test, or
-    empty where the data set does not say. `found` counts the files that look like the data set's images,
+    empty where folds decide. `found` counts the files that look like the data set's images,
     `skipped` names by reason those that are not in the table.
 
     >>> import tempfile
@@ -192,7 +192,8 @@ class _FairFace(Layout):
                     f"{first['file']!r} has {first[name]!r} for its {name}; expected one of: "
                     f"{', '.join(names[name])}: correct {str(tables[first['split']])!r}."
                 )
-        columns = (both["file"], both["member"], codes[label], codes[group], both["split"])
+        # The split that is published is not kept: five folds test on every image in turn.
+        columns = (both["file"], both["member"], codes[label], codes[group], [""] * len(both))
         rows = list(zip(*columns, strict=True))
         return _listing(rows, names[label], names[group], len(members), skipped)
 
@@ -210,13 +211,12 @@ def _is_fairface(name: str) -> bool:
 
 class _CelebA(Layout):
     def state(self, paths: Sequence[Path]) -> str:
-        attributes, partition, images = self._places(paths)
-        return _digest(attributes, partition, archives.state([images], _is_jpeg))
+        attributes, images = self._places(paths)
+        return _digest(attributes, archives.state([images], _is_jpeg))
 
     def read(self, paths: Sequence[Path], *, label: str, group: str) -> Listing:
-        attributes, partition, images = self._places(paths)
+        attributes, images = self._places(paths)
         values = _spaced(attributes, skiprows=1)
-        parts = _spaced(partition, header=None, names=["file", "part"], index_col="file")["part"]
         for name in (label, group):
             if name not in values or not values[name].isin([-1, 1]).all():
                 raise BadInput(
@@ -224,39 +224,29 @@ class _CelebA(Layout):
                     "with CelebA: fetch it again."
                 )
         _refuse_repeated(values.index.to_series(), attributes)
-        _refuse_repeated(parts.index.to_series(), partition)
         members = archives.find([images], _is_jpeg)
         if not members:
             raise _nothing_found("CelebA", [images], "000001.jpg and so on")
         rows, skipped, seen = [], _Skipped(), set()
-        known = values.index.intersection(parts.index)
-        part_of = parts[known].to_dict()
-        labels, groups = values.loc[known, label].to_dict(), values.loc[known, group].to_dict()
+        labels, groups = values[label].to_dict(), values[group].to_dict()
         for member in members:
             name = _base(member.name)
             seen.add(name)
-            part = part_of.get(name)
-            if part is None:
+            if name not in labels:
                 skipped.add("an image without a row", name)
-            elif part == 1:
-                skipped.add("it belongs to the validation part", name)
-            elif part not in (0, 2):
-                skipped.add("its part is not 0, 1 or 2", name)
-            else:
-                split = "train" if part == 0 else "test"
-                rows.append((name, member, int(labels[name] == 1), int(groups[name] == 1), split))
-        skipped.add("a row without an image", *values.index.union(parts.index).difference(list(seen)))
+            else:  # the published partition is not kept: five folds test on every image in turn
+                rows.append((name, member, int(labels[name] == 1), int(groups[name] == 1), ""))
+        skipped.add("a row without an image", *values.index.difference(list(seen)))
         both = [(f"not {name}", name) for name in (label, group)]
         return _listing(rows, both[0], both[1], len(members), skipped)
 
-    def _places(self, paths: Sequence[Path]) -> tuple[Path, Path, Path]:
+    def _places(self, paths: Sequence[Path]) -> tuple[Path, Path]:
         below = [path / "celeba" for path in paths]
         attributes = _beside([*paths, *below], "list_attr_celeba.txt", "CelebA")
         folder = attributes.parent
-        partition = _beside([folder], "list_eval_partition.txt", "CelebA")
         for images in (folder / "img_align_celeba", folder / "img_align_celeba.zip"):
             if images.exists():
-                return attributes, partition, images
+                return attributes, images
         raise _nothing_found("CelebA", [folder], "img_align_celeba or img_align_celeba.zip in it")
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import InitVar, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fairq_utils.data import archives
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.layouts import LAYOUTS, Listing
-from fairq_utils.data.moths import DIFFICULTY, GROUPS, SHARES, MothSettings, draw_moths
+from fairq_utils.data.moths import DIFFICULTY, GROUPS, SHARES, Moths, MothSettings, draw_moths
 from fairq_utils.errors import BadInput
 
 _MOTHS: Mapping[str, dict[str, tuple[float, ...]]] = {
@@ -29,7 +30,9 @@ _MOTHS: Mapping[str, dict[str, tuple[float, ...]]] = {
 }
 NAMES = (*_MOTHS, *LAYOUTS)
 
-_TEST_EVERY = 5  # where the data set has no split, each fifth image is for the test
+FOLDS = 5  # where the data set has no split, each fifth image is for the test: which, the fold says
+PARTS = ("train", "tuning", "test")
+_TUNING = 0.1  # the share for tuning of what is not for the test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,11 @@ class DataSettings:
     `image_size`: pixels along a side, to which images are shrunk.
     `label`, `group`: what is to be predicted and whom to compare: race, gender or age, or one of CelebA's
     attributes; by default the data set's usual one.
-    `train_images`, `test_images`: at most so many, taken at random; by default all, and 6000 moths.
-    `split_seed`: decides what is taken, and what is for the test where the data set does not say.
+    `train_images`, `test_images`: at most so many, taken at random; by default all, and 6000 moths. Of the
+    former a tenth of each label in each group is for tuning.
+    `fold`: of photographs, which fifth of the images is for the test, from 0 to 4: each image in one fold,
+    and byte-identical ones in the same. A folder that names its own test images keeps to them.
+    `draw`: of moths, which ones are drawn; another number gives others of the same kinds.
     `keep_conflicting`: keep copies of one image that disagree about its label or group. They are left out
     by default, for nobody knows which is right.
 
@@ -64,17 +70,25 @@ class DataSettings:
     group: str | None = None
     train_images: int | None = None
     test_images: int | None = None
-    split_seed: int = 0
+    fold: int = 0
+    draw: int = 0
     keep_conflicting: bool = False
+    split_seed: InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, split_seed: int | None) -> None:
+        if split_seed is not None:
+            raise BadInput(
+                f"split_seed is {split_seed!r}; expected none any more: fold, from 0 to {FOLDS - 1}, says "
+                "which photographs are for the test, and draw which moths there are."
+            )
         if self.name not in NAMES:
             raise BadInput(f"dataset is {self.name!r}; expected one of: {', '.join(NAMES)}.")
         limits = {
             "image_size": (16, 512),
             "train_images": (5, 10**6),
             "test_images": (5, 10**6),
-            "split_seed": (0, 2**32 - 1),
+            "fold": (0, FOLDS - 1),
+            "draw": (0, 2**32 - 1),
         }
         for name, (least, most) in limits.items():
             given = getattr(self, name)
@@ -84,6 +98,10 @@ class DataSettings:
                 raise BadInput(f"{name} is {given!r}; expected a whole number from {least} to {most}.")
         if type(self.keep_conflicting) is not bool:
             raise BadInput(f"keep_conflicting is {self.keep_conflicting!r}; expected true or false.")
+        if self.is_drawn and self.fold:
+            raise BadInput(f"fold is {self.fold}; expected none, for {self.name} are drawn: give a draw.")
+        if self.draw and not self.is_drawn:
+            raise BadInput(f"draw is {self.draw}; expected none, for {self.name} is not drawn: give a fold.")
         attributes = ("species",) if self.is_drawn else LAYOUTS[self.name].attributes
         for name in ("label", "group"):
             given = getattr(self, name)
@@ -131,7 +149,7 @@ class DataSettings:
             "group": self.group or layout.group,
             "content": layout.state(self.paths()),
         }
-        del settings["root"]
+        del settings["root"], settings["draw"]
         return settings
 
     def load(self) -> Dataset:
@@ -140,12 +158,21 @@ class DataSettings:
         Whatever cannot be read stops it with one sentence, and nothing is half loaded.
 
         >>> moths = DataSettings(train_images=40, test_images=20).load()
-        >>> moths.images.shape, int(moths.is_train.sum())
-        (torch.Size([60, 3, 32, 32]), 40)
+        >>> moths.images.shape, int(moths.is_train.sum()), int(moths.is_tuning.sum())
+        (torch.Size([60, 3, 32, 32]), 35, 5)
         """
         if self.is_drawn:
             moths = draw_moths(self._moths())
-            return Dataset(moths.images, moths.labels, moths.groups, moths.is_train, moths.names, moths.names)
+            is_tuning = tuning_moths(moths)
+            return Dataset(
+                moths.images,
+                moths.labels,
+                moths.groups,
+                moths.is_train & ~is_tuning,
+                is_tuning,
+                moths.names,
+                moths.names,
+            )
         layout = LAYOUTS[self.name]
         listing = layout.read(
             self.paths(), label=self.label or layout.label, group=self.group or layout.group
@@ -158,6 +185,7 @@ class DataSettings:
             labels=torch.tensor(table["label"].to_numpy(dtype=np.int64)),
             groups=torch.tensor(table["group"].to_numpy(dtype=np.int64)),
             is_train=torch.tensor(table["split"].eq("train").to_numpy(dtype=bool)),
+            is_tuning=torch.tensor(table["split"].eq("tuning").to_numpy(dtype=bool)),
             label_names=listing.label_names,
             group_names=listing.group_names,
             notes=notes,
@@ -169,7 +197,8 @@ class DataSettings:
             image_size=self.image_size,
             train=self.train_images or defaults.train,
             test=self.test_images or defaults.test,
-            **_MOTHS[self.name],  # type: ignore[arg-type]
+            seed=self.draw,
+            **_MOTHS[self.name],
         )
 
     def paths(self) -> list[Path]:
@@ -190,6 +219,20 @@ def load(name: str, **settings: Any) -> Dataset:
     archive or, for folder, a CSV.
     """
     return DataSettings(name=name, **settings).load()
+
+
+def tuning_moths(moths: Moths) -> Tensor:
+    """Which of the moths that are not for the test are for tuning: a tenth of each label in each group.
+
+    >>> moths = draw_moths(MothSettings(train=200, test=20))
+    >>> int(tuning_moths(moths).sum()), bool((tuning_moths(moths) & ~moths.is_train).any())
+    (17, False)
+    """
+    table = pd.DataFrame({"label": moths.labels.numpy(), "group": moths.groups.numpy()})
+    table = table.assign(content=table.index.astype(str))[moths.is_train.numpy()]
+    found = torch.zeros_like(moths.is_train)
+    found[torch.tensor(table.index[_for_tuning(table)].to_numpy())] = True
+    return found
 
 
 def select_images(listing: Listing, settings: DataSettings) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -224,7 +267,7 @@ def select_images(listing: Listing, settings: DataSettings) -> tuple[pd.DataFram
         leave_out(disagreeing, "a copy of it has another label or group")
 
     if table["split"].eq("").all():
-        test = _for_test(table, settings.split_seed)
+        test = _for_test(table, settings.fold)
         table = table.assign(split=np.where(test, "test", "train"))
     in_test = table["content"].isin(table["content"][table["split"] == "test"])
     leave_out(in_test & (table["split"] == "train"), "a copy of it is in the test split")
@@ -233,7 +276,7 @@ def select_images(listing: Listing, settings: DataSettings) -> tuple[pd.DataFram
         here = table["split"] == split
         if most is not None:
             pairs = zip(table["name"][here], table["content"][here], strict=True)
-            draws = pd.Series([_draw(settings.split_seed, *pair) for pair in pairs], table.index[here])
+            draws = pd.Series([_draw(*pair) for pair in pairs], table.index[here])
             leave_out(table.index.isin(draws.sort_values().index[most:]), f"more than {split}_images")
             here = table["split"] == split
         if not here.any():
@@ -241,6 +284,8 @@ def select_images(listing: Listing, settings: DataSettings) -> tuple[pd.DataFram
                 f"{settings.name} at {settings.root!r} has no {split} images ({len(listing.table)} of "
                 f"{listing.found} files were usable); expected images in both splits: add some."
             )
+    tuning = _for_tuning(table[table["split"] == "train"])
+    table.loc[table.index[table["split"] == "train"][tuning], "split"] = "tuning"
     found = {
         "found": listing.found,
         "used": len(table),
@@ -262,20 +307,35 @@ def _refuse_namesakes(table: pd.DataFrame) -> None:
         )
 
 
-def _for_test(table: pd.DataFrame, seed: int) -> NDArray[np.bool_]:
+def _for_test(table: pd.DataFrame, fold: int) -> NDArray[np.bool_]:
     """Every fifth content, along all strata: so each stratum, and the whole, is within one of its share.
 
     The order within a stratum comes from the contents alone. Contents whose copies disagree stand at the
-    end, so that keeping them moves no other image to the other side.
+    end, so that keeping them moves no other image to another fold.
     """
     contents = table.drop_duplicates("content")
-    contents = contents.assign(draw=[_draw(seed, content) for content in contents["content"]])
+    contents = contents.assign(draw=[_draw(content) for content in contents["content"]])
     contents = contents.sort_values(["disagreeing", "label", "group", "draw"])
-    first = int(_draw(seed) * min(_TEST_EVERY, max(1, len(contents))))
-    return table["content"].isin(contents["content"].iloc[first::_TEST_EVERY]).to_numpy(dtype=bool)
+    return table["content"].isin(contents["content"].iloc[fold::FOLDS]).to_numpy(dtype=bool)
 
 
-def _draw(seed: int, *what: str) -> float:
+def _for_tuning(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """A tenth of the contents of each label in each group, and of two contents or more at least one.
+
+    The table is of what is not for the test. Copies stay together, and those that disagree are a stratum of
+    their own.
+    """
+    strata = ["disagreeing", "label", "group"] if "disagreeing" in table else ["label", "group"]
+    contents = table.drop_duplicates("content")
+    contents = contents.assign(draw=[_draw("tuning", content) for content in contents["content"]])
+    places = contents.sort_values("draw").groupby(strata)["content"]
+    sizes = places.transform("size")
+    wanted = np.maximum((_TUNING * sizes).astype(int), (sizes > 1).astype(int))
+    chosen = contents["content"][(places.cumcount() < wanted).reindex(contents.index)]
+    return table["content"].isin(chosen).to_numpy(dtype=bool)
+
+
+def _draw(*what: str) -> float:
     """A number from 0 to 1, at random but always the same."""
-    digest = hashlib.sha256(repr((seed, what)).encode()).digest()
+    digest = hashlib.sha256(repr(what).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

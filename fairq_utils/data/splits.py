@@ -6,26 +6,21 @@ import torch
 from torch import Tensor
 
 from fairq_utils.data.datasets import Dataset
+from fairq_utils.data.sources import PARTS
 from fairq_utils.errors import BadInput
-from fairq_utils.training.fairqat import validation_images
 
 
 def places(images: Dataset, each: int, split: str) -> Tensor:
-    """The places of the images of that split, or of at most so many of each group.
+    """The places of the images of that part, or of at most so many of each group.
 
     >>> from fairq_utils.data.sources import load
     >>> moths = load("moths", train_images=100, test_images=20)
     >>> len(places(moths, 0, "test")), len(places(moths, 1, "test"))
     (20, 5)
     """
-    if split == "test":
-        shown = ~images.is_train
-    elif split == "train":
-        shown = images.is_train & ~validation_images(images)
-    elif split == "validation":
-        shown = validation_images(images)
-    else:
-        raise BadInput(f"split is {split!r}; expected test, train or validation.")
+    if split not in PARTS:
+        raise BadInput(f"split is {split!r}; expected one of: {', '.join(PARTS)}.")
+    shown: Tensor = getattr(images, f"is_{split}")
     found = shown.nonzero()[:, 0]
     return found[of_each(images.groups[found], each)] if each else found
 

@@ -17,6 +17,7 @@ import torch
 from fairq_utils.data import moths
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.moths import GROUPS, Moths, MothSettings, draw_moths
+from fairq_utils.data.sources import tuning_moths
 from fairq_utils.encoders.mini import words_of
 from fairq_utils.encoders.scenes import Scenes, from_codes
 from fairq_utils.errors import BadInput
@@ -208,7 +209,8 @@ def captioned_moths(settings: MothSettings, drawn: Moths | None = None) -> Scene
     """
     drawn = drawn or draw_moths(settings)
     attributes = moth_attributes(settings)
-    return Scenes(drawn.images, MOTHS.captions(attributes), attributes, drawn.is_train)
+    is_train = drawn.is_train & ~tuning_moths(drawn)
+    return Scenes(drawn.images, MOTHS.captions(attributes), attributes, is_train, ~drawn.is_train)
 
 
 # ---------------------------------------------------------------- faces
@@ -245,7 +247,9 @@ def captioned_faces(by_gender: Dataset, by_age: Dataset) -> Scenes:
         "age": (by_age.labels, by_age.label_names),
     }
     attributes = pd.DataFrame({name: from_codes(codes, names) for name, (codes, names) in told.items()})
-    return Scenes(by_gender.images, FACES.captions(attributes), attributes, by_gender.is_train)
+    # Which part an image is in depends on label and group, so that it is asked of one of the two.
+    parts = by_gender.is_train, by_gender.is_test
+    return Scenes(by_gender.images, FACES.captions(attributes), attributes, *parts)
 
 
 # ---------------------------------------------------------------- what is trained on
@@ -287,4 +291,4 @@ def training_set(scenes: Scenes, kind: str, *, group: str, count: int, seed: int
     said[wrong] = np.roll(wrong, -1)  # each is told what the next one is
     captions = tuple(chosen.captions[row] for row in said)
     attributes = chosen.attributes.iloc[said].reset_index(drop=True)
-    return Scenes(chosen.images, captions, attributes, chosen.is_train)
+    return Scenes(chosen.images, captions, attributes, chosen.is_train, chosen.is_test)

@@ -26,7 +26,8 @@ class Scenes:
 
     `images` is uint8 of shape N x 3 x H x W. `captions` has the captions of each image, or is empty where
     nothing was said. `attributes` has a row an image and a categorical column for each attribute, so that a
-    value that no image has keeps its name. `is_train` is true for what may be trained on.
+    value that no image has keeps its name. `is_train` is true for what may be trained on, and `is_test` for
+    what is there to judge by; what is neither is for tuning, which no encoder sees.
 
     >>> scenes = Scenes(
     ...     torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
@@ -43,6 +44,7 @@ class Scenes:
     captions: tuple[tuple[str, ...], ...] = ()
     attributes: pd.DataFrame = field(default_factory=pd.DataFrame)
     is_train: Tensor | None = None
+    is_test: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -74,7 +76,7 @@ class Scenes:
             self.images[places],
             tuple(self.captions[row] for row in chosen) if self.captions else (),
             self.attributes.iloc[chosen].reset_index(drop=True),
-            None if self.is_train is None else self.is_train[places],
+            *(None if part is None else part[places] for part in (self.is_train, self.is_test)),
         )
 
     @cached_property
@@ -82,7 +84,7 @@ class Scenes:
         """SHA-256 of the content."""
         said = [self.captions, [(name, self.attributes[name].tolist()) for name in self.attributes]]
         digest = hashlib.sha256(json.dumps(said).encode())
-        for tensor in (self.images, self.is_train):
+        for tensor in (self.images, self.is_train, self.is_test):
             if tensor is not None:
                 digest.update(repr(tensor.shape).encode())
                 digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)

@@ -24,7 +24,7 @@ def as_array(values: Array) -> NDArray[Any]:
         if values.is_floating_point():  # numpy has no bfloat16
             values = values.double()
         return values.numpy()
-    return np.asarray(values)
+    return values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
 
 
 def logits_of_one_network(logits: Array) -> NDArray[np.float64]:
@@ -111,7 +111,8 @@ def as_labels(
 class Outcomes:
     """Right and wrong of one treatment or several, and the groups that have examples."""
 
-    correct: NDArray[np.bool_]  # treatments x seeds x examples
+    correct: NDArray[np.bool_]  # treatments x seeds x examples, false where one was not asked
+    asked: NDArray[np.bool_]  # seeds x examples
     codes: NDArray[np.intp]
     names: list[str]
     sizes: NDArray[np.intp]
@@ -127,9 +128,16 @@ class Outcomes:
         return self.sizes[self.present] / self.sizes.sum()
 
     def by_seed(self) -> NDArray[np.float64]:
-        """Accuracies, treatments x seeds x groups that have examples."""
-        member = self.codes[:, None] == self.present
-        return self.correct @ member.astype(np.float64) / self.sizes[self.present]
+        """Accuracies, treatments x seeds x groups that have examples.
+
+        A network that was asked of nobody in a group stands where the others do on average.
+        """
+        member = (self.codes[:, None] == self.present).astype(np.float64)
+        sizes = self.asked @ member
+        found = self.correct @ member / np.where(sizes, sizes, np.nan)
+        if sizes.all():
+            return found
+        return np.where(sizes, found, np.nanmean(found, axis=1, keepdims=True))
 
 
 def as_correct(correct: Array) -> NDArray[np.bool_]:
@@ -153,8 +161,14 @@ def outcomes_of(treatments: Sequence[Array], groups: Array, group_names: Sequenc
                 f"Right and wrong have shape {' and '.join(str(a.shape) for a in arrays)} for {len(codes)} "
                 "groups; expected the same seeds and examples throughout, in the same order."
             )
-    correct = np.stack([np.atleast_2d(array) for array in arrays])
-    return Outcomes(correct, codes, names, np.bincount(codes, minlength=len(names)))
+    asked = np.atleast_2d(~np.ma.getmaskarray(arrays[0]))
+    if any((np.ma.getmaskarray(array) == asked).any() for array in arrays):
+        raise BadInput(
+            "Right and wrong are of other examples under one treatment than under another; expected every "
+            "seed to be asked of the same ones throughout, and the seeds in the same order."
+        )
+    correct = np.stack([np.atleast_2d(np.ma.filled(array, False)) for array in arrays])
+    return Outcomes(correct, asked, codes, names, np.bincount(codes, minlength=len(names)))
 
 
 def tail_probability(level: float) -> float:

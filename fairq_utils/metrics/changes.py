@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics.arrays import (
@@ -17,6 +16,7 @@ from fairq_utils.metrics.arrays import (
     tail_probability,
     with_names,
 )
+from fairq_utils.metrics.groups import noise, reach_of_sum
 
 # -- intervals ----------------------------------------------------------------------------------------
 
@@ -34,29 +34,69 @@ def _draw(
 
     Seeds: normal deviations of the seeds' accuracies, scaled so that each is Student's t about its mean.
     Resampling three or five seeds would understate their spread. The same deviation serves all groups and
-    all treatments, because the seeds do.
+    all treatments, because the seeds do. Of the noise of images only what the seeds do not show already is
+    added: all of it where they share their images, as `beyond_seeds` says.
     """
     if resamples < 100:
         raise BadInput(f"resamples is {resamples}; expected 100 or more, so that the tails hold draws.")
     rng = np.random.default_rng(seed)
     treatments, seeds = outcomes.correct.shape[:2]
-    right = outcomes.correct.sum(axis=1).T
+    right, times = outcomes.correct.sum(axis=1).T, outcomes.asked.sum(axis=0)
     throughout = np.ones(treatments, dtype=bool)
-    kinds = seeds * np.unique([throughout, ~throughout, coefficients > 0, coefficients < 0], axis=0)
+    kinds = np.unique([throughout, ~throughout, coefficients > 0, coefficients < 0], axis=0)
+    kinds = np.column_stack([kinds, np.ones(len(kinds))])
 
     draws = np.empty((resamples, treatments, len(outcomes.present)))
     for place, group in enumerate(outcomes.present):
-        own = right[outcomes.codes == group]
-        cells, members = np.unique(np.concatenate([kinds, own]), axis=0, return_inverse=True)
+        own = np.column_stack([right, times])[outcomes.codes == group]
+        invented = kinds * own[:, -1].mean()  # asked as often as an image of the group is
+        cells, members = np.unique(np.concatenate([invented, own]), axis=0, return_inverse=True)
         mass = np.bincount(members, weights=np.repeat([0.5, 1.0], [len(kinds), len(own)]))
-        draws[:, :, place] = rng.dirichlet(mass, size=resamples) @ (cells / seeds)
+        drawn = rng.dirichlet(mass, size=resamples) @ cells
+        draws[:, :, place] = drawn[:, :-1] / drawn[:, -1:]
     if seeds > 1:
         by_seed = outcomes.by_seed()
+        for place, group in enumerate(outcomes.present):
+            of_seeds = (coefficients @ by_seed[:, :, place]).var(ddof=1) / seeds
+            of_images = (draws[:, :, place] @ coefficients).var()
+            shared = shared_images(outcomes.asked[:, outcomes.codes == group])
+            kept = beyond_seeds(of_images, of_seeds, shared) / of_images if of_images else 1.0
+            middle = draws[:, :, place].mean(axis=0)
+            draws[:, :, place] = middle + np.sqrt(kept) * (draws[:, :, place] - middle)
         deviations = rng.standard_normal((resamples, seeds))
         deviations -= deviations.mean(axis=1, keepdims=True)
         deviations /= np.sqrt(seeds * rng.chisquare(seeds - 1, size=(resamples, 1)))
         draws += np.einsum("rs,tsg->rtg", deviations, by_seed)
     return draws.clip(0, 1)
+
+
+def shared_images(asked: Array) -> float:
+    """How much of the noise of images the spread of several networks cannot show, from 0 to 1.
+
+    `asked` is true where a network (row) was asked of an image (column). All of it where each was asked of
+    the same images, for then a lucky choice of images lifts them all alike; nothing where no two share any.
+
+    >>> shared_images([[True, True], [True, True]]), shared_images([[True, False], [False, True]])
+    (1.0, 0.0)
+    """
+    table = np.atleast_2d(as_array(asked))
+    seeds, times = len(table), table.sum(axis=0, dtype=float)
+    if seeds == 1:
+        return 1.0
+    # Of pairs of networks on one image, over all such pairs that there could be with as much noise.
+    return float(seeds * (times * (times - 1)).sum() / ((seeds - 1) * (times**2).sum()))
+
+
+def beyond_seeds(of_images: float, of_seeds: float, shared: float) -> float:
+    """The variance that images add to that of the mean over networks, which is `of_seeds`.
+
+    What the networks vary by holds the noise of images already, except for the `shared` part. With few
+    networks it may be too small by chance: the sum is never less than the images alone would give.
+
+    >>> beyond_seeds(2.0, 5.0, 1.0), beyond_seeds(2.0, 5.0, 0.0), beyond_seeds(2.0, 0.5, 0.0)
+    (2.0, 0.0, 1.5)
+    """
+    return max(shared * of_images, of_images - of_seeds)
 
 
 def _fvo_over_networks(
@@ -125,7 +165,7 @@ def accuracy_intervals(
     """The accuracy of each group, OA and FVO, each with n and an interval.
 
     `correct` is true and false: one an example, or seeds by examples for networks trained alike from
-    several seeds and run on the same images. The estimates are averages over the seeds, and FVO is the
+    several seeds. The estimates are averages over the seeds, and FVO is the
     highest minus the lowest of them. Any yes or no about an example can stand in its place, such as
     `flipped`.
 
@@ -133,7 +173,8 @@ def accuracy_intervals(
     seeds too. Group sizes are kept as they are. For one network a group's interval is Jeffreys' for a
     binomial share; with endless images it would be Student's t over the seeds. Between the two, what is
     noise of image and seed together is counted for both, which makes intervals a little wide rather than
-    narrow. The interval of FVO is built for a maximum minus a minimum: it reaches 0 when noise may have
+    narrow; networks that share no image are one number each, and images are counted in their spread. The
+    interval of FVO is built for a maximum minus a minimum: it reaches 0 when noise may have
     made the gap, and in simulations covers at least as often as it says.
 
     With one seed nothing is known about other seeds: say so beside the numbers. With two or three the
@@ -259,12 +300,12 @@ def mean_intervals(
 ) -> pd.DataFrame:
     """The mean of any measure of examples for each group, with n and Student's t interval.
 
-    `values` holds one number an example, or seeds by examples for networks trained alike and run on the
-    same images: a column of `example_metrics`, say. For a paired comparison of two treatments pass the
-    difference, after minus before. As in `accuracy_intervals` the interval covers other images and, with
-    several seeds, other seeds; degrees of freedom are Welch and Satterthwaite's. A group of one has no
-    interval. When few examples carry most of a mean (a loss that explodes), the interval is not to be
-    trusted: look at a median, or at margins.
+    `values` holds one number an example, or seeds by examples for networks trained alike: a column of
+    `example_metrics`, say. For a paired comparison of two treatments pass the difference, after minus
+    before. As in `accuracy_intervals` the interval covers other images and, with several seeds, other
+    seeds; degrees of freedom are Welch and Satterthwaite's. A group of one has no interval. When few
+    examples carry most of a mean (a loss that explodes), the interval is not to be trusted: look at a
+    median, or at margins.
 
     >>> mean_intervals([0.1, 0.3, 0.2, 0.9], ["a", "a", "a", "b"]).round(2)
       group  n  estimate  lower  upper
@@ -272,22 +313,21 @@ def mean_intervals(
     1     b  1       0.9    NaN    NaN
     """
     codes, names = as_codes(groups, group_names, "group")
-    table = np.atleast_2d(as_array(values)).astype(np.float64)
-    if table.ndim != 2 or table.shape[1] != len(codes) or not np.isfinite(table).all():
+    table = np.ma.array(np.ma.atleast_2d(as_array(values)), dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] != len(codes) or not np.isfinite(table.compressed()).all():
         raise BadInput(
             f"Values of shape {table.shape} for {len(codes)} groups; expected finite numbers, "
             "one an example, or seeds by examples."
         )
-    seeds = len(table)
-    images = pd.Series(table.mean(axis=0)).groupby(codes)
-    mean, size = images.mean(), images.size()
-    of_images = images.var() / size
-    of_seeds = pd.DataFrame(table.T).groupby(codes).mean().var(axis=1) / seeds if seeds > 1 else 0 * of_images
-    variance = of_images + of_seeds
-    freedom = variance**2 / (of_images**2 / (size - 1) + of_seeds**2 / max(seeds - 1, 1))
-    reach = (np.sqrt(variance) * stats.t.ppf(1 - tail_probability(level), freedom)).mask(variance == 0, 0.0)
-    records = pd.DataFrame({"estimate": mean, "lower": mean - reach, "upper": mean + reach})
-    return with_names(records, names, np.bincount(codes, minlength=len(names)))
+    records = {}
+    for code in np.unique(codes):
+        own = noise(table[:, codes == code])
+        parts = own.parts()
+        reach = reach_of_sum(parts, level) if np.isfinite([part for part, _ in parts]).all() else np.nan
+        mean = own.by_seed.mean()
+        records[code] = {"estimate": mean, "lower": mean - reach, "upper": mean + reach}
+    found = pd.DataFrame.from_dict(records, orient="index")
+    return with_names(found, names, np.bincount(codes, minlength=len(names)))
 
 
 def fairness_violation_under_equality(

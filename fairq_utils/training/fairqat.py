@@ -22,8 +22,7 @@ from fairq_utils.training.loop import Checkpoint, Recipe, fit, predict
 # Smaller and more steps than an original is trained with, for it is the steps that leave a coarse grid; and
 # the slower of two rates tried, for it kept more of the OA of moths held out of training at 8 and 4 bits.
 TUNING = Recipe(epochs=4, batch_size=64, learning_rate=0.005)
-HELD_OUT = 0.1  # the share of the training images that further training does not see
-_TELLING = 20  # validation images, of which it says something that all are given one label
+_TELLING = 20  # images for tuning, of which it says something that all are given one label
 _EFFECTIVE = 0.999  # beta of the effective number of images, between no weights (0) and inverse ones (1)
 _DRO_STEP = 0.01  # how fast group-DRO's weights follow the losses, as in the code of its authors
 
@@ -52,11 +51,11 @@ class FairQAT:
     each tensor. With a `LearnedStepQuantizer` the scales are learned too.
     `recipe`: how long and how fast; `epochs` for another length of the same. Raise it when the loss still
     falls at the end.
-    `validation`: this share of the training images, of each label in each group, is not trained on. OA and
-    the worst group that progress shows are measured on them, and so should be every choice of yours. The
-    original may have learned from them, so compare with it on other images.
-    `patience`: after so many epochs in a row in which all of these images are given one and the same label,
+    `patience`: after so many epochs in a row in which all images for tuning are given one and the same label,
     training has failed and is stopped; None goes on, and so do fewer than twenty images, which tell nothing.
+
+    OA and the worst group that progress shows are measured on the data's images for tuning, and so should be
+    every choice of yours.
 
     Batch norm keeps learning its statistics, because those of the original do not fit rounded weights, and
     is then fixed with the rest: nothing is folded into the weights, which would change what is rounded.
@@ -77,7 +76,6 @@ class FairQAT:
     quantizer: Quantizer | None = None
     recipe: Recipe = TUNING
     epochs: InitVar[float | None] = None
-    validation: float = HELD_OUT
     patience: int | None = 2
 
     def __post_init__(self, epochs: float | None) -> None:
@@ -105,8 +103,6 @@ class FairQAT:
             )
         if not self.logit_adjustment >= 0:
             raise BadInput(f"logit_adjustment is {self.logit_adjustment!r}; expected a number of at least 0.")
-        if not 0 <= self.validation < 1:
-            raise BadInput(f"validation is {self.validation!r}; expected a share from 0 to below 1.")
 
     @classmethod
     def paper(cls, bits: int = 4, *, recipe: Recipe = TUNING) -> FairQAT:
@@ -138,8 +134,7 @@ class FairQAT:
 
         With a `checkpoint` an interrupted training goes on where it was; see `training.fit`.
         """
-        held_out = validation_images(data, self.validation)
-        own = data.is_train & ~held_out
+        own = data.is_train
         labels, groups = data.labels[own], data.groups[own]
         sizes = self._sizes(data)
         trained = fit(
@@ -150,7 +145,7 @@ class FairQAT:
             seed=seed,
             loss=self._loss(labels, groups, sizes, classes=len(data.label_names)),
             rows=partial(_sample, groups, _wanted(sizes, self.sampling)) if self.sampling else None,
-            after_epoch=_Watch(data, held_out, description, self) if held_out.any() else None,
+            after_epoch=_Watch(data, description, self) if data.is_tuning.any() else None,
             description=description,
             report=report,
             checkpoint=checkpoint,
@@ -163,14 +158,13 @@ class FairQAT:
 
         >>> from fairq_utils import data
         >>> moths = data.load("moths", train_images=200, test_images=20)
-        >>> FairQAT(4, validation=0).images_seen(moths)
-        800
+        >>> FairQAT(4).images_seen(moths)
+        732
         """
         return round(int(_wanted(self._sizes(data), self.sampling).sum()) * self.recipe.epochs)
 
     def _sizes(self, data: Dataset) -> Tensor:
-        own = data.is_train & ~validation_images(data, self.validation)
-        sizes = torch.bincount(data.groups[own], minlength=len(data.group_names))
+        sizes = torch.bincount(data.groups[data.is_train], minlength=len(data.group_names))
         if not sizes.all() and (self.sampling is not None or self.loss_weights is not None):
             missing = data.group_names[int((sizes == 0).nonzero()[0])]
             raise BadInput(f"group {missing} has no training image; expected at least one of each group.")
@@ -212,28 +206,6 @@ class FairQAT:
         return weights
 
 
-def validation_images(data: Dataset, share: float = HELD_OUT) -> Tensor:
-    """Which images are held out of further training, always the same: a share of each label in each group.
-
-    Of two images or more, at least one.
-
-    >>> from fairq_utils import data
-    >>> moths = data.load("moths", train_images=200, test_images=20)
-    >>> held_out = validation_images(moths, 0.5)
-    >>> bool((held_out & ~moths.is_train).any()), 90 <= int(held_out.sum()) <= 100
-    (False, True)
-    """
-    held_out = torch.zeros(len(data.labels), dtype=torch.bool)
-    random = torch.Generator().manual_seed(0)
-    cells = torch.stack([data.groups, data.labels], dim=1)
-    for cell in cells[data.is_train].unique(dim=0):
-        places = ((cells == cell).all(dim=1) & data.is_train).nonzero().flatten()
-        drawn = places[torch.randperm(len(places), generator=random)]
-        count = max(int(share * len(places)), int(share > 0 and len(places) > 1))
-        held_out[drawn[:count]] = True
-    return held_out
-
-
 class _Loss(nn.Module):
     """Cross entropy in which images count by the weight of their group."""
 
@@ -269,11 +241,12 @@ class _GroupDRO(_Loss):
 
 
 class _Watch:
-    """Says after each epoch how validation images are answered, and stops what has failed."""
+    """Says after each epoch how the images for tuning are answered, and stops what has failed."""
 
-    def __init__(self, data: Dataset, held_out: Tensor, description: str, method: FairQAT) -> None:
-        self.images, self.labels = data.images[held_out], data.labels[held_out]
-        self.groups, self.group_names = data.groups[held_out], data.group_names
+    def __init__(self, data: Dataset, description: str, method: FairQAT) -> None:
+        own = data.is_tuning
+        self.images, self.labels = data.images[own], data.labels[own]
+        self.groups, self.group_names = data.groups[own], data.group_names
         self.label_names, self.description, self.method = data.label_names, description, method
         self.epochs_of_one_answer = 0
 
@@ -294,7 +267,7 @@ class _Watch:
         self.epochs_of_one_answer = self.epochs_of_one_answer + 1 if one_answer else 0
         if self.method.patience is not None and self.epochs_of_one_answer >= self.method.patience:
             raise BadInput(
-                f"{self.description}: all of {len(answers)} validation images were given the label "
+                f"{self.description}: all of {len(answers)} images for tuning were given the label "
                 f"{self.label_names[int(answers[0])]} in {self.epochs_of_one_answer} epochs in a row; "
                 "expected several labels, so lower learning_rate (now "
                 f"{self.method.recipe.learning_rate}) or take more bits."

@@ -305,7 +305,7 @@ class Treatment:
         """The treated network, after `train` if this treatment trains; the given one stays as it is.
 
         Where inputs are rounded or batch norm statistics are taken again, some training images of the data
-        are run through the network.
+        are run through the network: those for tuning stay unseen, to choose among what comes out.
         """
         quantizer = self.quantizer if self.training != "qat" else None  # after that, weights are rounded
         batches = _some_batches(data) if self.activations or self.batchnorm else []

@@ -22,7 +22,7 @@ export function flowsOf(data, view) {
   };
   return view.groups.map((place) => {
     const group = data.groups[place];
-    const total = group.n * networks;
+    const total = group.answers[networks - 1]; // of all networks so far
     const four = between(view.before, view.after, place);
     return { ...group, total, parts: [...four, total - sum(four)] };
   });

@@ -56,7 +56,7 @@ def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
 
 def who_is_there(images: Dataset) -> Prose:
     """How many groups and labels there are, how unequal they are, and whether the two coincide."""
-    sizes = np.bincount(images.groups[~images.is_train], minlength=len(images.group_names))
+    sizes = np.bincount(images.groups[images.is_test], minlength=len(images.group_names))
     least, most = int(sizes.argmin()), int(sizes.argmax())
     names = images.group_names
     same = images.label_names == names and bool((images.labels == images.groups).all())

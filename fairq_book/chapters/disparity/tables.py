@@ -16,10 +16,13 @@ from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.tables import (
     CONTRAST,
     correct_by_network,
+    groups_of,
     megabytes,
     side_by_side_groups,
     student_interval,
 )
+from fairq_utils.metrics import changes
+from fairq_utils.metrics import groups as metrics_groups
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
 
@@ -29,9 +32,9 @@ def change_by_network(
 ) -> pd.DataFrame:
     """Records: what each treatment changed for each group, over all images (OA), and in contrast.
 
-    `by_seed` of `accuracy_by_seed`. Each network is one number, so an interval is Student's over networks,
-    on the test images that they share. At each treatment those of the groups hold together (Bonferroni):
-    whoever asks which groups lose asks of all of them. The `contrast` is the mean change of all groups but
+    `by_seed` of `accuracy_by_seed`. Each network is one number, on its own test images, so an interval is
+    Student's over networks. At each treatment those of the groups hold together (Bonferroni): whoever asks
+    which groups lose asks of all of them. The `contrast` is the mean change of all groups but
     `majority`, minus that of `majority`; it and OA are one question each. Without a majority there is no
     contrast, and of one network there is no interval. `fell` counts the networks in which it fell.
 
@@ -117,11 +120,15 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class _Gap:
-    """An estimate from each seed, and the variance and degrees of freedom that the images give it."""
+    """An estimate from each seed, and the variance and degrees of freedom that the images give it.
+
+    `shared`: of that variance the part which the seeds cannot show, for they share images.
+    """
 
     by_seed: NDArray[np.float64]
     of_images: float
     freedom: float
+    shared: float
     n: int
     before: float  # the accuracy of Others at full precision
 
@@ -130,19 +137,21 @@ def _gap_of_others(predictions: Sequence[Prediction], kind: str, treatment: Trea
     own = [p for p in predictions if p.study.dataset.name == kind]
     before = correct_by_network([p for p in own if p.treatment == FP32])
     change = correct_by_network([p for p in own if p.treatment == treatment]).astype(float) - before
-    groups = own[0].groups.numpy()
+    groups = groups_of(own)["groups"]
     others = len(own[0].group_names) - 1
     share = {group: 1.0 if group == others else -1 / others for group in range(others + 1)}
-    by_seed, variances, parts = np.zeros(len(change)), [], []
+    by_seed, variances, parts, shared = np.zeros(len(change)), [], [], 0.0
     for group, weight in share.items():
-        values = change[:, groups == group]
-        by_seed += weight * values.mean(axis=1)
-        variances.append(weight**2 * values.mean(axis=0).var(ddof=1) / values.shape[1])
-        parts.append(variances[-1] ** 2 / (values.shape[1] - 1))
+        noise = metrics_groups.noise(change[:, groups == group])
+        by_seed += weight * noise.by_seed
+        variances.append(weight**2 * noise.of_images)
+        parts.append(variances[-1] ** 2 / noise.freedom)
+        shared = max(shared, noise.shared)
     variance = sum(variances)
     freedom = variance**2 / sum(parts) if variance else np.inf
     is_other = groups == others
-    return _Gap(by_seed, variance, freedom, int(is_other.sum()), float(before[:, is_other].mean()))
+    right = float(before[:, is_other].mean())
+    return _Gap(by_seed, variance, freedom, shared, int(is_other.sum()), right)
 
 
 def _sum_of(signed: Sequence[tuple[float, _Gap]], level: float) -> dict[str, float]:
@@ -150,6 +159,9 @@ def _sum_of(signed: Sequence[tuple[float, _Gap]], level: float) -> dict[str, flo
     by_seed = np.sum([weight * gap.by_seed for weight, gap in signed], axis=0)
     images = [weight**2 * gap.of_images for weight, gap in signed]
     seeds = np.var(by_seed, ddof=1) / len(by_seed) if len(by_seed) > 1 else 0.0
+    shared = max(gap.shared for _, gap in signed)
+    added = changes.beyond_seeds(sum(images), seeds, shared) / sum(images) if any(images) else 1.0
+    images = [added * own for own in images]
     variance = sum(images) + seeds
     parts = sum(own**2 / gap.freedom for own, (_, gap) in zip(images, signed, strict=True))
     parts += seeds**2 / max(len(by_seed) - 1, 1)

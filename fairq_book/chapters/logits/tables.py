@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
@@ -24,6 +23,7 @@ from fairq_book.kit.tables import (
     for_each_treatment,
     groups_of,
     in_full_precision,
+    laid,
     means_of_groups,
 )
 from fairq_utils.errors import BadInput
@@ -137,19 +137,23 @@ def flips(predictions: Sequence[Prediction], *, parts: int = 10, level: float = 
     the images of the group. A cell without answers is missing.
     """
     originals = in_full_precision(predictions)
-    tops, _ = torch.stack([p.logits.double() for p in originals]).topk(2)
-    nearness = (tops[..., 0] - tops[..., 1]).argsort(stable=True).argsort().numpy()
-    part = nearness * parts // nearness.shape[1] + 1
+    nearest_first = []
+    for original in originals:
+        tops, _ = original.logits.double().topk(2)
+        nearness = (tops[:, 0] - tops[:, 1]).argsort(stable=True).argsort().numpy()
+        nearest_first.append(nearness * parts // len(nearness) + 1)
+    part = laid(originals, nearest_first)
 
     def flipped(own: list[Prediction]) -> pd.DataFrame:
-        changed = np.stack(
-            [metrics_groups.flipped(a.logits, b.logits) for a, b in zip(originals, own, strict=True)]
+        changed = laid(
+            own, [metrics_groups.flipped(a.logits, b.logits) for a, b in zip(originals, own, strict=True)]
         )
+        groups = groups_of(own)["groups"]
         cells = []
         for number in range(parts + 1):
-            inside = (part == number) | (number == 0)
+            inside = part == number if number else part > 0
             records = _ratios(own, changed & inside, inside, level=level)
-            counted = np.bincount(own[0].groups, weights=inside.sum(axis=0), minlength=len(records) - 1)
+            counted = np.bincount(groups, weights=np.asarray(inside.sum(axis=0)), minlength=len(records) - 1)
             records.insert(0, "part", number)
             records.insert(3, "answers", np.append(counted, counted.sum()).astype(int))
             cells.append(records)
@@ -178,15 +182,17 @@ def densities(predictions: Sequence[Prediction], measure: str, *, bins: int = 80
     found = {p.treatment: p for p in predictions}
     values = {t: example_measures([p for p in predictions if p.treatment == t])[measure] for t in found}
     if logarithmic := measure == "logit_variance":
-        floor = 1e-4 * np.median(next(iter(values.values())))
+        floor = 1e-4 * np.median(np.ma.compressed(next(iter(values.values()))))
         values = {t: np.log10(own.clip(floor)) for t, own in values.items()}
-    low, high = np.quantile(np.concatenate(list(values.values())), [0.005, 0.995])
+    groups = {t: groups_of([p for p in predictions if p.treatment == t])["groups"] for t in found}
+    every = [np.ma.compressed(own) for own in values.values()]
+    low, high = np.quantile(np.concatenate(every), [0.005, 0.995])
     edges = np.linspace(low, max(high, low + 1e-6), bins + 1)
     centres = (edges[1:] + edges[:-1]) / 2
     tables = []
     for treatment, prediction in found.items():
         for code, name in enumerate(prediction.group_names):
-            own = values[treatment][:, prediction.groups.numpy() == code].ravel()
+            own = np.ma.compressed(values[treatment][:, groups[treatment] == code])
             if len(own):
                 counts, _ = np.histogram(own.clip(low, high), edges)
                 record = {"measure": measure, "treatment": treatment.name, "group": name, "n": len(own)}
@@ -227,18 +233,19 @@ def _ratios(
     Both vary with images and seeds, together. To first order a ratio moves as the mean of the values that
     are made here does, so that their mean is the ratio and their spread its uncertainty.
     """
-    groups, names = predictions[0].groups.numpy(), predictions[0].group_names
+    groups, names = groups_of(predictions).values()
     tables = []
     for codes, known in ((groups, list(names)), (np.zeros_like(groups), [ALL])):
-        values = np.full(np.shape(above), np.nan)
+        values = np.ma.array(np.full(np.shape(above), np.nan), mask=np.ma.getmaskarray(above))
         for code in range(len(known)):
             own = codes == code
-            sums = [float(np.sum(part[:, own], dtype=float)) for part in (above, below)]
+            # Of none at all a masked sum is masked, and no number.
+            sums = [float(np.ma.filled(np.ma.sum(p[:, own], dtype=float), 0.0)) for p in (above, below)]
             if sums[1] != 0:
                 ratio = sums[0] / sums[1]
-                mean = sums[1] / below[:, own].size
+                mean = sums[1] / np.ma.count(below[:, own])
                 values[:, own] = ratio + (above[:, own] - ratio * below[:, own]) / mean
-        defined = np.isfinite(values).all(axis=0)
+        defined = np.asarray(np.isfinite(values).all(axis=0))
         sizes = np.bincount(codes, minlength=len(known))
         if defined.any():
             table = changes.mean_intervals(values[:, defined], codes[defined], group_names=known, level=level)

@@ -337,9 +337,9 @@ def advice(what_to_do: pd.DataFrame) -> Prose:
         for row in what_to_do.to_dict("records")
     ]
     note = (
-        "Chosen on validation images: the smallest FVO among the arms that come close to the best OA. OA "
-        "and FVO are those on test images, with intervals. Training comes on top of the original's, as a "
-        "share of it, counted in images shown."
+        "Chosen on images for tuning, which no network has seen: the smallest FVO among the arms that come "
+        "close to the best OA. OA and FVO are those on test images, with intervals. Training comes on top of "
+        "the original's, as a share of it, counted in images shown."
     )
     return Prose("\n".join([note, "", *sentences]))
 

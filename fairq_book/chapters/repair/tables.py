@@ -12,7 +12,13 @@ import numpy as np
 import pandas as pd
 
 from fairq_book.experiments.studies import Prediction, Study
-from fairq_book.kit.tables import correct_by_network, for_each_treatment, groups_of, rounding_alone
+from fairq_book.kit.tables import (
+    correct_by_network,
+    for_each_treatment,
+    groups_of,
+    laid,
+    rounding_alone,
+)
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics import changes
@@ -62,7 +68,9 @@ def against_rounding(predictions: Sequence[Prediction], *, level: float = 0.95) 
     for arm in _arms(predictions):
         original, before, after = _side_by_side(predictions, [FP32, rounding_alone(arm), arm])
         flipped = [
-            np.stack([metrics_groups.flipped(a.logits, b.logits) for a, b in zip(original, own, strict=True)])
+            laid(
+                own, [metrics_groups.flipped(a.logits, b.logits) for a, b in zip(original, own, strict=True)]
+            )
             for own in (before, after)
         ]
         flips = changes.compare(*flipped, **groups_of(after), level=level)
@@ -159,7 +167,7 @@ def training_costs(study: Study, images: Dataset, treatments: Sequence[Treatment
 
 
 def what_to_do(
-    validation: Sequence[Prediction],
+    tuning: Sequence[Prediction],
     test: Sequence[Prediction],
     *,
     costs: Mapping[str, float],
@@ -169,18 +177,18 @@ def what_to_do(
 ) -> pd.DataFrame:
     """For every width the arm to take, and what it brings on the test images over rounding alone.
 
-    The choice sees the validation images alone: of all whose OA there is at most `oa_loss` below the best,
-    the one with the smallest FVO, and of several the cheapest. Rounding alone does not stand for choice: the
-    original has learned from these images. `costs` says by the treatment's name how many images its training
-    shows, over those that the original's showed.
+    The choice sees the images for tuning alone, which no network has seen: of all arms whose OA there is at
+    most `oa_loss` below the best, the one with the smallest FVO, and of several the cheapest. Rounding alone
+    does not stand for choice, for what is asked is how to train. `costs` says by the treatment's name how
+    many images its training shows, over those that the original's showed.
     `megabytes` says what the packed network takes that was only rounded, which training does not change.
     Changes are against rounding alone.
     """
     if not oa_loss >= 0:
         raise BadInput(f"oa_loss is {oa_loss}; expected a share of at least 0, such as 0.01.")
     rows = []
-    for rounding in _roundings(validation):
-        options = [arm for arm in _arms(validation) if rounding_alone(arm) == rounding]
+    for rounding in _roundings(tuning):
+        options = [arm for arm in _arms(tuning) if rounding_alone(arm) == rounding]
         unknown = [option.name for option in options if option.name not in costs]
         unknown += [rounding.name] if rounding.name not in megabytes else []
         if unknown:
@@ -188,7 +196,7 @@ def what_to_do(
                 f"costs or megabytes say nothing of {', '.join(unknown)}; expected a number for each."
             )
         cost = {option: costs[option.name] for option in options}
-        chosen = _fairest(dict(zip(options, _side_by_side(validation, options), strict=True)), cost, oa_loss)
+        chosen = _fairest(dict(zip(options, _side_by_side(tuning, options), strict=True)), cost, oa_loss)
         before, after = _side_by_side(test, [rounding, chosen])
         records = changes.accuracy_intervals(correct_by_network(after), **groups_of(after), level=level)
         change = changes.compare(

@@ -6,7 +6,7 @@ from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.sources import DataSettings
 from fairq_utils.items import Item
 
-_TENSORS = ("images", "labels", "groups", "is_train")
+_TENSORS = ("images", "labels", "groups", "is_train", "is_tuning")
 _ABOUT = ("label_names", "group_names", "notes", "fingerprint")
 
 
