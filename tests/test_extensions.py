@@ -86,14 +86,15 @@ def test_a_chapter_of_defaults_runs_again_without_a_parameter(monkeypatch):
 
 def test_a_page_of_verdicts_is_read_again_when_a_table_or_the_code_changes(monkeypatch):
     monkeypatch.syspath_prepend(str(EXTENSIONS))
-    import kept_results
+    import claims_pages
 
     noted = []
-    kept_results.depend_on_results(SimpleNamespace(note_dependency=noted.append))
+    claims_pages.depend_on_results(SimpleNamespace(note_dependency=noted.append))
     tables = ROOT / "book" / "earlier"
     changing = [tables, *tables.glob("*/provenance.json")]
-    stories = ("pages/claims", "chapters/logits/story", "kit/figures", "kit/tables")
-    changing += [ROOT / "fairq_book" / f"{name}.py" for name in stories]
+    stories = ("pages/claims.py", "chapters/logits/story.py", "kit/figures.py", "kit/tables.py")
+    templates = ("pages/templates/table.html", "pages/templates/page.html")
+    changing += [ROOT / "fairq_book" / name for name in (*stories, *templates)]
     assert set(map(str, changing)) <= set(noted)
 
 

@@ -18,7 +18,7 @@ from fairq_book.chapters.zero_bin import story as zero_bin_story
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit.claims import Effect
 from fairq_book.kit.measured import Measured
-from fairq_book.pages import claims, front
+from fairq_book.pages import claims, front, plain_words
 from fairq_book.registry import CLAIMS as ALL_CLAIMS
 from fairq_utils.errors import BadInput
 
@@ -239,7 +239,7 @@ def test_what_is_under_review_says_so_before_anything_else(key):
     if key in REVIEWED & CLAIMS.keys():
         because = CLAIMS[key].verdict(stored()).because
         assert because.startswith(f"Under review: {remark.why} ")
-        assert f"({key}), under review." in claims.in_plain_words(stored()).text
+        assert f"({key}), under review." in plain_words.in_plain_words(stored()).text
         assert remark.why.endswith(".")
 
 
@@ -396,7 +396,7 @@ def test_a_row_that_is_missing_is_refused_by_name():
     ],
 )
 def test_so_many_seeds_would_tell_the_number_from_none(form, numbers, seeds, count):
-    said = claims.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
+    said = plain_words.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
     assert f"seeds might tell it from none and {count} would" in said
 
 
@@ -406,7 +406,9 @@ def test_at_best_as_few_seeds_tell_as_students_interval_says(seeds, spread):
         return float(stats.t.ppf(0.975, count - 1) * spread / np.sqrt(count))
 
     own = effect("nats", 1.0, 1 - reach(seeds), 1 + reach(seeds))
-    fewest = int(re.search(r"(\d+) seeds might", claims.what_would_decide([own], stored(seeds=seeds)))[1])
+    fewest = int(
+        re.search(r"(\d+) seeds might", plain_words.what_would_decide([own], stored(seeds=seeds)))[1]
+    )
     assert reach(fewest) <= 1 < reach(fewest - 1)
 
 
@@ -428,7 +430,7 @@ def test_at_best_as_few_seeds_tell_as_students_interval_says(seeds, spread):
     ],
 )
 def test_where_seeds_cannot_be_counted_that_is_said(form, numbers, seeds, said):
-    assert said in claims.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
+    assert said in plain_words.what_would_decide([effect(form, *numbers)], stored(seeds=seeds))
 
 
 # ---------------------------------------------------------------- as they are shown
@@ -590,7 +592,7 @@ def test_a_number_that_stands_nowhere_would_be_noticed():
 
 
 def test_plain_words_say_of_every_claim_where_it_stands():
-    text = claims.in_plain_words(stored()).text
+    text = plain_words.in_plain_words(stored()).text
     headings = {
         "supported": "**What stands.**",
         "contradicted": "**What does not.**",
@@ -611,7 +613,7 @@ def test_plain_words_say_of_every_claim_where_it_stands():
 
 def test_plain_words_leave_out_what_was_not_asked_and_headings_without_a_claim():
     few = {name: hand_made()[name] for name in ("groups", "change", "collapse")}
-    text = claims.in_plain_words(stored(few)).text
+    text = plain_words.in_plain_words(stored(few)).text
     assert re.findall(r"\((A\d|Liu|Tran)\)", text) == ["A1", "A7"]
     assert re.findall(r"\*\*(.+?)\*\*", text) == ["What stands."]
 
@@ -622,13 +624,21 @@ def test_plain_words_leave_out_what_was_not_asked_and_headings_without_a_claim()
 def test_the_overview_has_a_word_a_claim_and_a_setting_that_leads_to_why():
     rows = soup(claims.overview(two())).select("tbody tr")
     assert len(rows) == len(CLAIMS)
-    for (key, word), row in zip(WORDS.items(), rows, strict=True):
+    for key, row in zip(CLAIMS, rows, strict=True):
+        word = WORDS[key]
         first, second = row.find_all("td")
         assert first.select_one(".fairq-word").text == word
         assert ("under review" in first.text) == (key in REVIEWED)
         assert first.find("a")["href"] == f"#claim-{key.lower()}"
         beside = " under review" if key in REVIEWED else ""
         assert second.text == (f"{word}{beside}" if key in ("A1", "A7") else "not asked")
+
+
+def test_templates_escape_everything():
+    templates = list(claims.TEMPLATES.glob("*.html"))
+    assert len(templates) > 1
+    for path in templates:
+        assert not re.search(r"\|\s*safe\b|autoescape", path.read_text())
 
 
 def test_another_choice_stands_beside_what_it_is_instead_of():

@@ -12,7 +12,7 @@ from fairq_book.kit import tables as kit_tables
 from fairq_book.kit.claims import Effect, effect_in
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.wording import Prose, in_points
-from fairq_book.pages.claims import seeds_in_words
+from fairq_book.pages.plain_words import seeds_in_words
 from fairq_book.registry import CLAIMS
 
 

@@ -1,4 +1,4 @@
-"""What the book keeps of data that it may not hold, on its pages: verdicts and numbers, none of them typed.
+"""What was measured earlier, on the book's pages: verdicts and numbers, none of them typed.
 
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
 `` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice would have given
@@ -14,14 +14,15 @@ from docutils.statemachine import StringList
 from fairq_book.chapters.disparity import figures
 from fairq_book.experiments.code import code_files
 from fairq_book.kit import earlier
-from fairq_book.pages import claims, front
+from fairq_book.pages import claims, front, plain_words
 
 
 def depend_on_results(env):
-    """The page is read again when a table, or the code that says it, has changed."""
+    """The page is read again when a table, or the code or template that says it, has changed."""
     folder = earlier.earlier_folder()  # the folder itself changes when a setting is added to it
     code = code_files("fairq_book.pages.claims") | code_files("fairq_book.kit.figures")
-    for file in (folder, *folder.glob("*/provenance.json"), *code.values()):
+    templates = claims.TEMPLATES.glob("*.html")
+    for file in (folder, *folder.glob("*/provenance.json"), *code.values(), *templates):
         env.note_dependency(str(file))
 
 
@@ -40,7 +41,7 @@ class Overview(Directive):
 
 
 class Claims(Overview):
-    """The same with numbers, reasons and sources."""
+    """The claims of these settings with numbers, reasons and sources."""
 
     draw = staticmethod(claims.page)
 
@@ -49,7 +50,7 @@ class InPlainWords(Directive):
     """What stands in one setting, what does not, and what is open; read as if it stood in the page."""
 
     required_arguments = 1
-    say = staticmethod(claims.in_plain_words)
+    say = staticmethod(plain_words.in_plain_words)
 
     def run(self):
         """Called by docutils."""
@@ -85,7 +86,7 @@ class Choices(Directive):
 
 
 class Provenance(Directive):
-    """A line for each setting: seeds, revision, machine, date, and the command that makes it."""
+    """A line for each setting: seeds, code, machine and date."""
 
     def run(self):
         """Called by docutils."""

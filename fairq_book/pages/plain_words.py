@@ -1,0 +1,86 @@
+"""What was found of the papers' claims, in plain words, and what would decide those that are open."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from fairq_book.kit.claims import Claim, Effect
+from fairq_book.kit.measured import Measured
+from fairq_book.kit.wording import Prose, as_sentence, counted
+from fairq_book.registry import CLAIMS
+
+_PRACTICAL = 200  # more seeds than that nobody will train
+
+
+def seeds_in_words(measured: Measured) -> str:
+    """How many seeds, and models where these are more."""
+    seeds = counted(measured.seeds, "seed")
+    return seeds if measured.networks == measured.seeds else f"{measured.networks} models of {seeds}"
+
+
+def in_plain_words(measured: Measured) -> Prose:
+    """What of the papers stands in a setting, what does not, what is open, and what would decide it."""
+    found = {claim: claim.verdict(measured) for claim in CLAIMS.values() if claim.asked_of(measured)}
+    headings = {
+        "supported": "**What stands.**",
+        "contradicted": "**What does not.**",
+        "mixed": "**What holds in part.**",
+        "undecided": "**What we could not decide.**",
+    }
+    said = []
+    for word, heading in headings.items():
+        own = [claim for claim, verdict in found.items() if verdict.word == word]
+        if own:
+            listed = "\n".join(f"- {_line(claim, measured, word)}" for claim in own)
+            said.append(f"{heading}\n\n{listed}")
+    return Prose("\n\n".join(said))
+
+
+def _line(claim: Claim, measured: Measured, word: str) -> str:
+    effects = claim.show(measured)
+    numbers = "; ".join(f"{effect.says}: {effect.text}" for effect in effects)
+    more = f" {what_would_decide(effects, measured)}" if word == "undecided" else ""
+    shown = f" {as_sentence(numbers)}." if numbers else ""
+    remark = claim.remark(measured)
+    beside = f", {remark.short}." if remark else ""
+    return f"*{claim.says}* ({claim.key}){beside}{shown}{more}"
+
+
+def what_would_decide(effects: Sequence[Effect], measured: Measured) -> str:
+    """How many seeds it would take for the first interval to leave out no effect, were the estimate true."""
+    if not effects:
+        return "Models that survive being rounded would decide it."
+    effect = effects[0]
+    estimate, lower, upper = effect.numbers
+    if effect.form == "classes" or math.isnan(lower) or measured.seeds < 2:
+        return "More seeds would decide it."
+    if effect.form in ("times", "share"):  # of what is multiplied, none is one
+        estimate, lower, upper = (math.log(max(number, 1e-12)) for number in (estimate, lower, upper))
+    if lower > 0 or upper < 0:
+        return "The first number is clear; the claim asks for more than that."
+    distance = abs(estimate)
+    reach = estimate - lower if estimate > 0 else upper - estimate  # to the end that lies beyond none
+    fewest, most = _seeds_that_tell(reach / distance, measured.seeds) if distance else (math.inf, math.inf)
+    if fewest > _PRACTICAL:
+        return "The first number is so near to none that no practical number of seeds would tell them apart."
+    return (
+        f"Were the first number true, {fewest} seeds might tell it from none and {most} would, with more "
+        "test images besides if these are what limits it."
+    )
+
+
+def _seeds_that_tell(reach: float, seeds: int) -> tuple[float, float]:
+    """How many seeds shorten an interval that reaches so many times too far, at best and at worst.
+
+    It shrinks with the root of their number. Of few seeds it is also long because their spread is hardly
+    known; how much of it that is, depends on how much is due to the seeds and how much to the images.
+    """
+    most = math.ceil(seeds * min(reach, 1e6) ** 2 - 1e-9)  # nine is not ten for how floats are cut
+    numbers = np.arange(seeds, min(most, _PRACTICAL) + 1)
+    shrinks = np.sqrt(seeds / numbers) * stats.t.ppf(0.975, numbers - 1) / stats.t.ppf(0.975, seeds - 1)
+    told = numbers[reach * shrinks <= 1 + 1e-9]
+    return int(told[0]) if len(told) else most, most
