@@ -65,7 +65,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             help="What the factory is called with; the value is YAML. May be repeated.",
         ),
         click.option("--mean", default="", help="Of pixels from 0 to 1.  [default: the model's own, or 0.5]"),
-        click.option("--std", default="", help="Likewise.  [default: the model's own, or 0.25]"),
+        click.option("--std", default="", help="Of pixels from 0 to 1.  [default: the model's own, or 0.25]"),
         click.option(
             "--classes", default="", help="Labels in the order of the logits.  [default: the model's own]"
         ),
@@ -174,7 +174,7 @@ def audit(
     }
     for expression in settings["fail_if"]:
         gates.parse(expression, settings["decide_on"])  # before hours are spent on answers
-    auditing.check_place(out)  # likewise
+    auditing.check_place(out)  # before hours are spent on what could not be written there
     if predictions:
         given = [name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
         if given:

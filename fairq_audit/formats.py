@@ -3,12 +3,30 @@
 import re
 from collections.abc import Mapping
 
-# A group looks the same in all drawings: by its place among the groups of the data.
-COLOURS = ("#2f7fc1", "#c4720e", "#1f9a6c", "#8e6bd1", "#d0457b", "#9c7a3c", "#2a93a8", "#7d828a")
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "h")
+# At least 3 : 1 against white and against a dark page, so that one drawing serves both.
+PALETTE = ("#2f7fc1", "#c4720e", "#1f9a6c", "#8e6bd1", "#d0457b", "#9c7a3c", "#2a93a8", "#7d828a")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+
+
+def look(place: int) -> dict[str, str]:
+    """Colour and mark of a group by its place in the data, so that it looks the same in all drawings.
+
+    >>> look(1) == look(9)
+    True
+    """
+    return {"colour": PALETTE[place % len(PALETTE)], "mark": MARKERS[place % len(MARKERS)]}
 
 
 # -- numbers ------------------------------------------------------------------------------------------
+
+
+def true_minus(text: str) -> str:
+    """The text of a number with a minus in place of each hyphen.
+
+    >>> true_minus("-1.2e-05")
+    '−1.2e−05'
+    """
+    return text.replace("-", "−")
 
 
 def number(value: float, digits: int = 1) -> str:
@@ -17,7 +35,7 @@ def number(value: float, digits: int = 1) -> str:
     >>> number(-0.04), number(-1.25, 2), number(12345.0, 0)
     ('0.0', '−1.25', '12,345')
     """
-    return f"{value:z,.{digits}f}".replace("-", "−")
+    return true_minus(f"{value:z,.{digits}f}")
 
 
 def signed(value: float, digits: int = 1) -> str:
@@ -26,7 +44,7 @@ def signed(value: float, digits: int = 1) -> str:
     >>> signed(3.14), signed(-0.25, 2), signed(-0.01)
     ('+3.1', '−0.25', '+0.0')
     """
-    return f"{value:+z.{digits}f}".replace("-", "−")
+    return true_minus(f"{value:+z.{digits}f}")
 
 
 def hundredths(share: float) -> str:
@@ -94,10 +112,10 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else number(p, 3)
 
 
-def many(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
     """A count and its noun, in the plural where there are several or none.
 
-    >>> many(1, "image"), many(12345, "image")
+    >>> counted(1, "image"), counted(12345, "image")
     ('1 image', '12,345 images')
     """
     return f"{number(count, 0)} {noun if count == 1 else noun + 's'}"

@@ -134,7 +134,7 @@ class Gate:
     def _of_group(
         self, record: Mapping[str, Any], group: Mapping[str, Any], gone: Mapping[str, Any]
     ) -> float:
-        """The same where the missing rows of one group are wrong, and no other's."""
+        """The value if the missing rows of one group are wrong, and no other's."""
         (grouping,) = (own for own in record["groupings"] if own["name"] == group["grouping"])
         groups = {own["group"]: own for own in grouping["groups"]}
         own, left = groups.get(group["group"]), group["of"] - group["n"]

@@ -25,7 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fairq_audit import formats
-from fairq_audit.formats import COLOURS, MARKS, hundredths, number
+from fairq_audit.formats import hundredths, number
 from fairq_audit.page_scripts import SCRIPTS, page_script
 from fairq_audit.sentences import WHOSE_ENDS, told
 from fairq_utils.errors import BadInput
@@ -37,6 +37,17 @@ _DRAWN_BINS = 20  # or a few more, in a histogram that stands still
 _LONGEST_LABEL = 14  # characters; the explorer writes a model's name beside that of a group
 _EXPLORED_AT_FIRST = 6  # groups, those that lost most; the others can be ticked
 _RECALLS = 10
+# Those of `formats`, which templates use by these names.
+_FILTERS = (
+    "between",
+    "counted",
+    "directed",
+    "hundredths",
+    "measured",
+    "number",
+    "p_value",
+    "short_hundredths",
+)
 
 _Record = Mapping[str, Any]
 _Shape = dict[str, Any]
@@ -106,8 +117,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    names = ("between", "directed", "hundredths", "many", "measured", "number", "p_value", "short_hundredths")
-    made.filters |= {name: getattr(formats, name) for name in names}
+    made.filters |= {name: getattr(formats, name) for name in _FILTERS}
     made.filters |= {"called": _called, "cut": _cut, "day": _day}
     return made
 
@@ -397,7 +407,7 @@ def _explored(audit: _Record, grouping: _Record, rows: Sequence[_Record]) -> dic
         "networks": ["pair of models", "images"],
         "treatments": names,
         "groups": [
-            {"name": _plain(_called(row["group"])), "n": row["n"], **_look(places[row["group"]])}
+            {"name": _plain(_called(row["group"])), "n": row["n"], **formats.look(places[row["group"]])}
             for row in rows
         ],
         **{part: {} for part in ("quantities", "counts", "summaries", "flows", "tops", "so_far")},
@@ -429,11 +439,6 @@ def _explored(audit: _Record, grouping: _Record, rows: Sequence[_Record]) -> dic
             name: [_summary(group, edges) for group in groups] for name, groups in counts.items()
         }
     return data
-
-
-def _look(place: int) -> dict[str, str]:
-    """By the place at which the data name a group, so that it looks the same in other drawings of them."""
-    return {"colour": COLOURS[place % len(COLOURS)], "mark": MARKS[place % len(MARKS)]}
 
 
 def _zero(edges: Sequence[float]) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fairq_audit.formats import as_markdown, between, hundredths, many, shown, unsigned
+from fairq_audit.formats import as_markdown, between, counted, hundredths, shown, unsigned
 
 if TYPE_CHECKING:
     from fairq_audit.predictions import LeftOut, Pairs
@@ -197,7 +197,7 @@ def _other_classes(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _pairs_said(count: int) -> str:
-    return f"{many(count, 'pair')} of class and group"
+    return f"{counted(count, 'pair')} of class and group"
 
 
 def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> str:

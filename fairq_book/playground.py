@@ -19,6 +19,7 @@ import traitlets
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fairq_audit import formats
 from fairq_audit.page_scripts import SCRIPTS, joined
 from fairq_book.widgets import PageWidget
 from fairq_utils.errors import BadInput
@@ -365,7 +366,7 @@ _ROWS: tuple[tuple[str, int, Callable[[Mapping[str, Any]], float | None]], ...] 
     ("minority, mean margin", 2, lambda found: found["minority"]["margin"]),
     ("gap (FVO), points", 1, lambda found: _percent(found["FVO"])),
 )
-_COLOURS = {"majority": "#2f7fc1", "minority": "#c4720e"}  # as the figures of the book colour groups
+_COLOURS = dict(zip(GROUPS, formats.PALETTE[:2], strict=True))
 _SIDE = 300
 
 
@@ -374,7 +375,7 @@ def _percent(share: float | None) -> float | None:
 
 
 def _said(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+    return "–" if value is None else formats.number(value, digits)
 
 
 def _plane(points: Sequence[Mapping[str, Any]], network: Network, name: str, found: Mapping[str, Any]) -> str:
@@ -390,7 +391,7 @@ def _plane(points: Sequence[Mapping[str, Any]], network: Network, name: str, fou
     alt = f"A plane with {len(points)} points. In {name} the network is right on {right}."
     return (
         f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {_SIDE} {_SIDE}" '
-        'style="width:100%;height:auto;display:block;border:1px solid #7d828a">'
+        f'style="width:100%;height:auto;display:block;border:1px solid {formats.PALETTE[-1]}">'
         f'<path d="{_region(network)}" fill="currentColor" fill-opacity="0.13" fill-rule="evenodd" '
         f'stroke="currentColor"/>{"".join(marks)}</svg>'
     )

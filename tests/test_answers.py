@@ -165,7 +165,7 @@ def test_two_spellings_of_a_class_are_refused_and_shown(label, stranger, shown, 
     ("labels", "stranger"),
     [
         (["1", "2"], "-1"),  # another number
-        (["9007199254740993", "2"], "9007199254740992"),  # likewise, though not to a float
+        (["9007199254740993", "2"], "9007199254740992"),  # another number, though not to a float
         (["a", "A", "b"], "B"),  # letters, where case is what tells them apart
         (["cat", "dog"], "cats"),
         (["1", "2"], "nan1"),

@@ -159,7 +159,7 @@ def test_who_pays_says_it_width_by_width_and_what_another_range_does():
     assert "- **int4**: in each of 3 networks every group but many" in said
     assert "Right least often is few, with 20.0 % (10.0 to 30.0)" in said
     assert "- **int2**: the networks have collapsed, and who loses says nothing." in said
-    # The same contrast at another range, but not of networks that have collapsed.
+    # The contrast is there at another range too, but not of networks that have collapsed.
     assert "points with the range of least squared error at int4." in said
     assert "batch norm" not in said
 

@@ -398,7 +398,7 @@ def ends(monkeypatch, tmp_path):
 
 
 class _Panic(BaseException):
-    """As a library that is written in Rust raises it."""
+    """What a library that is written in Rust raises."""
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,7 @@ from fairq_book.explorer.given import own_images
 from fairq_book.explorer.quantities import BINS, QUANTITIES
 from fairq_book.explorer.treated import ordered, rounded
 from fairq_book.explorer.weights import grids_of
-from fairq_book.explorer.widget import COLOURS, MARKS, Explorer
-from fairq_book.kit import figures
+from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import tables as kit_tables
 from fairq_utils.data.moths import MothSettings
 from fairq_utils.encoders.contrastive import ContrastiveRecipe
@@ -197,10 +196,6 @@ def test_treatments_of_every_format_stand_in_the_order_of_the_width_of_their_wei
     assert [treatment.bits for treatment in parsed] == sorted(treatment.bits for treatment in parsed)
     ablation = Ablation(Treatment(9), "random", "fc.weight").name
     assert ordered([*names, ablation, *wide, "nobody's"]) == [*wide[::-1], ablation, *names[::-1], "nobody's"]
-
-
-def test_groups_look_as_they_do_in_the_figures():
-    assert (COLOURS, MARKS) == (figures.PALETTE, figures.MARKERS)
 
 
 # ---------------------------------------------------------------- weights

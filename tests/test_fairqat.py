@@ -44,7 +44,7 @@ def data():
 
 
 def some_for_tuning(data, part):
-    """The same, with a part of the training images taken for tuning."""
+    """The data with a part of the training images taken for tuning."""
     chosen = torch.arange(len(data.labels)) % part == 0
     return replace(data, is_train=~chosen, is_tuning=chosen)
 

@@ -498,7 +498,7 @@ def test_weights_move_to_their_bins_and_arrive(read):
 
 
 def test_in_a_notebook_the_kernel_hears_and_is_heard(browser):
-    """As a module, with a model that answers as a kernel would."""
+    """The widget runs as a module, with a model that answers as a kernel would."""
     page = browser.new_page()
     state = Playground(bits=4).page_state() | {"live": True}
     page.set_content("<main id='cell'></main>")

@@ -28,7 +28,7 @@ def population(
 
 
 def of_bias(found: pd.DataFrame) -> pd.DataFrame:
-    """The same changes, as if each were one of a measure of bias."""
+    """Changes as if each were one of a measure of bias."""
     return found.assign(family="bias")
 
 

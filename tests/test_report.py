@@ -781,13 +781,7 @@ def test_a_group_looks_as_its_place_in_the_data_says_wherever_its_loss_puts_it()
     assert groups[0]["name"] == "elm"  # it lost most
     looks = {group["name"]: (group["colour"], group["mark"]) for group in groups}
     for place, group in enumerate(audit["groupings"][0]["groups"]):
-        assert looks[group["group"]] == (formats.COLOURS[place], formats.MARKS[place])
-
-
-def test_a_group_looks_as_it_does_in_the_books_explorers():
-    from fairq_book.explorer import widget
-
-    assert (formats.COLOURS, formats.MARKS) == (widget.COLOURS, widget.MARKS)
+        assert looks[group["group"]] == (formats.PALETTE[place], formats.MARKERS[place])
 
 
 def test_the_explorer_works_from_a_file_without_a_network(opened):

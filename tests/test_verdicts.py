@@ -510,7 +510,7 @@ def test_what_has_a_meaning_in_html_is_shown_as_it_is():
     labels = {cell["data-title"] for cell in page.find_all("td")}
     assert labels == {"Toy", title}
     assert f"{FEW} to {MANY}" in soup(claims.everywhere("A3", two())).text
-    # As plain text the same, without marks.
+    # As plain text it has the words without marks.
     assert title in repr(claims.page(two()))
     assert "<strong" not in repr(claims.page(two()))
 

@@ -72,7 +72,7 @@ class Auditable:
         return _Seeing(self.network, self.mean, self.std).eval()
 
     def treated(self, treatment: Treatment | str, images: Dataset) -> Auditable:
-        """The same model with its weights rounded; this one stays as it is.
+        """A copy of the model with its weights rounded; this one stays as it is.
 
         Any treatment that does not train. Where inputs are rounded too, or batch norms are taken again, some
         training images are run through the network. An ONNX file and a program take treatments of weights

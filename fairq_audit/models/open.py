@@ -146,7 +146,7 @@ def from_factory(
             factory = getattr(factory, name)
         try:
             made = factory(**(arguments or {}))
-        except Exception as error:  # likewise
+        except Exception as error:  # it is somebody's code
             raise BadInput(
                 f"{text} raised {first_line(error)}; expected a function that returns a network "
                 "when it is called "
@@ -270,7 +270,7 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
             processor = AutoImageProcessor.from_pretrained(path, **local)
             plain = [np.broadcast_to(colour, (64, 64, 3)).copy() for colour in _COLOURS]
             seen = processor(images=plain, return_tensors="pt")["pixel_values"].double()
-        except Exception as error:  # likewise
+        except Exception as error:  # whatever the configuration leads it to
             raise BadInput(
                 f"{path} has a preprocessor_config.json that cannot be used ({first_line(error)}); expected "
                 "what "
@@ -397,7 +397,7 @@ def _sha256(*paths: Path) -> str:
 
 @contextmanager
 def _working_directory_importable() -> Iterator[None]:
-    """As `python -m` has it; an installed command has not."""
+    """Let modules be imported from here, as `python -m` does and an installed command does not."""
     here = str(Path.cwd())
     added = here not in sys.path
     if added:

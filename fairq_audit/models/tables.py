@@ -89,7 +89,7 @@ _OWN_COLUMNS = ("id", "label", "group", "prediction")  # of a table of predictio
 
 
 def further_groups(settings: DataSettings, names: Sequence[str]) -> list[str]:
-    """Those of the names that are not in every table of predictions, if the data set has them.
+    """Which of the names are not in every table of predictions, if the data set has them.
 
     >>> further_groups(DataSettings(name="utkface", root="faces.zip"), ["group", "gender", "age"])
     ['gender', 'age']

@@ -89,7 +89,7 @@ def whole_numbers(name: str, text: str) -> list[int]:
 @click.argument("name", type=click.Choice(DATA_NAMES))
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--label", help="What is predicted: race, gender or age; an attribute of CelebA.")
-@click.option("--group", help="Whom to compare, likewise.")
+@click.option("--group", help="Whom to compare: race, gender or age; an attribute of CelebA.")
 @click.option("--image-size", default=32, show_default=True, help="Pixels along a side.")
 @click.option("--train-images", type=int, help="At most so many to learn from.  [default: all; 6000 moths]")
 @click.option("--test-images", type=int, help="At most so many to test on.  [default: all; 6000 moths]")

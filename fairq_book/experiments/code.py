@@ -117,7 +117,7 @@ def without_words(source: str) -> str:
     return "\n".join(line for line in lines if line is not None)
 
 
-@cache  # likewise
+@cache  # a module stands below many others, and to parse it takes long
 def _imported(source: str, within: str) -> tuple[str, ...]:
     """The modules of ours that a module with this source imports; `within` is the folder that it lies in."""
     found: list[str] = []

@@ -431,7 +431,7 @@ def _check(what: str, value: str, pattern: str, expected: str) -> None:
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """As it will be read back from JSON."""
+    """The value as it will be read back from JSON."""
     try:
         return dict(json.loads(canonical(value)))
     except (TypeError, ValueError) as error:

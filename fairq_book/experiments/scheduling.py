@@ -313,13 +313,13 @@ def _on_cluster(
 
 
 def _first(jobs: list[Job]) -> dict[Job, None]:
-    """Those that others wait for, and that wait for none themselves: the networks of studies."""
+    """The jobs that others wait for, and that wait for none themselves: the networks of studies."""
     own, needed = set(jobs), {need for job in jobs for need in job.needs}
     return {job: None for job in jobs if job in needed and own.isdisjoint(job.needs)}
 
 
 def _none_idle(jobs: list[Job], *, workers: int) -> list[Job]:
-    """The same jobs, in an order in which workers need not wait for one another.
+    """The jobs in an order in which workers need not wait for one another.
 
     Study by study, all workers but one would wait for the network that everything in a study needs. So
     each worker begins with one of those, and with the work on each study one more is begun.

@@ -105,7 +105,7 @@ class Prediction:
         return correct_answers(self.logits, self.labels)
 
     def of_each_group(self, count: int) -> Prediction:
-        """The same on at most so many images of each group: those that `predictions(each=count)` takes."""
+        """The prediction on at most so many images of each group, as `predictions(each=count)` takes them."""
         chosen = of_each(self.groups, count)
         some = {name: getattr(self, name)[chosen] for name in ("logits", "labels", "groups")}
         return replace(self, **some, images=None if self.images is None else self.images[chosen])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fairq_audit.formats import number, true_minus
 from fairq_book.explorer.counts import unpacked
 
 _MOST_DECIMALS = 4
@@ -77,7 +78,7 @@ def _merged(counts: Sequence[int], merge: int) -> NDArray[np.float64]:
 def _end(quantity: Mapping[str, Any], at: int) -> str:
     end = quantity["high" if at else "low"]
     unit = f" {quantity['unit']}" if quantity["unit"] else ""
-    return f"{quantity['factor'] * (10**end if quantity['log'] else end):.3g}{unit}".replace("-", "−")
+    return true_minus(f"{quantity['factor'] * (10**end if quantity['log'] else end):.3g}{unit}")
 
 
 def _said(quantity: Mapping[str, Any], values: Sequence[float | None]) -> list[str]:
@@ -111,8 +112,7 @@ def _fixed(value: float, decimals: int) -> str:
     """
     size = abs(value)
     endless = size >= 1e7 or (0 < size < 1e-4 and decimals == _MOST_DECIMALS)
-    text = f"{value:.2g}" if endless else f"{round(value, decimals) + 0.0:,.{decimals}f}"
-    return text.replace("-", "−")
+    return true_minus(f"{value:.2g}") if endless else number(value, decimals)
 
 
 def _extent(data: Mapping[str, Any]) -> str:

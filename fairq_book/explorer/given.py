@@ -32,7 +32,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """That of the treatment."""
+        """The name of the treatment."""
         return self.treatment if isinstance(self.treatment, str) else self.treatment.name
 
 
@@ -63,7 +63,7 @@ class Images:
 
 
 def require_alike(found: Sequence[Answers], models: Sequence[str], first: Answers) -> None:
-    """The same encoders in the same order, each once, asked the same of the same images as the first."""
+    """Refuse answers unless they are of these encoders, each once and in order, and asked as `first` was."""
     asked = ("logits", "to_text", "to_image", "queries")
     if (
         [one.model for one in found] != list(models)

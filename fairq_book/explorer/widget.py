@@ -13,6 +13,7 @@ import traitlets
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fairq_audit.formats import look
 from fairq_audit.page_scripts import SCRIPTS, joined
 from fairq_book.experiments import studies
 from fairq_book.experiments.store import Store
@@ -40,10 +41,6 @@ from fairq_utils.treatments.treatment import FP32, Treatment
 
 _TABLES = 3  # of recall and the first queries, where no script runs
 _NETWORKS = ["network", "networks (seeds)"]  # one, and several
-
-# Those of `figures`: a group looks the same in all drawings.
-COLOURS = ("#2f7fc1", "#c4720e", "#1f9a6c", "#8e6bd1", "#d0457b", "#9c7a3c", "#2a93a8", "#7d828a")
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "h")
 
 _Report = Callable[[str, float], None]  # what is being done, and how much of all is done before it
 _More = Callable[[Any, _Report], Iterator[Run]]  # each run is of one network more than the last
@@ -473,5 +470,4 @@ def _chosen(treatments: Iterable[Treatment | Ablation | str]) -> list[Treatment 
 
 
 def _look(number: int, name: str, size: int) -> dict[str, Any]:
-    looks = {"colour": COLOURS[number % len(COLOURS)], "mark": MARKS[number % len(MARKS)]}
-    return {"name": str(name), "n": size} | looks
+    return {"name": str(name), "n": size} | look(number)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from fairq_audit.formats import signed
+from fairq_audit.formats import number, signed
 from fairq_book.kit import tables
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.wording import Verdict, as_sentence, whole_percent
+from fairq_book.kit.wording import Verdict, as_sentence, points, whole_percent, with_interval
 from fairq_utils.errors import BadInput
 
 WIDTH = "int4"  # the width at which the papers look most closely, and the one whose numbers are shown
@@ -40,23 +40,17 @@ class Effect:
         """The number and its interval, in its unit."""
         if math.isnan(self.numbers[0]):
             return "none to be had"
-        estimate, lower, upper = (_FORMS[self.form](number) for number in self.numbers)
-        spread = f" ({lower} to {upper})" if not math.isnan(self.numbers[1]) else ""
-        return f"{estimate}{spread}{_UNITS[self.form]}"
-
-
-def _signed(digits: int, factor: float = 1.0) -> Callable[[float], str]:
-    return lambda number: signed(factor * number, digits)
+        return f"{with_interval(_FORMS[self.form], *self.numbers)}{_UNITS[self.form]}"
 
 
 _FORMS: dict[str, Callable[[float], str]] = {
-    "points": _signed(1, 100),
+    "points": points,
     "share": whole_percent,
-    "times": lambda number: f"{number:.2f}",
-    "nats": _signed(3),
-    "classes": lambda number: f"{number:.1f}",
+    "times": lambda value: number(value, 2),
+    "nats": lambda value: signed(value, 3),
+    "classes": number,
     # An interval by Student may reach beyond what a correlation can be.
-    "rank": lambda number: _signed(2)(min(max(number, -1.0), 1.0)),
+    "rank": lambda value: signed(min(max(value, -1.0), 1.0), 2),
 }
 _UNITS = {"points": " points", "share": " %", "times": " times", "nats": " nats", "classes": "", "rank": ""}
 
@@ -109,7 +103,7 @@ def effect_in(measured: Measured, table: str, says: str, form: str, where: Mappi
 def effect_in_row(
     measured: Measured, table: str, made_of_it: pd.DataFrame, says: str, form: str, where: Mapping[str, str]
 ) -> Effect:
-    """The same in a table that is made of the stored one."""
+    """The effect in the one row that has these values of a table that is made of the stored one."""
     rows = made_of_it
     for column, value in where.items():
         rows = rows[rows[column] == value]

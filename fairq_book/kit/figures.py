@@ -25,17 +25,15 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
+from fairq_audit.formats import MARKERS, PALETTE, true_minus
 from fairq_book.kit.tables import ALL
 from fairq_utils.errors import BadInput
 
-# At least 3 : 1 against white and against the dark page, so that one figure serves both.
-PALETTE = ("#2f7fc1", "#c4720e", "#1f9a6c", "#8e6bd1", "#d0457b", "#9c7a3c", "#2a93a8", "#7d828a")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 # From nothing to a blue on which the page's ink can be read in light and in dark.
-ONE_HUE = LinearSegmentedColormap.from_list("fairq", ["#2f7fc100", "#2f7fc1a0"])
+ONE_HUE = LinearSegmentedColormap.from_list("fairq", [f"{PALETTE[0]}00", f"{PALETTE[0]}a0"])
 # Stands for "the colour of the text around the figure", which only the page knows.
 INK = "#010203"
-FAINT = "#7d828a"
+FAINT = PALETTE[-1]
 CARD_SIZE = (1200, 630)  # pixels of a picture that stands for a link to the book
 _WIDTH = 5.2  # inches; shrunk to a phone, the text is still of ten pixels
 _LEGEND_SIZE = 9.5
@@ -212,13 +210,8 @@ def label_ends(axis: Axes, x: float, ends: dict[str, tuple[float, float, str]], 
 
 
 def table_in_words(table: pd.DataFrame, names: Sequence[str]) -> str:
-    """The table in words, for those who hear the figure."""
-    sentences = []
-    for name in names:
-        rows = table[table["group"] == name].to_dict("records")
-        values = ", ".join(f"{row['treatment']} {100 * row['estimate']:.0f}" for row in rows)
-        sentences.append(f"{name}: {values}.")
-    return " ".join(sentences)
+    """What a table of accuracies says of each group, in percent, for those who hear the figure."""
+    return read_aloud(table, names, by="group", factor=100, digits=0)
 
 
 def leaves_the_window(table: pd.DataFrame, low: float, high: float, of: str = "") -> bool:
@@ -314,9 +307,7 @@ def few_numbers(axis: Axes, columns: int) -> None:
     """So few and so short numbers below one of so many panels in a row that they do not meet."""
     axis.tick_params(axis="x", labelsize=9)
     axis.locator_params(axis="x", nbins=max(3, 8 // columns))
-    axis.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}"))
-    )
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: true_minus(f"{value:g}")))
 
 
 def caption_of_own_scales(panels: Sequence[Any]) -> str:

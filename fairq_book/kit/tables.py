@@ -410,5 +410,5 @@ def student_interval(values: pd.Series, level: float) -> dict[str, float]:
 
 
 def rounding_alone(treatment: Treatment) -> Treatment:
-    """The same without any training."""
+    """The treatment that rounds as this one does, without any training."""
     return replace(treatment, training=None, weight=None, dro=False, adjusted=False, sampling=None)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import html
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
-from fairq_audit.formats import signed
+from fairq_audit.formats import PALETTE, hundredths, signed, true_minus
+from fairq_audit.formats import counted as counted  # the stories take all their words from here
 from fairq_book.kit.tables import standing_treatments
 
 Word = Literal["supported", "mixed", "contradicted", "undecided"]
 _COLOURS: dict[Word, str] = {
-    "supported": "#1f9a6c",
-    "mixed": "#c4720e",
-    "contradicted": "#d0457b",
-    "undecided": "#7d828a",
+    "supported": PALETTE[2],
+    "mixed": PALETTE[1],
+    "contradicted": PALETTE[4],
+    "undecided": PALETTE[7],
 }
 
 
@@ -62,7 +65,7 @@ def percent(fraction: float) -> str:
     >>> percent(0.4251)
     '42.5 %'
     """
-    return f"{100 * fraction:.1f} %"
+    return f"{hundredths(fraction)} %"
 
 
 def whole_percent(share: float) -> str:
@@ -71,7 +74,7 @@ def whole_percent(share: float) -> str:
     >>> whole_percent(0.876), whole_percent(81.3)
     ('88', 'over 1000')
     """
-    return "over 1000" if share > 10 else f"{100 * share:z.0f}".replace("-", "−")
+    return "over 1000" if share > 10 else true_minus(f"{100 * share:z.0f}")
 
 
 def points(fraction: float) -> str:
@@ -121,17 +124,16 @@ def estimate_of(record: Mapping[Hashable, Any]) -> float:
 
 def in_points(record: Mapping[Hashable, Any]) -> str:
     """A change in points, with its interval where it has one."""
-    texts = [points(record[name]) for name in ("estimate", "lower", "upper")]
-    return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
+    return with_interval(points, *(record[name] for name in ("estimate", "lower", "upper")))
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun, in the plural where there are several or none.
+def with_interval(form: Callable[[float], str], estimate: float, lower: float, upper: float) -> str:
+    """An estimate and its interval in some form; without the interval where there is none.
 
-    >>> counted(1, "seed"), counted(3, "seed")
-    ('1 seed', '3 seeds')
+    >>> with_interval(points, 0.01, -0.02, 0.031), with_interval(points, 0.01, math.nan, math.nan)
+    ('+1.0 (−2.0 to +3.1)', '+1.0')
     """
-    return f"{number} {noun}{'s' * (number != 1)}"
+    return form(estimate) if math.isnan(lower) else f"{form(estimate)} ({form(lower)} to {form(upper)})"
 
 
 def together(claim: str, parts: Sequence[Verdict]) -> Verdict:
@@ -173,9 +175,9 @@ def moves(record: Mapping[Hashable, Any]) -> str:
 
 
 def in_units(record: Mapping[Hashable, Any]) -> str:
-    """A change in its own unit."""
-    texts = [signed(record[name], 3) for name in ("estimate", "lower", "upper")]
-    return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
+    """A change in its own unit, with its interval where it has one."""
+    form = functools.partial(signed, digits=3)
+    return with_interval(form, *(record[name] for name in ("estimate", "lower", "upper")))
 
 
 def in_brackets(names: Sequence[str]) -> str:
@@ -189,7 +191,7 @@ def in_nats(nats: float) -> str:
 
 
 def as_sentence(text: str) -> str:
-    """The same with a capital letter at its beginning."""
+    """The text with a capital letter at its beginning."""
     return text[0].upper() + text[1:]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from fairq_audit.formats import hundredths
 from fairq_book.chapters.disparity import story, tables
 from fairq_book.chapters.disparity.story import Payers
 from fairq_book.kit import tables as kit_tables
@@ -80,8 +81,7 @@ def in_three_words(measured: Measured) -> Headline:
         return Headline("Somebody pays.", f"{where}: {accuracy}, too few to tell whose.")
     if own.networks < 2 or not shown.tells:
         return Headline("Nobody can tell.", f"{where}: {accuracy}, too few to tell who pays.")
-    most = f"{100 * shown.bound:.1f}"
-    return Headline(f"Nobody loses over {most} points.", f"{where}: {accuracy}.")
+    return Headline(f"Nobody loses over {hundredths(shown.bound)} points.", f"{where}: {accuracy}.")
 
 
 def _at_the_narrowest(measured: Measured) -> tuple[str, pd.DataFrame, Payers | None]:

@@ -70,7 +70,7 @@ class Sample:
 
 
 def samples(data: Dataset, survey: Survey) -> list[Sample]:
-    """As many images of each group, drawn at random but always the same; groups without any are left out.
+    """Equally many images of each group, drawn at random but always the same; empty groups are left out.
 
     >>> from fairq_utils.data.sources import load
     >>> moths = load("moths", train_images=100, test_images=20)
@@ -285,7 +285,7 @@ def _split(hessian: curvature_hessian.Hessian, vector: Tensor) -> tuple[Tensor, 
 
 
 def _by_part(hessian: curvature_hessian.Hessian, way: Tensor) -> list[Tensor]:
-    """The same way, but only of one part at a time."""
+    """A way through all weights, cut up: for each part of the network a way that changes nothing else."""
     pieces = dict(zip(hessian.names, _split(hessian, way), strict=True))
     return [
         torch.cat([piece if name in own else torch.zeros_like(piece) for name, piece in pieces.items()])

@@ -110,7 +110,7 @@ def train_mini_classifier(
     description: str = "training",
     report: Report | None = None,
 ) -> MiniClassifier:
-    """The same from labels, which index `names`, in place of captions: each image is to find its class.
+    """A MiniClassifier trained from labels, which index `names`: each image is to find its class.
 
     >>> images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
     >>> once = ContrastiveRecipe(epochs=1, batch_size=4)

@@ -225,7 +225,7 @@ class MiniCLIP(MiniEncoder):
 
 
 class MiniClassifier(MiniEncoder):
-    """The same image side, and in place of a text side one direction for each class: it knows no language.
+    """The image side of a MiniCLIP, with a direction for each class as its text side: it knows no language.
 
     So a classifier and a MiniCLIP differ in what taught them, and in nothing else. The only texts that it
     reads are the names of its classes.

@@ -259,7 +259,7 @@ class HalfGrid(Grid):
 
     @property
     def bits(self) -> int:
-        """As many as a weight has that stays free."""
+        """Bits of a weight that stays free."""
         return self.free_bits
 
     @property

@@ -54,7 +54,7 @@ class Quantizer(ABC):
         return self.grid(weight).scale
 
     def with_bits(self, bits: int) -> "Quantizer":
-        """The same quantizer at another width."""
+        """This quantizer at another width."""
         if "bits" not in {field.name for field in fields(self)}:  # type: ignore[arg-type]
             raise BadInput(f"first_last is {bits}, but {self} has one width only; leave first_last out.")
         return replace(self, bits=bits)  # type: ignore[type-var]
@@ -279,7 +279,7 @@ class LearnedStepQuantizer(Quantizer, nn.Module):
         self.step: nn.Parameter | None = None
 
     def with_bits(self, bits: int) -> "LearnedStepQuantizer":
-        """The same quantizer at another width, not fitted."""
+        """This quantizer at another width, not fitted."""
         return LearnedStepQuantizer(bits, axis=self.axis, narrow=self.narrow)
 
     def fitted(self, weight: Tensor) -> "LearnedStepQuantizer":

@@ -106,7 +106,7 @@ class FairQAT:
 
     @classmethod
     def paper(cls, bits: int = 4, *, recipe: Recipe = TUNING) -> FairQAT:
-        """As published (Bellam and Kim 2025), at the width that it was tuned for or another.
+        """FairQAT as published (Bellam and Kim 2025), at the width that it was tuned for or another.
 
         Published are: 8 bits in the first and the last layer, activations in full precision, and weights
         0.1, 0.1, 0.1, 0.1 and 0.6 in the cross entropy, 0.6 for the smallest of five groups. Left open is

@@ -254,7 +254,7 @@ def fit(
                 written = time.monotonic()
     if checkpoint:
         checkpoint.path.unlink(missing_ok=True)
-    network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # likewise
+    network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # missing from the stub
     return network.eval().to("cpu")
 
 

@@ -68,7 +68,7 @@ class Ablation:
 
     @property
     def name(self) -> str:
-        """As it stands in tables and figures."""
+        """The name that stands in tables and figures."""
         return f"{self.treatment.name}-{self.kind}" + (f"@{self.layer}" if self.layer else "")
 
     @torch.no_grad()
@@ -153,7 +153,7 @@ def halves(treatment: Treatment) -> list[Treatment | Ablation]:
 
 
 def controls(treatment: Treatment) -> list[Ablation]:
-    """As much done to other weights than those of the zero bin, in three senses of "as much".
+    """Ablations of other weights than those of the zero bin: as much is done to them, in three senses.
 
     >>> [control.name for control in controls(Treatment(3))]
     ['int3-random', 'int3-norm', 'int3-global']

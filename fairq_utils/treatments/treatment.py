@@ -130,7 +130,7 @@ class Treatment:
         if self.bits is None and self.format == "int":
             object.__setattr__(self, "format", "fp32")
         self.quantizer  # noqa: B018 - refuses a width that it cannot quantize to
-        self._input_quantizer  # noqa: B018 - likewise
+        self._input_quantizer  # noqa: B018 - refuses a width of inputs
         for word in self._words():
             if _without_number(word) not in _TAKES[self.format]:
                 raise BadInput(
@@ -154,7 +154,7 @@ class Treatment:
 
     @property
     def name(self) -> str:
-        """As it stands in tables and figures."""
+        """The name that stands in tables and figures."""
         base = f"{self.format}{self.bits}" if self.format in ("int", "codebook", "pot") else self.format
         words = list(self._words())
         if self.activations and self.format == "int":

@@ -65,7 +65,7 @@ def group_sizes(images: Dataset) -> Picture:
 
 
 def counts(table: pd.DataFrame) -> Picture:
-    """The same, from the records of `Dataset.counts`."""
+    """How many images each group has for training and test, from the records of `Dataset.counts`."""
     by_split = table.pivot_table(index="group", columns="split", values="n", aggfunc="sum")
     names = list(dict.fromkeys(table["group"]))
     train, test = (by_split.loc[names, part].to_numpy() for part in ("train", "test"))

@@ -90,7 +90,7 @@ class Payers:
 
     @classmethod
     def of(cls, changes: pd.DataFrame, treatment: str, majority: str | None) -> Payers:
-        """Those of one treatment."""
+        """Who pays under one treatment."""
         own = changes[changes["treatment"] == treatment]
         return cls({str(row["group"]): row for row in own.to_dict("records")}, majority)
 

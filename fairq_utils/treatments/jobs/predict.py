@@ -31,7 +31,7 @@ def predict(
 
 
 def logits_of(treated: nn.Module, images: Dataset, each: int, split: str, report: Report) -> Item:
-    """Those of a network as it stands."""
+    """The logits of a network as it stands."""
     logits = loop.predict(treated.to(default_device()), images.images[places(images, each, split)])
     report(len(logits))
     return Item({"logits": logits}, device())
