@@ -18,6 +18,7 @@ from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics import changes as metrics_changes
 from fairq_utils.metrics import groups as metrics_groups
+from fairq_utils.metrics import noise as metrics_noise
 from fairq_utils.quantization.models import storage_bytes
 from fairq_utils.treatments.treatment import FP32, Treatment
 
@@ -242,14 +243,14 @@ def loss_beyond_others(predictions: Sequence[Prediction], group: str, *, level: 
         inside = groups_of(own)["groups"] == own[0].group_names.index(group)
         estimate = reach = np.nan
         if min(inside.sum(), (~inside).sum()) > 1:
-            noises = [metrics_groups.noise(change[:, part]) for part in (inside, ~inside)]
+            noises = [metrics_noise.noise(change[:, part]) for part in (inside, ~inside)]
             by_seed = noises[0].by_seed - noises[1].by_seed
             both = replace(
                 noises[0], by_seed=by_seed, of_images=sum(noise.of_images for noise in noises)
             ).parts()
             added = both[0][0] / sum(noise.of_images for noise in noises) if both[0][0] else 0.0
             parts = [(added * noise.of_images, noise.freedom) for noise in noises]
-            estimate, reach = by_seed.mean(), metrics_groups.reach_of_sum([*parts, both[1]], level)
+            estimate, reach = by_seed.mean(), metrics_noise.reach_of_sum([*parts, both[1]], level)
         record = {"group": group, "n": inside.sum(), "estimate": estimate}
         return pd.DataFrame([record | {"lower": estimate - reach, "upper": estimate + reach}])
 

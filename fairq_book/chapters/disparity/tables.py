@@ -21,8 +21,7 @@ from fairq_book.kit.tables import (
     side_by_side_groups,
     student_interval,
 )
-from fairq_utils.metrics import changes
-from fairq_utils.metrics import groups as metrics_groups
+from fairq_utils.metrics import noise as metrics_noise
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
 
@@ -142,7 +141,7 @@ def _gap_of_others(predictions: Sequence[Prediction], kind: str, treatment: Trea
     share = {group: 1.0 if group == others else -1 / others for group in range(others + 1)}
     by_seed, variances, parts, shared = np.zeros(len(change)), [], [], 0.0
     for group, weight in share.items():
-        noise = metrics_groups.noise(change[:, groups == group])
+        noise = metrics_noise.noise(change[:, groups == group])
         by_seed += weight * noise.by_seed
         variances.append(weight**2 * noise.of_images)
         parts.append(variances[-1] ** 2 / noise.freedom)
@@ -160,7 +159,7 @@ def _sum_of(signed: Sequence[tuple[float, _Gap]], level: float) -> dict[str, flo
     images = [weight**2 * gap.of_images for weight, gap in signed]
     seeds = np.var(by_seed, ddof=1) / len(by_seed) if len(by_seed) > 1 else 0.0
     shared = max(gap.shared for _, gap in signed)
-    added = changes.beyond_seeds(sum(images), seeds, shared) / sum(images) if any(images) else 1.0
+    added = metrics_noise.beyond_seeds(sum(images), seeds, shared) / sum(images) if any(images) else 1.0
     images = [added * own for own in images]
     variance = sum(images) + seeds
     parts = sum(own**2 / gap.freedom for own, (_, gap) in zip(images, signed, strict=True))

@@ -12,13 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fairq_book.experiments.studies import Prediction, Study
-from fairq_book.kit.tables import (
-    correct_by_network,
-    for_each_treatment,
-    groups_of,
-    laid,
-    rounding_alone,
-)
+from fairq_book.kit.tables import correct_by_network, for_each_treatment, groups_of, laid, rounding_alone
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics import changes
