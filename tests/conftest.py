@@ -31,12 +31,9 @@ if beside := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
 @functools.cache
 def _shared(path: Path) -> str:
     """What takes long to make and is shared by the tests of this file; else the file itself."""
-    asked = (
-        re.findall(r"[(,] ?(built|address|swept)[,)]", path.read_text()) if path.name != "conftest.py" else []
-    )
-    if {"built", "address"} & {*asked} or path.name == "test_book.py":  # two books at once fill the memory
-        return "built"
-    return "swept" if asked else str(path)
+    asked = re.search(r"[(,] ?(built|address)[,)]", path.read_text()) if path.name != "conftest.py" else None
+    # Two books at once would fill the memory.
+    return "built" if asked or path.name == "test_book.py" else str(path)
 
 
 class _Together(LoadScopeScheduling):
@@ -53,7 +50,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins."""
-    longest = ["built", str(ROOT / "tests" / "test_every_chapter.py"), "swept"]
+    longest = ["built", str(ROOT / "tests" / "test_every_chapter.py")]
     place = {name: number for number, name in enumerate(longest)}
     items.sort(key=lambda item: place.get(_shared(item.path), len(longest)))
 
@@ -116,8 +113,13 @@ def short_book(clone) -> Clone:
 
 @pytest.fixture
 def bare_book(clone) -> Clone:
-    """A clone whose book has no chapter: enough to see what Sphinx refuses, with nothing to run."""
-    return without_chapters(clone, "[1-9]")
+    """A clone whose book is one page: enough to see what Sphinx refuses, with nothing to run."""
+    without_chapters(clone, "[1-9]")
+    (clone.root / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+    (clone.root / "book" / "index.md").write_text(
+        "# A page\n\nIt begins with a paragraph.\n\n```{choices} utkface\n```\n"
+    )
+    return clone
 
 
 def without_chapters(clone: Clone, numbers: str) -> Clone:
@@ -142,59 +144,10 @@ def built(tmp_path_factory) -> Clone:
     folder = tmp_path_factory.mktemp("built")
     store = Path(os.environ.get("FAIRQ_TEST_STORE") or folder / "store")
     made = Clone(copy_project(folder / "clone"), store)
-    done = made.fairq("book", "--profile", "tests/profile.yml")
+    # In one process, as another runs tests meanwhile; other books are built with the workers of a book.
+    done = made.fairq("book", "--profile", "tests/profile.yml", "--workers", "1")
     assert done.returncode == 0, done.stderr
     return made
-
-
-@dataclass(frozen=True)
-class Swept:
-    """A setting that is as small as can be, all that it wants, and the tables made of it."""
-
-    setting: Any
-    store: Path
-    jobs: int
-    made_for_tables: dict[str, int]
-    tables: dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def swept(tmp_path_factory) -> Swept:
-    """Of two networks everything that a setting can ask for. Read it only."""
-    from fairq_book.experiments import settings, studies
-    from fairq_book.experiments.store import Store
-    from fairq_utils.curvature import surveys
-
-    setting = settings.Setting(
-        name="tiny",
-        title="Tiny",
-        seeds=[0, 1],
-        bit_widths=[8, 4, 3, 2],
-        train_images=60,
-        test_images=60,
-        epochs=1,
-        tuning_epochs=1,
-        grids=["channel"],
-        controls=["fp16"],
-        also=["int2-full"],
-        repair=[4],
-        repair_few=[3],
-        take_apart=4,
-        images_each=5,
-        images_each_layer=3,
-        seeds_by_layer=1,
-        landscape=[4],
-        images_per_group=3,
-    )
-    root = tmp_path_factory.mktemp("swept")
-    with pytest.MonkeyPatch.context() as patched:
-        # Eigenvalues and losses around take longer than all else, and which ones they are plays no part here.
-        patched.setattr(surveys, "_top", lambda _, sample, *__: [2.0 + sample.group, 0.0, 1, True])
-        patched.setattr(surveys, "_losses", lambda _, places: [0.1 * step for step in range(len(places))])
-        jobs = studies.prepare(settings.wanted([(setting, setting.studies())]), store=Store(root))
-    reading = Store(root)
-    tables = settings.tables_of(setting, setting.studies(), store=reading)
-    return Swept(setting, root, len(jobs), dict(reading.written), tables)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -130,7 +130,7 @@ def test_every_kind_has_a_meaning_and_a_name(network):
 
 def test_predictions_of_an_ablation_are_kept_apart_and_current(tmp_path):
     store = Store(tmp_path)
-    small = studies.studies(seeds=[0], train_images=60, test_images=60, epochs=1)
+    small = studies.studies(seeds=[0], arch="resnet18-16", train_images=60, test_images=60, epochs=1)
     one = [FP32, INT3, Ablation(INT3, "random"), Ablation(INT3, "random", "fc.weight")]
     found = studies.predictions(small, one, store=store)
     assert [prediction.treatment for prediction in found] == one

@@ -127,9 +127,9 @@ def test_layers_are_measured_wherever_there_are_models(records):
 
 def test_a_study_of_the_book_is_audited_as_its_network_is(tmp_path, monkeypatch):
     monkeypatch.setenv("FAIRQ_STORE", str(tmp_path))
-    study = Study(dataset=SETTINGS, recipe=Recipe(epochs=1), seed=3)
+    study = Study(dataset=SETTINGS, arch="resnet18-16", recipe=Recipe(epochs=1), seed=3)
     here = fairq_utils.audit(**of_study(study, "int4"), margin=0.02, fail_if=GATES)
-    model = ("--model", "resnet18-seed3", "--treatment", "int4", "--epochs", 1)
+    model = ("--model", "resnet18-16-seed3", "--treatment", "int4", "--epochs", 1)
     there = by_command(tmp_path / "out", *model, *SMALL)
     assert numbers(json.loads(here.to_json())) == numbers(there)
 

@@ -113,19 +113,10 @@ def test_papermill_runs_a_chapter_as_any_papermill_user_would_type_it(clone):
     assert "int3" in (clone.root / "out.ipynb").read_text()
 
 
-@pytest.mark.parametrize(
-    ("parameter", "said"),
-    [
-        ("bit_widths=[1]", "bits is 1; expected a whole number from 2 to 16"),
-        ("bit_widths=[]", "bit_widths is []; expected whole numbers"),
-        ("dataset=mooths", "dataset is 'mooths'; expected one of: moths"),
-        ("seeds=[]", "seeds is []; expected whole numbers"),
-    ],
-)
-def test_a_value_that_cannot_be_is_refused_by_the_chapter_in_one_sentence(clone, parameter, said):
-    done = clone.fairq("run", "01", *SMALL, "-p", parameter)
+def test_a_value_that_cannot_be_is_refused_by_the_chapter_in_one_sentence(clone):
+    done = clone.fairq("run", "01", *SMALL, "-p", "bit_widths=[1]")
     assert done.returncode == 2
-    assert said in done.stderr
+    assert "bits is 1; expected a whole number from 2 to 16" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not list((clone.root / "_build").rglob("*.ipynb"))

@@ -528,7 +528,7 @@ def test_a_population_in_the_store_takes_three_lines(tmp_path):
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     """An explorer with a store behind it, and the studies it is of."""
-    trained = studies.studies(seeds=[0, 1], train_images=60, test_images=60, epochs=1)
+    trained = studies.studies(seeds=[0, 1], arch="resnet18-16", train_images=60, test_images=60, epochs=1)
     store = Store(tmp_path_factory.mktemp("store"))
     return Explorer.of(trained, [FP32, "int4"], store=store), trained, store
 

@@ -15,8 +15,7 @@ from PIL import Image
 
 from fairq_audit import console
 from fairq_book.build import notebooks
-from fairq_book.experiments import kept
-from fairq_book.kit import figures
+from fairq_book.kit import earlier, figures
 from fairq_book.pages import front
 from tests.conftest import ROOT
 from tests.test_book import PROFILE, listed, pages_of, soup
@@ -85,17 +84,16 @@ def test_a_chapter_of_defaults_runs_again_without_a_parameter(monkeypatch):
 # ---------------------------------------------------------------- read again
 
 
-def test_a_page_of_verdicts_is_read_again_when_a_table_or_a_setting_or_the_code_changes(monkeypatch):
+def test_a_page_of_verdicts_is_read_again_when_a_table_or_the_code_changes(monkeypatch):
     monkeypatch.syspath_prepend(str(EXTENSIONS))
     import kept_results
 
     noted = []
     kept_results.depend_on_results(SimpleNamespace(note_dependency=noted.append))
-    tables = ROOT / "book" / "results"
-    changing = [tables, *tables.glob("*/provenance.json"), ROOT / "book" / "settings.yml"]
-    changing += [
-        ROOT / "fairq_utils" / f"{name}.py" for name in ("verdicts", "claims/logits", "figures", "tables")
-    ]
+    tables = ROOT / "book" / "earlier"
+    changing = [tables, *tables.glob("*/provenance.json")]
+    stories = ("pages/claims", "chapters/logits/story", "kit/figures", "kit/tables")
+    changing += [ROOT / "fairq_book" / f"{name}.py" for name in stories]
     assert set(map(str, changing)) <= set(noted)
 
 
@@ -199,7 +197,7 @@ def test_a_link_to_a_page_shows_its_title_its_first_sentence_and_the_card(built,
 def test_the_card_is_drawn_from_what_opens_the_book(built):
     opening = (ROOT / "book" / "index.md").read_text()
     assert "{front} utkface" in opening
-    own = kept.load("utkface")
+    own = earlier.load("utkface")
     said = front.in_three_words(own)
     drawn = figures.card(
         own["accuracy"], title=TITLE, words=said.words, backing=said.backing, payer=said.payer

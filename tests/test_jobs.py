@@ -25,7 +25,12 @@ from fairq_utils.training.loop import Recipe
 from fairq_utils.treatments.treatment import FP32, Treatment
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"train_images": 60, "test_images": 60, "recipe": Recipe(epochs=1, batch_size=20)}
+SMALL = {
+    "arch": "resnet18-16",
+    "train_images": 60,
+    "test_images": 60,
+    "recipe": Recipe(epochs=1, batch_size=20),
+}
 
 
 @pytest.fixture(scope="module")
@@ -294,14 +299,14 @@ def without_workers(client):
 
 @pytest.mark.parametrize("made", [False, True])
 def test_what_has_no_worker_left_to_make_it_is_not_waited_for(tmp_path, monkeypatch, made):
-    monkeypatch.setattr(scheduling, "_PATIENCE_SECONDS", 5)
+    monkeypatch.setattr(scheduling, "_PATIENCE_SECONDS", 2)
     with scheduling.cluster(workers=1) as client, tqdm(disable=True) as bar:
         sweep = scheduling._Sweep(Store(tmp_path), client, bar, {})
         if made:  # and lost before it was handed over
             sweep._begin(job("x", draw, data=1))
             sweep.done.put(sweep._next())
         without_workers(client)
-        with pytest.raises(BadInput, match="the cluster had no worker for 5 seconds; expected some"):
+        with pytest.raises(BadInput, match="the cluster had no worker for 2 seconds; expected some"):
             sweep.through([] if made else [job("x", draw, data=1)])
     assert Store(tmp_path).try_lock("datasets", {"name": "x"})
 
@@ -337,6 +342,8 @@ hold_and_keep(Path({str(tmp_path)!r}), {first.identity!r}, Path({str(until)!r}))
 
 def test_two_sweeps_at_once_make_each_network_once(clone):
     options = [
+        "--arch",
+        "resnet18-16",
         "--train-images",
         "60",
         "--test-images",
@@ -364,6 +371,8 @@ def test_two_sweeps_at_once_make_each_network_once(clone):
 
 def test_a_caller_that_is_killed_goes_on_with_what_is_missing(clone):
     options = [
+        "--arch",
+        "resnet18-16",
         "--train-images",
         "60",
         "--test-images",

@@ -11,7 +11,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from fairq_book.experiments.code import code_digest, code_files
 from fairq_book.experiments.store import KINDS, MARKER, Store, default_root
 from fairq_utils.errors import BadInput
 from fairq_utils.files import write_atomically
@@ -180,118 +179,6 @@ def test_the_environment_chooses_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("FAIRQ_STORE", "~nobody-of-this-name/store")
     with pytest.raises(BadInput, match="FAIRQ_STORE is '~nobody-of-this-name/store'; expected the path"):
         default_root()
-
-
-def test_the_code_digest_follows_imports_and_nothing_else(tmp_path, monkeypatch):
-    def digest(**edited: str) -> str:
-        sources = {
-            "__init__": "",
-            "top": "import math\nfrom sample.middle import value",
-            "middle": "from sample import bottom\nvalue = bottom.value",
-            "bottom": "value = 1",
-            "stranger": "value = 2",
-        } | edited
-        for name, source in sources.items():
-            (tmp_path / "sample").mkdir(exist_ok=True)
-            (tmp_path / "sample" / f"{name}.py").write_text(source)
-        code_digest.cache_clear()
-        return code_digest("sample.top")
-
-    monkeypatch.syspath_prepend(tmp_path)
-    before = digest()
-    assert digest() == before
-    assert digest(stranger="value = 3") == before
-    assert digest(bottom="value = 3") != before
-    assert digest(middle="value = 3") != before
-    # Modules are taken from the package, and nothing that it holds itself; then it counts.
-    assert digest(__init__="thing = 1") == before
-    taken = "from sample import bottom, thing\nvalue = bottom.value"
-    assert digest(middle=taken, __init__="thing = 1") != digest(middle=taken, __init__="thing = 2")
-    code_digest.cache_clear()
-
-
-def test_the_code_digest_follows_relative_imports(tmp_path, monkeypatch):
-    (tmp_path / "near" / "inner").mkdir(parents=True)
-    for name, source in {
-        "__init__": "from . import top",
-        "top": "from .inner.middle import value",
-        "inner/__init__": "",
-        "inner/middle": "from .. import bottom\nfrom .beside import more\nvalue = more",
-        "inner/beside": "more = 1",
-        "bottom": "",
-    }.items():
-        (tmp_path / "near" / f"{name}.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    reached = {"near.top", "near.inner.middle", "near.inner.beside", "near.bottom"}
-    assert code_files("near.top").keys() == reached
-    assert code_files("near").keys() == reached | {"near"}
-
-
-@pytest.mark.parametrize("stranger", ["fairq_utils.dta", "fairq_book.kit.tables", "data"])
-def test_what_is_left_out_of_a_digest_has_to_be_met(stranger):
-    said = (
-        rf"without names {stranger}, which fairq_utils.training.loop does not reach; expected .*small_maps\."
-    )
-    with pytest.raises(BadInput, match=said):
-        code_digest("fairq_utils.training.loop", without=("fairq_utils.files", stranger))
-    left = code_files("fairq_utils.training.loop", without=("fairq_utils.files",))
-    assert "fairq_utils.files" not in left
-    assert "fairq_utils.training.small_convolutions" in left
-
-
-def test_words_do_not_change_the_code_digest_and_everything_else_does(tmp_path, monkeypatch):
-    def digest(source: str) -> str:
-        (tmp_path / "spoken.py").write_text(source)
-        code_digest.cache_clear()
-        return code_digest("spoken")
-
-    monkeypatch.syspath_prepend(tmp_path)
-    source = '''"""About it."""
-# why
-def f(x):
-    """Say what.
-
-    # is no comment
-    """
-    y = "# neither is this"  # but this is
-    """a string by itself is no docstring"""
-    return """
-  # of a text
-
-""" + x + y
-'''
-    bare = digest(source)
-    for old, new in (
-        ("About it.", "About something else,\nat length."),
-        ("# why\n", ""),
-        ("Say what.", "Say more."),
-        ("  # but this is", ""),
-        ("# is no comment", "is none"),
-    ):
-        assert old in source
-        assert digest(source.replace(old, new)) == bare, old
-    for old, new in (
-        ("# neither", "# either"),
-        ("a string by", "the string by"),
-        ("# of a", "# of no"),
-        ('\n\n""" +', '\n""" +'),
-        ("f(x)", "f(x=1)"),
-        ("+ y", "+ y + y"),
-    ):
-        assert old in source
-        assert digest(source.replace(old, new)) != bare, old
-    code_digest.cache_clear()
-
-
-def test_a_docstring_beside_its_def_does_not_hide_the_def(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    digests = set()
-    for name in ("one", "two"):
-        (tmp_path / "terse.py").write_text(f'def {name}(): "It does nothing."\n')
-        code_digest.cache_clear()
-        digests.add(code_digest("terse"))
-    assert len(digests) == 2
-    code_digest.cache_clear()
 
 
 def test_what_is_being_written_is_not_removed(tmp_path):

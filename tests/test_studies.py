@@ -12,7 +12,12 @@ from fairq_utils.training.fairqat import validation_images
 from fairq_utils.training.loop import Recipe
 from fairq_utils.treatments.treatment import FP32, Treatment
 
-SMALL = {"train_images": 60, "test_images": 60, "recipe": Recipe(epochs=1, batch_size=20)}
+SMALL = {
+    "arch": "resnet18-16",
+    "train_images": 60,
+    "test_images": 60,
+    "recipe": Recipe(epochs=1, batch_size=20),
+}
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +163,7 @@ def test_an_interrupted_training_goes_on_from_the_store(tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         studies.predictions(wanted, [FP32], store=store)
     assert [entry.identity["name"] for entry in store.entries() if entry.kind == "checkpoints"] == [
-        "moths-resnet18-32px-seed0"
+        "moths-resnet18-16-32px-seed0"
     ]
     monkeypatch.setattr(loop, "train", interrupt(second := []))
     interrupted = False
@@ -195,7 +200,9 @@ def test_what_cannot_be_made_is_named_and_the_rest_is_made(tmp_path, trained):
     )
     with pytest.raises(JobsFailed, match=r"seed7: .*loss became .*; expected a finite number") as caught:
         studies.predictions([good[0], *bad, good[1]], studies.treatments([4]), store=store)
-    assert caught.value.failures.keys() == {f"moths-resnet18-32px-seed7{t}" for t in ("", "-fp32", "-int4")}
+    assert caught.value.failures.keys() == {
+        f"moths-resnet18-16-32px-seed7{t}" for t in ("", "-fp32", "-int4")
+    }
     assert trained == [0, 7, 1]
     assert len(studies.stored_predictions(good, studies.treatments([4]), store=store)) == 4
     with pytest.raises(BadInput, match=r"2 of 2 predictions are not in .*; expected all: make them first"):

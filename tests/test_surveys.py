@@ -247,7 +247,7 @@ def test_landscapes_are_measured_once_and_each_network_is_asked_what_it_can_answ
     store = Store(tmp_path)
     asked = studies.studies(
         seeds=[0],
-        arch="mobilenet_v3_small",
+        arch="resnet18-16",
         train_images=60,
         test_images=20,
         recipe=Recipe(epochs=1, batch_size=20),

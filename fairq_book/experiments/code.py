@@ -69,25 +69,24 @@ def deciding_text(source: str) -> str:
     fit as train
     AREA = math.pi
     """
-    lines = without_words(source).split("\n")
-    for node in ast.walk(ast.parse(source := "\n".join(lines))):
+    bare = without_words(source)
+    lines: list[str | None] = list(bare.split("\n"))
+    of_texts: set[int] = set()  # lines of strings, in which an empty one says something
+    for node in ast.walk(ast.parse(bare)):
         if isinstance(node, ast.ImportFrom):
-            ours = not node.level and (node.module or "").split(".")[0] in PACKAGES
-            renamed = [f"{alias.name} as {alias.asname}" for alias in node.names if alias.asname]
+            ours = bool(node.level) or (node.module or "").split(".")[0] in PACKAGES
         elif isinstance(node, ast.Import):
             ours = all(alias.name.split(".")[0] in PACKAGES for alias in node.names)
-            renamed = [
-                f"{alias.name.split('.')[-1]} as {alias.asname}" for alias in node.names if alias.asname
-            ]
         else:
+            if isinstance(node, ast.Constant | ast.JoinedStr):
+                of_texts |= set(range(node.lineno - 1, node.end_lineno or node.lineno))
             continue
         if ours:
-            assert node.end_lineno
-            lines[node.lineno - 1 : node.end_lineno] = [
-                *renamed,
-                *[""] * (node.end_lineno - node.lineno + 1 - len(renamed)),
-            ]
-    return "\n".join(line for line in lines if line)
+            renamed = [f"{a.name.split('.')[-1]} as {a.asname}" for a in node.names if a.asname]
+            span = (node.end_lineno or node.lineno) - node.lineno + 1
+            lines[node.lineno - 1 : node.lineno - 1 + span] = (renamed + [None] * span)[:span]
+    kept = [line for place, line in enumerate(lines) if line or (line is not None and place in of_texts)]
+    return "\n".join(map(str, kept))
 
 
 @cache

@@ -1,72 +1,58 @@
-"""What the book keeps in book/results, as it lies there."""
+"""What was measured earlier, as it lies in book/earlier."""
 
+import pandas as pd
 import pytest
-from fairq_book.experiments.census import Census
 from scipy import stats
 
 from fairq_book import registry
 from fairq_book.chapters.disparity import tables
-from fairq_book.experiments import kept, settings
+from fairq_book.kit import earlier
 from fairq_book.kit import tables as kit_tables
+from fairq_book.kit.measured import Measured
 from fairq_book.pages import front
+from fairq_utils.errors import BadInput
 from tests.conftest import ROOT
 from tests.test_verdicts import cells, untraced
 
-KEPT = kept.stored(ROOT)
-NETWORKS = [name for name, own in KEPT.items() if not isinstance(own.setting, Census)]
+EARLIER = earlier.every(root=ROOT)
+NETWORKS = [name for name, own in EARLIER.items() if own.networks == own.seeds]
 
 
 def test_the_papers_data_set_is_among_it():
-    assert "utkface" in KEPT
+    assert "utkface" in EARLIER
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_tables_are_those_that_the_setting_gives_today(name):
-    own = KEPT[name]
+def test_what_chapters_and_claims_draw_is_there(name):
     fewest = {"groups", "accuracy", "accuracy_by_seed", "change", "collapse", "variance_left", "choices"}
-    assert fewest <= set(own.tables)
-    assert ("landscape" in own.tables) == bool(own.setting.landscape)
-    assert ("zero_parts" in own.tables) == bool(own.setting.take_apart)
-    assert ("against_rounding" in own.tables) == bool(own.setting.repair)
-    groups = settings.asked(own.setting)
-    asked = {
-        treatment.name
-        for group in ("rounded", "grids", "statistics", "controls", "also", "arms")
-        if group in groups
-        for treatment in groups[group].treatments
-    }
-    assert set(own["accuracy_by_seed"]["treatment"]) == asked
-    assert set(own["accuracy_by_seed"]["seed"]) == set(own.provenance["seeds"])
+    assert fewest <= set(EARLIER[name].tables)
+    assert EARLIER[name]["accuracy_by_seed"]["seed"].nunique() == EARLIER[name].seeds
 
 
-@pytest.mark.parametrize("name", sorted(KEPT.keys() - NETWORKS))
-def test_a_population_is_as_large_as_declared_and_worth_quantizing(name):
-    own = KEPT[name]
+def test_a_population_is_as_large_as_it_is_said_to_be_and_worth_quantizing():
+    own = EARLIER["fairface_encoders"]
     assert own.networks >= 9
-    counts = own["accuracy_by_seed"]
-    assert counts["model"].nunique() == 2 * own.networks
-    assert set(counts["treatment"]) == set(own.setting.treatments)
-    assert set(counts["seed"]) == set(own.provenance["seeds"])
+    assert own["accuracy_by_seed"]["model"].nunique() == 2 * own.networks
     rows = own["measures"].query("measure == 'accuracy' and group == 'OA' and treatment == 'fp32'")
     assert rows["value"].mean() > 0.7
 
 
 def test_together_they_are_small():
-    files = [path for path in kept.results_folder(ROOT).rglob("*") if path.is_file()]
+    files = [path for path in earlier.earlier_folder(ROOT).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 5_000_000
     assert {path.suffix for path in files} <= {".csv", ".json"}
 
 
 def test_no_name_of_a_file_and_no_place_on_a_disk_is_in_them():
-    for path in kept.results_folder(ROOT).rglob("*.csv"):
+    for path in earlier.earlier_folder(ROOT).rglob("*.csv"):
         text = path.read_text()
         assert ".jpg" not in text
         assert "/" not in text.replace("w/o", "")
 
 
 def test_every_number_beside_a_verdict_stands_in_the_row_that_is_named():
-    for names in (NETWORKS, KEPT.keys() - NETWORKS):
-        shown = {name: KEPT[name] for name in KEPT if name in names}
+    for names in (NETWORKS, EARLIER.keys() - NETWORKS):
+        shown = {name: EARLIER[name] for name in EARLIER if name in names}
         strays, count = untraced(cells(shown), shown)
         assert strays == []
         assert count >= 10 * len(shown)
@@ -77,38 +63,30 @@ def test_what_is_decided_is_decided_by_a_number_that_is_shown(key):
     """A reader who is told that something stands sees an interval that leaves out the opposite."""
     no_effect = {"times": 1.0, "points": 0.0, "rank": 0.0}
     for name in NETWORKS:
-        own, claim = KEPT[name], registry.CLAIMS[key]
+        own, claim = EARLIER[name], registry.CLAIMS[key]
         if claim.asked_of(own) and claim.verdict(own).word in ("supported", "contradicted"):
             intervals = [(effect.numbers, no_effect[effect.form]) for effect in claim.show(own)]
             assert any(lower > none or upper < none for (_, lower, upper), none in intervals), name
 
 
 def test_no_verdict_rests_on_a_single_seed():
-    for own in KEPT.values():
+    for own in EARLIER.values():
         words = {claim.verdict(own).word for claim in registry.CLAIMS.values() if claim.asked_of(own)}
         assert own.networks > 1 or words == {"undecided"}
 
 
 def test_the_networks_on_utkface_are_as_good_as_those_of_others():
     """Belcar and others had 80.3 % on the same five names, with duplicates on both sides of their split."""
-    rows = KEPT["utkface"]["accuracy"].set_index(["treatment", "group"])
+    rows = EARLIER["utkface"]["accuracy"].set_index(["treatment", "group"])
     assert rows.loc[("fp32", "OA"), "estimate"] >= 0.82
-
-
-def test_a_kept_number_of_the_moths_is_what_the_images_give():
-    """Drawn anew at every run, and trained anew: the images of this setting are drawn by code."""
-    if "moths" not in KEPT:
-        pytest.skip("book/results/moths is missing: fairq results write moths")
-    check = kept.check_a_cell(KEPT["moths"])
-    assert check.agrees, str(check)
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_who_pays_is_what_scipy_finds_in_the_counts(name):
-    own = KEPT[name]
+    own = EARLIER[name]
     counts = own["accuracy_by_seed"]
     shares = (counts["correct"] / counts["n"]).groupby([counts["treatment"], counts["seed"], counts["group"]])
-    wide = shares.first().unstack()
+    wide = shares.first().unstack()  # noqa: PD010
     found = tables.change_by_network(counts, own.majority).set_index(["treatment", "group"])
     for treatment in own["change"]["treatment"].unique():
         change = (wide.loc[treatment] - wide.loc["fp32"])[list(own.groups)]
@@ -126,14 +104,40 @@ def test_who_pays_is_what_scipy_finds_in_the_counts(name):
 
 def test_the_headline_names_no_smaller_group_alone_where_all_of_them_lose_in_every_network():
     for name in NETWORKS:
-        said = front.in_three_words(KEPT[name])
+        said = front.in_three_words(EARLIER[name])
         narrowest = [
             width
-            for width in KEPT[name]["change"]["treatment"].unique()
-            if width in kit_tables.standing_treatments(KEPT[name]["collapse"])
+            for width in EARLIER[name]["change"]["treatment"].unique()
+            if width in kit_tables.standing_treatments(EARLIER[name]["collapse"])
         ][-1]
-        found = tables.change_by_network(KEPT[name]["accuracy_by_seed"], KEPT[name].majority)
+        found = tables.change_by_network(EARLIER[name]["accuracy_by_seed"], EARLIER[name].majority)
         at = found[found["treatment"] == narrowest].set_index("group").drop(["OA", kit_tables.CONTRAST])
-        smaller = at.drop(KEPT[name].majority)
+        smaller = at.drop(EARLIER[name].majority)
         if (smaller["fell"] == smaller["networks"]).all():
             assert said.payer is None, name
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (
+            lambda: earlier.load("faces"),
+            "setting is 'faces'; expected one that was measured earlier",
+        ),
+        (lambda: earlier.load("utkface")["spectra"], "utkface has no table 'spectra'; expected one of: acc"),
+        (lambda: earlier.said_of("utkface", "mood"), "'mood' is no field of utkface; expected one of: name,"),
+    ],
+)
+def test_what_is_not_there_is_refused_in_one_sentence(ask, said):
+    with pytest.raises(BadInput, match=said):
+        ask()
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [([9, 5, 2], ("A", "C", "A")), ([2, 9, 2], ("B", "C", "B")), ([4, 4, 4], ("A", "C", None))],
+)
+def test_between_whom_is_compared(train, expected):
+    groups = pd.DataFrame({"group": ["A", "B", "C"], "train": train})
+    own = Measured("few", "Few", {"groups": groups}, 1, 1, "", {})
+    assert (own.ends.largest, own.ends.smallest, own.majority) == expected
