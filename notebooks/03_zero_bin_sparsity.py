@@ -68,6 +68,8 @@ recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
 trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
+
+# %% tags=["hide-input"]
 sizes = {"images_each": images_each, "images_each_layer": images_each_layer, "seeds_by_layer": seeds_by_layer}
 wanted = asks.Asks(bit_widths=bit_widths, width=width, layer=layer, **sizes)
 got = gather(trained, wanted)
