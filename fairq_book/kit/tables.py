@@ -194,12 +194,6 @@ def smallest_group(images: Dataset, predictions: Sequence[Prediction]) -> str:
     return images.group_names[tested[sizes[tested].argmin()]]
 
 
-def majority(images: Dataset) -> str | None:
-    """The group with the most training images; where all have as many, there is no majority."""
-    sizes = np.bincount(images.groups[images.is_train], minlength=len(images.group_names))
-    return None if sizes.min() == sizes.max() else images.group_names[sizes.argmax()]
-
-
 def answer_changes(
     predictions: Sequence[Prediction],
     *,

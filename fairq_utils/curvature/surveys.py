@@ -75,7 +75,7 @@ def samples(data: Dataset, survey: Survey) -> list[Sample]:
     >>> from fairq_utils.data.sources import load
     >>> moths = load("moths", train_images=100, test_images=20)
     >>> [len(sample.images) for sample in samples(moths, Survey())]
-    [7, 7, 7, 7, 7]
+    [6, 6, 6, 6, 6]
     """
     of_split = data.is_train if survey.split == "train" else data.is_test
     places = [

@@ -12,18 +12,68 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import nn
 
+from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.tables import (
     CONTRAST,
+    accuracy,
+    accuracy_by_seed,
+    chance,
+    change,
+    collapse,
     correct_by_network,
     groups_of,
     megabytes,
     side_by_side_groups,
     student_interval,
+    together,
 )
 from fairq_utils.metrics import noise as metrics_noise
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
+
+# Moths by whether their groups differ in size, and in difficulty.
+KINDS_OF_MOTHS = {
+    "moths": (True, True),
+    "moths-by-size": (True, False),
+    "moths-by-difficulty": (False, True),
+    "moths-equal": (False, False),
+}
+
+
+def make(got: Gathered, moths: Gathered | None = None) -> dict[str, pd.DataFrame]:
+    """Every table of the chapter, by name; `size_and_difficulty` only with `moths` of each kind."""
+    rounded, compared, by_seed = got["rounded"], got.treatments("grids"), accuracy_by_seed(got["rounded"])
+    found = {
+        "groups": got.sizes,
+        "accuracy": accuracy(rounded),
+        "accuracy_by_seed": by_seed,
+        "change": change(rounded, level=together(len(got.treatments("rounded")) - 1)),
+        "change_by_network": change_by_network(by_seed, got.majority),
+        "chance": chance(rounded),
+        "collapse": collapse(rounded),
+        "confusion": confusion(rounded),
+        "storage": storage(got.networks(compared, first=1), compared, accuracy(got["grids"])),
+    }
+    if moths is not None:
+        # Of size and of difficulty, at every width.
+        level = together(2 * (len(moths.treatments("rounded")) - 1))
+        found["size_and_difficulty"] = size_and_difficulty(moths["rounded"], level=level)
+    return found
+
+
+def confusion(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """Records: how many answers of each treatment give each label to the images of each group, over seeds."""
+    tables = []
+    for treatment in dict.fromkeys(p.treatment for p in predictions):
+        own = [p for p in predictions if p.treatment == treatment]
+        groups, labels = own[0].group_names, own[0].label_names
+        counts = np.zeros((len(groups), len(labels)), dtype=int)
+        for prediction in own:
+            np.add.at(counts, (prediction.groups.numpy(), prediction.logits.argmax(1).numpy()), 1)
+        cells = {"group": np.repeat(groups, len(labels)), "answer": np.tile(labels, len(groups))}
+        tables.append(pd.DataFrame({"treatment": treatment.name, **cells, "n": counts.ravel()}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def change_by_network(
@@ -98,23 +148,14 @@ def size_and_difficulty(predictions: Sequence[Prediction], *, level: float = 0.9
     rows = []
     treated = dict.fromkeys(p.treatment for p in predictions if p.treatment != FP32)
     for treatment in treated:
-        gaps = {kind: _gap_of_others(predictions, kind, treatment) for kind in _KINDS}
+        gaps = {kind: _gap_of_others(predictions, kind, treatment) for kind in KINDS_OF_MOTHS}
         for kind, gap in gaps.items():
             named: dict[str, Any] = {"treatment": treatment.name, "effect": kind, "before": gap.before}
             rows.append(named | _sum_of([(1.0, gap)], level))
         for effect, place in (("size", 0), ("difficulty", 1)):
-            signed = [((0.5 if _KINDS[kind][place] else -0.5), gap) for kind, gap in gaps.items()]
+            signed = [((0.5 if KINDS_OF_MOTHS[kind][place] else -0.5), gap) for kind, gap in gaps.items()]
             rows.append({"treatment": treatment.name, "effect": effect} | _sum_of(signed, level))
     return pd.DataFrame(rows)
-
-
-# Whether groups differ in size, and in difficulty.
-_KINDS = {
-    "moths": (True, True),
-    "moths-by-size": (True, False),
-    "moths-by-difficulty": (False, True),
-    "moths-equal": (False, False),
-}
 
 
 @dataclass(frozen=True)
