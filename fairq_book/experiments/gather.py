@@ -13,9 +13,9 @@ from torch import nn
 
 from fairq_book.experiments import studies
 from fairq_book.experiments.store import Store
-from fairq_book.experiments.studies import Landscape, Prediction, Study
+from fairq_book.experiments.studies import Landscape, Prediction, Spectrum, Study
 from fairq_utils.curvature.surveys import Survey
-from fairq_utils.data.datasets import Dataset
+from fairq_utils.data.datasets import PARTS, Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
@@ -25,6 +25,7 @@ from fairq_utils.treatments.treatment import FP32, Treatment
 class Request:
     """Predictions of these treatments, or with a `survey` the loss around the networks that they make.
 
+    With a survey and `density` it is the spectral densities there, of the largest and the smallest group.
     `each`: of at most so many images of each group; 0 for all. `networks`: of so many networks, the first
     ones; 0 for all.
     """
@@ -34,6 +35,7 @@ class Request:
     split: str = "test"
     networks: int = 0
     survey: Survey | None = None
+    density: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +67,11 @@ class Gathered(Mapping[str, Any]):
 
     @cached_property
     def sizes(self) -> pd.DataFrame:
-        """How many images each group has for training and for the test of the first network."""
+        """How many images each group has in each part of the data set of the first network."""
         images = self.images
         numbers = {
             part: np.bincount(images.groups[chosen], minlength=len(images.group_names))
-            for part, chosen in (("train", images.is_train), ("test", ~images.is_train))
+            for part, chosen in zip(PARTS, (images.is_train, images.is_tuning, images.is_test), strict=True)
         }
         return pd.DataFrame({"group": images.group_names, **numbers})
 
@@ -121,6 +123,9 @@ def _predictions(chosen: Sequence[Study], request: Request, store: Store | None)
     )
 
 
-def _landscapes(chosen: Sequence[Study], request: Request, store: Store | None) -> list[Landscape]:
+def _landscapes(
+    chosen: Sequence[Study], request: Request, store: Store | None
+) -> list[Landscape] | list[Spectrum]:
     treatments = [treatment for treatment in request.treatments if isinstance(treatment, Treatment)]
-    return studies.landscapes(chosen, treatments, request.survey, store=store)
+    look = studies.spectra if request.density else studies.landscapes
+    return look(chosen, treatments, request.survey, store=store)
