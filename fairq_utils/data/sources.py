@@ -114,11 +114,6 @@ class DataSettings:
                     f"root is {self.root!r}; expected none, for {self.name} are drawn: leave it out."
                 )
             self._moths()
-        elif not isinstance(self.root, str) or not self.paths():
-            raise BadInput(
-                f"root is {self.root!r}; expected the path of your copy of {self.name}: a folder, an archive "
-                "or, for folder, a CSV."
-            )
 
     @property
     def is_drawn(self) -> bool:
@@ -201,9 +196,14 @@ class DataSettings:
         )
 
     def paths(self) -> list[Path]:
-        """Where the data set lies: the paths that `root` joins."""
-        assert self.root is not None
-        return [Path(part).expanduser() for part in self.root.split(os.pathsep) if part]
+        """Where the data set lies: the paths that `root` joins. Without any it cannot be read."""
+        found = [Path(part).expanduser() for part in (self.root or "").split(os.pathsep) if part]
+        if not found:
+            raise BadInput(
+                f"root is {self.root!r}; expected the path of your copy of {self.name}: a folder, an archive "
+                "or, for folder, a CSV."
+            )
+        return found
 
 
 def load(name: str, **settings: Any) -> Dataset:

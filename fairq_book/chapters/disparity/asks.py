@@ -35,7 +35,7 @@ class Asks:
 
     def moths(self, **parameters: Any) -> list[Study]:
         """The studies of moths of each kind, with these further parameters of a study."""
-        own = {"seeds": self.moth_seeds, "train_images": self.moth_train_images}
+        own: dict[str, Any] = {"seeds": self.moth_seeds, "train_images": self.moth_train_images}
         return [study for kind in KINDS_OF_MOTHS for study in studies(dataset=kind, **own, **parameters)]
 
     def of_moths(self, got: Gathered) -> dict[str, Request]:
