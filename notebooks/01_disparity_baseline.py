@@ -58,7 +58,7 @@ moth_train_images: int = 0  # images to learn from in the last section; 0 for 60
 
 # %% tags=["hide-input"]
 from fairq_book.chapters.disparity import asks, figures, story, tables
-from fairq_book.experiments import settings, studies
+from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.kit import earlier, wording
 from fairq_book.pages import claims
@@ -77,11 +77,14 @@ trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
 figures.contact_sheet(trained[0].dataset)
 
 # %% tags=["hide-input"]
-images = studies.dataset(trained[0])
-figures.group_sizes(images)
+of_images = {"grids": grids, "grid_bit_widths": grid_bit_widths}
+of_moths = {"moth_seeds": moth_seeds, "moth_bit_widths": moth_bit_widths}
+wanted = asks.Asks(bit_widths=bit_widths, **of_images, **of_moths, moth_train_images=moth_train_images)
+got = gather(trained, wanted)
+figures.group_sizes(got.sizes)
 
 # %% tags=["hide-input"]
-story.who_is_there(images)
+story.who_is_there(got["rounded"][0])
 
 # %% [markdown]
 # ## The networks, and what they answer
@@ -95,11 +98,8 @@ story.who_is_there(images)
 # Nothing is trained again. Biases, normalisation and activations stay as they are.
 
 # %%
-of_moths = {"moth_seeds": moth_seeds, "moth_bit_widths": moth_bit_widths}
-of_grids = {"grids": grids, "grid_bit_widths": grid_bit_widths}
-wanted = asks.Asks(bit_widths=bit_widths, **of_grids, **of_moths, moth_train_images=moth_train_images)
-got = gather(trained, wanted)
-moths = gather(wanted.moths(test_images=test_images, **recipe), wanted.of_moths)
+as_quick = {"arch": arch, "epochs": epochs, "test_images": test_images}
+moths = gather(wanted.moths(**as_quick), wanted.of_moths)
 made = tables.make(got, moths)
 
 # %% [markdown]
@@ -154,7 +154,7 @@ grows
 figures.confusion(made["confusion"])
 
 # %% tags=["hide-input"]
-story.at_the_narrowest(made["accuracy"], made["collapse"], classes=len(images.label_names))
+story.at_the_narrowest(made["accuracy"], made["collapse"], classes=len(got["rounded"][0].label_names))
 
 # %% tags=["hide-input"]
 silent = story.answers_collapse(made["collapse"], seeds=len(trained))

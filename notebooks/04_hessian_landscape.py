@@ -97,7 +97,7 @@ ends = tables.ends(got.images, wanted.survey)
 made = tables.make(got, ends)
 
 # %% tags=["hide-input"]
-groups, collapse = got.images.group_names, made["collapse"]
+groups, collapse = got.group_names, made["collapse"]
 story.who_is_compared(ends, made["landscape"], split)
 
 # %% [markdown]

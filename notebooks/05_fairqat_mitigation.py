@@ -79,7 +79,7 @@ got = gather(trained, asks.Asks(bit_widths=bit_widths, **beside, **images))
 made = tables.make(got)
 
 # %% tags=["hide-input"]
-story.who_is_there(got.images)
+story.who_is_there(got["rounded"][0])
 
 # %% [markdown]
 # ## The remedy, in parts
@@ -178,7 +178,7 @@ back
 # %% tags=["hide-input"]
 frontier = made["frontier"]
 here = frontier[frontier["width"].isin(["fp32", f"int{looked_at[1].bits}"])]
-figures.frontier(here, got.images.group_names)
+figures.frontier(here, got.group_names)
 
 # %% tags=["hide-input"]
 repair_story.at_what_price(here)
@@ -193,7 +193,7 @@ repair_story.baselines(here)
 # many training images.
 
 # %% tags=["hide-input"]
-kit_figures.around_by_treatment(made["around"], got.images.group_names)
+kit_figures.around_by_treatment(made["around"], got.group_names)
 
 # %% tags=["hide-input"]
 ratios = made["to_rounded"]

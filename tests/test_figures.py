@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from fairq_book.chapters.disparity import figures, tables
+from fairq_book.experiments.gather import sizes_of
 from fairq_book.experiments.studies import Prediction, Study
 from fairq_book.kit import figures as kit_figures
 from fairq_utils.data.datasets import Dataset
@@ -69,7 +70,7 @@ def prediction(treatment: Treatment, answer: int) -> Prediction:
 
 
 DRAWINGS = {
-    "group_sizes": lambda: figures.group_sizes(images()),
+    "group_sizes": lambda: figures.group_sizes(sizes_of(images())),
     "accuracy_by_treatment": lambda: figures.accuracy_by_treatment(table("fp32", "int4", "int2")),
     "one treatment": lambda: figures.accuracy_by_treatment(table("fp32")),
     "violation_by_treatment": lambda: figures.violation_by_treatment(
@@ -183,7 +184,7 @@ def test_moths_are_shown_and_photographs_are_not(tmp_path):
 def test_names_from_data_stay_text():
     hostile = replace(images(), group_names=("<b>", "b", "c"))
     assert "<b>" not in figures._sheet(hostile, columns=2).body
-    assert "<b>" not in figures.group_sizes(hostile).body
+    assert "<b>" not in figures.group_sizes(sizes_of(hostile)).body
 
 
 def colours(png: bytes) -> dict[tuple[int, ...], int]:

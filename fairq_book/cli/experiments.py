@@ -182,7 +182,10 @@ def _sweep_settings(chosen: list[tuple[Any, list[Any]]], store: Any, client: Any
     from fairq_book.experiments.studies import predictions
 
     count = 0
-    for setting, own in chosen:  # network by network: stopped at any time, this leaves whole ones of few seeds
+    for (
+        setting,
+        own,
+    ) in chosen:  # network by network: stopped at any time, this leaves whole ones of few seeds
         count += len(predictions(own, setting.treatments(), store=store, client=client))
     names = ", ".join(f"{setting.name} ({len(own)} seeds)" for setting, own in chosen)
     return f"{count} predictions of {names}"

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import special
-from torch import nn
 
 from fairq_book.experiments.studies import Landscape, Prediction
 from fairq_utils.data.datasets import Dataset
@@ -19,7 +18,6 @@ from fairq_utils.errors import BadInput
 from fairq_utils.metrics import changes as metrics_changes
 from fairq_utils.metrics import groups as metrics_groups
 from fairq_utils.metrics import noise as metrics_noise
-from fairq_utils.quantization.models import storage_bytes
 from fairq_utils.treatments.treatment import FP32, Treatment
 
 CONTRAST = "contrast"  # stands beside the groups for minorities against the majority
@@ -109,14 +107,6 @@ def standing_treatments(collapse: pd.DataFrame) -> set[str]:
     ['fp32', 'int4']
     """
     return set(collapse.loc[collapse["standing"] > 0.5, "treatment"])
-
-
-def megabytes(networks: Sequence[nn.Module], treatments: Sequence[Treatment]) -> dict[str, float]:
-    """What each treated network takes when it is packed, by the treatment's name."""
-    return {
-        treatment.name: storage_bytes(network) / 1e6
-        for treatment, network in zip(treatments, networks, strict=True)
-    }
 
 
 def for_each_treatment(

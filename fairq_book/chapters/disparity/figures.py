@@ -56,13 +56,13 @@ def _sheet(images: Dataset, columns: int) -> Picture:
     return Picture("".join(sheets), alt)
 
 
-def group_sizes(images: Dataset) -> Picture:
-    """How many images of each group there are to learn from and to be tested on."""
-    return counts(images.counts())
+def group_sizes(sizes: pd.DataFrame) -> Picture:
+    """How many images of each group there are to learn from and to be tested on; a column for each part."""
+    return counts(sizes.melt(id_vars="group", var_name="split", value_name="n"))
 
 
 def counts(table: pd.DataFrame) -> Picture:
-    """The same, from the records of `Dataset.counts`."""
+    """How many images of each group there are, from the records of `Dataset.counts`."""
     by_split = table.pivot_table(index="group", columns="split", values="n", aggfunc="sum")
     names = list(dict.fromkeys(table["group"]))
     train, test = (by_split.loc[names, part].to_numpy() for part in ("train", "test"))

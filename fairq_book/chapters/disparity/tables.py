@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from torch import nn
 
 from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction
@@ -23,7 +22,6 @@ from fairq_book.kit.tables import (
     collapse,
     correct_by_network,
     groups_of,
-    megabytes,
     side_by_side_groups,
     student_interval,
     together,
@@ -53,7 +51,7 @@ def make(got: Gathered, moths: Gathered | None = None) -> dict[str, pd.DataFrame
         "chance": chance(rounded),
         "collapse": collapse(rounded),
         "confusion": confusion(rounded),
-        "storage": storage(got.networks(compared, first=1), compared, accuracy(got["grids"])),
+        "storage": storage(got.megabytes(compared), accuracy(got["grids"])),
     }
     if moths is not None:
         # Of size and of difficulty, at every width.
@@ -118,11 +116,8 @@ def change_by_network(
     return pd.DataFrame(records)
 
 
-def storage(
-    networks: Sequence[nn.Module], treatments: Sequence[Treatment], accuracies: pd.DataFrame
-) -> pd.DataFrame:
+def storage(size: Mapping[str, float], accuracies: pd.DataFrame) -> pd.DataFrame:
     """Records of OA and FVO for each treatment, with the megabytes that its network takes when packed."""
-    size = megabytes(networks, treatments)
     rows = accuracies[accuracies["group"].isin(["OA", "FVO"]) & accuracies["treatment"].isin(size)]
     return rows.assign(megabytes=rows["treatment"].map(size), grid=rows["treatment"].map(_grid))
 

@@ -22,7 +22,6 @@ from fairq_book.kit.tables import (
     groups_of,
     laid,
     landscape,
-    megabytes,
     rounding_alone,
     to_rounded,
     together,
@@ -62,7 +61,7 @@ def make(got: Gathered) -> dict[str, pd.DataFrame]:
             got["tuning"],
             predictions,
             costs=training_costs(got.studies[0], got.images, got.treatments("arms")),
-            megabytes=megabytes(got.networks(rounded, first=1), rounded),
+            megabytes=got.megabytes(rounded),
         ),
     }
 
