@@ -135,8 +135,8 @@ class Chapter:
         for name, value in given.items():
             if name in said and value == self.parameters[name].default != said[name]:
                 raise BadInput(
-                    f"{name} is {value!r}, which is the default, and so counts as not given beside the setting "
-                    f"{setting.name}; expected another value, or no setting: give all parameters instead."
+                    f"{name} is {value!r}, which is the default and so counts as not given beside the "
+                    f"setting {setting.name}; expected another value, or no setting and all parameters."
                 )
         fills = {name: value for name, value in said.items() if name in self.parameters and name != "root"}
         return fills | given

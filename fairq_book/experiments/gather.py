@@ -289,7 +289,7 @@ def _not_here(study: Study, layer: Layer) -> str:
 
 def _lacks(study: Study, names: Sequence[str], network: LayerNetwork) -> str:
     return (
-        f"of {study.name} the book ships no {', '.join(names)}; expected some of: "
+        f"the book does not ship, of {study.name}, {', '.join(names)}; expected some of: "
         f"{', '.join(network.logits)}, or your copy of {study.dataset.name}, by -p root=PATH, of which all "
         "is made anew."
     )
