@@ -89,9 +89,7 @@ def test_without_a_photograph_a_chapter_reads_what_the_networks_answered(written
 def test_one_width_too_many_is_never_paired_with_another_network(written, store, photographs):
     """A seed is another network elsewhere: either all of a study is read, or all of it is made."""
     too_many = asking("fp32", "int4", "int3")
-    with pytest.raises(
-        BadInput, match="the book does not ship, .*, int3; expected some of: fp32, int8, int4, int8-ch"
-    ):
+    with pytest.raises(BadInput, match=r"does not ship, .*, int3; expected some of: fp32, int8, int4, int8"):
         gather.gather(studies(**EVERYWHERE), too_many, layer=written)
     got = gather.gather(studies(root=str(photographs), **EVERYWHERE), too_many, store=store, layer=written)
     assert not got.shipped
