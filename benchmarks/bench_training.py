@@ -16,12 +16,12 @@ from fairq_utils.encoders.contrastive import ContrastiveRecipe, train_mini_clip
 from fairq_utils.training import small_convolutions
 from fairq_utils.training.architectures import build
 from fairq_utils.training.loop import Recipe, fit, predict
-from fairq_utils.training.small_convolutions import AsProducts
+from fairq_utils.training.small_convolutions import ConvolutionsAsProducts
 
 
 def seconds(work: Callable[[], object], way: type) -> float:
     """With convolutions done in this way."""
-    with patch.object(small_convolutions, "AsProducts", way):
+    with patch.object(small_convolutions, "ConvolutionsAsProducts", way):
         start = time.perf_counter()
         work()
         return time.perf_counter() - start
@@ -29,8 +29,10 @@ def seconds(work: Callable[[], object], way: type) -> float:
 
 def ratio(work: Callable[[], object], *, runs: int) -> float:
     """Of the time with products to that without, in turns; the median of pairs."""
-    seconds(work, AsProducts)
-    return statistics.median(seconds(work, AsProducts) / seconds(work, nullcontext) for _ in range(runs))
+    seconds(work, ConvolutionsAsProducts)
+    return statistics.median(
+        seconds(work, ConvolutionsAsProducts) / seconds(work, nullcontext) for _ in range(runs)
+    )
 
 
 def unfolded(layer: nn.Module, picture: Tensor, stride: int) -> Tensor:

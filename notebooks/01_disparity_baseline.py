@@ -52,22 +52,21 @@ bit_widths: list[int] = [8, 6, 5, 4, 3, 2]  # widths from 2 to 16 to round the w
 seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
 grids: list[str] = ["mse", "channel", "mse-channel"]  # other ways to choose the grid
 grid_bit_widths: list[int] = [4, 3, 2]  # widths at which they are compared
-moth_seeds: list[int] = [0, 1, 2]  # for the last section, on moths whatever `dataset` is
-moth_bit_widths: list[int] = [4, 3]  # likewise
-moth_train_images: int = 0  # likewise; 0 for 6000
+moth_seeds: list[int] = [0, 1, 2]  # seeds of the last section, on moths whatever `dataset` is
+moth_bit_widths: list[int] = [4, 3]  # widths of the last section
+moth_train_images: int = 0  # images to learn from in the last section; 0 for 6000
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.disparity import figures, story, tables
-from fairq_book.experiments import settings, studies
+from fairq_book.chapters.disparity import asks, figures, story, tables
+from fairq_book.experiments import settings
+from fairq_book.experiments.gather import gather
 from fairq_book.kit import earlier, wording
-from fairq_book.kit import tables as kit_tables
 from fairq_book.pages import claims
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
 trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
-treatments = studies.treatments(bit_widths)
 
 # %% [markdown]
 # ## Who is in the data
@@ -78,11 +77,14 @@ treatments = studies.treatments(bit_widths)
 figures.contact_sheet(trained[0].dataset)
 
 # %% tags=["hide-input"]
-images = studies.dataset(trained[0])
-figures.group_sizes(images)
+of_images = {"grids": grids, "grid_bit_widths": grid_bit_widths}
+of_moths = {"moth_seeds": moth_seeds, "moth_bit_widths": moth_bit_widths}
+wanted = asks.Asks(bit_widths=bit_widths, **of_images, **of_moths, moth_train_images=moth_train_images)
+got = gather(trained, wanted)
+figures.group_sizes(got.sizes)
 
 # %% tags=["hide-input"]
-story.who_is_there(images)
+story.who_is_there(got["rounded"][0])
 
 # %% [markdown]
 # ## The networks, and what they answer
@@ -96,12 +98,9 @@ story.who_is_there(images)
 # Nothing is trained again. Biases, normalisation and activations stay as they are.
 
 # %%
-predictions = studies.predictions(trained, treatments)
-majority = kit_tables.majority(images)
-by_network = tables.change_by_network(kit_tables.accuracy_by_seed(predictions), majority)
-accuracies = kit_tables.accuracy(predictions)
-changes = kit_tables.change(predictions, level=1 - 0.05 / len(treatments[1:]))
-collapse = kit_tables.collapse(predictions)
+as_quick = {"arch": arch, "epochs": epochs, "test_images": test_images}
+moths = gather(wanted.moths(**as_quick), wanted.of_moths)
+made = tables.make(got, moths)
 
 # %% [markdown]
 # ## Accuracy of each group
@@ -114,7 +113,7 @@ collapse = kit_tables.collapse(predictions)
 # Look for lines that part: where the lines stay parallel, everybody pays alike.
 
 # %% tags=["hide-input"]
-figures.accuracy_by_treatment(accuracies)
+figures.accuracy_by_treatment(made["accuracy"])
 
 # %% [markdown]
 # Who pays is asked of every group at once, not only of the one that seems to lose most. Each network gives
@@ -124,7 +123,7 @@ figures.accuracy_by_treatment(accuracies)
 # largest.
 
 # %% tags=["hide-input"]
-story.who_pays(accuracies, by_network, collapse, majority)
+story.who_pays(made["accuracy"], made["change_by_network"], made["collapse"], got.majority)
 
 # %% [markdown]
 # ## The gap
@@ -139,10 +138,10 @@ story.who_pays(accuracies, by_network, collapse, majority)
 # one answer for everything has the largest FVO there is, and has singled out nobody.
 
 # %% tags=["hide-input"]
-figures.violation_by_treatment(accuracies, kit_tables.chance(predictions), collapse)
+figures.violation_by_treatment(made["accuracy"], made["chance"], made["collapse"])
 
 # %% tags=["hide-input"]
-grows = story.violation_grows(changes, collapse, seeds=len(trained))
+grows = story.violation_grows(made["change"], made["collapse"], seeds=len(trained))
 grows
 
 # %% [markdown]
@@ -152,13 +151,13 @@ grows
 # diagonal. Collapse fills a column.
 
 # %% tags=["hide-input"]
-figures.confusion([p for p in predictions if p.treatment in (treatments[0], treatments[-1])])
+figures.confusion(made["confusion"])
 
 # %% tags=["hide-input"]
-story.at_the_narrowest(accuracies, collapse, classes=len(images.label_names))
+story.at_the_narrowest(made["accuracy"], made["collapse"], classes=len(got["rounded"][0].label_names))
 
 # %% tags=["hide-input"]
-silent = story.answers_collapse(collapse, seeds=len(trained))
+silent = story.answers_collapse(made["collapse"], seeds=len(trained))
 silent
 
 # %% [markdown]
@@ -170,17 +169,11 @@ silent
 # ({term}`least squared error <MSE range>`). Scales cost four bytes each, so look at size and not at bits:
 # higher is better above, lower below.
 
-# %%
-others = [treatment for words in grids for treatment in studies.treatments(grid_bit_widths, words)[1:]]
-compared = [*studies.treatments(grid_bit_widths), *others]
-of_grids = kit_tables.accuracy(studies.predictions(trained, compared))
-stored = tables.storage(studies.networks(trained[:1], compared), compared, of_grids)
+# %% tags=["hide-input"]
+figures.accuracy_by_size(made["storage"])
 
 # %% tags=["hide-input"]
-figures.accuracy_by_size(stored)
-
-# %% tags=["hide-input"]
-story.grid_matters(stored)
+story.grid_matters(made["storage"])
 
 # %% [markdown]
 # ## Size or difficulty?
@@ -193,18 +186,11 @@ story.grid_matters(stored)
 # is luck, and luck has wide intervals. In [a network that you can quantize
 # yourself](#quantize-yourself) the same two, size and difficulty, are yours to turn.
 
-# %%
-kinds = ("moths", "moths-by-size", "moths-by-difficulty", "moths-equal")
-moths = {"seeds": moth_seeds, "train_images": moth_train_images, "test_images": test_images}
-four = [study for kind in kinds for study in settings.studies_of(dataset=kind, **moths, **recipe)]
-of_kinds = studies.predictions(four, studies.treatments(moth_bit_widths, "mse-channel"))
-effects = tables.size_and_difficulty(of_kinds, level=1 - 0.05 / (2 * len(moth_bit_widths)))
+# %% tags=["hide-input"]
+figures.size_and_difficulty(made["size_and_difficulty"])
 
 # %% tags=["hide-input"]
-figures.size_and_difficulty(effects)
-
-# %% tags=["hide-input"]
-story.size_or_difficulty(effects, seeds=len(moth_seeds))
+story.size_or_difficulty(made["size_and_difficulty"], seeds=len(moth_seeds))
 
 # %% [markdown]
 # ## Verdict

@@ -52,15 +52,13 @@ seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
 controls: list[str] = ["fp16", "bf16", "a8", "a4"]  # treatments that leave weights as fine as they are
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.logits import figures, story, tables
-from fairq_book.experiments import settings, studies
+from fairq_book.chapters.logits import asks, figures, story, tables
+from fairq_book.experiments import settings
+from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import earlier, wording
-from fairq_book.kit import tables as kit_tables
 from fairq_book.pages import claims
-from fairq_utils.treatments.treatment import Treatment
 
-treatments = studies.treatments(bit_widths)
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
@@ -93,9 +91,8 @@ trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
 # in the plain mean a few images with very large logits outweigh the rest.
 
 # %%
-predictions = studies.predictions(trained, treatments)
-smallest = kit_tables.smallest_group(studies.dataset(trained[0]), predictions)
-level = 1 - 0.05 / len(treatments[1:])  # so that the intervals of all widths hold together
+got = gather(trained, asks.Asks(bit_widths=bit_widths, controls=controls))
+made = tables.make(got)
 
 # %% [markdown]
 # ## Does the variance fall?
@@ -104,19 +101,18 @@ level = 1 - 0.05 / len(treatments[1:])  # so that the intervals of all widths ho
 # {term}`intervals <interval>` that stay below the dotted line.
 
 # %% tags=["hide-input"]
-left = tables.variance_left(predictions, level=level)
-figures.variance_left(left)
+figures.variance_left(made["variance_left"])
 
 # %% [markdown]
 # An average can hide two movements. Here are all images: look whether whole curves move to the left, or only
 # spread.
 
 # %% tags=["hide-input"]
-figures.ridges(tables.densities(predictions, "logit_variance"))
+densities = made["densities"]
+figures.ridges(densities[densities["measure"] == "logit_variance"])
 
 # %% tags=["hide-input"]
-collapse = kit_tables.collapse(predictions)
-falls = story.variance_falls(left, collapse, seeds=len(trained))
+falls = story.variance_falls(made["variance_left"], made["collapse"], seeds=len(trained))
 falls
 
 # %% [markdown]
@@ -126,9 +122,8 @@ falls
 # groups move alike.
 
 # %% tags=["hide-input"]
-figures.measures_by_treatment(
-    tables.answers(predictions), measures=("logit_variance", "confidence", "margin", "loss")
-)
+measures = ("logit_variance", "confidence", "margin", "loss")
+figures.measures_by_treatment(made["answers"], measures=measures)
 
 # %% [markdown]
 # The boundary itself is the vertical line below. Look for mass that gathers at it (a change of scale) and for
@@ -136,17 +131,17 @@ figures.measures_by_treatment(
 # network that you can quantize yourself](#quantize-yourself): take bits away.
 
 # %% tags=["hide-input"]
-figures.ridges(tables.densities(predictions, "margin"))
+figures.ridges(densities[densities["measure"] == "margin"])
 
 # %% tags=["hide-input"]
-changes = kit_tables.answer_changes(predictions, level=level)
+changes = made["answer_changes"]
 story.towards_the_boundary(changes)
 
 # %% [markdown]
 # Look for yourself: choose a quantity and groups, and move the slider ([more of this](08_explorer)).
 
 # %% tags=["hide-input"]
-Explorer.of_predictions(predictions, ["margin", "logit_variance", "confidence", "loss"])
+Explorer.of_predictions(got["rounded"], ["margin", "logit_variance", "confidence", "loss"])
 
 # %% [markdown]
 # ## Whose loss grows?
@@ -156,8 +151,8 @@ Explorer.of_predictions(predictions, ["margin", "logit_variance", "confidence", 
 # only says how far a group is from that answer; those widths are set apart.
 
 # %% tags=["hide-input"]
-beyond = kit_tables.loss_beyond_others(predictions, smallest, level=level)
-grows = story.loss_falls_on(beyond, changes, collapse, seeds=len(trained))
+beyond = made["loss_beyond_others"]
+grows = story.loss_falls_on(beyond, changes, made["collapse"], seeds=len(trained))
 grows
 
 # %% [markdown]
@@ -173,12 +168,11 @@ grows
 # $T$ is. Loss is another matter. Look how far the two lines part.
 
 # %% tags=["hide-input"]
-hot = tables.heated(predictions)
-figures.measures_by_treatment(tables.arms(quantized=predictions, original_heated=hot), by="arm")
+figures.measures_by_treatment(made["arms_heated"], by="arm")
 
 # %% tags=["hide-input"]
-explained = tables.loss_explained(predictions, level=level)
-explains = story.temperature_explains(explained, changes, collapse, seeds=len(trained))
+explained = made["loss_explained"]
+explains = story.temperature_explains(explained, changes, made["collapse"], seeds=len(trained))
 explains
 
 # %% [markdown]
@@ -189,12 +183,10 @@ explains
 # reason. And where answers are wrong, more confidence makes loss worse.
 
 # %% tags=["hide-input"]
-cold = tables.rescaled(predictions)
-figures.measures_by_treatment(tables.arms(quantized=predictions, rescaled=cold), by="arm")
+figures.measures_by_treatment(made["arms_rescaled"], by="arm")
 
 # %% tags=["hide-input"]
-mended = kit_tables.answer_changes(cold, against=predictions, level=level)
-story.what_a_factor_mends(changes, mended)
+story.what_a_factor_mends(changes, made["changes_rescaled"])
 
 # %% [markdown]
 # ## Intervention: new batch norm statistics
@@ -206,15 +198,10 @@ story.what_a_factor_mends(changes, mended)
 # of accuracy returns, which a factor could not touch.
 
 # %% tags=["hide-input"]
-repaired = studies.predictions(trained, studies.treatments(bit_widths, "bn")[1:][-3:])
-figures.measures_by_treatment(tables.repair_arms(predictions, repaired), by="arm")
+figures.measures_by_treatment(made["arms_statistics"], by="arm")
 
 # %% tags=["hide-input"]
-story.what_statistics_mend(
-    tables.regained(predictions, repaired, level=level),
-    kit_tables.answer_changes([*predictions, *repaired], level=level),
-    tables.variance_left([*predictions, *repaired], level=level),
-)
+story.what_statistics_mend(made["regained"], made["changes_statistics"], made["variance_statistics"])
 
 # %% [markdown]
 # ## The break condition
@@ -228,12 +215,10 @@ story.what_statistics_mend(
 # where only the inputs of layers are rounded. Look whether all marks sit at the dotted line.
 
 # %% tags=["hide-input"]
-controlled = studies.predictions(trained, [treatments[0], *map(Treatment.parse, controls)])
-standing = tables.variance_left(controlled, level=1 - 0.05 / max(len(controls), 1))
-figures.variance_left(standing)
+figures.variance_left(made["variance_controls"])
 
 # %% tags=["hide-input"]
-story.variance_stands(standing, seeds=len(trained))
+story.variance_stands(made["variance_controls"], seeds=len(trained))
 
 # %% [markdown]
 # ## Which answers flip?
@@ -243,12 +228,12 @@ story.variance_stands(standing, seeds=len(trained))
 # the original was sure.
 
 # %% tags=["hide-input"]
-flips = tables.flips(predictions)
-flips = flips[flips["treatment"].isin([treatment.name for treatment in treatments[-3:]])]
+narrowest = made["flips"]["treatment"].unique()[-3:]
+flips = made["flips"][made["flips"]["treatment"].isin(narrowest)]
 figures.flips_by_nearness(flips)
 
 # %% tags=["hide-input"]
-story.who_flips(flips, smallest=smallest)
+story.who_flips(flips, smallest=got.smallest)
 
 # %% [markdown]
 # ## Verdict
@@ -277,12 +262,11 @@ faces = earlier.load("utkface")
 figures.variance_left(faces["variance_left"])
 
 # %% tags=["hide-input"]
-measures = ("logit_variance", "confidence", "margin", "loss")
 figures.measures_by_treatment(faces["answers"], measures=measures)
 
 # %% tags=["hide-input"]
-densities = faces["densities"]
-figures.ridges(densities[densities["measure"] == "margin"])
+spread = faces["densities"]
+figures.ridges(spread[spread["measure"] == "margin"])
 
 # %% [markdown]
 # The original, heated to the variance of the quantized network, beside it; then the quantized network with

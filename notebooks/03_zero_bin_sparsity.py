@@ -68,8 +68,10 @@ recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
 trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
-images = {"images_each": images_each, "images_each_layer": images_each_layer}
-wanted = asks.Asks(bit_widths=bit_widths, width=width, seeds_by_layer=seeds_by_layer, **images)
+
+# %% tags=["hide-input"]
+sizes = {"images_each": images_each, "images_each_layer": images_each_layer, "seeds_by_layer": seeds_by_layer}
+wanted = asks.Asks(bit_widths=bit_widths, width=width, layer=layer, **sizes)
 got = gather(trained, wanted)
 rounded = wanted.taken_apart(got)
 made = tables.make(got, rounded)
@@ -125,7 +127,7 @@ story.what_is_taken_apart(rounded.name, got.smallest, made["collapse"])
 # need the outer values.
 
 # %% tags=["hide-input"]
-shown = layer or tables.emptiest_layer(made["zero_bins"], rounded)
+shown = wanted.layer or tables.emptiest_layer(made["zero_bins"], rounded)
 figures.weight_histogram(got.networks(first=1)[0], shown, rounded)
 
 # %% [markdown]

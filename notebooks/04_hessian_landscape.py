@@ -56,28 +56,19 @@ split: str = "train"  # of which images: train or test
 tol: float = 0.1  # how far from an eigenvalue its estimate may be, as a share of it
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.landscape import figures, story, tables
-from fairq_book.experiments import settings, studies
+from fairq_book.chapters.landscape import asks, figures, story, tables
+from fairq_book.experiments import settings
+from fairq_book.experiments.gather import gather
 from fairq_book.kit import earlier, wording
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
 from fairq_book.pages import claims
-from fairq_utils.curvature import surveys
 
-treatments = studies.treatments(bit_widths)
-trained = settings.studies_of(
-    setting,
-    seeds=seeds,
-    dataset=dataset,
-    root=root,
-    label=label,
-    group=group,
-    image_size=image_size,
-    train_images=train_images,
-    test_images=test_images,
-    arch=arch,
-    epochs=epochs,
-)
+recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
+limits = {"train_images": train_images, "test_images": test_images}
+data = {"dataset": dataset, "root": root, "label": label, "group": group}
+trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
+wanted = asks.Asks(bit_widths=bit_widths, images_per_group=images_per_group, split=split, tol=tol)
 
 # %% [markdown]
 # ## Whose loss?
@@ -101,18 +92,13 @@ trained = settings.studies_of(
 # batch norm keeps its statistics, and a ReLU bends nothing except where it switches, which no Hessian sees.
 
 # %%
-survey = surveys.Survey(images_per_group=images_per_group, split=split, tol=tol)
-retrained = studies.treatments(bit_widths, "qat")[-1:]
-landscapes = studies.landscapes(trained, [*treatments, *retrained], survey)
-predictions = studies.predictions(trained, [*treatments, *retrained])
+got = gather(trained, wanted)
+ends = tables.ends(got.images, wanted.survey)
+made = tables.make(got, ends)
 
 # %% tags=["hide-input"]
-images = studies.dataset(trained[0])
-groups = images.group_names
-table = kit_tables.landscape(landscapes)
-collapse = kit_tables.collapse(predictions)
-ends = tables.ends(images, survey)
-story.who_is_compared(ends, table, split)
+groups, collapse = got.group_names, made["collapse"]
+story.who_is_compared(ends, made["landscape"], split)
 
 # %% [markdown]
 # ## How steep, how curved
@@ -120,7 +106,7 @@ story.who_is_compared(ends, table, split)
 # For each network look first at the order of the groups, then at whether all of them move together.
 
 # %% tags=["hide-input"]
-kit_figures.around_by_treatment(kit_tables.around(table), groups)
+kit_figures.around_by_treatment(made["around"], groups)
 
 # %% [markdown]
 # An eigenvalue is found by iteration (Lanczos), so one has to ask whether it was found. The residual
@@ -128,7 +114,7 @@ kit_figures.around_by_treatment(kit_tables.around(table), groups)
 # much nearer, because the error goes with the square of the residual.
 
 # %% tags=["hide-input"]
-story.eigenvalues_reached(table)
+story.eigenvalues_reached(made["landscape"])
 
 # %% [markdown]
 # Now what the claim is about: minorities, which are all groups but the largest, against the largest, at four
@@ -137,7 +123,7 @@ story.eigenvalues_reached(table)
 # other seeds, and with them other images.
 
 # %% tags=["hide-input"]
-ratios = tables.minorities_to_majority(table, ends)
+ratios = made["to_majority"]
 steeper = story.larger_for_minorities(ratios, "gradient_norm", ends, collapse, seeds=len(trained))
 steeper
 
@@ -153,7 +139,7 @@ rises
 # And all groups together: does rounding sharpen at all?
 
 # %% tags=["hide-input"]
-story.sharpens(tables.to_full_precision(table), ends, collapse, seeds=len(trained))
+story.sharpens(made["to_full_precision"], ends, collapse, seeds=len(trained))
 
 # %% [markdown]
 # Is this about the size of a group, or about how hard its images are? [The first
@@ -161,7 +147,7 @@ story.sharpens(tables.to_full_precision(table), ends, collapse, seeds=len(traine
 # is often wrong about a group has a large loss there, and far from its minimum a loss is seldom flat.
 
 # %% tags=["hide-input"]
-story.steep_where_hard(tables.with_loss(table))
+story.steep_where_hard(made["with_loss"])
 
 # %% [markdown]
 # ## The whole spectrum
@@ -171,11 +157,10 @@ story.steep_where_hard(tables.with_loss(table))
 # whether some lie below it: there, the network is no minimum for the group.
 
 # %% tags=["hide-input"]
-spectra = studies.spectra(trained[:1], [treatments[0], treatments[-1]], survey)
-figures.spectra(spectra, groups)
+figures.spectra(made["spectra"], groups)
 
 # %% tags=["hide-input"]
-story.how_far_out(spectra)
+story.how_far_out(made["spectra"])
 
 # %% [markdown]
 # ## On the way to the rounded weights
@@ -185,11 +170,10 @@ story.how_far_out(spectra)
 # loss rises as from the bottom of a valley, or whether it was never one.
 
 # %% tags=["hide-input"]
-way = tables.slices(landscapes)
-figures.slices(way, groups)
+figures.slices(made["slices"], groups)
 
 # %% tags=["hide-input"]
-story.along_the_way(way)
+story.along_the_way(made["slices"])
 
 # %% [markdown]
 # ## Does the bound tell who is hurt?
@@ -206,15 +190,13 @@ story.along_the_way(way)
 # rise to the right.
 
 # %% tags=["hide-input"]
-bounds = tables.bounds(landscapes, predictions)
-figures.bound_against_excess(bounds, groups)
+figures.bound_against_excess(made["bounds"], groups)
 
 # %% tags=["hide-input"]
-ranks = tables.rank_correlations(bounds)
-story.how_tight(bounds, ranks)
+story.how_tight(made["bounds"], made["ranks"])
 
 # %% tags=["hide-input"]
-ranked = story.bound_tells_who_is_hurt(ranks, collapse, seeds=len(trained))
+ranked = story.bound_tells_who_is_hurt(made["ranks"], collapse, seeds=len(trained))
 ranked
 
 # %% [markdown]
@@ -225,11 +207,10 @@ ranked
 # do.
 
 # %% tags=["hide-input"]
-parts = tables.part_bounds(landscapes)
-figures.bound_by_part(parts, groups)
+figures.bound_by_part(made["part_bounds"], groups)
 
 # %% tags=["hide-input"]
-story.where_it_costs(parts, tables.part_rank_correlations(parts))
+story.where_it_costs(made["part_bounds"], made["part_ranks"])
 
 # %% [markdown]
 # ## Does training while quantized flatten?
@@ -238,7 +219,7 @@ story.where_it_costs(parts, tables.part_rank_correlations(parts))
 # the loss is flat. It trains for longer than the original was, which alone may flatten or sharpen.
 
 # %% tags=["hide-input"]
-flattened = story.training_flattens(kit_tables.to_rounded(table), collapse, seeds=len(trained))
+flattened = story.training_flattens(made["to_rounded"], collapse, seeds=len(trained))
 flattened
 
 # %% [markdown]

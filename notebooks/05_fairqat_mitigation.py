@@ -59,25 +59,27 @@ images_each: int = 200  # training images of each group, to compare with the tes
 # %% tags=["hide-input"]
 from fairq_book.chapters.disparity import story
 from fairq_book.chapters.landscape import story as landscape_story
-from fairq_book.chapters.repair import figures, tables
+from fairq_book.chapters.repair import asks, figures, tables
 from fairq_book.chapters.repair import story as repair_story
-from fairq_book.experiments import settings, studies
+from fairq_book.experiments import settings
+from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import earlier, wording
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
 from fairq_book.pages import claims
-from fairq_utils.curvature import surveys
 
 recipe = {"arch": arch, "epochs": epochs, "tuning_epochs": tuning_epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
 trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
-bit_widths = studies.whole_numbers("bit_widths", bit_widths, such_as=[4, 3, 2])
+beside = {"loss_weights": loss_weights, "samplings": samplings}
+images = {"images_per_group": images_per_group, "images_each": images_each}
+got = gather(trained, asks.Asks(bit_widths=bit_widths, **beside, **images))
+made = tables.make(got)
 
 # %% tags=["hide-input"]
-images = studies.dataset(trained[0])
-story.who_is_there(images)
+story.who_is_there(got["rounded"][0])
 
 # %% [markdown]
 # ## The remedy, in parts
@@ -104,23 +106,17 @@ story.who_is_there(images)
 # training images is kept from all arms, for choices. Look at OA first, then at {term}`FVO`: a gap that closes
 # because everybody falls is no repair.
 
-# %%
-arms = studies.repair_arms(bit_widths)
-rounded = studies.treatments(bit_widths, "ends8")
-predictions = studies.predictions(trained, [*rounded, *arms])
-
 # %% tags=["hide-input"]
-smallest = kit_tables.smallest_group(images, predictions)
-collapse = kit_tables.collapse(predictions)
-figures.arms(tables.against_rounding(predictions), groups=["OA", "FVO", smallest])
+smallest, collapse = got.smallest, made["collapse"]
+figures.arms(made["against_rounding_drawn"], groups=["OA", "FVO", smallest])
 
 # %% [markdown]
 # Which answers does an arm win, and which does it give away? Choose two treatments below the histograms
 # ([more of this](08_explorer)).
 
 # %% tags=["hide-input"]
-first = [*studies.treatments(bit_widths[:1], "ends8"), *studies.repair_arms(bit_widths[:1])]
-Explorer.of_predictions([p for p in predictions if p.treatment in first], ["margin", "confidence"])
+looked_at, both = got.treatments("learned"), [*got["rounded"], *got["arms"]]
+Explorer.of_predictions([p for p in both if p.treatment in looked_at], ["margin", "confidence"])
 
 # %% [markdown]
 # ## Is it the training, or the weights?
@@ -135,12 +131,10 @@ Explorer.of_predictions([p for p in predictions if p.treatment in first], ["marg
 # FVO: left of the line, a part narrows the gap.
 
 # %% tags=["hide-input"]
-figures.effects(tables.effects(predictions), groups=["OA", "FVO", smallest])
+figures.effects(made["effects_drawn"], groups=["OA", "FVO", smallest])
 
 # %% tags=["hide-input"]
-together = 1 - 0.05 / len(bit_widths)  # for intervals that hold together over the widths with 95 %
-effects = tables.effects(predictions, level=together)
-part = repair_story.which_part_repairs(effects, collapse, seeds=len(trained))
+part = repair_story.which_part_repairs(made["effects"], collapse, seeds=len(trained))
 part
 
 # %% [markdown]
@@ -150,9 +144,8 @@ part
 # what it does beyond rounding is not owed to the grid alone; the effects above tell that apart.
 
 # %% tags=["hide-input"]
-changes = tables.against_rounding(predictions, level=together)
-beyond_qat = tables.against_plain_training(predictions, level=together)
-repaired = repair_story.repairs(changes, beyond_qat, collapse, seeds=len(trained))
+changes = made["against_rounding"]
+repaired = repair_story.repairs(changes, made["against_plain_training"], collapse, seeds=len(trained))
 repaired
 
 # %% [markdown]
@@ -167,11 +160,9 @@ repair_story.training_is_less_fair(changes, collapse, seeds=len(trained))
 # bits are the control: there nothing is lost, and nothing should be.
 
 # %% tags=["hide-input"]
-control = [] if 8 in bit_widths else [studies.treatments([8], *words)[1] for words in ([], ["qat"])]
-controlled = [*predictions, *studies.predictions(trained, control)]
-lost = kit_tables.change(controlled, level=1 - 0.05 / (len(bit_widths) + len(control) // 2))
-by_rounding = [treatment.name for treatment in [*rounded, *control] if not treatment.trains]
-back = repair_story.accuracy_comes_back(lost, lost[lost["treatment"].isin(by_rounding)], seeds=len(trained))
+lost = made["change_arms"]
+by_rounding = lost[~lost["treatment"].map(kit_tables.is_trained)]
+back = repair_story.accuracy_comes_back(lost, by_rounding, seeds=len(trained))
 back
 
 # %% [markdown]
@@ -184,16 +175,10 @@ back
 # {term}`logit` adjustment {cite}`menon2021`, where a rare label has to win by more. Look at which way down
 # costs least to the left, and at who is worst off at each point.
 
-# %%
-swept = [*(f"weighted{percent}" for percent in loss_weights), *samplings, "dro", "adjusted"]
-points = [studies.treatments(bit_widths[:1], "ends8", "qat", word)[1] for word in swept]
-further = [point for point in dict.fromkeys(points) if point not in arms]
-everything = [*predictions, *studies.predictions(trained, further)]
-
 # %% tags=["hide-input"]
-frontier = tables.frontier(everything)
-here = frontier[frontier["width"].isin(["fp32", f"int{bit_widths[0]}"])]
-figures.frontier(here, images.group_names)
+frontier = made["frontier"]
+here = frontier[frontier["width"].isin(["fp32", f"int{looked_at[1].bits}"])]
+figures.frontier(here, got.group_names)
 
 # %% tags=["hide-input"]
 repair_story.at_what_price(here)
@@ -208,15 +193,10 @@ repair_story.baselines(here)
 # many training images.
 
 # %% tags=["hide-input"]
-survey = surveys.Survey(images_per_group=images_per_group)
-trio = [
-    studies.treatments(bit_widths[:1], *words.split("-"))[1] for words in ("ends8", "ends8-qat", "fairqat")
-]
-landscape = kit_tables.landscape(studies.landscapes(trained, trio, survey))
-kit_figures.around_by_treatment(kit_tables.around(landscape), images.group_names)
+kit_figures.around_by_treatment(made["around"], got.group_names)
 
 # %% tags=["hide-input"]
-ratios = kit_tables.to_rounded(landscape)
+ratios = made["to_rounded"]
 flattened = landscape_story.training_flattens(ratios, collapse, seeds=len(trained), group=smallest)
 flattened
 
@@ -234,14 +214,10 @@ landscape_story.training_flattens(ratios, collapse, seeds=len(trained))
 # often fail on others {cite}`hashemizadeh2024`.
 
 # %% tags=["hide-input"]
-at_one_width = [*studies.treatments(bit_widths[:1], "ends8"), *studies.repair_arms(bit_widths[:1])]
-learned = studies.predictions(trained, at_one_width, split="train", each=images_each)
-unseen = [prediction for prediction in predictions if prediction.treatment in at_one_width]
-both = tables.on_both(learned, unseen, level=1 - 0.05 / len(at_one_width))
-figures.on_both(both)
+figures.on_both(made["on_both"])
 
 # %% tags=["hide-input"]
-held = repair_story.holds_on_test(both, collapse, seeds=len(trained))
+held = repair_story.holds_on_test(made["on_both"], collapse, seeds=len(trained))
 held
 
 # %% [markdown]
@@ -253,14 +229,10 @@ held
 # partly luck. Whether the chosen arm is better than rounding alone is then asked of the test images.
 
 # %% tags=["hide-input"]
-tuning = studies.predictions(trained, arms, split="tuning")
-costs = tables.training_costs(trained[0], images, arms)
-sizes = kit_tables.megabytes(studies.networks(trained[:1], rounded), rounded)
-choice = tables.what_to_do(tuning, predictions, costs=costs, megabytes=sizes)
-repair_story.choices(choice)
+repair_story.choices(made["what_to_do"])
 
 # %% tags=["hide-input"]
-repair_story.advice(choice)
+repair_story.advice(made["what_to_do"])
 
 # %% [markdown]
 # ## Verdict

@@ -58,20 +58,20 @@ top: int = 100  # ranking: how many of the closest images are looked at
 # %% tags=["hide-input"]
 import pandas as pd
 
-from fairq_book.chapters.encoders import figures, story, tables
+from fairq_book.chapters.encoders import asks, figures, story, tables
 from fairq_book.experiments import populations
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import earlier, wording
 from fairq_book.pages import claims
-from fairq_utils.encoders import linear_layers
-from fairq_utils.encoders.contrastive import ContrastiveRecipe
+from fairq_utils.encoders.linear_layers import linear_treatments
 
-known = linear_layers.linear_treatments()["treatment"]
-treatments = list(dict.fromkeys(["fp32", *(treatments or known)]))  # all is compared with the original
-shapes = {"archs": archs, "training_sets": training_sets, "seeds": seeds}
-data = {"dataset": dataset, "root": root, "image_size": image_size}
-learning = {"images": images, "test_images": test_images, "recipe": ContrastiveRecipe(epochs=epochs)}
-asked = populations.population(**shapes, **data, **learning, group=group)
+shapes = {"images": images, "archs": archs, "training_sets": training_sets}
+counted = {"prompts": prompts, "ks": ks, "top": top}
+wanted = asks.Asks(treatments=treatments, **shapes, **counted)
+data = {"dataset": dataset, "root": root, "image_size": image_size, "test_images": test_images}
+learning = {"group": group, "seeds": seeds, "epochs": epochs}
+asked = wanted.population(**data, **learning)
+twins = wanted.population(**data, **learning, taught="labels")
 group = asked[0].group
 
 # %% [markdown]
@@ -100,12 +100,13 @@ list(scenes.captions[0])
 # The moths are drawn easier than in the other chapters, so that a short training suffices.
 
 # %%
-answers = populations.answers(asked, treatments, prompts=prompts)
-measured = tables.measures(answers, group, ks=ks, top=top)
-failed = tables.failures(answers)
+answers = populations.answers(asked, wanted.compared, prompts=prompts)
+of_twins = populations.answers(twins, wanted.compared)
+made = tables.make(answers, of_twins, group, ks=ks, top=top)
 
 # %% tags=["hide-input"]
-story.who_was_trained(measured, failed, classes=len(scenes.names(asked[0].label)))
+found, failed = made["consistency"], made["failures"]
+story.who_was_trained(made["measures"], failed, classes=len(scenes.names(asked[0].label)))
 
 # %% [markdown]
 # ## What rounds them
@@ -114,7 +115,7 @@ story.who_was_trained(measured, failed, classes=len(scenes.names(asked[0].label)
 # what did the work on the machine that built this page.
 
 # %% tags=["hide-input"]
-story.what_rounds(linear_layers.linear_treatments(treatments))
+story.what_rounds(linear_treatments(wanted.compared))
 
 # %% [markdown]
 # ## Is it still a good model?
@@ -125,7 +126,7 @@ story.what_rounds(linear_layers.linear_treatments(treatments))
 # first K. Look at the last column before you look for bias: answers {term}`flip` also where no average moves.
 
 # %% tags=["hide-input"]
-story.retrieval(measured)
+story.retrieval(made["measures"])
 
 # %% [markdown]
 # ## No consistent change?
@@ -144,8 +145,7 @@ story.retrieval(measured)
 # would be consistent.
 
 # %% tags=["hide-input"]
-found = tables.consistency(measured, failed)
-figures.population_changes(tables.by_model(measured, failed), found)
+figures.population_changes(made["by_model"], found)
 
 # %% tags=["hide-input"]
 story.no_consistent_change(found, failed)
@@ -155,8 +155,7 @@ story.no_consistent_change(found, failed)
 # rank in the same new way?
 
 # %% tags=["hide-input"]
-by_query = tables.consistency(tables.skews(answers, group, top=top), failed)
-story.no_consistent_change(by_query, failed, of="pair")
+story.no_consistent_change(made["by_query"], failed, of="pair")
 
 # %% [markdown]
 # Who finds its caption, and who comes first for a sentence that names nobody? Choose a quantity and a
@@ -190,7 +189,7 @@ story.groups_oppose(found, failed)
 # Image by image, over all models: for whom do more answers turn wrong than right?
 
 # %% tags=["hide-input"]
-story.lost_and_won(tables.lost_and_won(answers, group))
+story.lost_and_won(made["lost_and_won"])
 
 # %% [markdown]
 # ## Significant, but small?
@@ -212,17 +211,11 @@ story.significant_but_small(found, failed)
 # and one direction for each class in place of the text side. What quantization does to a twin, it would have
 # done to the encoder without language.
 
-# %%
-twins = populations.population(**shapes, **data, **learning, group=group, taught="labels")
-of_twins = populations.answers(twins, treatments)
+# %% tags=["hide-input"]
+figures.encoders_and_classifiers(found, made["classifier_consistency"])
 
 # %% tags=["hide-input"]
-measured_twins, failed_twins = tables.measures(of_twins, group), tables.failures(of_twins)
-figures.encoders_and_classifiers(found, tables.consistency(measured_twins, failed_twins))
-
-# %% tags=["hide-input"]
-both = pd.concat([failed, failed_twins], ignore_index=True)
-story.differs_in_kind(tables.beyond_classifiers(measured, measured_twins, both), both)
+story.differs_in_kind(made["beyond_classifiers"], made["failures_of_both"])
 
 # %% [markdown]
 # ## Verdict

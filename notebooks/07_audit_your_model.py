@@ -60,18 +60,16 @@ treatment: str = "int4"  # what is done to it: any of `fairq treatments` that do
 # %% tags=["hide-input"]
 from fairq_audit.auditing import audit, check_place
 from fairq_audit.predictions import side_by_side
-from fairq_book.chapters.audit import figures, models, story
-from fairq_book.experiments import settings
+from fairq_book.chapters.audit import asks, figures, story
 
 if out:
     check_place(out)  # refused now rather than when all is computed
-if before or after:
-    asked = {"before": before, "after": after}
-else:
-    data = {"dataset": dataset, "root": root, "label": label, "group": group, "image_size": image_size}
-    recipe = {"train_images": train_images, "test_images": test_images, "arch": arch, "epochs": epochs}
-    study = settings.studies_of(setting, seeds=[seed], **data, **recipe)[0]
-    asked = models.of_study(study, treatment, groups=groups)
+held_to = {"groups": groups, "margin": margin, "fail_if": fail_if, "decide_on": decide_on}
+network = {"seed": seed, "treatment": treatment}
+wanted = asks.Asks(before=before, after=after, out=out, **network, **held_to)
+data = {"dataset": dataset, "root": root, "label": label, "group": group, "image_size": image_size}
+recipe = {"train_images": train_images, "test_images": test_images, "arch": arch, "epochs": epochs}
+asked = wanted.predictions(setting, **data, **recipe)
 
 # %% [markdown]
 # ## Two tables

@@ -17,7 +17,13 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as oracle
 
 from fairq_utils.data import archives
-from fairq_utils.data.archives import decode, digests, find, pick, state
+from fairq_utils.data.archives import (
+    content_digests,
+    decode_images,
+    find_members,
+    pick_members,
+    state_of_members,
+)
 from fairq_utils.errors import BadInput
 
 
@@ -93,18 +99,20 @@ def refusal(action: Callable[[], object]) -> str:
 @pytest.mark.parametrize("packed", WRITERS)
 def test_every_packing_holds_the_same_files(tmp_path, packed):
     path = WRITERS[packed](tmp_path / packed, FILES | {"read.me": b"not wanted"})
-    members = find([path], is_jpeg)
+    members = find_members([path], is_jpeg)
     assert sorted(member.name for member in members) == sorted(FILES)
-    plain = pick(write_folder(tmp_path / "plain", FILES), [member.name for member in members])
-    assert digests(members) == digests(plain)
-    assert torch.equal(decode(members, image_size=16), decode(plain, image_size=16))
+    plain = pick_members(write_folder(tmp_path / "plain", FILES), [member.name for member in members])
+    assert content_digests(members) == content_digests(plain)
+    assert torch.equal(decode_images(members, image_size=16), decode_images(plain, image_size=16))
 
 
 def test_an_order_other_than_the_stored_one_is_kept(tmp_path):
     path = write_tar(tmp_path / "images.tgz", FILES)
-    members = find([path], is_jpeg)
-    assert digests(members[::-2]) == digests(members)[::-2]
-    assert torch.equal(decode(members[::-2], image_size=16), decode(members, image_size=16).flip(0)[::2])
+    members = find_members([path], is_jpeg)
+    assert content_digests(members[::-2]) == content_digests(members)[::-2]
+    assert torch.equal(
+        decode_images(members[::-2], image_size=16), decode_images(members, image_size=16).flip(0)[::2]
+    )
 
 
 def test_archives_in_a_folder_are_read_and_those_of_others_are_not(tmp_path):
@@ -114,15 +122,15 @@ def test_archives_in_a_folder_are_read_and_those_of_others_are_not(tmp_path):
     write_zip(tmp_path / "deep" / "part1.ZIP", {names[1]: FILES[names[1]]})
     write_tar(tmp_path / "part2.tgz", {names[2]: FILES[names[2]]})
     write_zip(tmp_path / "others.zip", {"../letter.txt": b"whose names are no business of ours"})
-    assert sorted(member.name for member in find([tmp_path], is_jpeg)) == names[:3]
-    assert len(find([tmp_path, tmp_path, tmp_path / "part2.tgz"], is_jpeg)) == 3
+    assert sorted(member.name for member in find_members([tmp_path], is_jpeg)) == names[:3]
+    assert len(find_members([tmp_path, tmp_path, tmp_path / "part2.tgz"], is_jpeg)) == 3
 
 
 @pytest.mark.parametrize("packed", WRITERS)
 def test_what_macos_leaves_behind_is_passed_over(tmp_path, packed):
     leftovers = {"__MACOSX/b/._1.jpg": b"?", "b/._1.jpg": b"?", "b/.DS_Store": b"?", "__MACOSX/x.jpg": b"?"}
     path = WRITERS[packed](tmp_path / packed, leftovers | FILES)
-    assert len(find([path], lambda name: True)) == len(FILES)
+    assert len(find_members([path], lambda name: True)) == len(FILES)
 
 
 def test_two_files_under_one_name_in_an_archive_are_two(tmp_path):
@@ -130,7 +138,7 @@ def test_two_files_under_one_name_in_an_archive_are_two(tmp_path):
         archive.writestr("x.jpg", b"one")
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("x.jpg", b"other")
-    assert len(set(digests(find([tmp_path], is_jpeg)))) == 2
+    assert len(set(content_digests(find_members([tmp_path], is_jpeg)))) == 2
 
 
 # ---------------------------------------------------------------- what is refused
@@ -142,36 +150,39 @@ def test_two_files_under_one_name_in_an_archive_are_two(tmp_path):
 )
 def test_an_archive_whose_names_lead_out_of_it_is_refused(tmp_path, packed, name):
     path = WRITERS[packed](tmp_path / packed, FILES | {name: FILES["0.jpg"]})
-    assert f"{name!r} leads out of" in refusal(lambda: find([path], is_jpeg))
+    assert f"{name!r} leads out of" in refusal(lambda: find_members([path], is_jpeg))
 
 
 @pytest.mark.parametrize("name", ["/x.jpg", "../x.jpg", "b/../../x.jpg"])
 def test_a_list_may_not_lead_out_of_its_folder(tmp_path, name):
-    assert "leads out of" in refusal(lambda: pick(tmp_path, [name]))
+    assert "leads out of" in refusal(lambda: pick_members(tmp_path, [name]))
 
 
 def test_a_listed_file_that_is_missing_is_named(tmp_path):
-    assert "'x.jpg' is not in" in refusal(lambda: pick(tmp_path, ["x.jpg"]))
+    assert "'x.jpg' is not in" in refusal(lambda: pick_members(tmp_path, ["x.jpg"]))
 
 
 def test_dots_inside_a_name_lead_nowhere(tmp_path):
     assert (
-        len(find([write_zip(tmp_path / "images.zip", {"a..b.jpg": b"", "..a/b...jpg": b""})], is_jpeg)) == 2
+        len(
+            find_members([write_zip(tmp_path / "images.zip", {"a..b.jpg": b"", "..a/b...jpg": b""})], is_jpeg)
+        )
+        == 2
     )
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.zip", "some.txt"])
 def test_a_wrong_path_is_refused(tmp_path, name):
     (tmp_path / "some.txt").write_text("text")
-    assert "correct the path" in refusal(lambda: find([tmp_path / name], is_jpeg))
-    assert "correct the path" in refusal(lambda: state([tmp_path / name], is_jpeg))
+    assert "correct the path" in refusal(lambda: find_members([tmp_path / name], is_jpeg))
+    assert "correct the path" in refusal(lambda: state_of_members([tmp_path / name], is_jpeg))
 
 
 @pytest.mark.parametrize("packed", ARCHIVES)
 @pytest.mark.parametrize("content", [b"", b"text that calls itself an archive" * 100])
 def test_what_is_no_archive_is_refused(tmp_path, packed, content):
     (tmp_path / packed).write_bytes(content)
-    assert "cannot be read" in refusal(lambda: find([tmp_path], is_jpeg))
+    assert "cannot be read" in refusal(lambda: find_members([tmp_path], is_jpeg))
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +202,7 @@ def test_an_archive_that_is_cut_short_is_refused(whole, tmp_path_factory, packed
     cut = data.draw(st.one_of(st.integers(0, end), st.integers(0, end // 512).map(lambda block: block * 512)))
     path = tmp_path_factory.mktemp("cut") / packed
     path.write_bytes(content[:cut])
-    assert "cannot be read" in refusal(lambda: digests(find([path], is_jpeg)))
+    assert "cannot be read" in refusal(lambda: content_digests(find_members([path], is_jpeg)))
     shutil.rmtree(path.parent)
 
 
@@ -199,7 +210,9 @@ def test_a_zip_with_a_wrong_byte_is_refused(tmp_path, whole):
     content = bytearray((whole / "images.zip").read_bytes())
     content[300] ^= 1
     (tmp_path / "images.zip").write_bytes(content)
-    assert "cannot be read" in refusal(lambda: decode(find([tmp_path], is_jpeg), image_size=16))
+    assert "cannot be read" in refusal(
+        lambda: decode_images(find_members([tmp_path], is_jpeg), image_size=16)
+    )
 
 
 @pytest.mark.parametrize("zero", [0, 2])
@@ -207,7 +220,7 @@ def test_a_zip_with_a_zero_byte_in_a_name_is_refused(tmp_path, zero):
     content = bytearray(write_zip(tmp_path / "images.zip", {"b/x.jpg": FILES["0.jpg"]}).read_bytes())
     content[content.rindex(b"b/x.jpg") + zero] = 0
     (tmp_path / "images.zip").write_bytes(content)
-    assert "zero byte" in refusal(lambda: find([tmp_path], is_jpeg))
+    assert "zero byte" in refusal(lambda: find_members([tmp_path], is_jpeg))
 
 
 @pytest.mark.parametrize("packed", ARCHIVES)
@@ -226,23 +239,23 @@ def test_whatever_is_damaged_is_refused_in_one_sentence_or_harmless(whole, tmp_p
     path = tmp_path_factory.mktemp("damaged") / packed
     path.write_bytes(content)
     try:
-        assert decode(find([path], is_jpeg), image_size=16).shape[0] <= len(FILES)
+        assert decode_images(find_members([path], is_jpeg), image_size=16).shape[0] <= len(FILES)
     except BadInput as error:
         assert "\n" not in str(error)  # noqa: PT017 - either may happen
     shutil.rmtree(path.parent)
 
 
 def test_an_archive_that_changed_meanwhile_is_refused(tmp_path):
-    members = find([write_zip(tmp_path / "images.zip", FILES)], is_jpeg)
+    members = find_members([write_zip(tmp_path / "images.zip", FILES)], is_jpeg)
     write_zip(tmp_path / "images.zip", dict(list(FILES.items())[:-1]))
-    assert "changed while it was read" in refusal(lambda: decode(members, image_size=16))
+    assert "changed while it was read" in refusal(lambda: decode_images(members, image_size=16))
 
 
 def test_a_gzip_with_a_wrong_checksum_is_refused(tmp_path, whole):
     content = bytearray((whole / "images.tgz").read_bytes())
     content[-6] ^= 1
     (tmp_path / "images.tgz").write_bytes(content)
-    assert "CRC" in refusal(lambda: find([tmp_path], is_jpeg))
+    assert "CRC" in refusal(lambda: find_members([tmp_path], is_jpeg))
 
 
 def test_a_zip_with_a_password_is_refused(tmp_path):
@@ -250,7 +263,7 @@ def test_a_zip_with_a_password_is_refused(tmp_path):
     content[6] |= 1
     content[content.index(b"PK\x01\x02") + 8] |= 1
     (tmp_path / "images.zip").write_bytes(content)
-    assert "password" in refusal(lambda: digests(find([tmp_path], is_jpeg)))
+    assert "password" in refusal(lambda: content_digests(find_members([tmp_path], is_jpeg)))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
@@ -260,7 +273,9 @@ def test_a_tar_cannot_point_at_files_of_ours(tmp_path, kind):
     entry.type, entry.linkname = kind, str(tmp_path / "secret")
     with tarfile.open(tmp_path / "images.tar", "w") as archive:
         archive.addfile(entry)
-    assert "'x.jpg' is a link" in refusal(lambda: digests(find([tmp_path / "images.tar"], is_jpeg)))
+    assert "'x.jpg' is a link" in refusal(
+        lambda: content_digests(find_members([tmp_path / "images.tar"], is_jpeg))
+    )
 
 
 def enormous(side: int) -> bytes:
@@ -290,8 +305,8 @@ BAD_IMAGES = {
 )
 def test_one_bad_image_stops_the_import_and_is_named(tmp_path, packed, bad):
     make, why = BAD_IMAGES[bad]
-    members = find([WRITERS[packed](tmp_path / packed, FILES | {"bad.jpg": make()})], is_jpeg)
-    sentence = refusal(lambda: decode(members, image_size=16))
+    members = find_members([WRITERS[packed](tmp_path / packed, FILES | {"bad.jpg": make()})], is_jpeg)
+    sentence = refusal(lambda: decode_images(members, image_size=16))
     assert "'bad.jpg'" in sentence
     assert why in sentence.lower()
 
@@ -304,15 +319,15 @@ def test_a_file_that_would_fill_the_memory_is_not_read(tmp_path, packed):
         os.truncate(tmp_path / packed / "huge.jpg", size)
     else:
         WRITERS[packed](tmp_path / packed, {"huge.jpg": bytes(size)})
-    members = find([tmp_path / packed], is_jpeg)
-    assert "67,108,865 bytes" in refusal(lambda: digests(members))
-    assert "67,108,865 bytes" in refusal(lambda: decode(members, image_size=16))
+    members = find_members([tmp_path / packed], is_jpeg)
+    assert "67,108,865 bytes" in refusal(lambda: content_digests(members))
+    assert "67,108,865 bytes" in refusal(lambda: decode_images(members, image_size=16))
 
 
 def test_a_file_that_went_away_meanwhile_is_said(tmp_path):
-    members = find([write_folder(tmp_path, FILES)], is_jpeg)
+    members = find_members([write_folder(tmp_path, FILES)], is_jpeg)
     (tmp_path / "0.jpg").unlink()
-    assert "No such file" in refusal(lambda: decode(members, image_size=16))
+    assert "No such file" in refusal(lambda: decode_images(members, image_size=16))
 
 
 # ---------------------------------------------------------------- what becomes of an image
@@ -321,7 +336,7 @@ def test_a_file_that_went_away_meanwhile_is_said(tmp_path):
 @pytest.mark.parametrize("side", [16, 17, 32, 64])
 def test_square_images_are_shrunk_as_torchvision_does(tmp_path, side):
     write_folder(tmp_path, FILES)
-    images = decode(pick(tmp_path, FILES), image_size=side)
+    images = decode_images(pick_members(tmp_path, FILES), image_size=side)
     for image, content in zip(images, FILES.values(), strict=True):
         expected = oracle.resize(Image.open(io.BytesIO(content)), [side, side])
         assert torch.equal(image, oracle.pil_to_tensor(expected))
@@ -331,7 +346,7 @@ def test_square_images_are_shrunk_as_torchvision_does(tmp_path, side):
 def test_other_images_lose_what_lies_outside_the_middle_square(tmp_path, shape):
     whole = picture(1, *shape)
     write_folder(tmp_path, {"x.png": encoded(whole, "PNG")})
-    (image,) = decode(pick(tmp_path, ["x.png"]), image_size=20)
+    (image,) = decode_images(pick_members(tmp_path, ["x.png"]), image_size=20)
     expected = oracle.pil_to_tensor(oracle.center_crop(oracle.resize(whole, [20]), [20, 20]))
     assert (image.int() - expected.int()).abs().max() <= 1
 
@@ -342,7 +357,7 @@ def test_every_depth_becomes_red_green_and_blue(tmp_path, mode):
     kind = "JPEG" if mode == "CMYK" else "PNG"
     options = {"transparency": bytes(256)} if mode == "P" else {}
     write_folder(tmp_path, {"x": encoded(image, kind, **options)})
-    assert decode(pick(tmp_path, ["x"]), image_size=16).eq(255).all()
+    assert decode_images(pick_members(tmp_path, ["x"]), image_size=16).eq(255).all()
 
 
 def test_a_photograph_is_turned_upright_on_request(tmp_path):
@@ -352,7 +367,7 @@ def test_a_photograph_is_turned_upright_on_request(tmp_path):
     exif[0x0112] = 6  # the left of what is stored is the top of what was seen
     write_folder(tmp_path, {"x.jpg": encoded(held_sideways, exif=exif, quality=95)})
     as_stored, as_seen = (
-        decode(pick(tmp_path, ["x.jpg"]), image_size=16, upright=u)[0] for u in (False, True)
+        decode_images(pick_members(tmp_path, ["x.jpg"]), image_size=16, upright=u)[0] for u in (False, True)
     )
     assert as_stored[2, 8, 1] > 200 > as_stored[2, 8, 14]
     assert as_seen[2, 1, 8] > 200 > as_seen[2, 14, 8]
@@ -377,12 +392,14 @@ def test_the_reader_does_not_run_far_ahead_of_the_decoders(tmp_path, monkeypatch
     monkeypatch.setattr(archives, "_pixels", decoding)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     write_folder(tmp_path, FILES)
-    assert len(decode(pick(tmp_path, FILES) * 10, image_size=16)) == len(read) == 10 * len(FILES)
+    assert (
+        len(decode_images(pick_members(tmp_path, FILES) * 10, image_size=16)) == len(read) == 10 * len(FILES)
+    )
     assert max(ahead) <= 4 * 2 + 2
 
 
 def test_no_members_are_no_images():
-    assert decode([], image_size=16).shape == (0, 3, 16, 16)
+    assert decode_images([], image_size=16).shape == (0, 3, 16, 16)
 
 
 # ---------------------------------------------------------------- the digest of what is there
@@ -398,7 +415,7 @@ def test_the_state_follows_the_content_and_not_the_place(tmp_path, packed):
         if packed.endswith("gz"):  # gzip writes down the time
             content = (tmp_path / place / packed).read_bytes()
             (tmp_path / place / packed).write_bytes(gzip.compress(gzip.decompress(content), mtime=0))
-        return state([tmp_path / place], is_jpeg)
+        return state_of_members([tmp_path / place], is_jpeg)
 
     first = made("first", FILES)
     assert made("moved", FILES) == first
@@ -411,6 +428,6 @@ def test_the_state_follows_the_content_and_not_the_place(tmp_path, packed):
 
 def test_a_touched_file_changes_the_state_of_its_folder(tmp_path):
     write_folder(tmp_path, FILES)
-    before = state([tmp_path], is_jpeg)
+    before = state_of_members([tmp_path], is_jpeg)
     os.utime(tmp_path / "0.jpg", (0, 0))
-    assert state([tmp_path], is_jpeg) != before
+    assert state_of_members([tmp_path], is_jpeg) != before

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from fairq_book.chapters.disparity import story, tables
+from fairq_book.experiments.studies import Prediction, Study
 from fairq_book.kit import wording
-from fairq_utils.data.datasets import Dataset
+from fairq_utils.treatments.treatment import FP32
 
 
 def changes(**violation: tuple[float, float, float]) -> pd.DataFrame:
@@ -256,25 +257,18 @@ def test_another_grid_is_called_better_only_when_it_surely_is():
     )
 
 
-def images(groups, labels, names=("a", "b", "c")) -> Dataset:
-    n = len(groups)
-    return Dataset(
-        torch.zeros(n, 3, 2, 2, dtype=torch.uint8),
-        torch.tensor(labels),
-        torch.tensor(groups),
-        torch.zeros(n, dtype=torch.bool),
-        torch.zeros(n, dtype=torch.bool),
-        ("a", "b", "c"),
-        names,
-    )
+def shown(groups, labels, names=("a", "b", "c")) -> Prediction:
+    classes = ("a", "b", "c")
+    logits = torch.zeros(len(groups), len(classes))
+    return Prediction(Study(), FP32, logits, torch.tensor(labels), torch.tensor(groups), classes, names)
 
 
 def test_who_is_there_says_whether_label_and_group_coincide_and_who_is_missing():
-    same = story.who_is_there(images([0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 1, 2])).text
+    same = story.who_is_there(shown([0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 1, 2])).text
     assert "**a** with 3 images, the smallest **c** with 1." in same
     assert "Group and label coincide" in same
     assert "No test image" not in same
-    other = story.who_is_there(images([0, 0, 1, 1, 1], [0, 1, 2, 0, 1], names=("x", "y", "z"))).text
+    other = story.who_is_there(shown([0, 0, 1, 1, 1], [0, 1, 2, 0, 1], names=("x", "y", "z"))).text
     assert "two things here; there are 3 labels" in other
     assert "No test image is of z: nothing is said of them." in other
 

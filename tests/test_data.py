@@ -236,13 +236,13 @@ def test_files_without_any_usable_name_are_refused(tmp_path):
 
 def test_what_is_not_taken_is_not_decoded(portraits, monkeypatch):
     decoded = []
-    decode = archives.decode
+    decode = archives.decode_images
 
     def counting(members, **options):
         decoded.extend(members)
         return decode(members, **options)
 
-    monkeypatch.setattr(archives, "decode", counting)
+    monkeypatch.setattr(archives, "decode_images", counting)
     few = load("utkface", root=str(portraits), image_size=16, train_images=6, test_images=5)
     assert len(decoded) == len(few.images) == 11
 

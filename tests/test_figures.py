@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fairq_book.chapters.disparity import figures
+from fairq_book.chapters.disparity import figures, tables
+from fairq_book.experiments.gather import sizes_of
 from fairq_book.experiments.studies import Prediction, Study
 from fairq_book.kit import figures as kit_figures
 from fairq_utils.data.datasets import Dataset
@@ -69,7 +70,7 @@ def prediction(treatment: Treatment, answer: int) -> Prediction:
 
 
 DRAWINGS = {
-    "group_sizes": lambda: figures.group_sizes(images()),
+    "group_sizes": lambda: figures.group_sizes(sizes_of(images())),
     "accuracy_by_treatment": lambda: figures.accuracy_by_treatment(table("fp32", "int4", "int2")),
     "one treatment": lambda: figures.accuracy_by_treatment(table("fp32")),
     "violation_by_treatment": lambda: figures.violation_by_treatment(
@@ -77,7 +78,9 @@ DRAWINGS = {
         pd.DataFrame({"treatment": ["fp32", "int4"], "median": 0.02, "upper": 0.05}),
         pd.DataFrame({"treatment": ["fp32", "int4"], "share": 0.5, "effective_classes": [2.8, 1.1]}),
     ),
-    "confusion": lambda: figures.confusion([prediction(FP32, 0), prediction(Treatment(2), 2)]),
+    "confusion": lambda: figures.confusion(
+        tables.confusion([prediction(FP32, 0), prediction(Treatment(2), 2)])
+    ),
 }
 
 
@@ -151,9 +154,15 @@ def test_names_in_a_legend_are_spread_evenly_over_as_few_rows_as_hold_them():
 
 
 def test_shares_of_the_confusion_matrix_add_up_over_seeds():
-    mixed = figures.confusion([prediction(FP32, 0), prediction(FP32, 2)])
+    mixed = figures.confusion(tables.confusion([prediction(FP32, 0), prediction(FP32, 2)]))
     assert written(mixed).count("50") == 6
     assert written(mixed).count("0") == 3
+
+
+def test_the_confusion_of_the_first_and_the_last_treatment_is_drawn():
+    three = [prediction(treatment, 0) for treatment in (FP32, Treatment(4), Treatment(2))]
+    assert {"fp32", "int2"} <= set(written(figures.confusion(tables.confusion(three))))
+    assert "int4" not in written(figures.confusion(tables.confusion(three)))
 
 
 def test_a_contact_sheet_names_each_row_and_shows_images_of_that_group_only():
@@ -175,7 +184,7 @@ def test_moths_are_shown_and_photographs_are_not(tmp_path):
 def test_names_from_data_stay_text():
     hostile = replace(images(), group_names=("<b>", "b", "c"))
     assert "<b>" not in figures._sheet(hostile, columns=2).body
-    assert "<b>" not in figures.group_sizes(hostile).body
+    assert "<b>" not in figures.group_sizes(sizes_of(hostile)).body
 
 
 def colours(png: bytes) -> dict[tuple[int, ...], int]:

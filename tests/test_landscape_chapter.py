@@ -234,7 +234,7 @@ DRAWINGS = {
     "one seed": lambda: kit_figures.around_by_treatment(
         kit_tables.around(kit_tables.landscape(landscapes()[:3])), GROUPS
     ),
-    "spectra": lambda: figures.spectra(SPECTRA, GROUPS),
+    "spectra": lambda: figures.spectra(tables.spectra(SPECTRA), GROUPS),
     "slices": lambda: figures.slices(tables.slices(landscapes()), GROUPS),
     "bounds": lambda: figures.bound_against_excess(tables.bounds(landscapes(), predictions()), GROUPS),
     "parts": lambda: figures.bound_by_part(tables.part_bounds(landscapes()), GROUPS),
@@ -441,7 +441,7 @@ def test_sentences_hold_the_numbers_of_the_tables():
         story.along_the_way(tables.slices(landscapes()))
     )
     assert "**fp32, few**: the largest is 50, the next one found 0.00; the lowest is −1.00" in str(
-        story.how_far_out(SPECTRA)
+        story.how_far_out(tables.spectra(SPECTRA))
     )
 
 

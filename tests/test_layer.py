@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from fairq_book.experiments.kept import results_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -23,6 +22,7 @@ from fairq_book.experiments.layer import (
     stale,
     verify,
 )
+from fairq_book.root import book_root
 from fairq_utils.errors import BadInput
 from fairq_utils.items import Item
 from fairq_utils.metrics.groups import correct_answers, flipped
@@ -571,7 +571,7 @@ def test_a_treatment_of_faces_takes_thirty_kilobytes_and_one_near_the_original_l
 
 
 def test_the_book_ships_at_most_120_megabytes():
-    shipped = Layer(results_folder())
+    shipped = Layer(book_root() / "book" / "results")
     if not shipped.settings():
         pytest.skip(f"{shipped.folder} holds no files of networks")
     assert shipped.nbytes() <= 120_000_000

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fairq_utils.encoders.scene_folders import coco_captions, facet, imagenet
+from fairq_utils.encoders.scene_folders import coco_captions, facet
 from fairq_utils.encoders.scenes import Scenes
 from fairq_utils.errors import BadInput
 
@@ -15,43 +15,6 @@ from fairq_utils.errors import BadInput
 def paint(path: Path, shade: int = 200) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (24, 20), (shade, 0, 0)).save(path)
-
-
-# -- ImageNet
-
-
-@pytest.fixture
-def imagenet_root(tmp_path) -> Path:
-    for folder, shades in (("n01440764", (10, 20)), ("n01443537", (30,))):
-        for number, shade in enumerate(shades):
-            paint(tmp_path / "val" / folder / f"ILSVRC2012_{number}.JPEG", shade)
-    (tmp_path / "LOC_synset_mapping.txt").write_text(
-        "n01440764 tench, Tinca tinca\n"
-        "n01443537 goldfish, Carassius auratus\n"
-        "n01484850 great white shark, white shark\n"
-    )
-    return tmp_path
-
-
-def test_imagenet_is_read_by_folder_and_named_by_its_own_file(imagenet_root):
-    scenes = imagenet(str(imagenet_root), image_size=16, names=str(imagenet_root / "LOC_synset_mapping.txt"))
-    assert scenes.images.shape == (3, 3, 16, 16)
-    assert scenes.attributes["class"].tolist() == ["tench", "tench", "goldfish"]
-    assert scenes.names("class") == ("goldfish", "great white shark", "tench")
-    assert scenes.captions == ()
-    assert abs(int(scenes.images[2, 0, 8, 8]) - 30) < 5  # JPEG is not exact
-
-
-def test_without_the_file_a_class_is_called_as_its_folder(tmp_path):
-    paint(tmp_path / "polar_bear" / "1.png")
-    paint(tmp_path / "owl" / "1.png")
-    scenes = imagenet(str(tmp_path), image_size=16)
-    assert sorted(scenes.attributes["class"]) == ["owl", "polar bear"]
-
-
-def test_so_many_are_drawn_and_no_more(imagenet_root):
-    assert len(imagenet(str(imagenet_root), image_size=16, most=2).images) == 2
-    assert len(imagenet(str(imagenet_root), image_size=16, most=9).images) == 3
 
 
 # -- COCO
@@ -153,8 +116,6 @@ def test_the_fingerprint_is_that_of_the_content():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda root: imagenet(str(root / "nowhere")), "which is no folder"),
-        (lambda root: imagenet(str(root)), "no images in folders"),
         (lambda root: coco_captions(str(root), str(root / "none.json")), "cannot be read"),
         (lambda root: coco_captions(str(root), said(root, "[")), "is no JSON"),
         (lambda root: coco_captions(str(root), said(root, '{"images": []}')), "lacks 'annotations'"),
@@ -176,18 +137,6 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, call, message):
     with pytest.raises(BadInput, match=message) as refusal:
         call(tmp_path)
     assert str(refusal.value).endswith(".")
-
-
-def test_folders_without_a_name_are_refused(imagenet_root):
-    names = imagenet_root / "few.txt"
-    names.write_text("n01440764 tench\n")
-    with pytest.raises(BadInput, match="does not name 'n01443537'"):
-        imagenet(str(imagenet_root), image_size=16, names=str(names))
-    names.write_text("tench\n")
-    with pytest.raises(BadInput, match="a line without a name"):
-        imagenet(str(imagenet_root), image_size=16, names=str(names))
-    with pytest.raises(BadInput, match="most is 0"):
-        imagenet(str(imagenet_root), image_size=16, most=0)
 
 
 def test_images_that_are_not_there_are_refused(coco_root, facet_root):

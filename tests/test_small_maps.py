@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from fairq_utils.training import small_convolutions
 from fairq_utils.training.architectures import build
 from fairq_utils.training.loop import predict
-from fairq_utils.training.small_convolutions import AsProducts
+from fairq_utils.training.small_convolutions import ConvolutionsAsProducts
 
 SIDE = st.integers(1, 6)
 
@@ -26,7 +26,7 @@ def test_value_and_gradients_are_those_of_the_convolution(kernel, image, stride,
     given_ = [torch.randn(2, 3, *image), torch.randn(4, 3, *kernel), *([torch.randn(4)] if with_bias else [])]
     given_ = [torch.randn(t.shape, generator=random, dtype=torch.float64).requires_grad_() for t in given_]
     expected = F.conv2d(*given_, stride=stride, padding=padding)
-    with AsProducts():
+    with ConvolutionsAsProducts():
         found = F.conv2d(*given_, stride=stride, padding=padding)
     torch.testing.assert_close(found, expected)
     toward = torch.randn(expected.shape, generator=random, dtype=torch.float64)
@@ -64,7 +64,7 @@ def test_of_a_resnet_the_layers_at_the_end_become_products(monkeypatch, image_si
 def test_other_convolutions_are_left_alone(monkeypatch):
     became = convolutions(monkeypatch)
     images, kernel = torch.ones(1, 4, 2, 2), torch.ones(4, 4, 1, 1)
-    with AsProducts():
+    with ConvolutionsAsProducts():
         F.conv2d(images, torch.ones(4, 1, 1, 1), groups=4)
         F.conv2d(images, kernel, padding="same")
         F.conv2d(images[0], kernel)
@@ -83,7 +83,7 @@ def test_it_can_be_differentiated_twice():
     images, kernel = (torch.randn(2, 3, 2, 2).double(), torch.randn(4, 3, 3, 3).double().requires_grad_())
 
     def squares(kernel: torch.Tensor) -> torch.Tensor:
-        with AsProducts():
+        with ConvolutionsAsProducts():
             return F.conv2d(images, kernel, padding=1).square()
 
     assert torch.autograd.gradgradcheck(squares, kernel)

@@ -33,7 +33,9 @@ class Auditable:
     images in theirs.
     `treatment`: what was done to it here; None where it is as it came. `source`: what else is known of it.
 
-    >>> images = dataset(DataSettings(train_images=40, test_images=20, image_size=16))
+    >>> from fairq_audit.models.tables import layers, predictions_of
+    >>> from fairq_utils.data.sources import load
+    >>> images = load("moths", train_images=40, test_images=20, image_size=16)
     >>> mine = Auditable(name="mine", network=nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)))
     >>> rounded = mine.treated("int2", images)
     >>> list(predictions_of(rounded, images).columns[:5])

@@ -121,7 +121,7 @@ def group_columns(settings: DataSettings, images: Dataset, names: Sequence[str])
     need not be asked for.
 
     >>> moths = DataSettings(train_images=40, test_images=20)
-    >>> group_columns(moths, dataset(moths), ["group"]).shape
+    >>> group_columns(moths, moths.load(), ["group"]).shape
     (20, 0)
     """
     wanted = further_groups(settings, names)
@@ -192,12 +192,12 @@ def to_audit(
     groups: pd.DataFrame | None = None,
     batch_size: int = 100,
 ) -> dict[str, Any]:
-    """What two models say of the test images, as the arguments of `fairq_utils.audit`.
+    """What two models say of the test images, as the arguments of `fairq_audit.audit`.
 
     `groups`: further columns for the tables, from `group_columns`.
 
-    >>> from fairq_utils import audit
-    >>> images = dataset(DataSettings(train_images=40, test_images=60, image_size=16))
+    >>> from fairq_audit.auditing import audit
+    >>> images = DataSettings(train_images=40, test_images=60, image_size=16).load()
     >>> mine = Auditable(name="mine", network=nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)))
     >>> found = audit(**to_audit(mine, mine.treated("int4", images), images))
     >>> found.record["compared"]["after"]["name"]

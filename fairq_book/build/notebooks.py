@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -26,6 +26,8 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from fairq_book.experiments.code import PACKAGES, versions, without_words
+from fairq_book.experiments.parameters import StudyParameters
+from fairq_book.experiments.settings import find_setting
 from fairq_book.root import book_root
 from fairq_utils.errors import BadInput, ChapterFailed
 from fairq_utils.files import write_atomically
@@ -123,7 +125,21 @@ class Chapter:
                 raise BadInput(
                     f"{self.slug} has no parameter {name!r}; expected one of: {', '.join(self.parameters)}."
                 )
-        return {name: self.parameters[name].check(value) for name, value in values.items()}
+        checked = {name: self.parameters[name].check(value) for name, value in values.items()}
+        return self._filled(checked) if checked.get("setting") else checked
+
+    def _filled(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The values, and those of a study that the setting says and nobody gave."""
+        setting = find_setting(given["setting"])
+        said = {one.name: getattr(setting, one.name) for one in fields(StudyParameters)}
+        for name, value in given.items():
+            if name in said and value == self.parameters[name].default != said[name]:
+                raise BadInput(
+                    f"{name} is {value!r}, which is the default and so counts as not given beside the "
+                    f"setting {setting.name}; expected another value, or no setting and all parameters."
+                )
+        fills = {name: value for name, value in said.items() if name in self.parameters and name != "root"}
+        return fills | given
 
     def key(self, values: Mapping[str, Any]) -> str:
         """Digest of everything that decides what the executed chapter shows."""

@@ -182,9 +182,11 @@ def _sweep_settings(chosen: list[tuple[Any, list[Any]]], store: Any, client: Any
     from fairq_book.experiments.studies import predictions
 
     count = 0
-    for setting, own in chosen:
-        for study in own:  # stopped at any time, this leaves whole networks of few seeds
-            count += len(predictions([study], setting.treatments(), store=store, client=client))
+    for (
+        setting,
+        own,
+    ) in chosen:  # network by network: stopped at any time, this leaves whole ones of few seeds
+        count += len(predictions(own, setting.treatments(), store=store, client=client))
     names = ", ".join(f"{setting.name} ({len(own)} seeds)" for setting, own in chosen)
     return f"{count} predictions of {names}"
 

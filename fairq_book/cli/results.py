@@ -1,10 +1,98 @@
-"""Commands on what the book ships: predictions of networks whose images it may not hold."""
+"""Commands on what the book ships: what networks answered whose images it may not hold."""
 
 from __future__ import annotations
 
+import itertools
+import tempfile
+from pathlib import Path
+
 import click
+
+from fairq_book.cli.experiments import chosen_settings
+from fairq_utils.errors import BadInput
 
 
 @click.group("results")
 def results_group() -> None:
     """What the book ships of networks whose images it may not hold: write, list or verify it."""
+
+
+_root_option = click.option(
+    "--root", multiple=True, metavar="PATH", help="Where your copy of the data lies. May be repeated."
+)
+
+
+@results_group.command()
+@click.argument("settings", nargs=-1, required=True, metavar="SETTING...")
+@_root_option
+@click.option("--seeds", default="", help="Of these alone, such as 0-2.  [default: all that are declared]")
+@click.pass_context
+def write(ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], seeds: str) -> None:
+    """Put into book/results what the networks of settings answer, with a record of how they were made.
+
+    Networks that are missing are made, in this process: make them first, by `fairq sweep SETTING...`.
+    """
+    from fairq_book import results
+
+    for setting, studies in chosen_settings(ctx, settings, root, seeds):
+        for network in results.write(setting, studies):
+            click.echo(f"{setting.name}: {network.name}, {len(network.logits)} treatments")
+
+
+@results_group.command("list")
+def list_() -> None:
+    """Say what is shipped, of how many networks, how large it is, and whether by the code of today."""
+    from fairq_book import results
+
+    for line in results.listed() or [
+        "book/results holds nothing yet: fairq results write SETTING --root PATH"
+    ]:
+        click.echo(line)
+
+
+@results_group.command()
+@click.argument("settings", nargs=-1, required=True, metavar="SETTING...")
+@_root_option
+@click.option("--seeds", default="", help="Of these alone, such as 0-2.  [default: all that are declared]")
+@click.option("--networks", default=1, show_default=True, help="So many of each setting, the first ones.")
+@click.option("--anew", is_flag=True, help="Train the networks again, whatever your store holds.")
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    settings: tuple[str, ...],
+    root: tuple[str, ...],
+    seeds: str,
+    networks: int,
+    anew: bool,
+) -> None:
+    """Make networks of the book's results anew, from the images, and compare their answers.
+
+    On a machine and by code like those of the record every answer has to be the same; elsewhere the right
+    answers of each group may be as far apart as those of two seeds. Exit code 1 when they are further.
+    """
+    from fairq_book import results
+    from fairq_book.experiments.store import Store
+
+    if networks < 1:
+        raise BadInput(f"networks is {networks}; expected a whole number of at least 1.")
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="fairq-") as fresh:
+        store = Store(Path(fresh)) if anew else Store()
+        for setting, studies in chosen_settings(ctx, settings, root, seeds):
+            for study in itertools.islice(studies, networks):
+                table = results.verified(setting, study, store=store)
+                differing = table[~table["agrees"]]
+                failed += len(differing)
+                within = "equal" if not table["tolerance"].any() else "within what two seeds differ by"
+                wrong = table["wrong_passes_all"].iloc[0]
+                click.echo(
+                    f"{study.name}: {len(table) - len(differing)} of {len(table)} counts agree ({within}); "
+                    f"another network in its place would pass in {wrong:.0%} of cases"
+                )
+                for row in differing.to_dict("records"):
+                    click.echo(
+                        f"  {row['treatment']}, {row['group']}: {row['kept']} of {row['n']} right, "
+                        f"{row['anew']} anew; expected at most {row['tolerance']} apart"
+                    )
+    if failed:
+        raise click.ClickException("what is shipped is not what the images give.")

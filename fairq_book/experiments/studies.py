@@ -137,11 +137,12 @@ class Spectrum:
     density: SpectralDensity
 
 
-def studies(**parameters: Any) -> list[Study]:
+def studies(*, recipe: Recipe | None = None, **parameters: Any) -> list[Study]:
     """The study of each seed, from the plain values of `StudyParameters`, where "" or 0 is the default.
 
     The seed tells the images, too: which moths are drawn (`draw_of`), and of photographs which fold is
-    for the test (`fold_of`). So an interval over networks covers seeds, images and the split.
+    for the test (`fold_of`). So an interval over networks covers seeds, images and the split. A `recipe` of
+    one's own is taken before epochs and learning rate, which still overrule its.
 
     >>> [study.name for study in studies(seeds=[3], arch="resnet18-16")]
     ['moths-resnet18-16-32px-seed3']
@@ -160,7 +161,7 @@ def studies(**parameters: Any) -> list[Study]:
         train_images=given.train_images or None,
         test_images=given.test_images or None,
     )
-    recipe, tuning = Recipe(), TUNING
+    recipe, tuning = recipe or Recipe(), TUNING
     if given.epochs:
         recipe = replace(recipe, epochs=given.epochs)
     if given.learning_rate:

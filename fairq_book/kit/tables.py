@@ -11,14 +11,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import special
-from torch import nn
 
 from fairq_book.experiments.studies import Landscape, Prediction
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics import changes as metrics_changes
 from fairq_utils.metrics import groups as metrics_groups
-from fairq_utils.quantization.models import storage_bytes
+from fairq_utils.metrics import noise as metrics_noise
 from fairq_utils.treatments.treatment import FP32, Treatment
 
 CONTRAST = "contrast"  # stands beside the groups for minorities against the majority
@@ -110,14 +109,6 @@ def standing_treatments(collapse: pd.DataFrame) -> set[str]:
     return set(collapse.loc[collapse["standing"] > 0.5, "treatment"])
 
 
-def megabytes(networks: Sequence[nn.Module], treatments: Sequence[Treatment]) -> dict[str, float]:
-    """What each treated network takes when it is packed, by the treatment's name."""
-    return {
-        treatment.name: storage_bytes(network) / 1e6
-        for treatment, network in zip(treatments, networks, strict=True)
-    }
-
-
 def for_each_treatment(
     predictions: Sequence[Prediction], measure: Callable[[list[Prediction]], pd.DataFrame]
 ) -> pd.DataFrame:
@@ -193,12 +184,6 @@ def smallest_group(images: Dataset, predictions: Sequence[Prediction]) -> str:
     return images.group_names[tested[sizes[tested].argmin()]]
 
 
-def majority(images: Dataset) -> str | None:
-    """The group with the most training images; where all have as many, there is no majority."""
-    sizes = np.bincount(images.groups[images.is_train], minlength=len(images.group_names))
-    return None if sizes.min() == sizes.max() else images.group_names[sizes.argmax()]
-
-
 def answer_changes(
     predictions: Sequence[Prediction],
     *,
@@ -242,14 +227,14 @@ def loss_beyond_others(predictions: Sequence[Prediction], group: str, *, level: 
         inside = groups_of(own)["groups"] == own[0].group_names.index(group)
         estimate = reach = np.nan
         if min(inside.sum(), (~inside).sum()) > 1:
-            noises = [metrics_groups.noise(change[:, part]) for part in (inside, ~inside)]
+            noises = [metrics_noise.noise(change[:, part]) for part in (inside, ~inside)]
             by_seed = noises[0].by_seed - noises[1].by_seed
             both = replace(
                 noises[0], by_seed=by_seed, of_images=sum(noise.of_images for noise in noises)
             ).parts()
             added = both[0][0] / sum(noise.of_images for noise in noises) if both[0][0] else 0.0
             parts = [(added * noise.of_images, noise.freedom) for noise in noises]
-            estimate, reach = by_seed.mean(), metrics_groups.reach_of_sum([*parts, both[1]], level)
+            estimate, reach = by_seed.mean(), metrics_noise.reach_of_sum([*parts, both[1]], level)
         record = {"group": group, "n": inside.sum(), "estimate": estimate}
         return pd.DataFrame([record | {"lower": estimate - reach, "upper": estimate + reach}])
 

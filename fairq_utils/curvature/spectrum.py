@@ -1,19 +1,17 @@
 """Eigenvalues, spectral density and slices of the loss, and how much a step can raise it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Literal, Unpack
 
 import numpy as np
 import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor, nn
-from torch.nn.utils import vector_to_parameters
 
-from fairq_utils.curvature.hessian import Hessian, Where, dot, euclidean_norm, flat
+from fairq_utils.curvature.hessian import Hessian, Where, dot, euclidean_norm
 from fairq_utils.errors import BadInput
 
 # What some tens of roundings amount to, relative to the Hessian's norm: below it a residual says nothing.
@@ -86,34 +84,6 @@ class SpectralDensity:
         return torch.exp(-(distance**2) / 2) @ self.weights.to(at) / (width * math.sqrt(2 * math.pi))
 
 
-@dataclass(frozen=True, eq=False)
-class LossSlice:
-    """The loss at `steps` along one direction, or at `steps` x `steps` along two; step 0 is the network."""
-
-    steps: Tensor
-    losses: Tensor
-
-
-@dataclass(frozen=True)
-class ExcessLossBound:
-    """The excess loss of a changed network, beside the two terms that bound it up to third order.
-
-    `gradient_term` is the gradient norm times distance, `curvature_term` half the top eigenvalue times
-    distance squared, both at the original network. `excess` may exceed `bound` when the change is too large
-    for a Taylor expansion: a large `distance` and a wrong bound say just that.
-    """
-
-    excess: float
-    gradient_term: float
-    curvature_term: float
-    distance: float
-
-    @property
-    def bound(self) -> float:
-        """The sum of both terms."""
-        return self.gradient_term + self.curvature_term
-
-
 def top_eigenvalue(
     model: nn.Module,
     images: Tensor,
@@ -140,30 +110,6 @@ def top_eigenvalue(
     (4.0, 2, tensor([0., 1.]))
     """
     return _extreme(Hessian(model, images, labels, **where), -1, tol, max_iterations, seed)
-
-
-def smallest_eigenvalue(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    tol: float = 1e-3,
-    max_iterations: int = 100,
-    seed: int = 0,
-    **where: Unpack[Where],
-) -> Eigenvalue:
-    """The smallest signed eigenvalue of the Hessian: below 0, the network is no minimum for these images.
-
-    As `top_eigenvalue`, but it takes more iterations, for at the lower end eigenvalues lie closer together.
-    Where it is tiny beside the largest, a `tol` relative to it is out of reach: the error names how far it
-    came, which is often all one needs to know.
-
-    >>> model = nn.Linear(2, 1, bias=False)
-    >>> images, labels = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.zeros(2, 1)
-    >>> round(smallest_eigenvalue(model, images, labels, loss=nn.MSELoss()).value, 4)
-    1.0
-    """
-    return _extreme(Hessian(model, images, labels, **where), 0, tol, max_iterations, seed)
 
 
 def trace(
@@ -241,99 +187,6 @@ def spectral_density(
     return SpectralDensity(torch.from_numpy(values[order]), torch.from_numpy(weights[order]))
 
 
-def loss_slice(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    directions: int = 1,
-    radius: float = 1.0,
-    points: int = 21,
-    seed: int = 0,
-    **where: Unpack[Where],
-) -> LossSlice:
-    """The loss along one or two random directions, each filter scaled to the norm of the weights' filter.
-
-    The scaling (Li et al. 2018) makes a step mean the same in networks whose weights differ in scale:
-    a step of 1 moves every filter by its own norm. Biases and normalisation stay. One seed gives models of
-    the same shapes the same directions. A slice can look smooth where the Hessian is sharp: it is a picture,
-    not a measurement.
-
-    >>> model = nn.Linear(1, 1, bias=False)
-    >>> _ = nn.init.constant_(model.weight, 2.0)
-    >>> cut = loss_slice(model, torch.ones(1, 1), torch.zeros(1, 1), points=3, loss=nn.MSELoss())
-    >>> cut.steps, cut.losses.sort().values
-    (tensor([-1., 0., 1.], dtype=torch.float64), tensor([ 0., 4., 16.], dtype=torch.float64))
-    """
-    if directions not in (1, 2):
-        raise BadInput(f"directions is {directions}; expected 1 or 2.")
-    if points < 1:
-        raise BadInput(f"points is {points}; expected 1 or more.")
-    hessian = Hessian(model, images, labels, **where)
-    start = flat(hessian.parameters).detach()
-    generator = torch.Generator().manual_seed(seed)
-    axes = torch.stack([_filter_normalised(hessian.parameters, generator) for _ in range(directions)])
-    steps = torch.linspace(-radius, radius, points, dtype=torch.float64)
-    losses = []
-    for position in torch.cartesian_prod(*[steps] * directions).reshape(-1, directions):
-        vector_to_parameters(start + position.to(axes) @ axes, hessian.parameters)
-        losses.append(hessian.loss())
-    return LossSlice(steps, torch.tensor(losses, dtype=torch.float64).reshape([points] * directions))
-
-
-def excess_loss_bound(
-    original: nn.Module,
-    changed: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    tol: float = 1e-3,
-    max_iterations: int = 100,
-    seed: int = 0,
-    **where: Unpack[Where],
-) -> ExcessLossBound:
-    """How much loss a change of weights can cost, to second order, beside what it did cost.
-
-    With g and H at the original network and d the change of the chosen parameters, the excess loss is at
-    most `|g| |d| + 1/2 top_eigenvalue(H) |d|^2`, up to a term of order `|d|^3` (Tran et al. 2022). Call it
-    once for each group. Networks that differ elsewhere (other parameters, re-estimated BatchNorm, quantized
-    activations) are refused, for the bound is silent about such a change.
-
-    >>> original, changed = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
-    >>> original.weight.data, changed.weight.data = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 1.5]])
-    >>> images, labels = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[1.0], [2.0]])
-    >>> answer = excess_loss_bound(original, changed, images, labels, loss=nn.MSELoss())
-    >>> answer.excess, answer.gradient_term, round(answer.curvature_term, 4), answer.distance
-    (0.5, 0.0, 0.5, 0.5)
-    """
-    before = Hessian(original, images, labels, **where)
-    after = Hessian(changed, images, labels, **where)
-    _refuse_other_changes(before, after)
-    distance = euclidean_norm(flat(after.parameters) - flat(before.parameters))
-    top = _extreme(before, -1, tol, max_iterations, seed)
-    return ExcessLossBound(
-        excess=after.loss() - before.loss(),
-        gradient_term=euclidean_norm(before.gradient()) * distance,
-        curvature_term=top.value * distance**2 / 2,
-        distance=distance,
-    )
-
-
-def _refuse_other_changes(before: Hessian, after: Hessian) -> None:
-    def tensors(network: nn.Module) -> dict[str, Tensor]:
-        everything = chain(network.named_parameters(), network.named_buffers())
-        return {name: tensor for name, tensor in everything if tensor.is_floating_point()}
-
-    old, new = tensors(before.network), tensors(after.network)
-    kept = (old.keys() & new.keys()) - set(before.names)
-    different = (old.keys() ^ new.keys()) | {name for name in kept if not old[name].equal(new[name])}
-    if different:
-        raise BadInput(
-            f"the networks differ in {', '.join(sorted(different)[:3])}; expected one network with other "
-            "values of the chosen parameters: choose parameters='all', or undo the other change first."
-        )
-
-
 # -- the algorithms ----------------------------------------------------------------------------------
 
 
@@ -398,17 +251,3 @@ def _gaussian_vectors(hessian: Hessian, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield torch.randn(hessian.size, generator=generator, dtype=torch.float32).to(hessian.parameters[0])
-
-
-def _filter_normalised(parameters: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    parts = []
-    for p in parameters:
-        part = torch.randn(p.shape, generator=generator, dtype=torch.float32).to(p)
-        if p.dim() < 2:
-            part.zero_()
-        else:
-            filters = tuple(range(1, p.dim()))
-            norms = [torch.linalg.vector_norm(t, dim=filters, keepdim=True) for t in (p.detach(), part)]
-            part *= norms[0] / norms[1]
-        parts.append(part.reshape(-1))
-    return torch.cat(parts)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from fairq_utils.curvature import hessian as curvature_hessian
-from fairq_utils.curvature import spectrum
+from fairq_utils.curvature.hessian import Hessian, Parameters
+from fairq_utils.curvature.spectrum import Eigenvalue, NotConverged, spectral_density, top_eigenvalue
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.items import Item
@@ -75,7 +75,7 @@ def samples(data: Dataset, survey: Survey) -> list[Sample]:
     >>> from fairq_utils.data.sources import load
     >>> moths = load("moths", train_images=100, test_images=20)
     >>> [len(sample.images) for sample in samples(moths, Survey())]
-    [7, 7, 7, 7, 7]
+    [6, 6, 6, 6, 6]
     """
     of_split = data.is_train if survey.split == "train" else data.is_test
     places = [
@@ -142,7 +142,7 @@ def measure(network: nn.Module, data: Dataset, survey: Survey, *, report: Report
     network = network.to(default_device())
     rows = []
     for sample in samples(data, survey):
-        hessian = curvature_hessian.Hessian(network, sample.images, sample.labels, parameters="weights")
+        hessian = Hessian(network, sample.images, sample.labels, parameters="weights")
         gradient = hessian.gradient().norm().item()
         rows.append([sample.group, hessian.loss(), gradient, *_top(network, sample, survey)])
         report(_cost(len(sample.images)))
@@ -155,10 +155,10 @@ _OF_EIGENVALUE = ("eigenvalue", "residual", "iterations", "converged")
 
 
 def _top(
-    network: nn.Module, sample: Sample, survey: Survey, parameters: curvature_hessian.Parameters = "weights"
+    network: nn.Module, sample: Sample, survey: Survey, parameters: Parameters = "weights"
 ) -> list[float]:
     try:
-        top: spectrum.Eigenvalue | spectrum.NotConverged = spectrum.top_eigenvalue(
+        top: Eigenvalue | NotConverged = top_eigenvalue(
             network,
             sample.images,
             sample.labels,
@@ -167,9 +167,9 @@ def _top(
             max_iterations=survey.max_iterations,
             seed=survey.seed,
         )
-    except spectrum.NotConverged as error:
+    except NotConverged as error:
         top = error
-    return [top.value, top.residual, top.iterations, isinstance(top, spectrum.Eigenvalue)]
+    return [top.value, top.residual, top.iterations, isinstance(top, Eigenvalue)]
 
 
 def measure_parts(network: nn.Module, data: Dataset, survey: Survey, *, report: Report) -> Item:
@@ -177,7 +177,7 @@ def measure_parts(network: nn.Module, data: Dataset, survey: Survey, *, report: 
     network = network.to(default_device())
     rows = []
     for sample in _of_extremes(data, survey):
-        hessian = curvature_hessian.Hessian(network, sample.images, sample.labels, parameters="weights")
+        hessian = Hessian(network, sample.images, sample.labels, parameters="weights")
         gradient = dict(zip(hessian.names, _split(hessian, hessian.gradient()), strict=True))
         for number, own in enumerate(parts(hessian.names).values()):
             norm = parameters_to_vector([gradient[name] for name in own]).norm().item()
@@ -203,7 +203,7 @@ def measure_change(
     terms, slices, excesses = [], [], []
     ends = extremes(data, survey)
     for sample in samples(data, survey):
-        hessian = curvature_hessian.Hessian(original, sample.images, sample.labels, parameters="weights")
+        hessian = Hessian(original, sample.images, sample.labels, parameters="weights")
         start = parameters_to_vector(hessian.parameters).detach()
         way = _way(hessian, rounded)
         slope = torch.dot(hessian.gradient(), way).item()
@@ -236,7 +236,7 @@ def measure_spectrum(network: nn.Module, data: Dataset, survey: Survey, *, repor
     network = network.to(default_device())
     tensors = {}
     for sample in _of_extremes(data, survey):
-        density = spectrum.spectral_density(
+        density = spectral_density(
             network,
             sample.images,
             sample.labels,
@@ -265,7 +265,7 @@ def _of_extremes(data: Dataset, survey: Survey) -> list[Sample]:
     return [sample for sample in samples(data, survey) if sample.group in ends]
 
 
-def _way(hessian: curvature_hessian.Hessian, rounded: nn.Module) -> Tensor:
+def _way(hessian: Hessian, rounded: nn.Module) -> Tensor:
     """From the network of the Hessian to the rounded one, as a vector over the weights."""
     before, after = hessian.network.state_dict(), rounded.state_dict()
     if before.keys() != after.keys() or any(
@@ -280,11 +280,11 @@ def _way(hessian: curvature_hessian.Hessian, rounded: nn.Module) -> Tensor:
     )
 
 
-def _split(hessian: curvature_hessian.Hessian, vector: Tensor) -> tuple[Tensor, ...]:
+def _split(hessian: Hessian, vector: Tensor) -> tuple[Tensor, ...]:
     return vector.split([p.numel() for p in hessian.parameters])
 
 
-def _by_part(hessian: curvature_hessian.Hessian, way: Tensor) -> list[Tensor]:
+def _by_part(hessian: Hessian, way: Tensor) -> list[Tensor]:
     """A way through all weights, cut up: for each part of the network a way that changes nothing else."""
     pieces = dict(zip(hessian.names, _split(hessian, way), strict=True))
     return [
@@ -293,7 +293,7 @@ def _by_part(hessian: curvature_hessian.Hessian, way: Tensor) -> list[Tensor]:
     ]
 
 
-def _losses(hessian: curvature_hessian.Hessian, places: Sequence[Tensor]) -> list[float]:
+def _losses(hessian: Hessian, places: Sequence[Tensor]) -> list[float]:
     """The loss with the weights at each of these places; afterwards they stand at the last."""
     losses = []
     for place in places:

@@ -69,7 +69,7 @@ class Member:
 # ---------------------------------------------------------------- what is there
 
 
-def find(paths: Iterable[Path], wanted: Callable[[str], bool]) -> list[Member]:
+def find_members(paths: Iterable[Path], wanted: Callable[[str], bool]) -> list[Member]:
     """The files whose name is wanted, in the given folders and archives and in the archives in the folders.
 
     A folder is searched with all its folders. What macOS leaves behind (`__MACOSX/`, `._x`, `.DS_Store`) is
@@ -79,9 +79,9 @@ def find(paths: Iterable[Path], wanted: Callable[[str], bool]) -> list[Member]:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Path(folder, "one.txt").write_text("1")
-    ...     [member.name for member in find([Path(folder)], lambda name: name.endswith(".txt"))]
+    ...     [member.name for member in find_members([Path(folder)], lambda name: name.endswith(".txt"))]
     ['one.txt']
-    >>> find([Path("nowhere")], bool)
+    >>> find_members([Path("nowhere")], bool)
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: There is nothing at 'nowhere'; expected a folder, or a .zip, .tar, .tar.gz
@@ -93,10 +93,10 @@ def find(paths: Iterable[Path], wanted: Callable[[str], bool]) -> list[Member]:
     return members
 
 
-def pick(folder: Path, names: Iterable[str]) -> list[Member]:
+def pick_members(folder: Path, names: Iterable[str]) -> list[Member]:
     """The named files of a folder, in the order given; a name that leads out of the folder is refused.
 
-    >>> pick(Path("faces"), ["../other/face.jpg"])
+    >>> pick_members(Path("faces"), ["../other/face.jpg"])
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: '../other/face.jpg' leads out of 'faces'; expected paths inside it, without
@@ -115,17 +115,17 @@ def pick(folder: Path, names: Iterable[str]) -> list[Member]:
     return members
 
 
-def state(paths: Iterable[Path], wanted: Callable[[str], bool]) -> str:
-    """A digest that changes when what `find` would find does, computed without reading the images.
+def state_of_members(paths: Iterable[Path], wanted: Callable[[str], bool]) -> str:
+    """A digest that changes when what `find_members` would find does, computed without reading the images.
 
     It covers names, sizes and times of change in a folder, names, sizes and CRCs in a zip, and the bytes of
     a tar. It does not cover where all that lies, so moving a folder leaves it alone.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     empty = state([Path(folder)], bool)
+    ...     empty = state_of_members([Path(folder)], bool)
     ...     _ = Path(folder, "one.txt").write_text("1")
-    ...     state([Path(folder)], bool) == empty
+    ...     state_of_members([Path(folder)], bool) == empty
     False
     """
     digest = hashlib.sha256()
@@ -260,14 +260,14 @@ def _explained(path: Path) -> Iterator[None]:
 # ---------------------------------------------------------------- what it holds
 
 
-def digests(members: Sequence[Member]) -> list[str]:
+def content_digests(members: Sequence[Member]) -> list[str]:
     """The SHA-256 of the bytes of each file: equal for copies, whatever they are called.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name, content in (("a", "x"), ("b", "x"), ("c", "y")):
     ...         _ = Path(folder, name).write_text(content)
-    ...     first, second, third = digests(find([Path(folder)], bool))
+    ...     first, second, third = content_digests(find_members([Path(folder)], bool))
     >>> first == second, first == third
     (True, False)
     """
@@ -279,7 +279,7 @@ def digests(members: Sequence[Member]) -> list[str]:
     return found
 
 
-def decode(members: Sequence[Member], *, image_size: int, upright: bool = False) -> Tensor:
+def decode_images(members: Sequence[Member], *, image_size: int, upright: bool = False) -> Tensor:
     """The images as uint8 of shape N x 3 x `image_size` x `image_size`, in the order of the members.
 
     Each is turned into red, green and blue, cropped to the square in its middle and shrunk with
@@ -289,7 +289,7 @@ def decode(members: Sequence[Member], *, image_size: int, upright: bool = False)
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     Image.new("RGB", (40, 30), (255, 0, 0)).save(Path(folder, "red.png"))
-    ...     images = decode(find([Path(folder)], bool), image_size=16)
+    ...     images = decode_images(find_members([Path(folder)], bool), image_size=16)
     >>> images.shape, images[0, :, 8, 8].tolist()
     (torch.Size([1, 3, 16, 16]), [255, 0, 0])
     """

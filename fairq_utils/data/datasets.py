@@ -13,8 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fairq_utils.data.sources import PARTS
 from fairq_utils.errors import BadInput
+
+PARTS = ("train", "tuning", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,7 @@ class Dataset:
     def image_numbers(self) -> Tensor:
         """A number for each image that tells it in other data sets too: by its content, and which copy it is.
 
+        >>> from fairq_utils.data.sources import load
         >>> first, second = load("moths", train_images=40, test_images=20), load("moths", test_images=20)
         >>> torch.isin(first.image_numbers, second.image_numbers).all()
         tensor(True)
@@ -72,6 +74,7 @@ class Dataset:
     def counts(self) -> pd.DataFrame:
         """How many images there are of each label and group in each part, for all pairs that occur.
 
+        >>> from fairq_utils.data.sources import load
         >>> load("moths", train_images=40, test_images=20).counts().head(3)
            label  group   split   n
         0  Alder  Alder   train  16
@@ -97,6 +100,7 @@ def describe(dataset: Dataset) -> str:
 
     Labels are told apart where they do not coincide with the groups.
 
+    >>> from fairq_utils.data.sources import load
     >>> print(describe(load("moths-equal", train_images=40, test_images=20)))  # doctest: +ELLIPSIS
     group    train  tuning  test  all
     Alder        7       1     4   12

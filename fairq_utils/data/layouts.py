@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pandas.errors import ParserWarning
 
-from fairq_utils.data import archives
+from fairq_utils.data.archives import find_members, pick_members, state_of_members
 from fairq_utils.errors import BadInput
 
 GENDERS = ("Male", "Female")
@@ -114,10 +114,10 @@ class Layout(ABC):
 
 class _UTKFace(Layout):
     def state(self, paths: Sequence[Path]) -> str:
-        return archives.state(paths, _looks_like_utkface)
+        return state_of_members(paths, _looks_like_utkface)
 
     def read(self, paths: Sequence[Path], *, label: str, group: str) -> Listing:
-        members = archives.find(paths, _looks_like_utkface)
+        members = find_members(paths, _looks_like_utkface)
         if not members:
             raise _nothing_found(
                 "UTKFace",
@@ -160,7 +160,7 @@ def _age_bin(age: int) -> int:
 
 class _FairFace(Layout):
     def state(self, paths: Sequence[Path]) -> str:
-        return _digest(*self._tables(paths).values(), archives.state(paths, _is_fairface))
+        return _digest(*self._tables(paths).values(), state_of_members(paths, _is_fairface))
 
     def read(self, paths: Sequence[Path], *, label: str, group: str) -> Listing:
         tables = self._tables(paths)
@@ -172,7 +172,7 @@ class _FairFace(Layout):
             ignore_index=True,
         )
         _refuse_repeated(people["file"], tables["train"])
-        members = archives.find(paths, _is_fairface)
+        members = find_members(paths, _is_fairface)
         if not members:
             raise _nothing_found("FairFace", paths, "train/1.jpg and so on, in a folder, a zip or a tar")
         images = pd.DataFrame(
@@ -212,7 +212,7 @@ def _is_fairface(name: str) -> bool:
 class _CelebA(Layout):
     def state(self, paths: Sequence[Path]) -> str:
         attributes, images = self._places(paths)
-        return _digest(attributes, archives.state([images], _is_jpeg))
+        return _digest(attributes, state_of_members([images], _is_jpeg))
 
     def read(self, paths: Sequence[Path], *, label: str, group: str) -> Listing:
         attributes, images = self._places(paths)
@@ -224,7 +224,7 @@ class _CelebA(Layout):
                     "with CelebA: fetch it again."
                 )
         _refuse_repeated(values.index.to_series(), attributes)
-        members = archives.find([images], _is_jpeg)
+        members = find_members([images], _is_jpeg)
         if not members:
             raise _nothing_found("CelebA", [images], "000001.jpg and so on")
         rows, skipped, seen = [], _Skipped(), set()
@@ -262,7 +262,7 @@ class _Folder(Layout):
 
     def state(self, paths: Sequence[Path]) -> str:
         table = self.table(paths)
-        members = archives.pick(table.parent, _csv(table, ["file"])["file"])
+        members = pick_members(table.parent, _csv(table, ["file"])["file"])
         return _digest(table, repr([(member.name, member.size, member.stamp) for member in members]))
 
     def read(self, paths: Sequence[Path], *, label: str, group: str) -> Listing:
@@ -277,7 +277,7 @@ class _Folder(Layout):
                         f"Image {number} in {str(path)!r} has {value!r} for its {column}; expected {what}: "
                         "correct its line."
                     )
-        members = archives.pick(path.parent, table["file"])
+        members = pick_members(path.parent, table["file"])
         if not members:
             raise _nothing_found("your own", [path], "one line an image, below file,label,group")
         names = {name: tuple(sorted(table[name].unique())) for name in (label, group)}

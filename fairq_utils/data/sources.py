@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairq_utils.data import archives
+from fairq_utils.data.archives import content_digests, decode_images
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.layouts import LAYOUTS, Listing
 from fairq_utils.data.moths import DIFFICULTY, GROUPS, SHARES, Moths, MothSettings, draw_moths
@@ -31,7 +31,6 @@ _MOTHS: Mapping[str, dict[str, tuple[float, ...]]] = {
 NAMES = (*_MOTHS, *LAYOUTS)
 
 FOLDS = 5  # where the data set has no split, each fifth image is for the test: which, the fold says
-PARTS = ("train", "tuning", "test")
 _TUNING = 0.1  # the share for tuning of what is not for the test
 
 
@@ -115,11 +114,6 @@ class DataSettings:
                     f"root is {self.root!r}; expected none, for {self.name} are drawn: leave it out."
                 )
             self._moths()
-        elif not isinstance(self.root, str) or not self.paths():
-            raise BadInput(
-                f"root is {self.root!r}; expected the path of your copy of {self.name}: a folder, an archive "
-                "or, for folder, a CSV."
-            )
 
     @property
     def is_drawn(self) -> bool:
@@ -179,7 +173,7 @@ class DataSettings:
         )
         table, notes = select_images(listing, self)
         return Dataset(
-            images=archives.decode(
+            images=decode_images(
                 table["member"].tolist(), image_size=self.image_size, upright=layout.upright
             ),
             labels=torch.tensor(table["label"].to_numpy(dtype=np.int64)),
@@ -202,9 +196,14 @@ class DataSettings:
         )
 
     def paths(self) -> list[Path]:
-        """Where the data set lies: the paths that `root` joins."""
-        assert self.root is not None
-        return [Path(part).expanduser() for part in self.root.split(os.pathsep) if part]
+        """Where the data set lies: the paths that `root` joins. Without any it cannot be read."""
+        found = [Path(part).expanduser() for part in (self.root or "").split(os.pathsep) if part]
+        if not found:
+            raise BadInput(
+                f"root is {self.root!r}; expected the path of your copy of {self.name}: a folder, an archive "
+                "or, for folder, a CSV."
+            )
+        return found
 
 
 def load(name: str, **settings: Any) -> Dataset:
@@ -238,7 +237,7 @@ def tuning_moths(moths: Moths) -> Tensor:
 def select_images(listing: Listing, settings: DataSettings) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The rows of the listing that are used, each with its split, and what was left out."""
     table = listing.table
-    table = table.assign(content=archives.digests(table["member"].tolist()))
+    table = table.assign(content=content_digests(table["member"].tolist()))
     skipped = dict(listing.skipped)
 
     def leave_out(rows: pd.Series | NDArray[np.bool_], reason: str) -> None:

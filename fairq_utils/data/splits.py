@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fairq_utils.data.datasets import Dataset
-from fairq_utils.data.sources import PARTS
+from fairq_utils.data.datasets import PARTS, Dataset
 from fairq_utils.errors import BadInput
 
 

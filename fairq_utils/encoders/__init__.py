@@ -6,7 +6,7 @@ from fairq_utils.encoders.linear_layers import linear_treatments, quantize_linea
 from fairq_utils.encoders.mini import DualEncoder, MiniClassifier, MiniCLIP, MiniEncoder, WordTokenizer
 from fairq_utils.encoders.pretrained import OpenClip, open_clip
 from fairq_utils.encoders.questions import Answers, Questions, ask
-from fairq_utils.encoders.scene_folders import coco_captions, facet, imagenet
+from fairq_utils.encoders.scene_folders import coco_captions, facet
 from fairq_utils.encoders.scenes import Scenes
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "captioned_moths",
     "coco_captions",
     "facet",
-    "imagenet",
     "linear_treatments",
     "open_clip",
     "quantize_linear",

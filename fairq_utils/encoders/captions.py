@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fairq_utils.data import moths
 from fairq_utils.data.datasets import Dataset
-from fairq_utils.data.moths import GROUPS, Moths, MothSettings, draw_moths
+from fairq_utils.data.moths import GROUPS, Moths, MothSettings, draw_moths, draw_traits, head_counts
 from fairq_utils.data.sources import tuning_moths
 from fairq_utils.encoders.mini import words_of
 from fairq_utils.encoders.scenes import Scenes, from_codes
@@ -162,9 +161,9 @@ def moth_attributes(settings: MothSettings) -> pd.DataFrame:
     """
     parts = []
     for split, total in enumerate((settings.train, settings.test)):
-        for group, count in enumerate(moths.head_counts(total, settings.sizes)):
+        for group, count in enumerate(head_counts(total, settings.sizes)):
             streams = np.random.SeedSequence(settings.seed, spawn_key=(split, group)).spawn(4)
-            traits = moths.draw_traits(
+            traits = draw_traits(
                 group, count, settings.difficulty[group], normals=streams[0], uniforms=streams[1]
             )
             red, green, blue = traits["fore"].T
@@ -272,7 +271,7 @@ def training_set(scenes: Scenes, kind: str, *, group: str, count: int, seed: int
         raise BadInput("the images have no training split or no captions; expected both: caption them first.")
     codes, names = scenes.codes(group), scenes.names(group)
     shares = np.geomspace(1, RAREST, len(names)) if kind == "skewed" else np.ones(len(names))
-    wanted = moths.head_counts(count, tuple(shares / shares.sum()))
+    wanted = head_counts(count, tuple(shares / shares.sum()))
     random = torch.Generator().manual_seed(seed)
     rows = []
     for code, (name, many) in enumerate(zip(names, wanted, strict=True)):

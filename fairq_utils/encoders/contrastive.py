@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from fairq_utils.encoders.mini import MiniClassifier, MiniCLIP, MiniEncoder, WordTokenizer
 from fairq_utils.errors import BadInput
 from fairq_utils.progress import Report, progress, reporting
-from fairq_utils.training import loop
-from fairq_utils.training.loop import default_device
+from fairq_utils.training.loop import Recipe, augment, default_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +183,7 @@ def _train(
         betas=(0.9, 0.98),
         fused=device.type in ("cpu", "cuda"),
     )
-    moves = loop.Recipe(flip=True, shift=recipe.shift)
+    moves = Recipe(flip=True, shift=recipe.shift)
     bar = None
     if report is None:
         bar = progress(total=3 * total * batch_size, description=description, unit="img")
@@ -197,7 +196,7 @@ def _train(
             rows = slice(step % steps * batch_size, (step % steps + 1) * batch_size)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _warm_then_cosine((step + 1) / (total + 1))
-            batch = loop.augment(images[order[rows]], moves, random)
+            batch = augment(images[order[rows]], moves, random)
             # Layers this small are no faster in bfloat16 on a CPU.
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 pictures = encoder.image_features(batch)

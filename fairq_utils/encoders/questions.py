@@ -111,7 +111,7 @@ def ask(encoder: DualEncoder, questions: Questions) -> dict[str, Tensor]:
     return found
 
 
-def answer(encoder: DualEncoder, treatment: str, questions: Questions) -> Item:
+def answer_questions(encoder: DualEncoder, treatment: str, questions: Questions) -> Item:
     """What the encoder answers under the treatment, to be kept; `as_answers` reads it."""
     return Item(ask(quantize_linear(encoder, treatment), questions), {"runs": runs(treatment)})
 

@@ -12,38 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fairq_utils.data import archives
+from fairq_utils.data.archives import decode_images, find_members, pick_members
 from fairq_utils.encoders.scenes import Scenes, from_codes
 from fairq_utils.errors import BadInput
 
 _IMAGES = (".jpg", ".jpeg", ".png")
-
-
-def imagenet(
-    root: str, *, image_size: int = 224, names: str | None = None, most: int | None = None, seed: int = 0
-) -> Scenes:
-    """Images in a folder for each class, as ImageNet has them; the attribute is `class`.
-
-    `names`: the file that says what a folder shows, a line each, as in ImageNet's `LOC_synset_mapping.txt`:
-    the folder, a space, its names with commas between; the first is taken. Without it a class is called as
-    its folder, with spaces for underscores. `most`: at most so many images, drawn by the seed.
-    """
-    folder = _folder(root)
-    members = archives.find([folder], lambda name: name.lower().endswith(_IMAGES) and "/" in name)
-    if not members:
-        raise BadInput(f"{root!r} has no images in folders; expected one folder a class, with .jpg in it.")
-    members = [members[row] for row in _drawn(len(members), most, seed)]
-    # In val/n01440764/x.JPEG the folder that holds the image is the class.
-    folders = [member.name.split("/")[-2] for member in members]
-    said = _class_names(names) if names else {name: name.replace("_", " ") for name in folders}
-    unnamed = next((name for name in folders if name not in said), None)
-    if unnamed is not None:
-        raise BadInput(f"{names!r} does not name {unnamed!r}; expected a line for each folder: add it.")
-    classes = [said[name] for name in folders]
-    return Scenes(
-        archives.decode(members, image_size=image_size),
-        attributes=pd.DataFrame({"class": pd.Categorical(classes, sorted(set(said.values())))}),
-    )
 
 
 def coco_captions(
@@ -70,9 +43,9 @@ def coco_captions(
         raise BadInput(f"{annotations!r} has no caption; expected some, as in captions_val2017.json.")
     ids = sorted(said)
     ids = [ids[row] for row in _drawn(len(ids), most, seed)]
-    members = archives.pick(_folder(root), [files[number] for number in ids])
+    members = pick_members(_folder(root), [files[number] for number in ids])
     return Scenes(
-        archives.decode(members, image_size=image_size), captions=tuple(tuple(said[number]) for number in ids)
+        decode_images(members, image_size=image_size), captions=tuple(tuple(said[number]) for number in ids)
     )
 
 
@@ -110,7 +83,7 @@ def facet(
             )
         people = pd.DataFrame(list(reader))[list(needed)]
     people = people[~people["filename"].duplicated(keep=False)].sort_values("filename")
-    files = {member.name.split("/")[-1]: member for member in archives.find([_folder(root)], _is_image)}
+    files = {member.name.split("/")[-1]: member for member in find_members([_folder(root)], _is_image)}
     people = people[people["filename"].isin(list(files))]
     if people.empty:
         raise BadInput(
@@ -132,7 +105,7 @@ def facet(
     ranges = np.where(said > 0, np.searchsorted([3.5, 6.5], mean, side="right"), 3)
     attributes["skin_tone"] = from_codes(ranges, FACET_SKIN_TONES)
     return Scenes(
-        archives.decode([files[name] for name in people["filename"]], image_size=image_size),
+        decode_images([files[name] for name in people["filename"]], image_size=image_size),
         attributes=pd.DataFrame(attributes).reset_index(drop=True),
     )
 

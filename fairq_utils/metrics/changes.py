@@ -16,7 +16,7 @@ from fairq_utils.metrics.arrays import (
     tail_probability,
     with_names,
 )
-from fairq_utils.metrics.groups import noise, reach_of_sum
+from fairq_utils.metrics.noise import beyond_seeds, noise, reach_of_sum, shared_images
 
 # -- intervals ----------------------------------------------------------------------------------------
 
@@ -68,35 +68,6 @@ def _draw(
         deviations /= np.sqrt(seeds * rng.chisquare(seeds - 1, size=(resamples, 1)))
         draws += np.einsum("rs,tsg->rtg", deviations, by_seed)
     return draws.clip(0, 1)
-
-
-def shared_images(asked: Array) -> float:
-    """How much of the noise of images the spread of several networks cannot show, from 0 to 1.
-
-    `asked` is true where a network (row) was asked of an image (column). All of it where each was asked of
-    the same images, for then a lucky choice of images lifts them all alike; nothing where no two share any.
-
-    >>> shared_images([[True, True], [True, True]]), shared_images([[True, False], [False, True]])
-    (1.0, 0.0)
-    """
-    table = np.atleast_2d(as_array(asked))
-    seeds, times = len(table), table.sum(axis=0, dtype=float)
-    if seeds == 1:
-        return 1.0
-    # Of pairs of networks on one image, over all such pairs that there could be with as much noise.
-    return float(seeds * (times * (times - 1)).sum() / ((seeds - 1) * (times**2).sum()))
-
-
-def beyond_seeds(of_images: float, of_seeds: float, shared: float) -> float:
-    """The variance that images add to that of the mean over networks, which is `of_seeds`.
-
-    What the networks vary by holds the noise of images already, except for the `shared` part. With few
-    networks it may be too small by chance: the sum is never less than the images alone would give.
-
-    >>> beyond_seeds(2.0, 5.0, 1.0), beyond_seeds(2.0, 5.0, 0.0), beyond_seeds(2.0, 0.5, 0.0)
-    (2.0, 0.0, 1.5)
-    """
-    return max(shared * of_images, of_images - of_seeds)
 
 
 def _fvo_over_networks(

@@ -86,7 +86,7 @@ def save_packed(network: nn.Module, path: str | os.PathLike[str]) -> None:
     The data are as long as `storage_bytes` says, but for shared tables and the ranges of inputs.
 
     >>> import tempfile
-    >>> from fairq_utils.quantization.quantizers import quantize_model, storage_bytes
+    >>> from fairq_utils.quantization.models import quantize_model, storage_bytes
     >>> network = quantize_model(nn.Linear(1000, 10), UniformQuantizer(3))
     >>> path = Path(tempfile.mkdtemp()) / "network.safetensors"
     >>> save_packed(network, path)
@@ -200,7 +200,7 @@ def load_packed(path: str | os.PathLike[str], *, into: Model) -> Model:
     and `describe` says the same. `into` is a plain network of the same architecture, trained or not.
 
     >>> import tempfile
-    >>> from fairq_utils.quantization.quantizers import describe, quantize_model
+    >>> from fairq_utils.quantization.models import describe, quantize_model
     >>> path = Path(tempfile.mkdtemp()) / "network.safetensors"
     >>> network = quantize_model(nn.Linear(1000, 10), UniformQuantizer(3))
     >>> save_packed(network, path)

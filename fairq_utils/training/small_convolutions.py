@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 _MOST_PIXELS = 4  # 2 x 2: at 4 x 4 the convolution of the library is as fast
 
 
-class AsProducts(TorchFunctionMode):
+class ConvolutionsAsProducts(TorchFunctionMode):
     """Within this block, a convolution on the CPU that leaves at most four pixels is a matrix product.
 
     At the end of a ResNet on small images hundreds of channels meet on maps of 2 x 2 or 1 x 1. There the
@@ -21,7 +21,7 @@ class AsProducts(TorchFunctionMode):
     forwards and backwards. The values are equal but for the order in which they are added.
 
     >>> images, kernel = torch.ones(1, 3, 2, 2), torch.ones(5, 3, 3, 3)
-    >>> with AsProducts():
+    >>> with ConvolutionsAsProducts():
     ...     F.conv2d(images, kernel, padding=1).shape
     torch.Size([1, 5, 2, 2])
     """

@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.figures import (
     FAINT,
     INK,
@@ -59,13 +56,13 @@ def _sheet(images: Dataset, columns: int) -> Picture:
     return Picture("".join(sheets), alt)
 
 
-def group_sizes(images: Dataset) -> Picture:
-    """How many images of each group there are to learn from and to be tested on."""
-    return counts(images.counts())
+def group_sizes(sizes: pd.DataFrame) -> Picture:
+    """How many images of each group there are to learn from and to be tested on; a column for each part."""
+    return counts(sizes.melt(id_vars="group", var_name="split", value_name="n"))
 
 
 def counts(table: pd.DataFrame) -> Picture:
-    """How many images each group has for training and test, from the records of `Dataset.counts`."""
+    """How many images of each group there are, from the records of `Dataset.counts`."""
     by_split = table.pivot_table(index="group", columns="split", values="n", aggfunc="sum")
     names = list(dict.fromkeys(table["group"]))
     train, test = (by_split.loc[names, part].to_numpy() for part in ("train", "test"))
@@ -155,18 +152,16 @@ def violation_by_treatment(table: pd.DataFrame, chance: pd.DataFrame, collapse: 
         )
 
 
-def confusion(predictions: Sequence[Prediction]) -> Picture:
-    """What each group is taken for under each of a few treatments: a panel a treatment, over all seeds."""
-    names = list(predictions[0].group_names)
-    shown: dict[str, NDArray[np.float64]] = {}
-    for prediction in predictions:
-        given = np.zeros((len(names), prediction.logits.shape[1]))
-        np.add.at(given, (prediction.groups.numpy(), prediction.logits.argmax(1).numpy()), 1)
-        shown[prediction.treatment.name] = shown.get(prediction.treatment.name, 0) + given
-    classes = list(predictions[0].label_names)
+def confusion(table: pd.DataFrame) -> Picture:
+    """What each group is taken for: a panel for the first treatment of the table, one for the last."""
+    order = list(dict.fromkeys(table["treatment"]))
+    names, classes = (list(dict.fromkeys(table[column])) for column in ("group", "answer"))
+    shown = list(dict.fromkeys([order[0], order[-1]]))
     with canvas(2.9, columns=len(shown), sharey=True) as (figure, axes):
         said = []
-        for axis, (treatment, counts) in zip(axes[0], shown.items(), strict=True):
+        for axis, treatment in zip(axes[0], shown, strict=True):
+            own = table[table["treatment"] == treatment].set_index(["group", "answer"])["n"]
+            counts = np.array([[own[group, answer] for answer in classes] for group in names])
             shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
             axis.imshow(shares, cmap=ONE_HUE, vmin=0, vmax=1, aspect="auto")
             for (row, column), share in np.ndenumerate(shares):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, shown_widths, under_review
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import CONTRAST, standing_treatments
@@ -25,7 +26,6 @@ from fairq_book.kit.wording import (
     those_standing,
     word_for,
 )
-from fairq_utils.data.datasets import Dataset
 
 
 def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
@@ -54,18 +54,18 @@ def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
     )
 
 
-def who_is_there(images: Dataset) -> Prose:
-    """How many groups and labels there are, how unequal they are, and whether the two coincide."""
-    sizes = np.bincount(images.groups[images.is_test], minlength=len(images.group_names))
+def who_is_there(tested: Prediction) -> Prose:
+    """How many groups and labels there are in the test, how unequal, and whether the two coincide."""
+    names, labels = tested.group_names, tested.label_names
+    sizes = np.bincount(tested.groups, minlength=len(names))
     least, most = int(sizes.argmin()), int(sizes.argmax())
-    names = images.group_names
-    same = images.label_names == names and bool((images.labels == images.groups).all())
+    same = labels == names and bool((tested.labels == tested.groups).all())
     reading = (
         "Group and label coincide here, so that the accuracy of a group is the recall of a class, and a "
         "network that gives one answer to everything shows the largest possible gap without having singled "
         "anybody out."
         if same
-        else f"Group and label are two things here; there are {len(images.label_names)} labels."
+        else f"Group and label are two things here; there are {len(labels)} labels."
     )
     absent = [name for name, size in zip(names, sizes, strict=True) if not size]
     missing = f" No test image is of {', '.join(absent)}: nothing is said of them." if absent else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,21 +10,68 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from torch import nn
 
+from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.tables import (
     CONTRAST,
+    accuracy,
+    accuracy_by_seed,
+    chance,
+    change,
+    collapse,
     correct_by_network,
     groups_of,
-    megabytes,
     side_by_side_groups,
     student_interval,
+    together,
 )
-from fairq_utils.metrics import changes
-from fairq_utils.metrics import groups as metrics_groups
+from fairq_utils.metrics import noise as metrics_noise
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
+
+# Moths by whether their groups differ in size, and in difficulty.
+KINDS_OF_MOTHS = {
+    "moths": (True, True),
+    "moths-by-size": (True, False),
+    "moths-by-difficulty": (False, True),
+    "moths-equal": (False, False),
+}
+
+
+def make(got: Gathered, moths: Gathered | None = None) -> dict[str, pd.DataFrame]:
+    """Every table of the chapter, by name; `size_and_difficulty` only with `moths` of each kind."""
+    rounded, compared, by_seed = got["rounded"], got.treatments("grids"), accuracy_by_seed(got["rounded"])
+    found = {
+        "groups": got.sizes,
+        "accuracy": accuracy(rounded),
+        "accuracy_by_seed": by_seed,
+        "change": change(rounded, level=together(len(got.treatments("rounded")) - 1)),
+        "change_by_network": change_by_network(by_seed, got.majority),
+        "chance": chance(rounded),
+        "collapse": collapse(rounded),
+        "confusion": confusion(rounded),
+        "storage": storage(got.megabytes(compared), accuracy(got["grids"])),
+    }
+    if moths is not None:
+        # Of size and of difficulty, at every width.
+        level = together(2 * (len(moths.treatments("rounded")) - 1))
+        found["size_and_difficulty"] = size_and_difficulty(moths["rounded"], level=level)
+    return found
+
+
+def confusion(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """Records: how many answers of each treatment give each label to the images of each group, over seeds."""
+    tables = []
+    for treatment in dict.fromkeys(p.treatment for p in predictions):
+        own = [p for p in predictions if p.treatment == treatment]
+        groups, labels = own[0].group_names, own[0].label_names
+        counts = np.zeros((len(groups), len(labels)), dtype=int)
+        for prediction in own:
+            np.add.at(counts, (prediction.groups.numpy(), prediction.logits.argmax(1).numpy()), 1)
+        cells = {"group": np.repeat(groups, len(labels)), "answer": np.tile(labels, len(groups))}
+        tables.append(pd.DataFrame({"treatment": treatment.name, **cells, "n": counts.ravel()}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def change_by_network(
@@ -69,11 +116,8 @@ def change_by_network(
     return pd.DataFrame(records)
 
 
-def storage(
-    networks: Sequence[nn.Module], treatments: Sequence[Treatment], accuracies: pd.DataFrame
-) -> pd.DataFrame:
+def storage(size: Mapping[str, float], accuracies: pd.DataFrame) -> pd.DataFrame:
     """Records of OA and FVO for each treatment, with the megabytes that its network takes when packed."""
-    size = megabytes(networks, treatments)
     rows = accuracies[accuracies["group"].isin(["OA", "FVO"]) & accuracies["treatment"].isin(size)]
     return rows.assign(megabytes=rows["treatment"].map(size), grid=rows["treatment"].map(_grid))
 
@@ -99,23 +143,14 @@ def size_and_difficulty(predictions: Sequence[Prediction], *, level: float = 0.9
     rows = []
     treated = dict.fromkeys(p.treatment for p in predictions if p.treatment != FP32)
     for treatment in treated:
-        gaps = {kind: _gap_of_others(predictions, kind, treatment) for kind in _KINDS}
+        gaps = {kind: _gap_of_others(predictions, kind, treatment) for kind in KINDS_OF_MOTHS}
         for kind, gap in gaps.items():
             named: dict[str, Any] = {"treatment": treatment.name, "effect": kind, "before": gap.before}
             rows.append(named | _sum_of([(1.0, gap)], level))
         for effect, place in (("size", 0), ("difficulty", 1)):
-            signed = [((0.5 if _KINDS[kind][place] else -0.5), gap) for kind, gap in gaps.items()]
+            signed = [((0.5 if KINDS_OF_MOTHS[kind][place] else -0.5), gap) for kind, gap in gaps.items()]
             rows.append({"treatment": treatment.name, "effect": effect} | _sum_of(signed, level))
     return pd.DataFrame(rows)
-
-
-# Whether groups differ in size, and in difficulty.
-_KINDS = {
-    "moths": (True, True),
-    "moths-by-size": (True, False),
-    "moths-by-difficulty": (False, True),
-    "moths-equal": (False, False),
-}
 
 
 @dataclass(frozen=True)
@@ -142,7 +177,7 @@ def _gap_of_others(predictions: Sequence[Prediction], kind: str, treatment: Trea
     share = {group: 1.0 if group == others else -1 / others for group in range(others + 1)}
     by_seed, variances, parts, shared = np.zeros(len(change)), [], [], 0.0
     for group, weight in share.items():
-        noise = metrics_groups.noise(change[:, groups == group])
+        noise = metrics_noise.noise(change[:, groups == group])
         by_seed += weight * noise.by_seed
         variances.append(weight**2 * noise.of_images)
         parts.append(variances[-1] ** 2 / noise.freedom)
@@ -160,7 +195,7 @@ def _sum_of(signed: Sequence[tuple[float, _Gap]], level: float) -> dict[str, flo
     images = [weight**2 * gap.of_images for weight, gap in signed]
     seeds = np.var(by_seed, ddof=1) / len(by_seed) if len(by_seed) > 1 else 0.0
     shared = max(gap.shared for _, gap in signed)
-    added = changes.beyond_seeds(sum(images), seeds, shared) / sum(images) if any(images) else 1.0
+    added = metrics_noise.beyond_seeds(sum(images), seeds, shared) / sum(images) if any(images) else 1.0
     images = [added * own for own in images]
     variance = sum(images) + seeds
     parts = sum(own**2 / gap.freedom for own, (_, gap) in zip(images, signed, strict=True))

@@ -21,6 +21,27 @@ LOST = 0.2  # of its accuracy: a model that lost more has failed, and is set apa
 MARGIN_OF_SHARES, MARGIN_OF_SKEWS = 0.02, 0.05  # the least change that matters: 2 points, 0.05 nats
 
 
+def make(
+    answers: Sequence[Answers], of_twins: Sequence[Answers], group: str, *, ks: Sequence[int], top: int
+) -> dict[str, pd.DataFrame]:
+    """Every table of the chapter, by name: of the encoders, and of their twins that were taught by labels."""
+    measured, failed = measures(answers, group, ks=ks, top=top), failures(answers)
+    measured_twins, failed_twins = measures(of_twins, group), failures(of_twins)
+    both = pd.concat([failed, failed_twins], ignore_index=True)
+    return {
+        "measures": measured,
+        "failures": failed,
+        "by_model": by_model(measured, failed),
+        "consistency": consistency(measured, failed),
+        "by_query": consistency(skews(answers, group, top=top), failed),
+        "lost_and_won": lost_and_won(answers, group),
+        "classifier_failures": failed_twins,
+        "classifier_consistency": consistency(measured_twins, failed_twins),
+        "failures_of_both": both,
+        "beyond_classifiers": beyond_classifiers(measured, measured_twins, both),
+    }
+
+
 def measures(
     given: Sequence[Answers],
     group: str,

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from fairq_book.experiments.studies import Spectrum
 from fairq_book.kit.figures import (
     FAINT,
     Picture,
@@ -22,21 +21,20 @@ from fairq_book.kit.figures import (
 )
 
 
-def spectra(spectra: Sequence[Spectrum], groups: Sequence[str]) -> Picture:
+def spectra(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
     """The spectral density for the largest and the smallest group: a panel a treatment."""
-    panels = list(dict.fromkeys(own.treatment.name for own in spectra))
-    looks = looks_of(groups, [own.group for own in spectra])
+    panels, looks = list(table["treatment"].unique()), looks_of(groups, table["group"])
     said = []
     with canvas(3.1, columns=len(panels), sharex=True, sharey=True) as (figure, axes):
         for axis, name in zip(axes[0], panels, strict=True):
-            for own in [own for own in spectra if own.treatment.name == name]:
-                values, weights = own.density.eigenvalues.numpy(), own.density.weights.numpy()
-                look = {key: looks[own.group][key] for key in ("color", "marker")}
-                axis.plot(values, weights, linestyle="none", markersize=5, alpha=0.9, **look)
-                axis.vlines(values, _LEAST_SHARE, weights, color=look["color"], linewidth=1.2)
+            for group, own in table[table["treatment"] == name].groupby("group", sort=False):
+                values, shares = own["eigenvalue"], own["share"]
+                look = {key: looks[str(group)][key] for key in ("color", "marker")}
+                axis.plot(values, shares, linestyle="none", markersize=5, alpha=0.9, **look)
+                axis.vlines(values, _LEAST_SHARE, shares, color=look["color"], linewidth=1.2)
                 said.append(
-                    f"{name}, {own.group}: from {values.min():.1f} to {values.max():.1f}, and "
-                    f"{100 * weights[np.abs(values) < values.max() / 100].sum():.4f} % of the directions "
+                    f"{name}, {group}: from {values.min():.1f} to {values.max():.1f}, and "
+                    f"{100 * shares[np.abs(values) < values.max() / 100].sum():.4f} % of the directions "
                     "within a hundredth of the largest of zero."
                 )
             axis.set(yscale="log", ylim=(_LEAST_SHARE, 3), title=name)

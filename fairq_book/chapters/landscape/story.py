@@ -12,7 +12,6 @@ import pandas as pd
 from fairq_audit.formats import signed
 from fairq_book.chapters.landscape import tables
 from fairq_book.chapters.landscape.tables import MINORITIES, SMALLEST_TO_OTHERS
-from fairq_book.experiments.studies import Spectrum
 from fairq_book.kit import wording
 from fairq_book.kit.claims import BELLAM, TRAN, WIDTH, Claim, Effect, effect_in_row, shown_widths
 from fairq_book.kit.measured import Measured
@@ -244,17 +243,17 @@ def along_the_way(table: pd.DataFrame) -> Prose:
     return Prose("\n".join(sentences))
 
 
-def how_far_out(spectra: Sequence[Spectrum]) -> Prose:
+def how_far_out(spectra: pd.DataFrame) -> Prose:
     """How the largest eigenvalue stands out of the bulk, and whether any are below zero."""
     sentences = []
-    for own in spectra:
-        values = np.sort(own.density.eigenvalues.numpy())
+    for (treatment, group), own in spectra.groupby(["treatment", "group"], sort=False):
+        values = np.sort(own["eigenvalue"])
         below = f"the lowest is {_short(values[0])}" + (", so this is no minimum" if values[0] < 0 else "")
         sentences.append(
-            f"- **{own.treatment.name}, {own.group}**: the largest is {_short(values[-1])}, the next one "
+            f"- **{treatment}, {group}**: the largest is {_short(values[-1])}, the next one "
             f"found {_short(values[-2])}; {below}."
             if len(values) > 1
-            else f"- **{own.treatment.name}, {own.group}**: the only one found is {_short(values[0])}."
+            else f"- **{treatment}, {group}**: the only one found is {_short(values[0])}."
         )
     return Prose("\n".join(sentences))
 

@@ -8,16 +8,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fairq_book.experiments.studies import Landscape, Prediction
+from fairq_book.experiments.gather import Gathered
+from fairq_book.experiments.studies import Landscape, Prediction, Spectrum
 from fairq_book.kit.tables import (
     AROUND,
     Ends,
+    around,
+    collapse,
     is_trained,
     landscape,
     logarithms,
     over_seeds,
     ratios_by_group,
     side_by_side_groups,
+    to_rounded,
     values_by_treatment,
 )
 from fairq_utils.curvature import surveys
@@ -28,6 +32,27 @@ from fairq_utils.treatments.treatment import FP32
 
 MINORITIES = "minorities"  # all groups but the largest
 SMALLEST_TO_OTHERS = "smallest to the other minorities"
+
+
+def make(got: Gathered, ends: Ends) -> dict[str, pd.DataFrame]:
+    """Every table of the chapter, by name, compared between these `ends`."""
+    table = landscape(got["landscapes"])
+    forecast, parts = bounds(got["landscapes"], got["treated"]), part_bounds(got["landscapes"])
+    return {
+        "collapse": collapse(got["treated"]),
+        "landscape": table,
+        "around": around(table),
+        "to_majority": minorities_to_majority(table, ends),
+        "to_full_precision": to_full_precision(table),
+        "to_rounded": to_rounded(table),
+        "with_loss": with_loss(table),
+        "spectra": spectra(got["spectra"]),
+        "slices": slices(got["landscapes"]),
+        "bounds": forecast,
+        "ranks": rank_correlations(forecast),
+        "part_bounds": parts,
+        "part_ranks": part_rank_correlations(parts),
+    }
 
 
 def ends(images: Dataset, survey: Survey) -> Ends:
@@ -208,6 +233,22 @@ def slices(landscapes: Sequence[Landscape]) -> pd.DataFrame:
                 )
             )
     return pd.concat(rows, ignore_index=True)
+
+
+def spectra(densities: Sequence[Spectrum]) -> pd.DataFrame:
+    """The eigenvalues found at each treated network for a group, with the share of directions of each."""
+    tables = [
+        pd.DataFrame(
+            {
+                "treatment": own.treatment.name,
+                "group": own.group,
+                "eigenvalue": own.density.eigenvalues.numpy(),
+                "share": own.density.weights.numpy(),
+            }
+        )
+        for own in densities
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _excess_on_test(predictions: Sequence[Prediction]) -> pd.DataFrame:

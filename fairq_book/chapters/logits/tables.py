@@ -12,25 +12,56 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.tables import (
     ALL,
     MEASURES,
+    answer_changes,
     as_measure,
     but_full_precision,
+    collapse,
     correct_by_network,
     example_measures,
     for_each_treatment,
     groups_of,
     in_full_precision,
     laid,
+    loss_beyond_others,
     means_of_groups,
+    together,
 )
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics import changes
 from fairq_utils.metrics import groups as metrics_groups
 
 _NO_VARIANCE = 1e-12  # stands for none where a logarithm is taken
+_SPREAD = ("logit_variance", "margin")  # the measures of which is shown how single images are spread
+
+
+def make(got: Gathered) -> dict[str, pd.DataFrame]:
+    """Every table of the chapter, by name. Intervals of all widths hold together, where they say how much."""
+    rounded, repaired, controls = got["rounded"], got["statistics"], got["controls"]
+    level = together(len(got.treatments("rounded")) - 1)
+    hot, cold = heated(rounded), rescaled(rounded)
+    return {
+        "collapse": collapse(rounded),
+        "variance_left": variance_left(rounded, level=level),
+        "densities": pd.concat([densities(rounded, name) for name in _SPREAD], ignore_index=True),
+        "answers": answers(rounded),
+        "answer_changes": answer_changes(rounded, level=level),
+        "loss_beyond_others": loss_beyond_others(rounded, got.smallest, level=level),
+        "arms_heated": arms(quantized=rounded, original_heated=hot),
+        "loss_explained": loss_explained(rounded, level=level),
+        "arms_rescaled": arms(quantized=rounded, rescaled=cold),
+        "changes_rescaled": answer_changes(cold, against=rounded, level=level),
+        "arms_statistics": repair_arms(rounded, repaired),
+        "regained": regained(rounded, repaired, level=level),
+        "changes_statistics": answer_changes([*rounded, *repaired], level=level),
+        "variance_statistics": variance_left([*rounded, *repaired], level=level),
+        "variance_controls": variance_left(controls, level=together(len(got.treatments("controls")) - 1)),
+        "flips": flips(rounded),
+    }
 
 
 def answers(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:

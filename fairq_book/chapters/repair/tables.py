@@ -11,13 +11,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction, Study
 from fairq_book.kit.tables import (
+    around,
+    change,
+    collapse,
     correct_by_network,
     for_each_treatment,
     groups_of,
     laid,
+    landscape,
     rounding_alone,
+    to_rounded,
+    together,
 )
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
@@ -27,6 +34,36 @@ from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
 
 _PARTS = ("training", "weights", "sampling")
+
+
+def make(got: Gathered) -> dict[str, pd.DataFrame]:
+    """Every table of the chapter, by name; those that are drawn have intervals of 95 %, each by itself."""
+    predictions, controlled = [*got["rounded"], *got["arms"]], got["control"]
+    rounded, looked_at = got.treatments("rounded"), got.treatments("learned")
+    widths = len(rounded) - 1  # beside full precision
+    level, with_control = together(widths), together(widths + bool(controlled))
+    unseen = [prediction for prediction in predictions if prediction.treatment in looked_at]
+    around_networks = landscape(got["landscapes"])
+    return {
+        "collapse": collapse(predictions),
+        "effects_drawn": effects(predictions),
+        "effects": effects(predictions, level=level),
+        "against_rounding_drawn": against_rounding(predictions),
+        "against_rounding": against_rounding(predictions, level=level),
+        "against_plain_training": against_plain_training(predictions, level=level),
+        "change_arms": change([*predictions, *controlled], level=with_control),
+        "frontier": frontier([*predictions, *got["further"]]),
+        "landscape": around_networks,
+        "around": around(around_networks),
+        "to_rounded": to_rounded(around_networks),
+        "on_both": on_both(got["learned"], unseen, level=together(len(looked_at))),
+        "what_to_do": what_to_do(
+            got["tuning"],
+            predictions,
+            costs=training_costs(got.studies[0], got.images, got.treatments("arms")),
+            megabytes=got.megabytes(rounded),
+        ),
+    }
 
 
 def effects(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fairq_book.chapters.zero_bin.tables import telling
 from fairq_book.experiments.gather import Gathered, Request
+from fairq_book.experiments.parameters import parameter
 from fairq_book.experiments.studies import treatments
 from fairq_utils.training.architectures import build
 from fairq_utils.treatments import ablations
@@ -17,20 +18,14 @@ from fairq_utils.treatments.treatment import FP32, Treatment
 class Asks:
     """All widths, and one of them taken apart: on fewer images, and layer by layer on fewer networks too."""
 
-    bit_widths: Sequence[int] = field(
-        default=(8, 6, 5, 4, 3, 2), metadata={"help": "widths from 2 to 16 to round the weights to"}
+    bit_widths: Sequence[int] = parameter((8, 6, 5, 4, 3, 2), "widths from 2 to 16 to round the weights to")
+    width: int = parameter(
+        0, "the width to take apart; 0 for the narrowest that leaves the networks standing"
     )
-    width: int = field(
-        default=0,
-        metadata={"help": "the width to take apart; 0 for the narrowest that leaves the networks standing"},
-    )
-    images_each: int = field(
-        default=200, metadata={"help": "test images of each group for the interventions"}
-    )
-    images_each_layer: int = field(
-        default=75, metadata={"help": "test images of each group where one layer at a time is touched"}
-    )
-    seeds_by_layer: int = field(default=3, metadata={"help": "networks for that, the first ones"})
+    layer: str = parameter("", "the layer whose weights are drawn; empty for the one with the most zeros")
+    images_each: int = parameter(200, "test images of each group for the interventions")
+    images_each_layer: int = parameter(75, "test images of each group where one layer at a time is touched")
+    seeds_by_layer: int = parameter(3, "networks for that, the first ones")
 
     def __call__(self, got: Gathered) -> dict[str, Request]:
         """The requests that can be named with what there is so far."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fairq_utils.encoders import questions
 from fairq_utils.encoders.mini import DualEncoder, MiniClassifier, MiniCLIP, MiniEncoder, WordTokenizer
-from fairq_utils.encoders.questions import Questions
+from fairq_utils.encoders.questions import Questions, answer_questions
 from fairq_utils.items import Item
 from fairq_utils.progress import Report
 
@@ -28,7 +27,7 @@ def answer(
 
 def answer_of(encoder: DualEncoder, asked: Questions, treatment: str, report: Report) -> Item:
     """What an encoder answers under the treatment."""
-    found = questions.answer(encoder, treatment, asked)
+    found = answer_questions(encoder, treatment, asked)
     report(2 * len(asked.scenes.images))
     return found
 

@@ -8,8 +8,8 @@ from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.splits import places
 from fairq_utils.items import Item
 from fairq_utils.progress import Report
-from fairq_utils.training import loop
 from fairq_utils.training.loop import default_device
+from fairq_utils.training.loop import predict as answer
 from fairq_utils.treatments.jobs.here import device
 from fairq_utils.treatments.jobs.restore import restored
 from fairq_utils.treatments.treatment import Treatment
@@ -32,6 +32,6 @@ def predict(
 
 def logits_of(treated: nn.Module, images: Dataset, each: int, split: str, report: Report) -> Item:
     """The logits of a network as it stands."""
-    logits = loop.predict(treated.to(default_device()), images.images[places(images, each, split)])
+    logits = answer(treated.to(default_device()), images.images[places(images, each, split)])
     report(len(logits))
     return Item({"logits": logits}, device())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fairq_utils.curvature import surveys
-from fairq_utils.curvature.surveys import Survey
+from fairq_utils.curvature.surveys import Survey, measure, measure_change, measure_parts, measure_spectrum
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.items import Item
 from fairq_utils.progress import Report
@@ -11,9 +10,9 @@ from fairq_utils.treatments.jobs.restore import restored
 from fairq_utils.treatments.treatment import Treatment
 
 _MEASURES = {
-    "around": surveys.measure,
-    "parts": surveys.measure_parts,
-    "spectrum": surveys.measure_spectrum,
+    "around": measure,
+    "parts": measure_parts,
+    "spectrum": measure_spectrum,
 }
 
 
@@ -33,5 +32,5 @@ def take_survey(
     """
     treated = treatment.apply(restored(arch, images, network), images)
     if look == "change":
-        return surveys.measure_change(restored(arch, images, network), treated, images, how, report=report)
+        return measure_change(restored(arch, images, network), treated, images, how, report=report)
     return _MEASURES[look](treated, images, how, report=report)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.items import Item
 from fairq_utils.progress import Report
-from fairq_utils.training import loop
 from fairq_utils.training.loop import Checkpoint, Recipe
+from fairq_utils.training.loop import train as train_network
 from fairq_utils.treatments.jobs.here import device, reachable
 
 
@@ -22,7 +22,7 @@ def train(
     report: Report,
 ) -> Item:
     """The weights of the network, trained on the training images."""
-    trained = loop.train(
+    trained = train_network(
         arch,
         images.images[images.is_train],
         images.labels[images.is_train],

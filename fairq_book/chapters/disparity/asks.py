@@ -1,0 +1,43 @@
+"""What the chapter on who pays asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairq_book.chapters.disparity.tables import KINDS_OF_MOTHS
+from fairq_book.experiments.gather import Gathered, Request
+from fairq_book.experiments.parameters import parameter
+from fairq_book.experiments.studies import Study, studies, treatments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asks:
+    """All widths, and some of them on other grids; and of moths of four kinds, a few widths."""
+
+    bit_widths: Sequence[int] = parameter((8, 6, 5, 4, 3, 2), "widths from 2 to 16 to round the weights to")
+    grids: Sequence[str] = parameter(("mse", "channel", "mse-channel"), "other ways to choose the grid")
+    grid_bit_widths: Sequence[int] = parameter((4, 3, 2), "widths at which they are compared")
+    moth_seeds: Sequence[int] = parameter(
+        (0, 1, 2), "seeds of the last section, on moths whatever `dataset` is"
+    )
+    moth_bit_widths: Sequence[int] = parameter((4, 3), "widths of the last section")
+    moth_train_images: int = parameter(0, "images to learn from in the last section; 0 for 6000")
+
+    def __call__(self, got: Gathered) -> dict[str, Request]:
+        """The requests that can be named with what there is so far: all of them."""
+        compared = [one for grid in ("", *self.grids) for one in treatments(self.grid_bit_widths, grid)]
+        return {
+            "rounded": Request(treatments=treatments(self.bit_widths)),
+            "grids": Request(treatments=list(dict.fromkeys(compared))),
+        }
+
+    def moths(self, **parameters: Any) -> list[Study]:
+        """The studies of moths of each kind, with these further parameters of a study."""
+        own: dict[str, Any] = {"seeds": self.moth_seeds, "train_images": self.moth_train_images}
+        return [study for kind in KINDS_OF_MOTHS for study in studies(dataset=kind, **own, **parameters)]
+
+    def of_moths(self, got: Gathered) -> dict[str, Request]:
+        """The requests of the studies of moths, rounded on a grid on which the networks stand."""
+        return {"rounded": Request(treatments=treatments(self.moth_bit_widths, "mse-channel"))}
