@@ -92,7 +92,9 @@ def export_onnx(network: nn.Module, path: str | os.PathLike[str], *, example: Te
         import onnx_ir.passes.common as passes
         from onnxscript import optimizer
     except ImportError as error:
-        raise BadInput(f"ONNX needs the package {error.name}; run pip install fairq-utils[models].") from error
+        raise BadInput(
+            f"ONNX needs the package {error.name}; run pip install 'fairq-utils[models]'."
+        ) from error
     if not isinstance(example, Tensor) or example.dim() == 0 or len(example) == 0:
         raise BadInput("example is no batch of inputs; give a tensor that the network takes.")
     stored = _stored_network(network)
