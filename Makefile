@@ -4,7 +4,8 @@ PROFILE ?= laptop
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --extra dev --quiet --custom-compile-command "make requirements"
+DEV := $(VENV)/.dev
+COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --quiet --custom-compile-command "make requirements"
 
 .DEFAULT_GOAL := help
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
@@ -14,7 +15,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count())')
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-env: $(STAMP) ## make .venv with everything the book, the tests and the checks need
+env: $(STAMP) ## make .venv with everything that reading, running and building the book needs
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -24,31 +25,35 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-peers: $(STAMP) ## add other people's quantizers and Hessians, to test and time ours against
+$(DEV): $(STAMP) requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+peers: $(DEV) ## add other people's quantizers and Hessians, to test and time ours against
 	$(BIN)/python -m pip install --quiet --requirement requirements-peers.txt
 
-book: $(STAMP) ## run the chapters that changed and build the book; PROFILE=full for more seeds and images
+book: $(STAMP) ## run the chapters that changed and build the book; PROFILE=path for other parameters
 	$(BIN)/fairq book --profile $(PROFILE)
 
 pdf: $(STAMP) ## build the book and print it as one PDF, which needs Chromium
 	$(BIN)/fairq pdf --profile $(PROFILE)
 
-faces: $(STAMP) ## train on your copies of UTKFace and FairFace, for hours; DATA=path names their folder
-	@test -n "$(DATA)" || { echo "DATA is empty; expected the folder of UTKFace and FairFace: make faces DATA=path"; exit 2; }
-	$(BIN)/fairq sweep utkface gender fairface utkface48 fairface_encoders --root "$(DATA)" --workers $(WORKERS)
-	$(BIN)/fairq results write utkface gender fairface utkface48 fairface_encoders --root "$(DATA)"
+faces: $(STAMP) ## train on your copy of UTKFace, for hours, and write what is shipped; DATA=path names it
+	@test -n "$(DATA)" || { echo "DATA is empty; expected the path of your copy of UTKFace: make faces DATA=path"; exit 2; }
+	$(BIN)/fairq sweep utkface_small --root "$(DATA)" --workers $(WORKERS)
+	$(BIN)/fairq results write utkface_small --root "$(DATA)"
 
-test: $(STAMP) ## run every test
+test: $(DEV) ## run every test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-lint: $(STAMP) ## style, types, layers, notebook pairs
+lint: $(DEV) ## style, types, layers, notebook pairs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/fairq sync --check
 
-format: $(STAMP) ## format code and notebooks in place
+format: $(DEV) ## format code and notebooks in place
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	$(BIN)/fairq sync
@@ -59,12 +64,13 @@ sync: $(STAMP) ## bring each notebook and its .py pair in step
 serve: book ## build the book and open it
 	$(BIN)/fairq serve
 
-bench: $(STAMP) ## time ours against others: one table, ratios in one run
+bench: $(DEV) ## time ours against others: one table, ratios in one run, kept in benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-requirements: $(STAMP) ## resolve requirements.txt anew, for Linux and macOS and every Python
+requirements: $(DEV) ## resolve every requirements file anew, for Linux and macOS and every Python
 	$(COMPILE) --extra peers --upgrade --output-file requirements-peers.txt
-	$(COMPILE) --constraint requirements-peers.txt --output-file requirements.txt
+	$(COMPILE) --extra dev --constraint requirements-peers.txt --output-file requirements-dev.txt
+	$(COMPILE) --extra book --extra models --constraint requirements-peers.txt --output-file requirements.txt
 
 clean: ## remove what was built; trained networks stay in the store (`fairq where` names it)
 	rm -rf _build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

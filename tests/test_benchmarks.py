@@ -2,12 +2,16 @@
 
 import importlib
 import math
+import runpy
 import sys
+from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import benchmarks
+from benchmarks import report
 
 ROOMS = sorted(path.stem for path in Path(benchmarks.__file__).parent.glob("bench_*.py"))
 TINY = 0.01
@@ -48,3 +52,40 @@ def test_a_scale_makes_less_of_everything_and_nothing_vanishes():
     assert benchmarks.scaled(256, 0.5) == 128
     assert benchmarks.scaled(256, 0.001) == 1
     assert benchmarks.scaled(256, 0.001, least=5) == 5
+
+
+ROW = {"case": "a | b", "measured": 3.0, "unit": "s", "limit": 2, "peer": "a stated limit", "note": ""}
+
+
+def test_a_row_is_missed_only_beyond_its_limit():
+    assert report.missed(ROW)
+    assert not report.missed(ROW | {"limit": 3})
+    assert not report.missed(ROW | {"limit": None})
+    assert not report.missed(ROW | {"measured": math.nan})
+
+
+def test_the_page_names_machine_and_date_and_has_a_line_for_each_row():
+    page = report.as_markdown([ROW, ROW | {"case": "c", "measured": math.nan, "note": "x is not installed"}])
+    about = page.splitlines()[2]
+    assert about.startswith(date.today().isoformat())
+    for part in (report.processor(), "cores", "Python 3.", "torch 2."):
+        assert part in about
+    first, second = page.splitlines()[-2:]
+    assert first == "| a \\| b | 3 s (missed) | 2 | a stated limit |  |"
+    assert second == "| c |  | 2 | a stated limit | x is not installed |"
+
+
+@pytest.mark.parametrize(("arguments", "written"), [([], True), (["moths"], False)])
+def test_only_a_full_run_leaves_the_page(monkeypatch, tmp_path, arguments, written):
+    place = tmp_path / "__main__.py"
+    place.write_text((Path(benchmarks.__file__).parent / "__main__.py").read_text())
+    for room in ROOMS:
+        (tmp_path / f"{room}.py").touch()
+        monkeypatch.setitem(sys.modules, f"benchmarks.{room}", SimpleNamespace(cases=lambda: [ROW]))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(place))
+    assert ended.value.code  # a limit is missed
+    assert (tmp_path / "RESULTS.md").exists() is written
+    if written:
+        assert (tmp_path / "RESULTS.md").read_text() == report.as_markdown([ROW] * len(ROOMS))

@@ -196,15 +196,14 @@ class TestEveryChapter:
     def test_every_parameter_has_a_word_of_help(self, chapter):
         assert all(parameter.help for parameter in chapter.parameters.values())
 
-    @pytest.mark.parametrize("profile", ["laptop", "full"])
-    def test_is_in_every_profile(self, chapter, profile):
-        assert chapter.slug in notebooks.load_profile(profile)
+    def test_is_in_the_profile_of_the_book(self, chapter):
+        assert chapter.slug in notebooks.load_profile("laptop")
 
 
 def test_an_unknown_chapter_or_profile_is_refused():
     with pytest.raises(BadInput, match="chapter is '99'; expected one of: 01_disparity_baseline"):
         notebooks.find("99")
-    with pytest.raises(BadInput, match="profile is 'desktop'; expected one of: full, laptop"):
+    with pytest.raises(BadInput, match="profile is 'desktop'; expected one of: laptop"):
         notebooks.load_profile("desktop")
 
 

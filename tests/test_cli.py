@@ -47,7 +47,7 @@ def no_kernel(monkeypatch):
         (["run", "77"], "chapter is '77'; expected one of: 01_disparity_baseline"),
         (["book", "-p", "colour=red"], "No chapter has a parameter 'colour'; expected one of: after"),
         (["book", "-p", "seeds=x"], "seeds is 'x'; expected list[int]"),
-        (["book", "--profile", "desktop"], "profile is 'desktop'; expected one of: full, laptop"),
+        (["book", "--profile", "desktop"], "profile is 'desktop'; expected one of: laptop"),
     ],
 )
 def test_refused_in_one_sentence_before_a_kernel_starts(no_kernel, arguments, said):

@@ -1,6 +1,7 @@
 """The walls of the house that no linter holds."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,10 @@ def test_an_index_lists_what_it_takes_from_its_own_modules_and_no_more(index):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign)
         }
         assert name in defined
+
+
+def test_every_module_is_on_one_page_of_the_book():
+    pages = (ROOT / "book" / "api").glob("*.md")
+    shown = [name for page in pages for name in re.findall(r"automodule:: (\S+)", page.read_text())]
+    modules = {name for name, path in NAMES.items() if path.stem not in ("__init__", "__main__")}
+    assert sorted(shown) == sorted(modules)

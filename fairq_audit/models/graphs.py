@@ -140,7 +140,7 @@ class OnnxGraph(Graph):
             import onnxruntime
         except ImportError as error:
             raise BadInput(
-                f"{self.path} is run by the package onnxruntime; run pip install fairq-utils[audit]."
+                f"{self.path} is run by the package onnxruntime; run pip install fairq-utils[models]."
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors, not what it would like to have been told
@@ -192,7 +192,7 @@ class OnnxGraph(Graph):
         except ImportError as error:
             raise BadInput(
                 f"the weights of {self.path} are rounded by the package onnx; run pip install "
-                "fairq-utils[audit]."
+                "fairq-utils[models]."
             ) from error
         return (
             onnx.load_from_string(self.content) if isinstance(self.content, bytes) else onnx.load(self.path)

@@ -227,7 +227,7 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
     except ImportError as error:
         raise BadInput(
             f"{path} is a folder, and to open it takes the package transformers; run pip install "
-            "fairq-utils[audit]."
+            "fairq-utils[models]."
         ) from error
     if not (path / "config.json").is_file():
         raise BadInput(

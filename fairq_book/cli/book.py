@@ -82,7 +82,7 @@ def _book_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Processes that make networks beside each other.",
         ),
         click.option(
-            "--profile", default="laptop", show_default=True, help="laptop, full, or a file of the same form."
+            "--profile", default="laptop", show_default=True, help="laptop, or a file of the same form."
         ),
     ]
     for option in reversed(options):

@@ -86,13 +86,15 @@ def export_onnx(network: nn.Module, path: str | os.PathLike[str], *, example: Te
     `session.qdq_matmulnbits_accuracy_level` is "1". On a transformer that is easily seen.
 
     Codebooks, powers of two, NF4, narrow floats and more than 8 bits are refused: `save_packed` takes them.
-    Needs the packages that `pip install fairq-utils[onnx]` adds.
+    Needs the packages that `pip install fairq-utils[models]` adds.
     """
     try:
         import onnx_ir.passes.common as passes
         from onnxscript import optimizer
     except ImportError as error:
-        raise BadInput(f"ONNX needs the package {error.name}; run pip install fairq-utils[onnx].") from error
+        raise BadInput(
+            f"ONNX needs the package {error.name}; run pip install 'fairq-utils[models]'."
+        ) from error
     if not isinstance(example, Tensor) or example.dim() == 0 or len(example) == 0:
         raise BadInput("example is no batch of inputs; give a tensor that the network takes.")
     stored = _stored_network(network)
