@@ -13,7 +13,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from fairq_audit import running
+import fairq_audit
+from fairq_audit import auditing, running
 from fairq_book.cli import main
 from tests.conftest import ROOT
 from tests.test_auditing import TREES, tables
@@ -237,7 +238,15 @@ def test_help_and_a_small_audit_start_at_once_and_without_torch(files):
     assert seconds < 2
 
 
-def test_the_package_itself_stays_light():
-    code = "import sys, fairq_utils; print({'torch', 'pandas', 'numpy'} & sys.modules.keys())"
+@pytest.mark.parametrize("module", ["fairq_utils", "fairq_audit.cli"])
+def test_what_is_imported_first_stays_light(module):
+    code = f"import sys, {module}; print({{'torch', 'pandas', 'scipy', 'numpy'}} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "set()\n"
+
+
+def test_the_index_gives_what_it_lists():
+    assert fairq_audit.audit is auditing.audit
+    assert fairq_audit.Audit is auditing.Audit
+    with pytest.raises(AttributeError, match="fairq_audit has no 'adit'"):
+        _ = fairq_audit.adit
