@@ -4,6 +4,19 @@
 >>> print(audit("fp32.csv", "int8.csv", groups=["gender"], margin=0.02))  # doctest: +SKIP
 """
 
-from fairq_audit.auditing import Audit, audit
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fairq_audit.auditing import Audit, audit
 
 __all__ = ["Audit", "audit"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"fairq_audit has no {name!r}.")
+    from fairq_audit import auditing  # once it is asked for: pandas takes a moment that `--help` should not
+
+    return getattr(auditing, name)

@@ -164,7 +164,7 @@ def audit(
     """
     # Imported here: pandas takes a moment that `--help` should not.
     from fairq_audit import auditing, gates
-    from fairq_audit.models.run import predictions_of_models
+    from fairq_audit.running import predictions_of_models
 
     columns = [name.strip() for name in groups.split(",") if name.strip()]
     of_models = {

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import filelock
-
 from fairq_utils.errors import BadInput
 
 
@@ -42,9 +40,9 @@ def saying_what_cannot_be_written(folder: Path) -> Iterator[None]:
     """Turn the operating system's refusal into one sentence."""
     try:
         yield
-    except filelock.Timeout:  # an OSError, but none of the operating system's
-        raise
     except OSError as error:
+        if error.strerror is None:  # not of the operating system: that of a lock which others hold, say
+            raise
         raise BadInput(
             f"{folder} cannot be written ({error.strerror}); expected a folder with space that you may "
             "write to: name another, or, if it is the store's, set FAIRQ_STORE to one."

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pandas as pd
 import pytest
 
-import fairq_utils
+from fairq_audit import auditing
 from fairq_audit.auditing import Audit
 from fairq_book.chapters.audit import figures, story
 from fairq_book.kit import figures as kit_figures
@@ -18,14 +18,14 @@ HOSTILE = "<b>*el*</b>$x$\u202e\n"
 
 def audited(harm: dict[str, float], *, few: int = 1, **settings) -> Audit:
     sizes = {name: size // few for name, size in TREES.items()}
-    return fairq_utils.audit(*tables(sizes, harm), **({"margin": 0.02} | settings))
+    return auditing.audit(*tables(sizes, harm), **({"margin": 0.02} | settings))
 
 
 def same(n: int, **settings) -> Audit:
     """Nothing changed, in two groups."""
     table = pd.DataFrame({"id": range(2 * n), "label": "moth", "group": ["ash", "elm"] * n})
     table["prediction"] = (["moth"] * 8 + ["fly"] * 2) * (n // 5)
-    return fairq_utils.audit(table, table, **settings)
+    return auditing.audit(table, table, **settings)
 
 
 def table_of(audit: Audit) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def test_the_flips_are_heard_as_they_were_counted():
 
 def test_of_many_groups_those_that_lost_most_are_drawn():
     sizes = {f"tree {number}": 40 for number in range(50)}
-    own = table_of(fairq_utils.audit(*tables(sizes, {"tree 33": 0.9})))
+    own = table_of(auditing.audit(*tables(sizes, {"tree 33": 0.9})))
     picture = figures.audited_drops(own)
     assert "Of 50 groups the 29 that lost most" in picture.caption
     assert "tree 33" in written(picture)
@@ -79,7 +79,7 @@ def test_of_many_groups_those_that_lost_most_are_drawn():
 
 def test_names_from_data_stay_text():
     before, after = (table.replace({"group": {"elm": HOSTILE}}) for table in tables(TREES, {"elm": 0.3}))
-    audit = fairq_utils.audit(before, after, margin=0.02, fail_if=["worst_group_drop > 0.02"])
+    audit = auditing.audit(before, after, margin=0.02, fail_if=["worst_group_drop > 0.02"])
     for picture in (figures.audited_drops(table_of(audit)), figures.audited_flips(table_of(audit))):
         assert "<b>" not in picture._repr_html_()
         assert "\u202e" not in picture.body
@@ -201,7 +201,7 @@ def test_beside_the_gates_it_is_said_what_their_intervals_allow_for():
 
 
 def test_one_group_has_no_gap():
-    audit = fairq_utils.audit(*tables({"ash": 100}, {}))
+    audit = auditing.audit(*tables({"ash": 100}, {}))
     assert story.audit_gap(audit).text == "There is one group alone, so there is no gap to speak of."
 
 
@@ -209,7 +209,7 @@ def test_a_group_that_is_rarely_right_cannot_lose_much():
     before, after = tables(TREES, {})
     never = before["group"] == "elm"
     before.loc[never, "prediction"] = after.loc[never, "prediction"] = "none of these"
-    audit = fairq_utils.audit(before, after)
+    audit = auditing.audit(before, after)
     own = audit.power(0.02).set_index("group").loc["elm"]
     assert own["power"] == 0
     assert pd.isna(own["images_needed"])

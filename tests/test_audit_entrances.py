@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-import fairq_utils
+from fairq_audit import auditing
 from fairq_audit.models.open import load_model
 from fairq_audit.models.tables import group_columns, to_audit
 from fairq_book.chapters.audit.models import of_study
@@ -68,7 +68,7 @@ def records(tmp_path_factory) -> dict[str, dict]:
 
     before = load_model(FACTORY, weights=folder / "before.safetensors")
     asked = to_audit(before, before.treated(TREATMENT, images), images)
-    in_python = fairq_utils.audit(**asked, margin=0.02, fail_if=GATES)
+    in_python = auditing.audit(**asked, margin=0.02, fail_if=GATES)
     for name in ("before", "after"):  # a table as another framework would write it, in another order
         table: pd.DataFrame = asked[name].sample(frac=1, random_state=0)
         exact = dict.fromkeys(table.filter(like="logit_"), "float64")  # all digits of the same number
@@ -128,7 +128,7 @@ def test_layers_are_measured_wherever_there_are_models(records):
 def test_a_study_of_the_book_is_audited_as_its_network_is(tmp_path, monkeypatch):
     monkeypatch.setenv("FAIRQ_STORE", str(tmp_path))
     study = Study(dataset=SETTINGS, arch="resnet18-16", recipe=Recipe(epochs=1), seed=3)
-    here = fairq_utils.audit(**of_study(study, "int4"), margin=0.02, fail_if=GATES)
+    here = auditing.audit(**of_study(study, "int4"), margin=0.02, fail_if=GATES)
     model = ("--model", "resnet18-16-seed3", "--treatment", "int4", "--epochs", 1)
     there = by_command(tmp_path / "out", *model, *SMALL)
     assert numbers(json.loads(here.to_json())) == numbers(there)

@@ -14,12 +14,11 @@ from bs4 import BeautifulSoup
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score, recall_score
 
-import fairq_utils
 from fairq_audit import auditing, formats, gates, measures, predictions, report, sentences, statistics
 from fairq_utils import intervals
 from fairq_utils.errors import BadInput
 
-SCHEMA = json.loads((files("fairq_utils") / "schemas" / "audit-1.json").read_text())
+SCHEMA = json.loads((files("fairq_audit") / "schemas" / "audit-1.json").read_text())
 CLASSES = np.array(["bee", "fly", "moth"])
 
 
@@ -48,7 +47,7 @@ TREES = {"ash": 900, "birch": 500, "cedar": 300, "elm": 200}
 
 @cache
 def audited(scores: bool = True) -> auditing.Audit:
-    return fairq_utils.audit(
+    return auditing.audit(
         *tables(TREES, {"elm": 0.15}, scores=scores),
         groups=["group", "light"],
         margin=0.02,
@@ -63,7 +62,7 @@ def audited(scores: bool = True) -> auditing.Audit:
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_accuracies_and_their_gap_are_fairlearns(side):
     before, after = tables(TREES, {"elm": 0.15})
-    found = fairq_utils.audit(before, after).record
+    found = auditing.audit(before, after).record
     predictions = before if side == "before" else after
     frame = MetricFrame(
         metrics={"accuracy": accuracy_score},
@@ -82,7 +81,7 @@ def test_accuracies_and_their_gap_are_fairlearns(side):
 
 def test_crossed_groups_and_recall_are_fairlearns():
     before, after = tables(TREES, {"elm": 0.15})
-    found = fairq_utils.audit(before, after, groups=["group", "light"])
+    found = auditing.audit(before, after, groups=["group", "light"])
     frame = MetricFrame(
         metrics=accuracy_score,
         y_true=after["label"],
@@ -102,7 +101,7 @@ def test_crossed_groups_and_recall_are_fairlearns():
 
 def test_counts_are_those_of_a_table_of_before_and_after():
     before, after = tables(TREES, {"elm": 0.15})
-    found = fairq_utils.audit(before, after).tables["groups"].set_index("group")
+    found = auditing.audit(before, after).tables["groups"].set_index("group")
     right = before["prediction"] == before["label"], after["prediction"] == after["label"]
     expected = pd.crosstab(before["group"], [right[0], right[1]])
     flips = (before["prediction"] != after["prediction"]).groupby(before["group"])
@@ -373,7 +372,7 @@ def frauds(*, small: int = 0, lost: int = 0) -> tuple[pd.DataFrame, pd.DataFrame
 
 
 def test_what_is_said_of_a_class_is_what_the_tables_hold():
-    found = fairq_utils.audit(*frauds(small=60, lost=50), margin=0.06)
+    found = auditing.audit(*frauds(small=60, lost=50), margin=0.06)
     row = found.tables["recall"].query("`class` == 'fraud' and group == 'B'").iloc[0]
     limits = statistics.drop_limits(50, 0, 60, intervals.simultaneous(0.998, 2))
     assert (row["drop_simultaneous_lower"], row["drop_simultaneous_upper"]) == pytest.approx(limits)
@@ -391,7 +390,7 @@ def test_what_is_said_of_a_class_is_what_the_tables_hold():
 
 
 def test_a_class_with_too_few_images_is_not_tested_and_that_is_said():
-    found = fairq_utils.audit(*frauds(small=19, lost=19), margin=0.06)
+    found = auditing.audit(*frauds(small=19, lost=19), margin=0.06)
     assert found.verdict == "equivalent"
     assert found.sentence.endswith(
         "In none of 3 pairs of class and group is a loss of recall beyond the margin sure. "
@@ -406,7 +405,7 @@ def test_a_class_with_too_few_images_is_not_tested_and_that_is_said():
 
 def test_recall_that_is_accuracy_is_not_tested_twice():
     before, after = frauds(small=60, lost=50)
-    found = fairq_utils.audit(before.assign(group=before["label"]), after.drop(columns="group"), margin=0.02)
+    found = auditing.audit(before.assign(group=before["label"]), after.drop(columns="group"), margin=0.02)
     assert set(found.tables["recall"]["tested"]) == {"is accuracy"}
     assert found.record["groupings"][0]["recall"]["tested"] == 0
     assert found.sentence.startswith("Group fraud lost")
@@ -414,7 +413,7 @@ def test_recall_that_is_accuracy_is_not_tested_twice():
 
 
 def test_a_group_that_loses_in_all_its_classes_is_told_as_a_group():
-    sentence = fairq_utils.audit(*tables(TREES, {"elm": 0.4})).sentence
+    sentence = auditing.audit(*tables(TREES, {"elm": 0.4})).sentence
     assert sentence.startswith("Group elm lost")
     assert "recall" not in sentence
 
@@ -426,7 +425,7 @@ def test_hundreds_of_classes_and_groups_are_tested_in_seconds():
     after = before.copy()
     dead = before["group"].eq(7) & before["label"].eq(3)
     after.loc[dead | (rng.random(n) < 0.02), "prediction"] = 0
-    found = fairq_utils.audit(before, after)
+    found = auditing.audit(before, after)
     assert found.record["groupings"][0]["recall"]["tested"] > 5000
     assert found.record["settings"]["recall_family"] < 10  # in hardly another one did enough answers flip
     assert found.record["verdict"]["harmed_classes"] == [{"grouping": "group", "group": "7", "class": "3"}]
@@ -466,7 +465,7 @@ def strangely_answered() -> auditing.Audit:
     """An audit in which one answer of ten is no label, before."""
     before, after = tables(TREES, {"elm": 0.15})
     before.loc[::10, "prediction"] = "<b>wasp"
-    return fairq_utils.audit(before, after)
+    return auditing.audit(before, after)
 
 
 def test_what_must_be_known_first_is_said_first_everywhere(tmp_path):
@@ -500,7 +499,7 @@ def test_that_nothing_changed_is_said_first(change, said):
     after = before.copy()
     if change is not None:
         after["logit_moth"] += change
-    found = fairq_utils.audit(before, after, margin=0.05)
+    found = auditing.audit(before, after, margin=0.05)
     assert found.record["verdict"]["warnings"] == [said]
     assert found.sentence.startswith(f"{said} In every group accuracy stayed within 5.0 points")
     assert found.verdict == "equivalent"
@@ -513,11 +512,11 @@ def test_one_file_given_twice_is_refused(tmp_path):
         before.to_csv(path, index=False)
     for second in (first, str(first), copy, tmp_path / ".." / tmp_path.name / "first.csv"):
         with pytest.raises(BadInput, match="hold the same, byte for byte; expected what two models answered"):
-            fairq_utils.audit(first, second)
+            auditing.audit(first, second)
     after.to_csv(copy, index=False)
-    assert fairq_utils.audit(first, copy).verdict == "harm shown"
+    assert auditing.audit(first, copy).verdict == "harm shown"
     with pytest.raises(BadInput, match=r"gone.csv is no file"):
-        fairq_utils.audit(tmp_path / "gone.csv", tmp_path / "gone.csv")
+        auditing.audit(tmp_path / "gone.csv", tmp_path / "gone.csv")
 
 
 def test_no_verdict_says_that_nothing_was_found_without_what_could_have_been():
@@ -565,7 +564,7 @@ def small_cells(rows: int) -> auditing.Audit:
     base = pd.DataFrame({"id": range(400), "label": "moth", "tree": tree, "light": light})
     before = base.assign(prediction=["moth", "moth", "fly", "moth"] * 100)
     after = base.assign(prediction=["moth", "fly", "moth", "moth"] * 100)
-    return fairq_utils.audit(before, after, groups=["tree", "light"])
+    return auditing.audit(before, after, groups=["tree", "light"])
 
 
 def test_small_cells_are_pooled_and_named():
@@ -647,8 +646,8 @@ def test_probabilities_give_the_confidence_of_their_logits():
         )
         return table.drop(columns=columns).join(shares)
 
-    by_logits = fairq_utils.audit(before, after).record["groupings"][0]["distributions"]["confidence"]
-    by_shares = fairq_utils.audit(soft(before), soft(after)).record["groupings"][0]["distributions"][
+    by_logits = auditing.audit(before, after).record["groupings"][0]["distributions"]["confidence"]
+    by_shares = auditing.audit(soft(before), soft(after)).record["groupings"][0]["distributions"][
         "confidence"
     ]
     assert by_logits == by_shares
@@ -662,7 +661,7 @@ def lacking(share: dict[str, float], **settings) -> auditing.Audit:
     before, _ = tables(TREES, {}, seed=1)
     place = before.groupby("group").cumcount()
     gone = place < before["group"].map(TREES) * before["group"].map(share).fillna(0)
-    return fairq_utils.audit(before, before[~gone], drop_unmatched=True, **settings)
+    return auditing.audit(before, before[~gone], drop_unmatched=True, **settings)
 
 
 def test_rows_that_are_missing_are_counted_by_group_and_told_first(tmp_path):
@@ -705,7 +704,7 @@ def test_nothing_is_called_well_where_missing_rows_could_hide_the_loss():
 
 def test_a_column_of_groups_may_be_called_anything():
     before, _ = (one.rename(columns={"group": "n", "light": "right"}) for one in tables(TREES, {}))
-    found = fairq_utils.audit(before, before.iloc[5:], groups=["n", "right"], drop_unmatched=True)
+    found = auditing.audit(before, before.iloc[5:], groups=["n", "right"], drop_unmatched=True)
     own = found.record["compared"]["dropped"][0]["groups"]
     assert own[0] == {"grouping": "n", "group": "ash", "n": 5, "of": 900, "right": own[0]["right"]}
 
@@ -727,13 +726,13 @@ def test_rows_that_are_missing_at_random_are_not_called_conspicuous():
 def test_rows_that_are_missing_before_are_told_too():
     before, after = tables(TREES, {}, seed=1)
     gone = before["group"].eq("elm") & (before.index % 2 == 0)
-    found = fairq_utils.audit(before[~gone], after, drop_unmatched=True)
+    found = auditing.audit(before[~gone], after, drop_unmatched=True)
     assert (
         "100 of 1,900 rows of The second table are missing from The first table and were left out: by group "
         in (found.sentence)
     )
     assert "elm 100 of 200. More are missing of elm than" in found.sentence
-    unknown = fairq_utils.audit(before[~gone], after[["id", "prediction"]], drop_unmatched=True)
+    unknown = auditing.audit(before[~gone], after[["id", "prediction"]], drop_unmatched=True)
     assert "were left out; of which groups is not known." in unknown.sentence
     jsonschema.validate(json.loads(found.to_json()), SCHEMA)
     jsonschema.validate(json.loads(unknown.to_json()), SCHEMA)
@@ -748,7 +747,7 @@ def test_missing_rows_of_small_cells_count_where_the_cells_do():
     before["prediction"] = ["moth", "fly"] * 200
     # Of elm x dusk (15) five are missing, of elm x night (45) thirty, which leaves it too small as well.
     gone = before.index.isin([*range(340, 345), *range(355, 385)])
-    found = fairq_utils.audit(before, before[~gone], groups=["tree", "light"], drop_unmatched=True)
+    found = auditing.audit(before, before[~gone], groups=["tree", "light"], drop_unmatched=True)
     crossed = found.record["groupings"][-1]
     assert {cell["cell"] for cell in crossed["pooled"]["cells"]} == {"elm x dusk", "elm x night"}
     (entry,) = found.record["compared"]["dropped"]
@@ -770,7 +769,7 @@ def test_the_record_is_what_the_schema_says(scores):
 
 def test_the_record_of_little_is_what_the_schema_says():
     few = pd.DataFrame({"id": [1, 2, 3], "label": "a", "group": "only", "prediction": ["a", "a", "b"]})
-    found = fairq_utils.audit(few, few)
+    found = auditing.audit(few, few)
     jsonschema.validate(json.loads(found.to_json()), SCHEMA)
     assert found.verdict == "cannot tell"
     assert found.record["groupings"][0]["fvo_increase"]["estimate"] == 0
@@ -779,7 +778,7 @@ def test_the_record_of_little_is_what_the_schema_says():
 
 def test_the_same_audit_twice_is_the_same():
     once, again = (
-        fairq_utils.audit(*tables(TREES, {"elm": 0.15}), groups=["group", "light"]).record for _ in range(2)
+        auditing.audit(*tables(TREES, {"elm": 0.15}), groups=["group", "light"]).record for _ in range(2)
     )
     assert once | {"created": ""} == again | {"created": ""}
 
@@ -802,7 +801,7 @@ def test_tables_and_json_hold_the_same_numbers(tmp_path):
 
 
 def test_no_table_of_an_earlier_audit_is_left(tmp_path):
-    plain = fairq_utils.audit(*tables(TREES, {}))
+    plain = auditing.audit(*tables(TREES, {}))
     first = audited().write(tmp_path, {"before": tables(TREES, {})[0]})
     assert {"layers.csv", "gates.csv", "before.parquet"} < {path.name for path in first}
     written = plain.write(tmp_path)
@@ -851,7 +850,7 @@ def test_gates_can_be_asked_afterwards():
     assert not found.passes("overall_drop > 0.2", "worst_group_drop > 0.02")
     assert found.passes("worst_group_drop > 0.14")
     assert not found.passes("worst_group_drop > 0.14", decide_on="upper")
-    assert fairq_utils.audit(*tables(TREES, {})).passes()  # without gates there is nothing to fail
+    assert auditing.audit(*tables(TREES, {})).passes()  # without gates there is nothing to fail
 
 
 def test_the_model_card_is_one_paragraph():
@@ -865,7 +864,7 @@ def test_the_model_card_is_one_paragraph():
 
 def test_a_gap_that_fell_is_said_to_have_fallen():
     helped, harmed = tables(TREES, {"elm": 0.3})
-    found = fairq_utils.audit(harmed, helped)
+    found = auditing.audit(harmed, helped)
     change = found.record["groupings"][0]["fvo_increase"]
     fall, least, most = (f"{-100 * change[end]:.1f}" for end in ("estimate", "upper", "lower"))
     assert f"points, a fall of {fall} ({least} to {most})." in found.model_card()
@@ -875,9 +874,9 @@ def test_a_gap_that_fell_is_said_to_have_fallen():
     assert [*sentences._gap(record)] == [
         f"The gap between the best and the worst group shrank by {fall} points ({least} to {most})."
     ]
-    rise = fairq_utils.audit(helped, harmed).model_card()
+    rise = auditing.audit(helped, harmed).model_card()
     assert f"points, a rise of {fall} (" in rise
-    same = fairq_utils.audit(helped, helped).record
+    same = auditing.audit(helped, helped).record
     assert next(sentences._gap(same)).startswith("It is not decided whether the gap between the best and the")
 
 
@@ -892,7 +891,7 @@ def test_names_that_mean_harm_stay_text(tmp_path):
     base = pd.DataFrame({"id": [f"={i}" for i in range(n)], "label": "=1+1", "group": NASTY * 40})
     before = base.assign(prediction="=1+1")
     after = base.assign(prediction=["=1+1", "@x"] * (n // 2))
-    found = fairq_utils.audit(before, after)
+    found = auditing.audit(before, after)
     for path in found.write(tmp_path):
         if path.suffix == ".csv":
             with path.open(newline="") as file:
@@ -932,13 +931,13 @@ def test_bad_settings_are_refused_in_one_sentence(settings, said):
     before, after = tables({"ash": 300, "elm": 300}, {})
     before["many"] = np.arange(600) % 300
     with pytest.raises(BadInput) as refused:
-        fairq_utils.audit(before, after, **settings)
+        auditing.audit(before, after, **settings)
     assert said in str(refused.value)
 
 
 def test_a_column_of_one_group_does_not_stand_for_the_gap():
     before, after = (one.assign(site="here") for one in tables(TREES, {"elm": 0.3}))
-    found = fairq_utils.audit(
+    found = auditing.audit(
         before, after, groups=["site", "group"], fail_if=["fvo_increase > 0.1", "fvo_after > 0.9"]
     )
     assert [gate["where"] for gate in found.record["gates"]] == ["group", "group"]
@@ -948,9 +947,9 @@ def test_a_column_of_one_group_does_not_stand_for_the_gap():
         BeautifulSoup(report.page(found.record), "html.parser").find(class_="tiles").get_text(" ").split()
     )
     # Nothing changed: then the gap of one group, 0 for sure, would be the one that surely rose most.
-    same = fairq_utils.audit(before, before, groups=["site", "group"], fail_if=["fvo_increase > 0.1"])
+    same = auditing.audit(before, before, groups=["site", "group"], fail_if=["fvo_increase > 0.1"])
     assert same.record["gates"][0]["where"] != "site"
-    alone = fairq_utils.audit(
+    alone = auditing.audit(
         *(one.query("group == 'elm'") for one in (before, after)), fail_if=["fvo_increase > 0.1"]
     )
     assert alone.passes()
@@ -962,10 +961,10 @@ def test_cells_that_cannot_be_told_apart_by_name_are_refused():
     base = pd.DataFrame({"id": range(80), "label": "moth", "prediction": "moth"})
     base["tree"], base["light"] = ["ash x dim", "ash"] * 40, ["day", "dim x day"] * 40
     with pytest.raises(BadInput, match="are both called 'ash x dim x day'; expected names that tell them"):
-        fairq_utils.audit(base, base, groups=["tree", "light"])
+        auditing.audit(base, base, groups=["tree", "light"])
 
 
 def test_a_group_of_one_image_is_refused():
     before, after = tables({"ash": 50, "elm": 1}, {})
     with pytest.raises(BadInput, match="group has a group of one image, 'elm'; expected two or more"):
-        fairq_utils.audit(before, after)
+        auditing.audit(before, after)

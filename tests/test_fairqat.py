@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
-from fairq_utils.quantization import models
 from fairq_utils.quantization.models import bake, describe
 from fairq_utils.quantization.quantizers import LearnedStepQuantizer, UniformQuantizer
 from fairq_utils.training import fairqat
@@ -298,7 +297,7 @@ def weights_of(network):
 
 def test_what_comes_back_answers_as_what_was_trained_bit_for_bit(data, monkeypatch):
     trained = []
-    monkeypatch.setattr(models, "bake", lambda network: trained.append(network) or bake(network))
+    monkeypatch.setattr(fairqat, "bake", lambda network: trained.append(network) or bake(network))
     torch.manual_seed(0)
     network = torchvision.models.resnet18(num_classes=2)
     data = replace(data, images=data.images.repeat(1, 1, 8, 8))
