@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from fairq_audit.formats import counted
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.wording import counted
 from fairq_book.root import book_root
 from fairq_utils.errors import BadInput
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from fairq_audit.formats import counted
 from fairq_book.kit.claims import Claim, Effect
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.wording import Prose, as_sentence, counted
+from fairq_book.kit.wording import Prose, as_sentence
 from fairq_book.registry import CLAIMS
 
 _PRACTICAL = 200  # more seeds than that nobody will train

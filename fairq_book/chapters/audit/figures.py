@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from fairq_audit.formats import shown
-from fairq_book.kit.figures import FAINT, INK, PALETTE, Picture, canvas, drawn, legend_above, look_of
+from fairq_audit.formats import PALETTE, shown
+from fairq_book.kit.figures import FAINT, INK, Picture, canvas, drawn, legend_above, look_of
 from fairq_book.kit.tables import ALL
 
 _MOST_ROWS = 30

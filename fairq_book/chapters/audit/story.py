@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from fairq_audit.auditing import Audit
-from fairq_audit.formats import as_markdown, hundredths, shown
+from fairq_audit.formats import as_markdown, counted, hundredths, shown
 from fairq_audit.sentences import WHOSE_ENDS, told
-from fairq_book.kit.wording import Prose, counted, in_brackets, percent, points, whole_points
+from fairq_book.kit.wording import Prose, in_brackets, percent, points, whole_points
 
 _MOST_SAID = 8
 

@@ -11,11 +11,11 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 
+from fairq_audit.formats import PALETTE
 from fairq_book.kit.figures import (
     FAINT,
     INK,
     ONE_HUE,
-    PALETTE,
     Picture,
     accuracy_lines,
     canvas,

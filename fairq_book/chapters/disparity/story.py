@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fairq_audit.formats import counted
 from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, shown_widths, under_review
 from fairq_book.kit.measured import Measured
@@ -18,7 +19,6 @@ from fairq_book.kit.wording import (
     Prose,
     Verdict,
     Word,
-    counted,
     estimate_of,
     in_points,
     nowhere,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fairq_audit.formats import PALETTE
 from fairq_book.kit.figures import (
     FAINT,
     INK,
-    PALETTE,
     Picture,
     caption_of_own_scales,
     drawn,

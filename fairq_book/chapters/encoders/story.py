@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from fairq_audit.formats import counted
 from fairq_book.chapters.encoders.tables import fallen
 from fairq_book.kit.claims import SLYMAN, WIDTH, Claim, Effect, effects_of_population, under_review
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.wording import Prose, Verdict, Word, counted, in_nats, in_points, percent, points, word_of
+from fairq_book.kit.wording import Prose, Verdict, Word, in_nats, in_points, percent, points, word_of
 from fairq_utils.encoders.captions import TRAINING_SETS
 
 _SHOWN = 0.05  # what remains of p after Holm's correction is below it

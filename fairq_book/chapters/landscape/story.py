@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairq_audit.formats import signed
+from fairq_audit.formats import counted, signed
 from fairq_book.chapters.landscape import tables
 from fairq_book.chapters.landscape.tables import MINORITIES, SMALLEST_TO_OTHERS
 from fairq_book.kit import wording
 from fairq_book.kit.claims import BELLAM, TRAN, WIDTH, Claim, Effect, effect_in_row, shown_widths
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import ALL, Ends, rounding_of
-from fairq_book.kit.wording import Prose, Verdict, Word, counted, nowhere, percent, those_standing, word_for
+from fairq_book.kit.wording import Prose, Verdict, Word, nowhere, percent, those_standing, word_for
 
 
 def who_is_compared(ends: Ends, table: pd.DataFrame, split: str) -> Prose:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from fairq_audit.formats import PALETTE
 from fairq_book.kit.figures import (
     FAINT,
     INK,
-    PALETTE,
     Picture,
     canvas,
     caption_of_cut_intervals,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairq_audit.formats import counted
 from fairq_book.kit import tables, wording
 from fairq_book.kit.claims import BELLAM, WIDTH, Claim, Effect, effect_in
 from fairq_book.kit.measured import Measured
@@ -15,7 +16,6 @@ from fairq_book.kit.wording import (
     Prose,
     Verdict,
     Word,
-    counted,
     estimate_of,
     in_points,
     in_units,

@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
+from fairq_audit.formats import PALETTE
 from fairq_book.chapters.repair.tables import swept
 from fairq_book.kit.figures import (
     FAINT,
     INK,
-    PALETTE,
     Picture,
     canvas,
     caption_of_cut_intervals,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairq_audit.formats import counted
 from fairq_book.chapters.repair.tables import swept
 from fairq_book.kit.claims import BELLAM, LIU, WIDTH, Claim, Effect, Remark, effect_in
 from fairq_book.kit.measured import Measured
@@ -17,7 +18,6 @@ from fairq_book.kit.wording import (
     Verdict,
     Word,
     as_sentence,
-    counted,
     in_points,
     moves,
     nowhere,

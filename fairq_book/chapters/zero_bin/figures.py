@@ -9,13 +9,12 @@ import pandas as pd
 from matplotlib.ticker import FixedLocator, NullLocator
 from torch import nn
 
+from fairq_audit.formats import MARKERS, PALETTE
 from fairq_book.chapters.zero_bin.tables import gaussian_zero_share
 from fairq_book.kit.figures import (
     FAINT,
     INK,
-    MARKERS,
     ONE_HUE,
-    PALETTE,
     Picture,
     canvas,
     drawn,

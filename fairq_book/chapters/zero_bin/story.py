@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairq_audit.formats import counted
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, under_review
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import ALL
@@ -14,7 +15,6 @@ from fairq_book.kit.wording import (
     Prose,
     Verdict,
     as_sentence,
-    counted,
     estimate_of,
     in_brackets,
     in_nats,
