@@ -126,16 +126,16 @@ def test_jobs_run_with_one_thread_and_on_workers_when_there_are_some(tmp_path, a
 def test_a_worker_gives_back_what_a_large_job_has_freed():
     script = """
 import psutil, torch
-from fairq_utils import jobs
+from fairq_book.experiments import scheduling
 def megabytes(): return psutil.Process().memory_info().rss / 1e6
 before = megabytes()
 parts = [torch.ones(250_000) for _ in range(400)]  # a megabyte each
 last = parts[-1]  # what lies behind the gap
 del parts
 kept = megabytes() - before
-jobs._give_back(10**12)
+scheduling._give_back(10**12)
 small = megabytes() - before
-jobs._give_back(0)
+scheduling._give_back(0)
 print(kept, small, megabytes() - before)
 """
     done = subprocess.run(
