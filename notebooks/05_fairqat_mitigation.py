@@ -69,6 +69,7 @@ from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
 from fairq_book.pages import claims
 
+# %% tags=["hide-input"]
 recipe = {"arch": arch, "epochs": epochs, "tuning_epochs": tuning_epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}

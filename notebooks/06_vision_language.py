@@ -65,6 +65,7 @@ from fairq_book.kit import earlier, wording
 from fairq_book.pages import claims
 from fairq_utils.encoders.linear_layers import linear_treatments
 
+# %% tags=["hide-input"]
 shapes = {"images": images, "archs": archs, "training_sets": training_sets}
 counted = {"prompts": prompts, "ks": ks, "top": top}
 wanted = asks.Asks(treatments=treatments, **shapes, **counted)

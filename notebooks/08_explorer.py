@@ -49,19 +49,10 @@ from fairq_book.experiments import settings, studies
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import earlier
 
-trained = settings.studies_of(
-    setting,
-    seeds=seeds,
-    dataset=dataset,
-    root=root,
-    label=label,
-    group=group,
-    image_size=image_size,
-    train_images=train_images,
-    test_images=test_images,
-    arch=arch,
-    epochs=epochs,
-)
+recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
+limits = {"train_images": train_images, "test_images": test_images}
+data = {"dataset": dataset, "root": root, "label": label, "group": group}
+trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
 
 # %% [markdown]
 # ## Answers, flips and weights

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -14,14 +15,15 @@ from click.testing import CliRunner
 from fairq_audit import cli
 from fairq_book.build import notebooks
 from fairq_book.cli import main
-from fairq_book.experiments import codes
+from fairq_book.experiments import studies
 from fairq_book.experiments.codes import CODE
+from fairq_book.experiments.parameters import StudyParameters
 from fairq_book.experiments.store import MARKER, Store
 from fairq_utils import __version__
 from fairq_utils.data import sources
 from fairq_utils.items import Item
-from fairq_utils.training import loop
 from fairq_utils.treatments import treatment
+from fairq_utils.treatments.jobs import train as jobs_train
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def no_kernel(monkeypatch):
     [
         (
             ["run", "01", "-p", "bit_width=[3]"],
-            "has no parameter 'bit_width'; expected one of: dataset, root",
+            "has no parameter 'bit_width'; expected one of: setting, dataset, root",
         ),
         (["run", "01", "-p", "bit_widths=3"], "bit_widths is 3; expected list[int]"),
         (["run", "01", "-p", "bit_widths=['x']"], "bit_widths is ['x']; expected list[int]"),
@@ -75,6 +77,37 @@ def test_every_command_and_option_says_what_it_does():
         assert "".join(command.help.split("\n")[0].split()) in shown
         for option in command.params:
             assert isinstance(option, click.Argument) or "".join(option.help.split()) in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("sweep", ["bits", "treatments", "workers", "scheduler"]),
+        ("export", ["bits", "treatments", "out", "format"]),
+    ],
+)
+def test_the_options_of_a_study_are_its_parameters_with_their_help(name, others):
+    command = main.main.commands[name]
+    options = {one.name: one for one in command.params if isinstance(one, click.Option)}
+    assert list(options) == [one.name for one in fields(StudyParameters)] + others
+    for one in fields(StudyParameters):
+        assert options[one.name].help.lower().startswith(one.metadata["help"].lower())
+        if one.name not in ("root", "seeds"):  # which are typed otherwise than they are written in a notebook
+            assert options[one.name].default == one.default
+
+
+WRONG = {"str": "3", "int": "many", "float": "long", "list[int]": "[1.5]", "list[str]": "[1]", "bool": "1"}
+
+
+@pytest.mark.parametrize("chapter", notebooks.chapters(), ids=lambda chapter: chapter.slug)
+def test_a_parameter_of_another_type_is_refused_in_one_sentence(no_kernel, chapter):
+    for parameter in chapter.parameters.values():
+        value = WRONG[parameter.annotation]
+        result = CliRunner().invoke(main.main, ["run", chapter.slug[:2], "-p", f"{parameter.name}={value}"])
+        assert result.exit_code == 2
+        assert f"expected {parameter.annotation}, such as {parameter.default!r}." in result.stderr
+        assert result.stderr.startswith(f"Error: {parameter.name} is ")
+        assert result.stderr.count("\n") == 1
 
 
 SMALL = ["-p", "train_images=60", "-p", "test_images=60", "-p", "epochs=1", "-p", "seeds=[0]"]
@@ -174,17 +207,17 @@ def said(*arguments, exit_code=0):
 def test_a_sweep_is_made_once_counted_exported_and_pruned(store, tmp_path):
     made = said("sweep", *SWEEP, "--treatments", "ptq,mse,nf4")
     assert made.startswith("8 predictions of 2 networks are in ")
-    assert made.endswith("made now: 1 datasets, 2 networks, 8 predictions\n")
+    assert made.endswith("made now: 2 datasets, 2 networks, 8 predictions\n")
     assert said("sweep", *SWEEP, "--treatments", "ptq,mse,nf4").endswith("made now: nothing\n")
 
     rows = [line.split() for line in said("status").splitlines()[1:]]
     assert [row[:3] for row in rows[:3]] == [
-        ["datasets", "current", "1"],
+        ["datasets", "current", "2"],
         ["networks", "current", "2"],
         ["predictions", "current", "8"],
     ]
     on_disk = sum(path.stat().st_size for path in store.glob("*/*.safetensors"))
-    assert float(rows[3][2]) == pytest.approx(on_disk / 1e6, abs=0.05)  # "all 11 89.6 MB"
+    assert float(rows[3][2]) == pytest.approx(on_disk / 1e6, abs=0.05)  # "all 12 89.6 MB"
 
     said("export", *SWEEP, "--treatments", "ptq,mse,nf4", "--out", str(tmp_path / "out"))
     accuracy = pd.read_csv(tmp_path / "out" / "accuracy.csv")
@@ -207,11 +240,11 @@ def test_a_sweep_is_made_once_counted_exported_and_pruned(store, tmp_path):
 
 def test_what_other_code_made_is_pruned_with_what_rests_on_it(store, monkeypatch):
     said("sweep", *SWEEP)
-    monkeypatch.setattr(codes, "CODE", {stage: CODE[stage] for stage in ("read", "predict")})
+    monkeypatch.setattr(studies, "CODE", {stage: CODE[stage] for stage in ("read", "predict")})
     rows = {tuple(line.split()[:2]) for line in said("status").splitlines()[1:4]}
     assert rows == {("datasets", "current"), ("networks", "outdated"), ("predictions", "outdated")}
     assert said("prune").startswith("6 files")
-    assert [path.parent.name for path in store.glob("*/*.safetensors")] == ["datasets"]
+    assert [path.parent.name for path in store.glob("*/*.safetensors")] == ["datasets"] * 2
 
 
 def everything(folder):
@@ -330,7 +363,7 @@ def test_a_failed_sweep_says_what_failed_and_exits_with_one(store, monkeypatch):
     def fail(*_args, **_options):
         raise ZeroDivisionError("nothing to divide by")
 
-    monkeypatch.setattr(loop, "train", fail)
+    monkeypatch.setattr(jobs_train, "train_network", fail)
     output = said("sweep", *SWEEP, exit_code=1)
     assert output.splitlines() == [
         "Error: 6 of 6 could not be made, the rest is in the store.",

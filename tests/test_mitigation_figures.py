@@ -236,7 +236,7 @@ def unwritten(monkeypatch) -> list:
         )
         return kit_figures.Picture("", "")
 
-    monkeypatch.setattr(kit_figures, "drawn", ask)
+    monkeypatch.setattr(figures, "drawn", ask)
     return asked
 
 

@@ -118,7 +118,8 @@ def test_two_processes_that_want_the_same_thing_make_it_once(tmp_path):
 WRITER = """
 import sys, torch
 from pathlib import Path
-from fairq_utils.store import Item, Store
+from fairq_book.experiments.store import Store
+from fairq_utils.items import Item
 store = Store(Path(sys.argv[1]))
 print("ready", flush=True)
 for number in range(100000):

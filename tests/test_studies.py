@@ -7,8 +7,9 @@ import torch
 from fairq_book.experiments import studies
 from fairq_book.experiments.store import Store
 from fairq_utils.errors import BadInput, JobsFailed
-from fairq_utils.training import loop
+from fairq_utils.training import fairqat, loop
 from fairq_utils.training.loop import Recipe
+from fairq_utils.treatments.jobs import train as jobs_train
 from fairq_utils.treatments.treatment import FP32, Treatment
 
 SMALL = {
@@ -34,7 +35,7 @@ def trained(monkeypatch):
         calls.append(options["seed"])
         return train(*args, **options)
 
-    monkeypatch.setattr(loop, "train", counted)
+    monkeypatch.setattr(jobs_train, "train_network", counted)
     return calls
 
 
@@ -157,15 +158,15 @@ def test_an_interrupted_training_goes_on_from_the_store(tmp_path, monkeypatch):
         return wrapped
 
     train, store = loop.train, Store(tmp_path / "other")
-    monkeypatch.setattr(loop, "Checkpoint", partial(loop.Checkpoint, every_seconds=0))
-    monkeypatch.setattr(loop, "train", interrupt(first := []))
+    monkeypatch.setattr(studies, "Checkpoint", partial(loop.Checkpoint, every_seconds=0))
+    monkeypatch.setattr(jobs_train, "train_network", interrupt(first := []))
     interrupted = True
     with pytest.raises(Interrupted):
         studies.predictions(wanted, [FP32], store=store)
     assert [entry.identity["name"] for entry in store.entries() if entry.kind == "checkpoints"] == [
         "moths-resnet18-16-32px-seed0"
     ]
-    monkeypatch.setattr(loop, "train", interrupt(second := []))
+    monkeypatch.setattr(jobs_train, "train_network", interrupt(second := []))
     interrupted = False
     resumed = studies.predictions(wanted, [FP32], store=store)[0]
     assert (sum(first), sum(second)) == (2, 1)
@@ -279,7 +280,7 @@ def test_no_network_is_trained_on_images_for_tuning_or_test(tmp_path, monkeypatc
         return fit(network, images, *rest, **options)
 
     monkeypatch.setattr(loop, "fit", spied)
-    monkeypatch.setattr(loop, "fit", spied)
+    monkeypatch.setattr(fairqat, "fit", spied)
     wanted = studies.studies(seeds=[0], tuning_epochs=1, **SMALL)
     arms = [Treatment.parse(name) for name in ("int4-qat", "fp32-tuned-weighted", "int3-fairqat")]
     studies.predictions(wanted, [FP32, *arms], store=Store(tmp_path))

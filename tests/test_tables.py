@@ -14,6 +14,7 @@ from fairq_book.experiments.studies import Prediction, Study
 from fairq_book.kit import tables as kit_tables
 from fairq_utils.data.sources import DataSettings
 from fairq_utils.errors import BadInput
+from fairq_utils.metrics import groups as metrics_groups
 from fairq_utils.quantization.models import storage_bytes
 from fairq_utils.treatments.treatment import FP32, Treatment
 
@@ -176,14 +177,14 @@ def test_intervals_of_networks_on_other_images_are_students_over_networks():
     losses = logits_tables.answers(found)
     (row,) = losses.query("treatment == 'int4' and measure == 'margin' and group == 'a'").to_dict("records")
     margins = [
-        kit_tables.metrics.example_metrics(p.logits, p.labels)["margin"][p.groups.numpy() == 0].mean()
+        metrics_groups.example_metrics(p.logits, p.labels)["margin"][p.groups.numpy() == 0].mean()
         for p in found
         if p.treatment == Treatment(4)
     ]
     student = stats.t.interval(0.95, 4, np.mean(margins), stats.sem(margins))
     own_images = np.concatenate(
         [
-            kit_tables.metrics.example_metrics(p.logits, p.labels)["margin"][p.groups.numpy() == 0]
+            metrics_groups.example_metrics(p.logits, p.labels)["margin"][p.groups.numpy() == 0]
             for p in found
             if p.treatment == Treatment(4)
         ]

@@ -626,6 +626,7 @@ def test_the_overview_has_a_word_a_claim_and_a_setting_that_leads_to_why():
     assert len(rows) == len(CLAIMS)
     for key, row in zip(CLAIMS, rows, strict=True):
         word = WORDS[key]
+        assert row.select_one("th strong").text == key
         first, second = row.find_all("td")
         assert first.select_one(".fairq-word").text == word
         assert ("under review" in first.text) == (key in REVIEWED)
