@@ -13,6 +13,7 @@ from scipy import stats
 
 from fairq_book.kit.claims import Claim, Effect
 from fairq_book.kit.measured import Measured
+from fairq_book.kit.treatments import COLUMNS
 from fairq_book.kit.wording import Prose, Verdict, as_sentence, counted
 from fairq_book.registry import CLAIMS
 
@@ -125,8 +126,8 @@ def _table(
 
 def _source(effect: Effect, measured: Measured, up: str) -> str:
     """The table that a number stands in, or is made of, and the row."""
-    names = [name for name, value in effect.row.items() if isinstance(value, str)]
-    where = ", ".join(f"{name} {effect.row[name]}" for name in names)
+    named = [name for name, value in effect.row.items() if isinstance(value, str) and name not in COLUMNS]
+    where = ", ".join(f"{name} {effect.row[name]}" for name in named)
     link = f"<a href='{up}/_static/{measured.name}/{effect.table}.csv'>{effect.table}</a>"
     return f"{html.escape(effect.says)}: {link}, {html.escape(where)}"
 
@@ -218,28 +219,30 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+# Columns of a treatment, and what it means that they have these values.
 _CHOICES = {
-    "mse": "the range with the least squared error",
-    "channel": "one scale for each output channel",
-    "mse-channel": "both of these",
-    "full": "all codes, −2 to 1 at two bits",
-    "ends8": "8 bits in the first and the last layer",
-    "bn": "batch norm statistics taken again",
+    ("grid", "int-mse"): "the range with the least squared error",
+    ("grid", "int-channel"): "one scale for each output channel",
+    ("grid", "int-mse-channel"): "both of these",
+    ("grid", "int-full"): "all codes, −2 to 1 at two bits",
+    ("ends8", True): "8 bits in the first and the last layer",
+    ("batchnorm", True): "batch norm statistics taken again",
 }
 
 
 def choices(measured: Measured) -> Shown:
     """What another choice does to OA and FVO at the same width, for each that was tried."""
     rows = []
-    for (other, plain), own in measured["choices"].groupby(["treatment", "reference"], sort=False):
+    for (_, plain), own in measured["choices"].groupby(["treatment", "reference"], sort=False):
         by_group = own.set_index("group").to_dict("index")
-        word = str(other).removeprefix(f"{plain}-")
+        choice = own.iloc[0]
+        said = next(words for (column, value), words in _CHOICES.items() if choice[column] == value)
         cells = [
             f"{Effect('', 'points', 'choices', by_group[name]).text} "
             f"<small>from {100 * by_group[name]['before']:.1f}</small>"
             for name in ("OA", "FVO")
         ]
-        rows.append((f"{html.escape(str(plain))}: {html.escape(_CHOICES[word])}", cells))
+        rows.append((f"{html.escape(str(plain))}: {html.escape(said)}", cells))
     return _table(["instead of the plain grid", "OA", "FVO"], rows)
 
 
