@@ -66,7 +66,6 @@ from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import earlier, wording
 from fairq_book.kit import figures as kit_figures
-from fairq_book.kit import tables as kit_tables
 from fairq_book.pages import claims
 
 # %% tags=["hide-input"]
@@ -162,7 +161,7 @@ repair_story.training_is_less_fair(changes, collapse, seeds=len(trained))
 
 # %% tags=["hide-input"]
 lost = made["change_arms"]
-by_rounding = lost[~lost["treatment"].map(kit_tables.is_trained)]
+by_rounding = lost[lost["training"] == "none"]
 back = repair_story.accuracy_comes_back(lost, by_rounding, seeds=len(trained))
 back
 

@@ -15,6 +15,7 @@ from fairq_book.experiments.studies import Prediction, Study
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit import wording
+from fairq_book.kit.treatments import with_columns
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.treatments.treatment import FP32, Treatment
@@ -275,7 +276,8 @@ def moved(treatment: str, **measures: tuple[float, float, float]) -> pd.DataFram
         for measure, row in (still | measures).items()
         for group in ("many", "few", kit_tables.ALL)
     ]
-    return pd.DataFrame(rows, columns=["treatment", "measure", "group", "n", "estimate", "lower", "upper"])
+    columns = ["treatment", "measure", "group", "n", "estimate", "lower", "upper"]
+    return with_columns(pd.DataFrame(rows, columns=columns))
 
 
 def in_use(**classes: float) -> pd.DataFrame:

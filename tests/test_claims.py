@@ -9,6 +9,7 @@ import torch
 from fairq_book.chapters.disparity import story, tables
 from fairq_book.experiments.studies import Prediction, Study
 from fairq_book.kit import wording
+from fairq_book.kit.treatments import with_columns
 from fairq_utils.treatments.treatment import FP32
 
 
@@ -238,13 +239,13 @@ def test_size_or_difficulty(size, difficulty, word):
 
 def stored(best: float) -> pd.DataFrame:
     rows = [
-        ("fp32", "OA", 0.9, 0.88, 0.92, "full precision"),
-        ("int3", "OA", 0.5, 0.45, 0.55, "one scale a tensor, largest weight"),
-        ("int3", "FVO", 0.4, 0.3, 0.5, "one scale a tensor, largest weight"),
-        ("int3-mse", "OA", best, best - 0.05, best + 0.05, "one scale a tensor, least squared error"),
-        ("int3-mse", "FVO", 0.1, 0.0, 0.2, "one scale a tensor, least squared error"),
+        ("fp32", "OA", 0.9, 0.88, 0.92),
+        ("int3", "OA", 0.5, 0.45, 0.55),
+        ("int3", "FVO", 0.4, 0.3, 0.5),
+        ("int3-mse", "OA", best, best - 0.05, best + 0.05),
+        ("int3-mse", "FVO", 0.1, 0.0, 0.2),
     ]
-    return pd.DataFrame(rows, columns=["treatment", "group", "estimate", "lower", "upper", "grid"])
+    return with_columns(pd.DataFrame(rows, columns=["treatment", "group", "estimate", "lower", "upper"]))
 
 
 def test_another_grid_is_called_better_only_when_it_surely_is():

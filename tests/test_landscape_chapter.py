@@ -364,7 +364,7 @@ def test_the_word_on_sharpening_is_that_of_all_groups(intervals, word):
     ("interval", "word"), [(LESS, "supported"), (MORE, "contradicted"), (UNSURE, "undecided")]
 )
 def test_training_flattens_where_the_ratio_is_below_one(interval, word):
-    table = ratios({"int4-qat": interval}, measure="eigenvalue", group="all")
+    table = ratios({"int4-qat": interval}, reference="int4", measure="eigenvalue", group="all")
     verdict = story.training_flattens(table, collapse(), seeds=3)
     assert verdict.word == word
     fallen = story.training_flattens(table, collapse(int4=1.0), seeds=3)

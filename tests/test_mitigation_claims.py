@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fairq_book.chapters.repair import story
 from fairq_book.kit import wording
+from fairq_book.kit.treatments import with_columns
 
 UP, DOWN, UNSURE = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.01, -0.05, 0.07)
 LESS, LOST, KEPT = (-0.008, -0.012, -0.004), (-0.03, -0.04, -0.02), (0.0, -0.005, 0.005)
@@ -23,9 +24,8 @@ def changed(arm: str, against: str, *, FVO: dict[str, Interval], OA: dict[str, I
     ]
     # What groups do has no say.
     rows += [(f"{width}-{arm}", f"{width}-{against}", width, "few", 0.9, 0.8, 1.0) for width in FVO]
-    return pd.DataFrame(
-        rows, columns=["treatment", "reference", "width", "group", "estimate", "lower", "upper"]
-    )
+    columns = ["treatment", "reference", "width", "group", "estimate", "lower", "upper"]
+    return with_columns(pd.DataFrame(rows, columns=columns))
 
 
 def standing(*fallen: str) -> pd.DataFrame:
@@ -45,9 +45,7 @@ def judged(ptq: dict, qat: dict, accuracy: dict | None = None, *, fallen=(), see
     kept = dict.fromkeys(ptq, KEPT) | (accuracy or {})
     return story.repairs(
         changed("fairqat", "ends8", FVO=ptq, OA=kept),
-        changed("fairqat", "ends8-qat", FVO=qat, OA=dict.fromkeys(qat, KEPT)).drop(
-            columns=["reference", "width"]  # which `tables.change` does not say
-        ),
+        changed("fairqat", "ends8-qat", FVO=qat, OA=dict.fromkeys(qat, KEPT)),
         standing(*fallen),
         seeds=seeds,
     )
@@ -219,7 +217,7 @@ def test_plain_training_is_less_fair_than_no_collapsed_network():
 
 
 def since_fp32(arm: str, **widths: Interval) -> pd.DataFrame:
-    return changed(arm, "", FVO=dict.fromkeys(widths, DOWN), OA=widths).drop(columns=["reference", "width"])
+    return changed(arm, "", FVO=dict.fromkeys(widths, DOWN), OA=widths).drop(columns="reference")
 
 
 @pytest.mark.parametrize(
@@ -348,6 +346,10 @@ def point(
     return about | measured | {"worst": worst, "equal": 10.0}
 
 
+def points(rows: list[dict[str, object]]) -> pd.DataFrame:
+    return with_columns(pd.DataFrame(rows))
+
+
 SWEEP = [
     point("ends8-qat-weighted80", "weights", 80.0, 0.78, 0.10, "many"),
     point("ends8-qat-weighted20", "weights", 20.0, 0.85, 0.20),
@@ -364,7 +366,7 @@ SWEEP = [
 
 
 def test_the_price_is_told_from_the_mildest_to_the_strongest():
-    said = story.at_what_price(pd.DataFrame(SWEEP)).text
+    said = story.at_what_price(points(SWEEP)).text
     assert (
         "- **int4**: As the weights go from 20 to 80 % for the smallest group, OA goes from 85.0 "
         "(83.0 to 87.0) to 78.0 (76.0 to 80.0) % and FVO from 20.0 (18.0 to 22.0) to 10.0 (8.0 to 12.0) "
@@ -376,22 +378,22 @@ def test_the_price_is_told_from_the_mildest_to_the_strongest():
 
 
 def test_what_beats_the_published_setting_is_named():
-    table = pd.DataFrame(SWEEP)
+    table = points(SWEEP)
     alone = table[~table["treatment"].str.contains("weighted40")]
     said = story.at_what_price(alone).text
     assert "has OA 82.0 (80.0 to 84.0) % and FVO 13.0 (11.0 to 15.0) points: no other point is better" in said
-    better = pd.DataFrame([*SWEEP, point("ends8-tuned", "none", math.nan, 0.83, 0.12)])
+    better = points([*SWEEP, point("ends8-tuned", "none", math.nan, 0.83, 0.12)])
     assert "better in both is int4-ends8-tuned, though all with intervals that overlap." in (
         story.at_what_price(better).text
     )
-    sure = pd.DataFrame([*SWEEP, point("ends8-tuned", "none", math.nan, 0.9, 0.05)])
+    sure = points([*SWEEP, point("ends8-tuned", "none", math.nan, 0.9, 0.05)])
     assert "better in both is int4-ends8-tuned, for int4-ends8-tuned no intervals overlap." in (
         story.at_what_price(sure).text
     )
 
 
 def test_nothing_is_said_of_a_sweep_of_one_point():
-    one = pd.DataFrame(SWEEP[:1])
+    one = points(SWEEP[:1])
     assert story.at_what_price(one).text == "Neither the weights nor the sampling were varied."
 
 
@@ -401,20 +403,20 @@ def test_as_many_switches_of_the_worst_group_are_said_as_there_are(worst):
         point(f"ends8-qat-weighted{place}", "weights", float(place), 0.8, 0.1, name)
         for place, name in enumerate(worst)
     ]
-    said = story.at_what_price(pd.DataFrame(rows)).text
+    said = story.at_what_price(points(rows)).text
     switches = sum(a != b for a, b in itertools.pairwise(worst))
     assert said.count(" on ") == switches
     assert ("throughout" in said) == (switches == 0)
 
 
 def test_the_other_methods_stand_beside_fairqat():
-    said = story.baselines(pd.DataFrame(SWEEP)).text
+    said = story.baselines(points(SWEEP)).text
     assert "FairQAT has OA 82.0 (80.0 to 84.0) % and FVO 13.0 (11.0 to 15.0) points." in said
     assert "Group-DRO has OA 87.0 (85.0 to 89.0) %, higher by 5.0 (the intervals lie apart), and FVO" in said
     assert "larger by 1.0 (the intervals overlap)." in said
     assert "Logit adjustment has OA 82.0 (80.0 to 84.0) %, the same (the intervals overlap)" in said
     assert "smaller by 11.0 (the intervals lie apart)." in said
-    assert "No width has both" in story.baselines(pd.DataFrame(SWEEP[:3])).text
+    assert "No width has both" in story.baselines(points(SWEEP[:3])).text
 
 
 # ---------------------------------------------------------------- what to do
@@ -425,7 +427,7 @@ def choice(chosen: str, cost: float, accuracy: Interval = KEPT, gap: Interval = 
     levels = {"OA": (0.8, 0.78, 0.82), "FVO": (0.1, 0.05, 0.15), "OA_change": accuracy, "FVO_change": gap}
     for name, interval in levels.items():
         row |= dict(zip((name, f"{name}_lower", f"{name}_upper"), interval, strict=True))
-    return pd.DataFrame([row])
+    return with_columns(pd.DataFrame([row]), "chosen")
 
 
 def test_advice_is_a_table_and_a_sentence_a_width():

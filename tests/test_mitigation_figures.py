@@ -9,6 +9,7 @@ import pytest
 
 from fairq_book.chapters.repair import figures
 from fairq_book.kit import figures as kit_figures
+from fairq_book.kit.treatments import with_columns
 from fairq_utils.errors import BadInput
 
 GROUPS = ("many", "some", "few")
@@ -54,7 +55,7 @@ def changes(*widths: str) -> pd.DataFrame:
         for place, arm in enumerate(arms_of(width))
         for shift, group in enumerate((*GROUPS, *TOTALS, "flips", "worst group"))
     ]
-    return pd.DataFrame(rows)
+    return with_columns(pd.DataFrame(rows))
 
 
 def point(treatment: str, family: str, strength: object, accuracy: float, gap: float, worst: str) -> dict:
@@ -86,7 +87,7 @@ def frontier(*widths: str) -> pd.DataFrame:
             point(f"{width}-ends8-qat-dro", "dro", np.nan, 0.83, 0.12, "few"),
             point(f"{width}-ends8-qat-adjusted", "adjusted", np.nan, 0.82, 0.11, "some"),
         ]
-    return pd.DataFrame(rows)
+    return with_columns(pd.DataFrame(rows))
 
 
 def on_both(*widths: str) -> pd.DataFrame:
@@ -98,7 +99,7 @@ def on_both(*widths: str) -> pd.DataFrame:
         for group in TOTALS
         for split in ("train", "test")
     ]
-    return pd.DataFrame(rows)
+    return with_columns(pd.DataFrame(rows))
 
 
 DRAWINGS = {

@@ -162,7 +162,7 @@ def counted() -> list[Prediction]:
 
 def test_changes_against_rounding_are_those_counted_by_hand() -> None:
     table = tables.against_rounding(counted())
-    assert list(table.columns[:3]) == ["treatment", "reference", "width"]
+    assert list(table.columns[:2]) == ["treatment", "bits"]
     assert table[["treatment", "reference", "width"]].drop_duplicates().to_numpy().tolist() == [
         [QAT.name, PTQ.name, "int4"]
     ]

@@ -18,6 +18,7 @@ from fairq_book.chapters.zero_bin import story as zero_bin_story
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit.claims import Effect
 from fairq_book.kit.measured import Measured
+from fairq_book.kit.treatments import with_columns
 from fairq_book.pages import claims, front, plain_words
 from fairq_book.registry import CLAIMS as ALL_CLAIMS
 from fairq_utils.errors import BadInput
@@ -157,10 +158,11 @@ def hand_made() -> dict[str, pd.DataFrame]:
 def stored(
     made: dict[str, pd.DataFrame] | None = None, *, name: str = "toy", title: str = "Toy", seeds: int = SEEDS
 ) -> Measured:
+    made = hand_made() if made is None else made
     return Measured(
         name=name,
         title=title,
-        tables=hand_made() if made is None else made,
+        tables={name: with_columns(own) if "treatment" in own else own for name, own in made.items()},
         seeds=seeds,
         networks=seeds,
         note=f"measured earlier, {seeds} networks",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from fairq_book.kit.treatments import columns_of
 from fairq_utils.encoders.linear_layers import runs
 from fairq_utils.errors import BadInput
 from fairq_utils.quantization.models import bake, quantize_model
@@ -78,14 +78,7 @@ def ordered(names: Iterable[str]) -> list[str]:
     >>> ordered(["int3-zeros", "bnb-nf4", "w4a8", "a8", "fp32", "int8", "fp32"])
     ['fp32', 'a8', 'int8', 'bnb-nf4', 'w4a8', 'int3-zeros']
     """
-    return sorted(dict.fromkeys(names), key=lambda name: -_bits(name))
-
-
-def _bits(name: str) -> int:
-    """Of a weight, as the name of any treatment says it: of networks, of linear layers, or an ablation."""
-    if name == FP32.name:
-        return 33  # before all that leave weights as they are and change something else
-    if re.match(r"a\d", name):
-        return 32
-    found = re.search(r"(?:^|-)(?:int|codebook|pot|w|fp|bf|nf)(\d+)", name)
-    return int(found[1]) if found else 0
+    # Full precision stands before all that leave weights as they are and change something else.
+    return sorted(
+        dict.fromkeys(names), key=lambda name: (-(columns_of(name)["bits"] or 0), name != FP32.name)
+    )

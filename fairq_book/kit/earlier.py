@@ -14,6 +14,7 @@ import pandas as pd
 
 from fairq_audit.formats import counted
 from fairq_book.kit.measured import Measured
+from fairq_book.kit.treatments import with_columns
 from fairq_book.root import book_root
 from fairq_utils.errors import BadInput
 
@@ -46,10 +47,7 @@ def load(name: str, *, root: Path | None = None) -> Measured:
     return Measured(
         name=name,
         title=setting["title"],
-        tables={
-            path.stem: pd.read_csv(path, keep_default_na=False, na_values=[""])
-            for path in sorted(folder.glob("*.csv"))
-        },
+        tables={path.stem: _read(path) for path in sorted(folder.glob("*.csv"))},
         seeds=seeds,
         networks=networks,
         note=f"measured earlier, {counted(networks, 'network')}",
@@ -60,6 +58,13 @@ def load(name: str, *, root: Path | None = None) -> Measured:
         },
         take_apart=setting.get("take_apart", 0),
     )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """A table, with the columns of its treatments, of which it holds the names."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    of = next((name for name in ("treatment", "chosen") if name in table), None)
+    return table if of is None else with_columns(table, of)
 
 
 def every(names: Sequence[str] = NAMES, *, root: Path | None = None) -> dict[str, Measured]:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from fairq_audit.formats import MARKERS, PALETTE, true_minus
 from fairq_book.kit.tables import ALL
+from fairq_book.kit.treatments import columns_of
 from fairq_utils.errors import BadInput
 
 # From nothing to a blue on which the page's ink can be read in light and in dark.
@@ -402,12 +403,12 @@ _TOTALS: dict[str, dict[str, Any]] = {
 
 
 def widest_first(widths: Iterable[str]) -> list[str]:
-    """Each width once, from wide to narrow; names without a number in the order in which they come.
+    """Each width once, from wide to narrow; names of something else in the order in which they come.
 
     >>> widest_first(["int4", "int8", "int4", "int3"]), widest_first(["captions", "labels"])
     (['int8', 'int4', 'int3'], ['captions', 'labels'])
     """
-    return sorted(dict.fromkeys(widths), key=lambda name: -int((re.findall(r"\d+", name) or [0])[0]))
+    return sorted(dict.fromkeys(widths), key=lambda name: -(columns_of(name)["bits"] or 0))
 
 
 @contextmanager

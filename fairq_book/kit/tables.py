@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from fairq_book.experiments.studies import Landscape, Prediction
+from fairq_book.kit.treatments import NONE, UNTRAINED, columns, counterparts
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics import changes as metrics_changes
@@ -41,6 +42,7 @@ def accuracy_by_seed(predictions: Sequence[Prediction]) -> pd.DataFrame:
         right = np.bincount(prediction.groups, weights=prediction.correct, minlength=len(names))
         own = {
             "treatment": prediction.treatment.name,
+            **columns(prediction.treatment),
             "seed": prediction.study.seed,
             "group": names,
             "n": np.bincount(prediction.groups, minlength=len(names)),
@@ -112,11 +114,13 @@ def standing_treatments(collapse: pd.DataFrame) -> set[str]:
 def for_each_treatment(
     predictions: Sequence[Prediction], measure: Callable[[list[Prediction]], pd.DataFrame]
 ) -> pd.DataFrame:
-    """A table that is made for each treatment, one below the other, with its name in front."""
+    """A table that is made for each treatment, one below the other, with its name and columns in front."""
     tables = []
     for treatment in dict.fromkeys(prediction.treatment for prediction in predictions):
         table = measure([prediction for prediction in predictions if prediction.treatment == treatment])
-        table.insert(0, "treatment", treatment.name)
+        about = {"treatment": treatment.name, **columns(treatment)}
+        for place, (name, value) in enumerate(about.items()):
+            table.insert(place, name, value)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
@@ -300,6 +304,7 @@ def landscape(landscapes: Sequence[Landscape]) -> pd.DataFrame:
         measured = {name: column.numpy() for name, column in own.around.tensors.items()}
         about = {
             "treatment": own.treatment.name,
+            **columns(own.treatment),
             "seed": own.study.seed,
             "group": np.array(own.group_names)[measured["group"].astype(int)],
             "n": own.around.info["n"],
@@ -314,24 +319,16 @@ def around(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
 
 
 def to_rounded(table: pd.DataFrame) -> pd.DataFrame:
-    """Records: what training while quantized multiplies both by, against rounding to the same width."""
-    of = values_by_treatment(logarithms(table))
-    pairs = {name: rounding_of(name) for name in of if is_trained(name)}
-    return ratios_by_group({name: of[name] - of[plain] for name, plain in pairs.items() if plain in of})
+    """Records: what training while quantized multiplies both by, against rounding to the same width.
 
-
-def rounding_of(treatment: str) -> str:
-    """The treatment that rounds alike and trains nothing.
-
-    >>> rounding_of("int4-fairqat"), rounding_of("int4")
-    ('int4-ends8', 'int4')
+    `reference` names the treatment that rounds alike and trains nothing.
     """
-    return rounding_alone(Treatment.parse(treatment)).name
-
-
-def is_trained(treatment: str) -> bool:
-    """Whether the treatment of that name trains."""
-    return Treatment.parse(treatment).trains
+    of = values_by_treatment(logarithms(table))
+    rounded = counterparts(table, UNTRAINED)
+    trained = table.loc[table["training"] != NONE, "treatment"].unique()
+    pairs = {name: rounded[name] for name in trained if name in rounded}
+    ratios = ratios_by_group({name: of[name] - of[plain] for name, plain in pairs.items()})
+    return ratios.assign(reference=ratios["treatment"].map(pairs))
 
 
 def logarithms(table: pd.DataFrame) -> pd.DataFrame:

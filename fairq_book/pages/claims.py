@@ -18,18 +18,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from fairq_audit.formats import hundredths
 from fairq_book.kit.claims import Claim, Effect, Remark
 from fairq_book.kit.measured import Measured
+from fairq_book.kit.treatments import COLUMNS
 from fairq_book.kit.wording import Verdict, as_sentence
 from fairq_book.pages.plain_words import seeds_in_words
 from fairq_book.registry import CLAIMS
 
 TEMPLATES = Path(__file__).parent / "templates"
+# Columns of a treatment, and what it means that they have these values.
 _CHOICES = {
-    "mse": "the range with the least squared error",
-    "channel": "one scale for each output channel",
-    "mse-channel": "both of these",
-    "full": "all codes, −2 to 1 at two bits",
-    "ends8": "8 bits in the first and the last layer",
-    "bn": "batch norm statistics taken again",
+    ("grid", "int-mse"): "the range with the least squared error",
+    ("grid", "int-channel"): "one scale for each output channel",
+    ("grid", "int-mse-channel"): "both of these",
+    ("grid", "int-full"): "all codes, −2 to 1 at two bits",
+    ("ends8", True): "8 bits in the first and the last layer",
+    ("batchnorm", True): "batch norm statistics taken again",
 }
 
 
@@ -98,12 +100,14 @@ def page(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
 def choices(measured: Measured) -> Shown:
     """What another choice does to OA and FVO at the same width, for each that was tried."""
     rows = []
-    for (other, plain), own in measured["choices"].groupby(["treatment", "reference"], sort=False):
+    for (_, plain), own in measured["choices"].groupby(["treatment", "reference"], sort=False):
         by_group = own.set_index("group").to_dict("index")
         rows.append(
             {
                 "plain": plain,
-                "choice": _CHOICES[str(other).removeprefix(f"{plain}-")],
+                "choice": next(
+                    words for (column, value), words in _CHOICES.items() if own.iloc[0][column] == value
+                ),
                 "effects": [Effect("", "points", "choices", by_group[name]) for name in ("OA", "FVO")],
             }
         )
@@ -154,4 +158,8 @@ def _environment() -> Environment:
 
 def _row_in_words(effect: Effect) -> str:
     """The row of its table that a number stands in, or is made of, by what it says in words."""
-    return ", ".join(f"{name} {value}" for name, value in effect.row.items() if isinstance(value, str))
+    return ", ".join(
+        f"{name} {value}"
+        for name, value in effect.row.items()
+        if isinstance(value, str) and name not in COLUMNS
+    )

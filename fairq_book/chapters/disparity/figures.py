@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fairq_audit.formats import PALETTE
+from fairq_book.chapters.disparity.tables import GRIDS
 from fairq_book.kit.figures import (
     FAINT,
     INK,
@@ -29,6 +30,7 @@ from fairq_book.kit.figures import (
 )
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.sources import DataSettings
+from fairq_utils.treatments.treatment import FP32
 
 
 def contact_sheet(settings: DataSettings, *, columns: int = 10) -> Picture:
@@ -184,7 +186,8 @@ def confusion(table: pd.DataFrame) -> Picture:
 
 def accuracy_by_size(table: pd.DataFrame) -> Picture:
     """OA and FVO of each treatment against what its network takes: a line for each way to choose the grid."""
-    grids = [grid for grid in dict.fromkeys(table["grid"]) if grid != "full precision"]
+    table = table.assign(grid=table["grid"].map(lambda grid: GRIDS.get(grid, grid)))
+    grids = [grid for grid in dict.fromkeys(table["grid"]) if grid != GRIDS[FP32.name]]
     looks = {grid: look_of(number, grid) for number, grid in enumerate(grids)}
     with canvas(4.6, rows=2, sharex=True) as (figure, axes):
         for axis, measure, label in zip(axes[:, 0], ("OA", "FVO"), ("OA, %", "FVO, points"), strict=True):
@@ -194,7 +197,7 @@ def accuracy_by_size(table: pd.DataFrame) -> Picture:
                 axis.errorbar(
                     own["megabytes"], 100 * own["estimate"], yerr=error_bars(own), elinewidth=1, **look
                 )
-            whole = rows[rows["grid"] == "full precision"]
+            whole = rows[rows["grid"] == GRIDS[FP32.name]]
             axis.axhline(100 * whole["estimate"].iloc[0], color=FAINT, linestyle=":", linewidth=1)
             axis.set(ylabel=label, ylim=(-2, 102))
         axes[1, 0].set(xlabel="megabytes, weights packed")

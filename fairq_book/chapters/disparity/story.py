@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fairq_audit.formats import counted
+from fairq_book.chapters.disparity.tables import GRIDS
 from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, shown_widths, under_review
 from fairq_book.kit.measured import Measured
@@ -26,6 +27,7 @@ from fairq_book.kit.wording import (
     those_standing,
     word_for,
 )
+from fairq_utils.treatments.treatment import FP32
 
 
 def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
@@ -274,16 +276,16 @@ def answers_collapse(collapse: pd.DataFrame, *, seeds: int) -> Verdict:
 def grid_matters(stored: pd.DataFrame) -> Prose:
     """What another way to choose the grid does to OA and FVO at the same width."""
     sentences = []
-    width = stored["treatment"].str.extract(r"^int(\d+)")[0]
-    for bits, rows in stored[width.notna()].groupby(width[width.notna()].astype(int), sort=False):
+    for bits, rows in stored[stored["grid"] != FP32.format].groupby("bits", sort=False):
         accuracy = rows[rows["group"] == "OA"]
         best = max(accuracy.to_dict("records"), key=estimate_of)
-        plain = accuracy[accuracy["treatment"] == f"int{bits}"].to_dict("records")
+        plain = accuracy[accuracy["grid"] == "int"].to_dict("records")
         gap = rows[(rows["group"] == "FVO") & (rows["treatment"] == best["treatment"])].to_dict("records")[0]
         if plain and best["lower"] > plain[0]["upper"]:
             sentences.append(
                 f"- At {bits} bits the choice matters: OA is {percent(plain[0]['estimate'])} with one scale "
-                f"a tensor up to its largest weight, and {percent(best['estimate'])} with {best['grid']}, "
+                f"a tensor up to its largest weight, and {percent(best['estimate'])} with "
+                f"{GRIDS.get(best['grid'], best['grid'])}, "
                 f"where FVO is {100 * gap['estimate']:.1f} points."
             )
         else:

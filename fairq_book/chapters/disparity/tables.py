@@ -26,6 +26,7 @@ from fairq_book.kit.tables import (
     student_interval,
     together,
 )
+from fairq_book.kit.treatments import columns
 from fairq_utils.metrics import noise as metrics_noise
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
@@ -70,7 +71,8 @@ def confusion(predictions: Sequence[Prediction]) -> pd.DataFrame:
         for prediction in own:
             np.add.at(counts, (prediction.groups.numpy(), prediction.logits.argmax(1).numpy()), 1)
         cells = {"group": np.repeat(groups, len(labels)), "answer": np.tile(labels, len(groups))}
-        tables.append(pd.DataFrame({"treatment": treatment.name, **cells, "n": counts.ravel()}))
+        about = {"treatment": treatment.name, **columns(treatment)}
+        tables.append(pd.DataFrame(about | cells | {"n": counts.ravel()}))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -119,17 +121,17 @@ def change_by_network(
 def storage(size: Mapping[str, float], accuracies: pd.DataFrame) -> pd.DataFrame:
     """Records of OA and FVO for each treatment, with the megabytes that its network takes when packed."""
     rows = accuracies[accuracies["group"].isin(["OA", "FVO"]) & accuracies["treatment"].isin(size)]
-    return rows.assign(megabytes=rows["treatment"].map(size), grid=rows["treatment"].map(_grid))
+    return rows.assign(megabytes=rows["treatment"].map(size))
 
 
-def _grid(name: str) -> str:
-    """What the words of a treatment's name say of its grid."""
-    if name == FP32.name:
-        return "full precision"
-    words = name.split("-")[1:]
-    scale = "one scale a channel" if "channel" in words else "one scale a tensor"
-    reach = "least squared error" if "mse" in words else "largest weight"
-    return f"{scale}, {reach}"
+# Ways to choose the grid, in words.
+GRIDS = {
+    "fp32": "full precision",
+    "int": "one scale a tensor, largest weight",
+    "int-mse": "one scale a tensor, least squared error",
+    "int-channel": "one scale a channel, largest weight",
+    "int-mse-channel": "one scale a channel, least squared error",
+}
 
 
 def size_and_difficulty(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
@@ -143,13 +145,14 @@ def size_and_difficulty(predictions: Sequence[Prediction], *, level: float = 0.9
     rows = []
     treated = dict.fromkeys(p.treatment for p in predictions if p.treatment != FP32)
     for treatment in treated:
+        about = {"treatment": treatment.name, **columns(treatment)}
         gaps = {kind: _gap_of_others(predictions, kind, treatment) for kind in KINDS_OF_MOTHS}
         for kind, gap in gaps.items():
-            named: dict[str, Any] = {"treatment": treatment.name, "effect": kind, "before": gap.before}
+            named: dict[str, Any] = about | {"effect": kind, "before": gap.before}
             rows.append(named | _sum_of([(1.0, gap)], level))
         for effect, place in (("size", 0), ("difficulty", 1)):
             signed = [((0.5 if KINDS_OF_MOTHS[kind][place] else -0.5), gap) for kind, gap in gaps.items()]
-            rows.append({"treatment": treatment.name, "effect": effect} | _sum_of(signed, level))
+            rows.append(about | {"effect": effect} | _sum_of(signed, level))
     return pd.DataFrame(rows)
 
 

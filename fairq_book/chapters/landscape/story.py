@@ -15,7 +15,7 @@ from fairq_book.chapters.landscape.tables import MINORITIES, SMALLEST_TO_OTHERS
 from fairq_book.kit import wording
 from fairq_book.kit.claims import BELLAM, TRAN, WIDTH, Claim, Effect, effect_in_row, shown_widths
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.tables import ALL, Ends, rounding_of
+from fairq_book.kit.tables import ALL, Ends
 from fairq_book.kit.wording import Prose, Verdict, Word, nowhere, percent, those_standing, word_for
 
 
@@ -132,8 +132,7 @@ def training_flattens(
     own = ratios[(ratios["measure"] == "eigenvalue") & (ratios["group"] == group)]
     judged, apart = those_standing(own, collapse)
     if len(judged):  # the other one of each pair has to stand as well
-        plain = judged["treatment"].map(rounding_of)
-        both, fallen = those_standing(judged.assign(treatment=plain), collapse)
+        both, fallen = those_standing(judged.assign(treatment=judged["reference"]), collapse)
         judged, apart = judged.loc[both.index], apart or fallen
     reading: dict[Word, str] = {
         "supported": "Flatter at some width for sure, and sharper at none",
@@ -371,7 +370,7 @@ def _correlation(record: Mapping[Hashable, Any]) -> str:
 def _rounding_only(measured: Measured) -> pd.DataFrame:
     """The landscape without what chapter 5 adds: with 8 bits in the first and the last layer."""
     table = measured["landscape"]
-    return table[~table["treatment"].str.contains("ends8|fairqat")]
+    return table[~table["ends8"]]
 
 
 def _to_majority(measured: Measured) -> pd.DataFrame:
@@ -427,7 +426,7 @@ def _show_ratio(measured: Measured, measure: str, who: str, of: str, treatment: 
 
 def _plain_rounding_bounds(measured: Measured) -> pd.DataFrame:
     table = measured["bounds"]
-    return tables.rank_correlations(table[~table["treatment"].str.contains("ends8")])
+    return tables.rank_correlations(table[~table["ends8"]])
 
 
 def _bound(measured: Measured) -> list[Effect]:

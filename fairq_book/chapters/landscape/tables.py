@@ -15,7 +15,6 @@ from fairq_book.kit.tables import (
     Ends,
     around,
     collapse,
-    is_trained,
     landscape,
     logarithms,
     over_seeds,
@@ -24,6 +23,7 @@ from fairq_book.kit.tables import (
     to_rounded,
     values_by_treatment,
 )
+from fairq_book.kit.treatments import NONE, columns
 from fairq_utils.curvature import surveys
 from fairq_utils.curvature.surveys import Survey
 from fairq_utils.data.datasets import Dataset
@@ -73,7 +73,7 @@ def minorities_to_majority(table: pd.DataFrame, ends: Ends) -> pd.DataFrame:
     interval is one of 95 % by itself, so say which one decides before you look. Networks that were trained
     further are left out: the claim is about rounding.
     """
-    logs = logarithms(table[~table["treatment"].map(is_trained)])
+    logs = logarithms(table[table["training"] == NONE])
     wide = side_by_side_groups(logs, ["treatment", "measure", "seed"], "value")
     minorities = wide.drop(columns=ends.largest)
     others = minorities.drop(columns=ends.smallest, errors="ignore")
@@ -109,7 +109,7 @@ def to_full_precision(table: pd.DataFrame) -> pd.DataFrame:
     `all` is the geometric mean of the groups. Seeds are paired, and for a measure and group the intervals
     of all treatments hold together with 95 %. Networks that were trained further are left out.
     """
-    logs = logarithms(table[~table["treatment"].map(is_trained)])
+    logs = logarithms(table[table["training"] == NONE])
     by_treatment = values_by_treatment(logs)
     original = by_treatment.pop(FP32.name)
     return ratios_by_group({name: own - original for name, own in by_treatment.items()})
@@ -136,6 +136,7 @@ def bounds(landscapes: Sequence[Landscape], predictions: Sequence[Prediction]) -
         frame = pd.DataFrame(
             {
                 "treatment": own.treatment.name,
+                **columns(own.treatment),
                 "seed": own.study.seed,
                 "group": here.index,
                 "n": here["n"].to_numpy(),
@@ -191,6 +192,7 @@ def part_bounds(landscapes: Sequence[Landscape]) -> pd.DataFrame:
             pd.DataFrame(
                 {
                     "treatment": own.treatment.name,
+                    **columns(own.treatment),
                     "seed": own.study.seed,
                     "group": np.array(own.group_names)[of_part["group"].int().numpy()],
                     "part": np.array(parts.info["parts"])[of_part["part"].int().numpy()],
@@ -225,6 +227,7 @@ def slices(landscapes: Sequence[Landscape]) -> pd.DataFrame:
                 pd.DataFrame(
                     {
                         "treatment": own.treatment.name,
+                        **columns(own.treatment),
                         "seed": own.study.seed,
                         "group": own.group_names[group],
                         "step": change["steps"].numpy(),
@@ -241,6 +244,7 @@ def spectra(densities: Sequence[Spectrum]) -> pd.DataFrame:
         pd.DataFrame(
             {
                 "treatment": own.treatment.name,
+                **columns(own.treatment),
                 "group": own.group,
                 "eigenvalue": own.density.eigenvalues.numpy(),
                 "share": own.density.weights.numpy(),

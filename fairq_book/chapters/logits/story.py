@@ -12,6 +12,7 @@ from fairq_book.kit import tables, wording
 from fairq_book.kit.claims import BELLAM, WIDTH, Claim, Effect, effect_in
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import ALL
+from fairq_book.kit.treatments import counterparts
 from fairq_book.kit.wording import (
     Prose,
     Verdict,
@@ -192,8 +193,9 @@ def what_a_factor_mends(changes: pd.DataFrame, mended: pd.DataFrame) -> Prose:
 def what_statistics_mend(regained: pd.DataFrame, changes: pd.DataFrame, left: pd.DataFrame) -> Prose:
     """What new batch norm statistics give back; `changes` and `left` hold treatments with and without."""
     sentences = []
+    plain_of = counterparts(changes, {"batchnorm": False})
     for name in regained["treatment"].unique():
-        plain = name.removesuffix("-bn")
+        plain = plain_of[name]
         before, after = _of(changes, plain, "accuracy"), _of(changes, name, "accuracy")
         variance = _every_image(left).set_index("treatment").to_dict("index")
         share = _of(regained, name, "accuracy")

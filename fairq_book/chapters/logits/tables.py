@@ -31,9 +31,12 @@ from fairq_book.kit.tables import (
     means_of_groups,
     together,
 )
+from fairq_book.kit.treatments import columns
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics import changes
 from fairq_utils.metrics import groups as metrics_groups
+from fairq_utils.treatments.ablations import Ablation
+from fairq_utils.treatments.treatment import Treatment
 
 _NO_VARIANCE = 1e-12  # stands for none where a logarithm is taken
 _SPREAD = ("logit_variance", "margin")  # the measures of which is shown how single images are spread
@@ -149,15 +152,15 @@ def regained(
     before = example_measures(in_full_precision(predictions))
 
     def undone(own: list[Prediction]) -> pd.DataFrame:
-        plain = own[0].treatment.name.removesuffix("-bn")
-        broken = example_measures([p for p in predictions if p.treatment.name == plain])
+        plain = _with_its_own_statistics(own[0].treatment)
+        broken = example_measures([p for p in predictions if p.treatment == plain])
         mended = example_measures(own)
         return pd.concat(
             as_measure(m, _ratios(own, mended[m] - broken[m], before[m] - broken[m], level=level))
             for m in before
         )
 
-    return for_each_treatment([p for p in repaired if p.treatment.name.endswith("-bn")], undone)
+    return for_each_treatment([p for p in repaired if columns(p.treatment)["batchnorm"]], undone)
 
 
 def flips(predictions: Sequence[Prediction], *, parts: int = 10, level: float = 0.95) -> pd.DataFrame:
@@ -226,7 +229,8 @@ def densities(predictions: Sequence[Prediction], measure: str, *, bins: int = 80
             own = np.ma.compressed(values[treatment][:, groups[treatment] == code])
             if len(own):
                 counts, _ = np.histogram(own.clip(low, high), edges)
-                record = {"measure": measure, "treatment": treatment.name, "group": name, "n": len(own)}
+                record = {"measure": measure, "treatment": treatment.name, **columns(treatment)}
+                record |= {"group": name, "n": len(own)}
                 place = {"value": 10**centres if logarithmic else centres, "density": counts / len(own)}
                 tables.append(pd.DataFrame(record | place | {"below": (own < 0).mean(), "number": code}))
     return pd.concat(tables, ignore_index=True)
@@ -244,12 +248,18 @@ def arms(**named: Sequence[Prediction]) -> pd.DataFrame:
 def repair_arms(predictions: Sequence[Prediction], repaired: Sequence[Prediction]) -> pd.DataFrame:
     """The records of `arms` for the treatments that `repaired` repairs, beside full precision."""
     originals = in_full_precision(predictions)
-    plain = {p.treatment.name.removesuffix("-bn") for p in repaired}
+    plain = {p.treatment: _with_its_own_statistics(p.treatment) for p in repaired}
     table = arms(
-        quantized=[*originals, *(p for p in predictions if p.treatment.name in plain)],
+        quantized=[*originals, *(p for p in predictions if p.treatment in plain.values())],
         new_statistics=[*originals, *repaired],
     )
-    return table.assign(treatment=table["treatment"].str.removesuffix("-bn"))
+    names = {treatment.name: own.name for treatment, own in plain.items()}
+    return table.assign(treatment=table["treatment"].replace(names))
+
+
+def _with_its_own_statistics(treatment: Treatment | Ablation) -> Treatment | Ablation:
+    """The same with the batch norm statistics that the network had."""
+    return replace(treatment, batchnorm=False) if isinstance(treatment, Treatment) else treatment
 
 
 def _ratios(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +34,11 @@ from fairq_book.kit.figures import (
     rows_of_dots,
     widest_first,
 )
+from fairq_book.kit.treatments import FAIRQAT, NONE
 from fairq_utils.treatments.treatment import FP32
 
 _FILLS = ("full", "none", "left", "bottom")
-_ABBREVIATIONS = {"qat": "QAT", "fairqat": "FairQAT", "dro": "DRO"}
+_ABBREVIATIONS = {"qat": "QAT", "dro": "DRO"}
 
 
 def effects(table: pd.DataFrame, groups: Sequence[str] = ("OA", "FVO")) -> Picture:
@@ -62,7 +62,7 @@ def arms(table: pd.DataFrame, *, groups: Sequence[str] = ("OA", "FVO")) -> Pictu
     `table` of `tables.against_rounding`; `groups`: which of its groups to show, OA and FVO among them.
     """
     return rows_of_dots(
-        table.assign(row=table["treatment"].map(_arm)),
+        table.assign(row=_arms(table)),
         groups,
         what="Changes in points against rounding alone",
         caption="Change against rounding alone, in points, in pairs of the same network and image, with 95 % "
@@ -84,10 +84,10 @@ def frontier(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
     with canvas(3.3 * len(widths) + 0.6, rows=len(widths)) as (figure, axes):
         for axis, width in zip(axes[:, 0], widths, strict=True):
             points = table[(table["treatment"] == FP32.name) | (table["width"] == width)]
-            trained = points[points["treatment"].str.contains("qat|-tuned")]
+            trained = points[points["training"] != NONE]
             far = _far(points, trained)
             shown = points[~far]
-            labels = {name: _arm(name).removeprefix("QAT ") for name in shown["treatment"]}
+            labels = {row["treatment"]: _arm(row).removeprefix("QAT ") for row in shown.to_dict("records")}
             for family, style in sweeps.items():
                 own = swept(shown, family)
                 axis.plot(100 * own["OA"], 100 * own["FVO"], color=INK, linestyle=style, linewidth=0.9)
@@ -107,7 +107,7 @@ def frontier(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
                 cut |= leaves_the_window(shown, low, high, of=f"{measure}_")
             named[axis] = (100 * shown[["OA", "FVO"]].to_numpy(), [labels[t] for t in shown["treatment"]])
             beyond = [
-                f"{_arm(row['treatment'])}: OA {100 * row['OA']:.0f}, FVO {100 * row['FVO']:.0f}"
+                f"{_arm(row)}: OA {100 * row['OA']:.0f}, FVO {100 * row['FVO']:.0f}"
                 for row in points[far].to_dict("records")
             ]
             if beyond:
@@ -135,7 +135,7 @@ def on_both(table: pd.DataFrame) -> Picture:
 
     `table` of `tables.on_both`.
     """
-    own = table[table["group"] == "FVO"].assign(arm=lambda rows: rows["treatment"].map(_arm))
+    own = table[table["group"] == "FVO"].assign(arm=_arms)
     widths, names = widest_first(own["width"]), list(own["arm"].unique())
     # Once colours and marks are used up they begin anew, filled in another way.
     looks = {
@@ -198,17 +198,28 @@ def _around(estimates: pd.Series) -> tuple[float, float]:
     return least - room, most + room
 
 
-def _arm(treatment: str) -> str:
+def _arms(table: pd.DataFrame) -> list[str]:
+    return [_arm(row) for row in table.to_dict("records")]
+
+
+def _arm(row: Mapping[Any, Any]) -> str:
     """What sets an arm apart from others of its width, in words.
 
-    >>> [_arm(name) for name in ("int4-ends8", "int4-ends8-qat-weighted", "int4-mse-fairqat", "fp32")]
+    >>> names = ["int4-ends8", "int4-ends8-qat-weighted", "int4-mse-fairqat", "fp32"]
+    >>> _arms(with_columns(pd.DataFrame({"treatment": names})))
     ['rounded', 'QAT weighted', 'FairQAT', 'fp32']
     """
-    if treatment == FP32.name:
-        return treatment
-    words = re.split(r"-(?=ends8|tuned|qat|fairqat)", treatment, maxsplit=1)[1:]
-    words = [word for part in words for word in part.split("-") if word != "ends8"]
+    if row["treatment"] == FP32.name:
+        return FP32.name
+    if _is_published(row):
+        return "FairQAT"
+    said = [row[name] for name in ("training", "weighting", "sampling") if row[name] != NONE]
+    words = " ".join(said).split()  # a weighting may be of two
     return " ".join(_ABBREVIATIONS.get(word, word) for word in words) or "rounded"
+
+
+def _is_published(row: Mapping[Any, Any]) -> bool:
+    return all(row[name] == value for name, value in FAIRQAT.items())
 
 
 def _far(points: pd.DataFrame, trained: pd.DataFrame) -> pd.Series:
@@ -225,9 +236,9 @@ def _mark(axis: Axes, point: Mapping[Any, Any], look: Mapping[str, Any]) -> None
     lower, upper = ([100 * point[f"{name}_{end}"] for name in ("OA", "FVO")] for end in ("lower", "upper"))
     for across, along in (((lower[0], upper[0]), (y, y)), ((x, x), (lower[1], upper[1]))):
         axis.plot(across, along, color=look["color"], linewidth=0.7, alpha=0.5)
-    fill = look["color"] if "qat" in point["treatment"] else "none"
+    fill = look["color"] if point["training"] == "qat" else "none"
     axis.plot([x], [y], markersize=5.5, linestyle="", markerfacecolor=fill, **look)
-    if point["treatment"].endswith("-fairqat"):
+    if _is_published(point):
         axis.plot([x], [y], marker="o", markersize=12, markerfacecolor="none", color=INK)
 
 

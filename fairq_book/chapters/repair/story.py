@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from fairq_book.chapters.repair.tables import swept
 from fairq_book.kit.claims import BELLAM, LIU, WIDTH, Claim, Effect, Remark, effect_in
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import standing_treatments
+from fairq_book.kit.treatments import FAIRQAT, PLAIN_QAT, where
 from fairq_book.kit.wording import (
     Prose,
     Verdict,
@@ -28,7 +28,6 @@ from fairq_book.kit.wording import (
 )
 from fairq_utils.training.fairqat import FairQAT
 
-_FAIRQAT = "fairqat"
 _METHODS = {"dro": "Group-DRO", "adjusted": "Logit adjustment"}
 
 
@@ -52,13 +51,9 @@ def repairs(
     rises: dict[str, list[str]] = {}
     dear: list[str] = []
     facts, said, fallen = [], [], []
-    for other, words, table in (
-        ("rounding", "-ends8", changes_vs_ptq),
-        ("plain QAT", "-ends8-qat", changes_vs_qat),
-    ):
-        own = table[table["treatment"].str.endswith(_FAIRQAT) & table["group"].isin(["OA", "FVO"])]
-        width = own["treatment"].map(_width_of)
-        judged, collapsed = _both_stand(own.assign(width=width, reference=width + words), collapse)
+    for other, table in (("rounding", changes_vs_ptq), ("plain QAT", changes_vs_qat)):
+        own = table[where(table, FAIRQAT) & table["group"].isin(["OA", "FVO"])]
+        judged, collapsed = _both_stand(own, collapse)
         fallen += [name for name in collapsed if name not in fallen]
         gap, accuracy = (judged[judged["group"] == name] for name in ("FVO", "OA"))
         falls[other], rises[other] = _surely(gap)
@@ -106,8 +101,11 @@ def which_part_repairs(effects: pd.DataFrame, collapse: pd.DataFrame, *, seeds: 
     claim = "It is the weights, not the training while rounded, that narrow the gap (FVO)."
     standing = standing_treatments(collapse)
     own = effects[effects["group"] == "FVO"]
-    fallen = [arm for width in own["width"].unique() for arm in _eight_arms(width) if arm not in standing]
-    judged, apart = own[~own["width"].isin(_width_of(arm) for arm in fallen)], set_apart(fallen)
+    fallen = {
+        width: [arm for arm in _eight_arms(width) if arm not in standing] for width in own["width"].unique()
+    }
+    judged = own[~own["width"].isin(width for width, arms in fallen.items() if arms)]
+    apart = set_apart([arm for arms in fallen.values() for arm in arms])
     if judged.empty:
         return nowhere(claim, apart)
     by_effect = dict(list(judged.groupby("effect")))
@@ -149,7 +147,7 @@ def which_part_repairs(effects: pd.DataFrame, collapse: pd.DataFrame, *, seeds: 
 def training_is_less_fair(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
     """Is plain QAT less fair than rounding to the same bits? `changes` of `tables.against_rounding`."""
     claim = "Plain QAT leaves a larger gap (FVO) than rounding to the same width."
-    own = changes[changes["treatment"].str.endswith("-qat")]
+    own = changes[where(changes, PLAIN_QAT)]
     judged, fallen = _both_stand(own[own["group"] == "FVO"], collapse)
     accuracy = "; ".join(
         f"{row['width']} {moves(row)}, {in_points(row)}"
@@ -186,13 +184,13 @@ def accuracy_comes_back(
     """
     claim = f"QAT brings OA back to within {whole_points(margin)} of full precision."
     accuracy, rounded = (table[table["group"] == "OA"] for table in (change_from_fp32, ptq_change))
-    accuracy = accuracy[accuracy["treatment"].str.endswith("-qat")]
+    accuracy = accuracy[where(accuracy, PLAIN_QAT)]
     if accuracy.empty:
         return nowhere(claim)
-    beside = {_width_of(row["treatment"]): row for row in rounded.to_dict("records")}
+    beside = {row["width"]: row for row in rounded.to_dict("records")}
     answers, said, needless = [], [], []
     for row in accuracy.to_dict("records"):
-        width, answer = _width_of(row["treatment"]), _is_back(row, margin)
+        width, answer = row["width"], _is_back(row, margin)
         alone = f", by rounding alone {in_points(beside[width])}" if width in beside else ""
         said.append(f"{width} {answer}, {in_points(row)}{alone}")
         if width in beside and _is_back(beside[width], margin) == _BACK:
@@ -236,6 +234,7 @@ def holds_on_test(on_both: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) 
     if narrowed.empty:
         none = f"Of {arms} none surely narrows the gap on training images, over {counted(seeds, 'seed')}."
         return Verdict(claim, "undecided", f"{none}{_of_images_only(seeds)}{apart}")
+    published = where(narrowed, FAIRQAT)
     for name, seen in zip(narrowed.index, narrowed.to_dict("records"), strict=True):
         unseen = by_split["test"].loc[[name]].to_dict("records")[0]
         less = unseen["lower"] > seen["upper"]
@@ -243,7 +242,7 @@ def holds_on_test(on_both: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) 
         holds += [name] if fell else []
         fails += [name] if rose or (less and not fell) else []
         # Dozens of numbers inform nobody: the rest are in the figure.
-        if name in fails or name.endswith(_FAIRQAT):
+        if name in fails or published[name]:
             size = ", surely less" if less else ""
             said.append(f"{name} {in_points(seen)} in training and {in_points(unseen)} in the test{size}")
     word: Word = (
@@ -287,7 +286,7 @@ def at_what_price(frontier: pd.DataFrame) -> Prose:
                 f"and FVO from {_level(first, 'FVO')} to {_level(last, 'FVO')} points; "
                 f"{_apart(first, last)}. {_who_is_worst(rows)}"
             )
-        said += [_beside_published(own)] if own["treatment"].str.endswith(_FAIRQAT).any() else []
+        said += [_beside_published(own)] if where(own, FAIRQAT).any() else []
         sentences += [f"- **{width}**: {' '.join(said)}"] if said else []
     return Prose("\n".join(sentences) or "Neither the weights nor the sampling were varied.")
 
@@ -296,7 +295,7 @@ def baselines(frontier: pd.DataFrame) -> Prose:
     """Group-DRO and logit adjustment beside FairQAT: who has the higher OA, and who the smaller gap."""
     sentences = []
     for width, own in frontier.groupby("width", sort=False):
-        published = own[own["treatment"].str.endswith(_FAIRQAT)].to_dict("records")
+        published = own[where(own, FAIRQAT)].to_dict("records")
         rivals = own[own["family"].isin(_METHODS)].to_dict("records")
         if not published or not rivals:
             continue
@@ -363,12 +362,7 @@ def _both_stand(changes: pd.DataFrame, collapse: pd.DataFrame) -> tuple[pd.DataF
 def _eight_arms(width: str) -> list[str]:
     extras = ("", "-weighted", "-sampled", "-weighted-sampled")
     arms = [f"{width}-ends8-{training}{extra}" for training in ("tuned", "qat") for extra in extras]
-    return [*arms[:-1], f"{width}-{_FAIRQAT}"]
-
-
-def _width_of(treatment: str) -> str:
-    """The format and the grid in a name, as `tables.against_rounding` says them."""
-    return re.split(r"-(?:ends8|tuned|qat|fairqat)\b", treatment)[0]
+    return [*arms[:-1], f"{width}-fairqat"]
 
 
 def _surely(changes: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -421,7 +415,7 @@ def _who_is_worst(rows: pd.DataFrame) -> str:
 
 def _beside_published(points: pd.DataFrame) -> str:
     """Whether any other point of the width is better than FairQAT in both OA and FVO."""
-    published = points[points["treatment"].str.endswith(_FAIRQAT)].iloc[0].to_dict()
+    published = points[where(points, FAIRQAT)].iloc[0].to_dict()
     better = points[(points["OA"] > published["OA"]) & (points["FVO"] < published["FVO"])]
     surely = better[
         (better["OA_lower"] > published["OA_upper"]) & (better["FVO_upper"] < published["FVO_lower"])
@@ -455,7 +449,7 @@ def _beside(
 def _what_to_do(row: Mapping[Hashable, Any]) -> str:
     how = (
         "train further in full precision, then round"
-        if "-tuned" in row["chosen"]
+        if row["training"] == "tuned"
         else "train further while rounded"
     )
     changes: dict[str, dict[Hashable, Any]] = {

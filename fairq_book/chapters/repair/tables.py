@@ -26,6 +26,7 @@ from fairq_book.kit.tables import (
     to_rounded,
     together,
 )
+from fairq_book.kit.treatments import COLUMNS, PLAIN_QAT, columns, where
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics import changes
@@ -34,6 +35,7 @@ from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
 
 _PARTS = ("training", "weights", "sampling")
+_PUBLISHED = Treatment.parse("int4-fairqat")
 
 
 def make(got: Gathered) -> dict[str, pd.DataFrame]:
@@ -51,7 +53,7 @@ def make(got: Gathered) -> dict[str, pd.DataFrame]:
         "against_rounding_drawn": against_rounding(predictions),
         "against_rounding": against_rounding(predictions, level=level),
         "against_plain_training": against_plain_training(predictions, level=level),
-        "change_arms": change([*predictions, *controlled], level=with_control),
+        "change_arms": _change_by_width([*predictions, *controlled], level=with_control),
         "frontier": frontier([*predictions, *got["further"]]),
         "landscape": around_networks,
         "around": around(around_networks),
@@ -182,17 +184,17 @@ def swept(frontier: pd.DataFrame, family: str) -> pd.DataFrame:
     >>> arms = ["qat", "qat-sampled", "qat-sampled50", "qat-oversampled", "tuned-sampled"]
     >>> table = pd.DataFrame({"treatment": [f"int4-ends8-{arm}" for arm in arms], "equal": 20.0,
     ...     "family": ["none", *4 * ["sampling"]], "strength": [np.nan, "both", 50.0, "over", "both"]})
-    >>> swept(table, "sampling")[["treatment", "percent"]]
+    >>> swept(with_columns(table), "sampling")[["treatment", "percent"]]
                       treatment  percent
     0            int4-ends8-qat      0.0
     2  int4-ends8-qat-sampled50     50.0
     1    int4-ends8-qat-sampled    100.0
     """
-    plain = frontier["treatment"].str.endswith("-qat")
-    own = frontier[((frontier["family"] == family) & frontier["treatment"].str.contains("-qat")) | plain]
+    plain = where(frontier, PLAIN_QAT)
+    own = frontier[plain | where(frontier, {"family": family, "training": "qat"})]
     percent = pd.to_numeric(own["strength"].map(lambda value: 100 if value == "both" else value), "coerce")
     begin = own["equal"] if family == "weights" else 0.0
-    percent = percent.mask(own["treatment"].str.endswith("-qat"), begin)
+    percent = percent.mask(plain[own.index], begin)
     found = own.assign(percent=percent).dropna(subset="percent").sort_values("percent")
     return found if len(found) > 1 else found[:0]
 
@@ -244,6 +246,7 @@ def what_to_do(
             {
                 "width": _width(rounding),
                 "chosen": chosen.name,
+                **columns(chosen),
                 **_interval(records, "OA"),
                 **_interval(records, "FVO"),
                 **_interval(change, "OA", as_="OA_change"),
@@ -253,11 +256,11 @@ def what_to_do(
             }
         )
     numbers = [f"{name}{end}" for name in _OF_CHOICE for end in ("", "_lower", "_upper")]
-    return pd.DataFrame(rows, columns=["width", "chosen", *numbers, "cost", "megabytes"])
+    return pd.DataFrame(rows, columns=["width", "chosen", *COLUMNS, *numbers, "cost", "megabytes"])
 
 
 _AGAINST_ROUNDING = [
-    *("treatment", "reference", "width", "group", "n"),
+    *("treatment", *COLUMNS, "reference", "width", "group", "n"),
     *("before", "after", "estimate", "lower", "upper"),
 ]
 _OF_CHOICE = ("OA", "FVO", "OA_change", "FVO_change")
@@ -275,17 +278,24 @@ def _roundings(predictions: Sequence[Prediction]) -> list[Treatment]:
 
 
 def _factorial(rounding: Treatment, while_rounded: bool, weighted: bool, sampled: bool) -> Treatment:
-    published = Treatment.parse("int4-fairqat")
     return replace(
         rounding,
         training="qat" if while_rounded else "tuned",
-        weight=published.weight if weighted else None,
-        sampling=published.sampling if sampled else None,
+        weight=_PUBLISHED.weight if weighted else None,
+        sampling=_PUBLISHED.sampling if sampled else None,
     )
 
 
 def _width(treatment: Treatment) -> str:
-    return rounding_alone(treatment).name.replace("-ends8", "")
+    return replace(rounding_alone(treatment), ends8=False).name
+
+
+def _change_by_width(predictions: Sequence[Prediction], *, level: float) -> pd.DataFrame:
+    widths = {
+        p.treatment.name: _width(p.treatment) for p in predictions if isinstance(p.treatment, Treatment)
+    }
+    table = change(predictions, level=level)
+    return table.assign(width=table["treatment"].map(widths))
 
 
 def _family(treatment: Treatment) -> str:
@@ -335,10 +345,12 @@ def _change_by_arm(before: list[Prediction], after: list[Prediction], *, level: 
 
 def _led_by_arm(table: pd.DataFrame, arm: Treatment | Ablation) -> pd.DataFrame:
     assert isinstance(arm, Treatment)
-    return _led_by(table, treatment=arm.name, reference=rounding_alone(arm).name, width=_width(arm))
+    return _led_by(
+        table, treatment=arm.name, **columns(arm), reference=rounding_alone(arm).name, width=_width(arm)
+    )
 
 
-def _led_by(table: pd.DataFrame, **about: str) -> pd.DataFrame:
+def _led_by(table: pd.DataFrame, **about: Any) -> pd.DataFrame:
     """The table with these columns in front."""
     return table.assign(**about)[[*about, *table.columns]]
 

@@ -58,13 +58,14 @@ def zero_share_by_peak(bins: pd.DataFrame) -> Picture:
     table = bins.dropna(subset="gaussian")
     means = table.groupby(["treatment", "layer"], sort=False)[["peak", "zero_share", "gaussian"]].mean()
     order = list(dict.fromkeys(table["treatment"]))
+    bits = dict(zip(table["treatment"], table["bits"], strict=True))
     peaks = np.geomspace(table["peak"].min() * 0.9, table["peak"].max() * 1.1, 100)
     with canvas(3.6) as (figure, axes):
         axis = axes[0, 0]
         ends, said = {}, []
         for number, name in enumerate(order):
             own, colour = means.loc[name], PALETTE[number % len(PALETTE)]
-            curve = 100 * gaussian_zero_share(peaks, int(name.removeprefix("int")))
+            curve = 100 * gaussian_zero_share(peaks, bits[name])
             axis.plot(peaks, curve, color=colour, linewidth=1.2)
             axis.plot(
                 own["peak"],

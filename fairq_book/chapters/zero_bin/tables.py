@@ -22,6 +22,7 @@ from fairq_book.kit.tables import (
     standing_treatments,
     together,
 )
+from fairq_book.kit.treatments import columns
 from fairq_utils.metrics import populations
 from fairq_utils.quantization.models import zero_share
 from fairq_utils.treatments import ablations
@@ -82,6 +83,7 @@ def zero_bins(
                 records.append(
                     {
                         "treatment": treatment.name,
+                        **columns(treatment),
                         "seed": study.seed,
                         "layer": layer.removesuffix(".weight"),
                         "weights": weight.numel(),
@@ -152,7 +154,7 @@ def zero_bin_parts(
     than taking as much, in squared length, from weights drawn at random. All in pairs.
     """
     zeros = Ablation(treatment, "zeros")
-    rest, norm = Treatment.parse(f"{treatment.name}-nonzeros"), Ablation(treatment, "norm")
+    rest, norm = replace(treatment, only="nonzeros"), Ablation(treatment, "norm")
 
     def own_loss(reference: Treatment | Ablation) -> pd.DataFrame:
         pair = [p for p in predictions if p.treatment in (reference, zeros)]
@@ -175,16 +177,14 @@ def losses_by_layer(predictions: Sequence[Prediction], group: str, *, level: flo
 
     A third record a layer, `beyond`, says by how much more it adds to the group than to the others.
     """
-    by_name = {p.treatment.name: p.treatment for p in predictions}
     both = answer_changes(two_groups(predictions, group), level=level)
     both = both[(both["measure"] == "loss") & (both["group"] != ALL)]
     beyond = loss_beyond_others(predictions, group, level=level).assign(group="beyond")
     table = pd.concat([both, beyond], ignore_index=True)
-    touched = [by_name[name] for name in table["treatment"]]
-    return table.assign(
-        kind=[one.kind for one in touched if isinstance(one, Ablation)],
-        layer=[one.layer.removesuffix(".weight") for one in touched if isinstance(one, Ablation)],
-    )[["kind", "layer", "group", "n", "estimate", "lower", "upper"]]
+    layer = table["ablated_layer"].str.removesuffix(".weight")
+    return table.assign(kind=table["ablation"], layer=layer)[
+        ["kind", "layer", "group", "n", "estimate", "lower", "upper"]
+    ]
 
 
 def emptiest_layer(bins: pd.DataFrame, treatment: Treatment) -> str:
@@ -199,7 +199,7 @@ def telling(predictions: Sequence[Prediction], width: int = 0) -> Treatment:
     When none does it is the first treatment.
     """
     if width:
-        return Treatment.parse(f"int{width}")
+        return Treatment(width)
     names = standing_treatments(collapse(predictions))
     rounded = list(dict.fromkeys(p.treatment for p in but_full_precision(predictions)))
     standing = [treatment for treatment in rounded if treatment.name in names]
