@@ -23,7 +23,7 @@ from fairq_utils.errors import BadInput
 from fairq_utils.quantization.onnx import export_onnx
 from fairq_utils.training.loop import Recipe
 from fairq_utils.treatments.treatment import Treatment
-from tests.test_entrances import of_here, tiny
+from tests.test_audit_models import of_here, tiny
 
 SETTINGS = DataSettings(train_images=40, test_images=120, image_size=16)
 SMALL = ("--train-images", 40, "--test-images", 120, "--image-size", 16)
