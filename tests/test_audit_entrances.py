@@ -23,7 +23,7 @@ from fairq_utils.errors import BadInput
 from fairq_utils.quantization.onnx import export_onnx
 from fairq_utils.training.loop import Recipe
 from fairq_utils.treatments.treatment import Treatment
-from tests.test_entrances import of_here, tiny
+from tests.test_audit_models import of_here, tiny
 
 SETTINGS = DataSettings(train_images=40, test_images=120, image_size=16)
 SMALL = ("--train-images", 40, "--test-images", 120, "--image-size", 16)
@@ -96,7 +96,7 @@ def test_one_model_given_twice_is_refused_before_it_answers(tmp_path, monkeypatc
     def answering(_):
         raise BadInput("hours of answers begin")
 
-    monkeypatch.setattr("fairq_book.experiments.studies.dataset", answering)
+    monkeypatch.setattr("fairq_book.chapters.audit.models.dataset", answering)
     for name, seed in {"one": 0, "same": 0, "other": 1}.items():
         safetensors.torch.save_file(tiny(seed=seed).state_dict(), tmp_path / f"{name}.safetensors")
     example = torch.zeros(2, 3, 16, 16)

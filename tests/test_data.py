@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fairq_utils.data import archives
+from fairq_utils.data import sources
 from fairq_utils.data.datasets import Dataset, describe
 from fairq_utils.data.layouts import UTKFACE
 from fairq_utils.data.moths import DIFFICULTY, GROUPS, SHARES, MothSettings, draw_moths
@@ -236,13 +236,13 @@ def test_files_without_any_usable_name_are_refused(tmp_path):
 
 def test_what_is_not_taken_is_not_decoded(portraits, monkeypatch):
     decoded = []
-    decode = archives.decode_images
+    decode = sources.decode_images
 
     def counting(members, **options):
         decoded.extend(members)
         return decode(members, **options)
 
-    monkeypatch.setattr(archives, "decode_images", counting)
+    monkeypatch.setattr(sources, "decode_images", counting)
     few = load("utkface", root=str(portraits), image_size=16, train_images=6, test_images=5)
     assert len(decoded) == len(few.images) == 11
 

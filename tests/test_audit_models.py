@@ -224,7 +224,8 @@ def test_a_stored_network_is_the_one_of_the_book(images, tmp_path):
 
 def test_an_architecture_of_the_book_names_its_seed_and_data(images, tmp_path, monkeypatch):
     monkeypatch.setenv("FAIRQ_STORE", str(tmp_path))
-    model = load_model("mobilenet_v3_small-seed2", data=SETTINGS, epochs=0.5)
+    own = audit_models.own_models()
+    model = load_model("mobilenet_v3_small-seed2", data=SETTINGS, epochs=0.5, own=own)
     assert model.name == "moths-mobilenet_v3_small-16px-seed2"
     assert len(predictions_of(model, images)) == 20
 
