@@ -9,6 +9,7 @@ from fairq_book.experiments import studies
 from fairq_book.experiments.store import Store
 from fairq_book.kit import export as kit_export
 from fairq_book.kit import tables
+from fairq_book.kit.treatments import COLUMNS
 from fairq_utils.data import sources
 from fairq_utils.errors import BadInput
 from fairq_utils.training.loop import Recipe
@@ -32,6 +33,11 @@ def test_what_is_written_is_what_chapters_draw(tmp_path, predictions, format, re
     for name, table in kit_export.tidy(predictions).items():
         back = read(tmp_path / "out" / f"{name}.{format}")
         pd.testing.assert_frame_equal(back, table, check_dtype=False)
+        assert list(back)[: 1 + len(COLUMNS)] == ["treatment", *COLUMNS]
+        assert set(zip(back["treatment"], back["bits"], back["grid"], strict=True)) <= {
+            ("fp32", 32, "fp32"),
+            ("int3", 3, "int"),
+        }
     assert set(kit_export.tidy(predictions)) >= {"accuracy", "change"}
     pd.testing.assert_frame_equal(kit_export.tidy(predictions)["change"], tables.change(predictions))
 

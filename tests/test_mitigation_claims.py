@@ -400,8 +400,8 @@ def test_nothing_is_said_of_a_sweep_of_one_point():
 @given(st.lists(st.sampled_from(["few", "many", "some"]), min_size=2, max_size=6))
 def test_as_many_switches_of_the_worst_group_are_said_as_there_are(worst):
     rows = [
-        point(f"ends8-qat-weighted{place}", "weights", float(place), 0.8, 0.1, name)
-        for place, name in enumerate(worst)
+        point(f"ends8-qat-weighted{percent}", "weights", float(percent), 0.8, 0.1, name)
+        for percent, name in enumerate(worst, start=1)
     ]
     said = story.at_what_price(points(rows)).text
     switches = sum(a != b for a, b in itertools.pairwise(worst))

@@ -191,7 +191,7 @@ def test_of_intervals_that_leave_a_panel_it_is_said_that_they_go_on(reach, beyon
 )
 @pytest.mark.parametrize("draw", [figures.effects, lambda table, groups: figures.arms(table, groups=groups)])
 def test_groups_that_are_not_there_are_refused(draw, groups, said):
-    table = effects("int4").assign(treatment="int4-fairqat")
+    table = with_columns(effects("int4").assign(treatment="int4-fairqat"))
     with pytest.raises(BadInput, match=said):
         draw(table, groups)
 

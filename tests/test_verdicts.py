@@ -18,7 +18,7 @@ from fairq_book.chapters.zero_bin import story as zero_bin_story
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit.claims import Effect
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.treatments import with_columns
+from fairq_book.kit.treatments import COLUMNS, with_columns
 from fairq_book.pages import claims, front, plain_words
 from fairq_book.registry import CLAIMS as ALL_CLAIMS
 from fairq_utils.errors import BadInput
@@ -559,7 +559,8 @@ def untraced(shown: dict[tuple[str, str], BeautifulSoup], kept: dict[str, Measur
                 if pairs.keys() <= set(place.columns)
                 for row in place[(place[list(pairs)] == pd.Series(pairs)).all(axis=1)].to_dict("records")
                 # Of two tables with such a row the one with fewer names beside it.
-                if {column for column, value in row.items() if isinstance(value, str)} == pairs.keys()
+                if {name for name, value in row.items() if isinstance(value, str)} - {*COLUMNS}
+                == pairs.keys()
             ]
             assert len(rows) == 1, (key, name, source.text)
             value = one.text.removeprefix(says)

@@ -29,7 +29,8 @@ def tidy(predictions: Sequence[Prediction]) -> dict[str, pd.DataFrame]:
 
     `accuracy`, `chance` and `collapse` say how each treated network did over all seeds, `change` what
     differs from full precision (where that is among the predictions), and `accuracy_by_seed` counts the
-    right answers of every single network.
+    right answers of every single network. Beside its name, each says in columns what a treatment is, as
+    `kit.treatments.columns` describes them.
     """
     found = {
         "accuracy": tables.accuracy(predictions),

@@ -205,6 +205,7 @@ def _arms(table: pd.DataFrame) -> list[str]:
 def _arm(row: Mapping[Any, Any]) -> str:
     """What sets an arm apart from others of its width, in words.
 
+    >>> from fairq_book.kit.treatments import with_columns
     >>> names = ["int4-ends8", "int4-ends8-qat-weighted", "int4-mse-fairqat", "fp32"]
     >>> _arms(with_columns(pd.DataFrame({"treatment": names})))
     ['rounded', 'QAT weighted', 'FairQAT', 'fp32']

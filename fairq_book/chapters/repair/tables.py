@@ -181,6 +181,7 @@ def swept(frontier: pd.DataFrame, family: str) -> pd.DataFrame:
     `percent` is the weight of the smallest group, or the way to seeing all groups equally often. A sweep
     begins at plain training, which weights all images alike and samples none.
 
+    >>> from fairq_book.kit.treatments import with_columns
     >>> arms = ["qat", "qat-sampled", "qat-sampled50", "qat-oversampled", "tuned-sampled"]
     >>> table = pd.DataFrame({"treatment": [f"int4-ends8-{arm}" for arm in arms], "equal": 20.0,
     ...     "family": ["none", *4 * ["sampling"]], "strength": [np.nan, "both", 50.0, "over", "both"]})
@@ -291,9 +292,9 @@ def _width(treatment: Treatment) -> str:
 
 
 def _change_by_width(predictions: Sequence[Prediction], *, level: float) -> pd.DataFrame:
-    widths = {
-        p.treatment.name: _width(p.treatment) for p in predictions if isinstance(p.treatment, Treatment)
-    }
+    """The records of `change`, with the width of each treatment."""
+    treatments = {p.treatment for p in predictions}
+    widths = {t.name: _width(t) for t in treatments if isinstance(t, Treatment)}
     table = change(predictions, level=level)
     return table.assign(width=table["treatment"].map(widths))
 
