@@ -8,7 +8,6 @@ import pytest
 
 from fairq_book.build import notebooks
 from fairq_book.build.notebooks import Chapter, Parameter
-from fairq_book.experiments import code
 from fairq_utils.errors import BadInput, ChapterFailed
 from tests.conftest import ROOT
 
@@ -119,7 +118,7 @@ def test_the_key_follows_cells_values_library_and_versions(small, monkeypatch):
     monkeypatch.setattr(notebooks, "library_digest", lambda: "edited")
     assert chapter.key({}) != key
     monkeypatch.undo()
-    monkeypatch.setattr(code, "versions", lambda *names: dict.fromkeys(names, "9"))
+    monkeypatch.setattr(notebooks, "versions", lambda *names: dict.fromkeys(names, "9"))
     assert chapter.key({}) != key
 
 
