@@ -151,7 +151,7 @@ def audit(
 
 
 def _names(
-    first: fairq_audit_predictions.Answers, second: fairq_audit_predictions.Answers
+    first: fairq_audit_predictions.PredictionTable, second: fairq_audit_predictions.PredictionTable
 ) -> tuple[str, str]:
     """The models are called as their files are, when that tells them apart."""
     if not first.file or not second.file or Path(first.file).stem == Path(second.file).stem:

@@ -34,7 +34,7 @@ _MANY_STRANGERS = 0.01  # of a side's answers: if more are no label, that is sai
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictionTable:
     """What one model answered: text columns as categories, scores as numbers, their classes in order."""
 
     called: str
@@ -49,7 +49,7 @@ class Answers:
         return self.table[[_PREFIX[self.kind] + name for name in classes]].to_numpy(np.float64)
 
 
-def read(source: Predictions, groups: Sequence[str], *, called: str, with_labels: bool) -> Answers:
+def read(source: Predictions, groups: Sequence[str], *, called: str, with_labels: bool) -> PredictionTable:
     """One table of predictions, from a file or a data frame; `called` is its name when it has no file.
 
     Without `with_labels` it may do without labels and groups: the other table has them.
@@ -83,13 +83,13 @@ def read(source: Predictions, groups: Sequence[str], *, called: str, with_labels
     if len(kinds) > 1:
         raise BadInput(f"{called} has columns of logits and of probabilities; expected one kind of score.")
     if not kinds:
-        return Answers(called, file, table, None, [])
+        return PredictionTable(called, file, table, None, [])
     columns = [name for name in there if name.startswith(_PREFIX[kinds[0]])]
     if len(columns) == 1:
         raise BadInput(f"{called} has {shown(columns[0])} alone; expected a column for each class.")
     scores = pd.DataFrame({name: _number(given[name], name, called) for name in columns})
     classes = [name.removeprefix(_PREFIX[kinds[0]]) for name in columns]
-    return Answers(called, file, pd.concat([table, scores], axis=1), kinds[0], classes)
+    return PredictionTable(called, file, pd.concat([table, scores], axis=1), kinds[0], classes)
 
 
 def check_two_files(before: Predictions, after: Predictions) -> None:
@@ -249,7 +249,9 @@ class Pairs:
     warnings: list[str]
 
 
-def pair(before: Answers, after: Answers, groups: Sequence[str], *, drop_unmatched: bool) -> Pairs:
+def pair(
+    before: PredictionTable, after: PredictionTable, groups: Sequence[str], *, drop_unmatched: bool
+) -> Pairs:
     """Lay the two tables beside each other by id, and say for each image what became of its prediction."""
     place = pd.Index(after.table["id"]).get_indexer(pd.Index(before.table["id"]))
     matched = place >= 0
@@ -308,7 +310,11 @@ def pair(before: Answers, after: Answers, groups: Sequence[str], *, drop_unmatch
 
 
 def _left_out(
-    one: Answers, other: Answers, out: NDArray[np.bool_], groups: Sequence[str], classes: list[str] | None
+    one: PredictionTable,
+    other: PredictionTable,
+    out: NDArray[np.bool_],
+    groups: Sequence[str],
+    classes: list[str] | None,
 ) -> Iterator[LeftOut]:
     """The rows of a table that are left out, if any; whether they are right, where classes are given."""
     if not out.any():
@@ -329,7 +335,7 @@ def _left_out(
 
 
 def _unchanged(
-    kinds: NDArray[np.intp], first: Answers, second: Answers, classes: Sequence[str]
+    kinds: NDArray[np.intp], first: PredictionTable, second: PredictionTable, classes: Sequence[str]
 ) -> Iterator[str]:
     """A warning where no answer changed, which is how one model looks that was given twice."""
     if not np.isin(kinds, [statistics.KEPT, statistics.SAME]).all():
@@ -418,12 +424,12 @@ def _strangers(
     yield said
 
 
-def _of_rows(answers: Answers, rows: NDArray[np.intp]) -> Answers:
+def _of_rows(answers: PredictionTable, rows: NDArray[np.intp]) -> PredictionTable:
     table = answers.table.iloc[rows].reset_index(drop=True)
-    return Answers(answers.called, answers.file, table, answers.kind, answers.classes)
+    return PredictionTable(answers.called, answers.file, table, answers.kind, answers.classes)
 
 
-def _check_agreement(first: Answers, second: Answers, name: str) -> None:
+def _check_agreement(first: PredictionTable, second: PredictionTable, name: str) -> None:
     if name not in second.table:
         return
     mine, theirs = first.table[name], second.table[name]
@@ -437,7 +443,7 @@ def _check_agreement(first: Answers, second: Answers, name: str) -> None:
         )
 
 
-def _check_classes(first: Answers, second: Answers) -> None:
+def _check_classes(first: PredictionTable, second: PredictionTable) -> None:
     if first.kind != second.kind:
         raise BadInput(
             f"{first.called} holds a {first.kind} for each class and {second.called} a {second.kind}; "
@@ -450,7 +456,7 @@ def _check_classes(first: Answers, second: Answers) -> None:
         )
 
 
-def _classes(first: Answers, second: Answers) -> list[str]:
+def _classes(first: PredictionTable, second: PredictionTable) -> list[str]:
     """The classes in the order of the scores before; what has no scores must be one of those that have."""
     texts = {
         text
@@ -474,7 +480,7 @@ def _codes(column: pd.Series, classes: Sequence[str]) -> NDArray[np.intp]:
     return pd.Index(classes).get_indexer(column.cat.categories)[column.cat.codes.to_numpy()].astype(np.intp)
 
 
-def _predicted(answers: Answers, classes: Sequence[str]) -> NDArray[np.intp]:
+def _predicted(answers: PredictionTable, classes: Sequence[str]) -> NDArray[np.intp]:
     """The predicted class: as it is said, or that of the highest score; of equals the first of `classes`."""
     if "prediction" in answers.table:
         return _codes(answers.table["prediction"], classes)

@@ -66,7 +66,7 @@ def predictions_of_models(
     tables.further_groups(images, columns)  # refused before a network is trained or opened
     files = iter(weights)
     opened = [
-        open.load_model(
+        open.open_model(
             model,
             weights=next(files, None) if factory else None,
             arguments=parse_parameters(arguments) if factory else None,

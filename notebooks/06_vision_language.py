@@ -240,7 +240,7 @@ wording.together(
 # from fairq_utils import populations, pretrained, questions
 #
 # clip = pretrained.open_clip("ViT-B-32/openai", download=True)
-# asked = questions.Questions(scenes, "kind", [["a photo of a cat"], ["a photo of a dog"]], ["a photo"])
+# asked = questions.EvaluationSet(scenes, "kind", [["a photo of a cat"], ["a photo of a dog"]], ["a photo"])
 # answers = populations.answers_of(clip, asked, ["fp32", "bnb-nf4"], name="ViT-B-32")
 # populations.measures(answers, "group")
 # ```

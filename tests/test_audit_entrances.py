@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from fairq_audit import auditing
-from fairq_audit.models.open import load_model
+from fairq_audit.models.open import open_model
 from fairq_audit.models.tables import group_columns, to_audit
 from fairq_book.chapters.audit.models import of_study
 from fairq_book.cli import main
@@ -66,7 +66,7 @@ def records(tmp_path_factory) -> dict[str, dict]:
     safetensors.torch.save_file(rounded.state_dict(), folder / "after.safetensors")
     model = ("--model", FACTORY, "--weights")
 
-    before = load_model(FACTORY, weights=folder / "before.safetensors")
+    before = open_model(FACTORY, weights=folder / "before.safetensors")
     asked = to_audit(before, before.treated(TREATMENT, images), images)
     in_python = auditing.audit(**asked, margin=0.02, fail_if=GATES)
     for name in ("before", "after"):  # a table as another framework would write it, in another order

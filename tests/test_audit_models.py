@@ -21,8 +21,8 @@ from click.testing import CliRunner, Result
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fairq_audit.models.base import Auditable
-from fairq_audit.models.open import load_model
+from fairq_audit.models.base import AuditModel
+from fairq_audit.models.open import open_model
 from fairq_audit.models.tables import layers, predictions_of
 from fairq_book.chapters.audit import models as audit_models
 from fairq_book.cli import main
@@ -135,7 +135,7 @@ def decomposed(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
 
 
 @pytest.fixture(scope="module")
-def doors(trained, folder) -> dict[str, Auditable]:
+def doors(trained, folder) -> dict[str, AuditModel]:
     """One network through every entrance that takes any network."""
     safetensors.torch.save_file(trained.state_dict(), folder / "w.safetensors")
     torch.save({"state_dict": trained.state_dict(), "epoch": 3}, folder / "w.pt")
@@ -146,11 +146,11 @@ def doors(trained, folder) -> dict[str, Auditable]:
     export_onnx(trained, folder / "any.onnx", example=example)
     factory = of_here("tiny")
     return {
-        "factory": load_model(factory, weights=folder / "w.safetensors"),
-        "factory, .pt": load_model(factory, weights=folder / "w.pt", arguments={"seed": 7}),
-        "program": load_model(str(folder / "any.pt2")),
-        "program of two images, decomposed": load_model(str(folder / "by2.pt2")),
-        "onnx": load_model(str(folder / "any.onnx")),
+        "factory": open_model(factory, weights=folder / "w.safetensors"),
+        "factory, .pt": open_model(factory, weights=folder / "w.pt", arguments={"seed": 7}),
+        "program": open_model(str(folder / "any.pt2")),
+        "program of two images, decomposed": open_model(str(folder / "by2.pt2")),
+        "onnx": open_model(str(folder / "any.onnx")),
     }
 
 
@@ -225,7 +225,7 @@ def test_a_stored_network_is_the_one_of_the_book(images, tmp_path):
 def test_an_architecture_of_the_book_names_its_seed_and_data(images, tmp_path, monkeypatch):
     monkeypatch.setenv("FAIRQ_STORE", str(tmp_path))
     own = audit_models.own_models()
-    model = load_model("mobilenet_v3_small-seed2", data=SETTINGS, epochs=0.5, own=own)
+    model = open_model("mobilenet_v3_small-seed2", data=SETTINGS, epochs=0.5, own=own)
     assert model.name == "moths-mobilenet_v3_small-16px-seed2"
     assert len(predictions_of(model, images)) == 20
 
@@ -273,7 +273,7 @@ def by_its_own_processor(saved: Path, network: nn.Module, images) -> np.ndarray:
 
 
 def test_a_folder_says_size_normalisation_and_class_names(saved, images):
-    model = load_model(str(saved))
+    model = open_model(str(saved))
     assert (model.image_size, model.mean, model.std) == (16, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     assert model.class_names == tuple(reversed(NAMES))
     wanted = by_its_own_processor(saved, model.network, images)
@@ -293,11 +293,11 @@ def test_a_processor_is_asked_what_it_does_not_what_it_says(saved, tmp_path):
     """EfficientNet's divides a second time; ConvNext's and CLIP's cut more than they keep."""
     size = {"height": 16, "width": 16}
     options = {"size": size, "do_center_crop": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    twice = load_model(with_processor(saved, tmp_path / "twice", "EfficientNet", include_top=True, **options))
+    twice = open_model(with_processor(saved, tmp_path / "twice", "EfficientNet", include_top=True, **options))
     assert (twice.image_size, twice.mean, twice.std) == (16, (0.5,) * 3, (0.25,) * 3)
-    cut = load_model(with_processor(saved, tmp_path / "cut", "CLIP", crop_size=size))
+    cut = open_model(with_processor(saved, tmp_path / "cut", "CLIP", crop_size=size))
     assert cut.image_size == 16
-    raw = load_model(with_processor(saved, tmp_path / "raw", "ViT", size=size, do_normalize=False))
+    raw = open_model(with_processor(saved, tmp_path / "raw", "ViT", size=size, do_normalize=False))
     assert (raw.mean, raw.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
@@ -307,7 +307,7 @@ def test_a_processor_that_swaps_colours_is_refused(saved, tmp_path):
 
 
 def test_a_folder_is_quantized_as_any_network(saved, images):
-    model = load_model(str(saved))
+    model = open_model(str(saved))
     rounded = bake(quantize_model(model.network, UniformQuantizer(4, axis=0)))
     after = model.treated("int4-channel", images)
     wanted = by_its_own_processor(saved, rounded, images)
@@ -321,7 +321,7 @@ def test_a_folder_with_pickles_alone_is_refused(saved, tmp_path):
     (tmp_path / "config.json").write_text((saved / "config.json").read_text())
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(BadInput, match=r"has no \.safetensors file, and pickles are not opened"):
-        load_model(str(tmp_path))
+        open_model(str(tmp_path))
 
 
 def copy_of(saved: Path, target: Path, **changed) -> Path:
@@ -342,7 +342,7 @@ def test_a_folder_never_runs_code_of_its_own(saved, tmp_path):
     )
     (path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(BadInput, match="cannot be opened as an image classifier"):
-        load_model(str(path))
+        open_model(str(path))
     assert not (tmp_path / "ran").exists()
 
 
@@ -352,20 +352,20 @@ def test_a_folder_without_all_weights_is_refused(saved, tmp_path):
     headless = {name: value for name, value in state.items() if not name.startswith("classifier")}
     safetensors.torch.save_file(headless, path / "model.safetensors", {"format": "pt"})
     with pytest.raises(BadInput, match=r"misses 'classifier.bias', so that weights would be made up"):
-        load_model(str(path))
+        open_model(str(path))
 
 
 def test_a_folder_without_a_processor_asks_for_mean_and_std(saved, tmp_path, images):
     path = copy_of(saved, tmp_path / "bare", id2label=None, label2id=None, num_labels=5)
     for processor in path.glob("*processor*"):
         processor.unlink()
-    model = load_model(str(path))
+    model = open_model(str(path))
     assert model.class_names is None
     with pytest.raises(BadInput, match="does not say how its images are normalised; expected mean and std"):
         predictions_of(model, images)
-    told = load_model(str(path), mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3], class_names=NAMES[::-1])
+    told = open_model(str(path), mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3], class_names=NAMES[::-1])
     np.testing.assert_allclose(
-        logits(predictions_of(told, images)), logits(predictions_of(load_model(str(saved)), images))
+        logits(predictions_of(told, images)), logits(predictions_of(open_model(str(saved)), images))
     )
 
 
@@ -374,7 +374,7 @@ def test_what_a_model_needs_is_said(tmp_path, monkeypatch):
     for package, text in (("transformers", tmp_path), ("onnxruntime", tmp_path / "x.onnx")):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(BadInput, match=rf"the package {package}; run pip install fairq-utils\[audit\]"):
-            load_model(str(text))
+            open_model(str(text))
 
 
 # ---------------------------------------------------------------- two models: quantized elsewhere
@@ -383,7 +383,7 @@ def test_what_a_model_needs_is_said(tmp_path, monkeypatch):
 def test_the_file_of_packed_codes_is_the_network_after(trained, images, folder):
     rounded = quantize_model(trained, UniformQuantizer(3))
     save_packed(rounded, folder / "packed.safetensors")
-    after = load_model(of_here("tiny"), weights=folder / "packed.safetensors")
+    after = open_model(of_here("tiny"), weights=folder / "packed.safetensors")
     np.testing.assert_array_equal(logits(predictions_of(after, images)), expected(bake(rounded), images))
 
 
@@ -393,7 +393,7 @@ def test_an_onnx_file_that_onnxruntime_quantized_is_a_second_model(doors, images
     model = onnx.load(folder / "any.onnx")
     del model.graph.value_info[:]  # shapes from before a weight was turned, which onnxruntime takes as said
     quantization.quantize_dynamic(model, folder / "int8.onnx")
-    after = load_model(str(folder / "int8.onnx"))
+    after = open_model(str(folder / "int8.onnx"))
     one, two = (logits(predictions_of(model, images)) for model in (doors["onnx"], after))
     assert 0 < np.abs(one - two).max() < 0.2
     assert layers(doors["onnx"], after).empty
@@ -409,8 +409,8 @@ def torchao_int8() -> nn.Module:
 
 
 def test_a_network_that_torchao_quantized_is_a_second_model(images):
-    before = load_model(of_here("tiny"), arguments={"seed": 1})
-    after = load_model(of_here("torchao_int8"))
+    before = open_model(of_here("tiny"), arguments={"seed": 1})
+    after = open_model(of_here("torchao_int8"))
     rounded = before.treated("int8-channel", images)
     one, two, three = (logits(predictions_of(model, images)) for model in (before, after, rounded))
     assert 0 < np.abs(one - two).max() < 0.05
@@ -427,7 +427,7 @@ def test_a_network_that_torchao_quantized_is_a_second_model(images):
 
 def refusal(text: str, **options) -> str:
     with pytest.raises(BadInput) as caught:
-        load_model(text, **options)
+        open_model(text, **options)
     return str(caught.value)
 
 
@@ -546,23 +546,23 @@ def test_a_graph_that_takes_something_else_is_refused(tmp_path):
 )
 def test_what_is_no_logit_is_refused(images, factory, said):
     with pytest.raises(BadInput, match=re.escape(said)):
-        predictions_of(load_model(of_here(factory)), images)
+        predictions_of(open_model(of_here(factory)), images)
 
 
 def test_logits_in_an_object_are_taken(images):
-    one, two = (predictions_of(load_model(of_here(name)), images) for name in ("wrapped", "tiny"))
+    one, two = (predictions_of(open_model(of_here(name)), images) for name in ("wrapped", "tiny"))
     pd.testing.assert_frame_equal(one, two)
 
 
 def test_another_number_of_classes_is_refused_with_both(images):
     for options in ({}, {"class_names": ["a"] * 7}):
-        model = load_model(of_here("tiny"), arguments={"classes": 7}, **options)
+        model = open_model(of_here("tiny"), arguments={"classes": 7}, **options)
         with pytest.raises(BadInput, match=r"tells 7 classes apart, and the data have 5 labels \(Alder,"):
             predictions_of(model, images)
 
 
 def test_classes_of_other_names_are_refused(images):
-    model = load_model(of_here("tiny"), class_names=["Alder", "Bracken", "Clover", "Dahlia", "Others"])
+    model = open_model(of_here("tiny"), class_names=["Alder", "Bracken", "Clover", "Dahlia", "Others"])
     with pytest.raises(BadInput, match="has no class 'Damson', which is a label of the data"):
         predictions_of(model, images)
 
@@ -594,7 +594,7 @@ def test_a_graph_takes_treatments_of_weights_alone(doors, images):
 def test_a_factory_may_lie_in_the_working_directory(tmp_path, monkeypatch, images):
     (tmp_path / "my_factory.py").write_text(f"from {__name__} import tiny\n")
     monkeypatch.chdir(tmp_path)
-    assert load_model("my_factory:tiny").name == "my_factory:tiny"
+    assert open_model("my_factory:tiny").name == "my_factory:tiny"
     assert str(tmp_path) not in sys.path
 
 

@@ -31,7 +31,7 @@ from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import tables as kit_tables
 from fairq_utils.data.moths import MothSettings
 from fairq_utils.encoders.contrastive import ContrastiveRecipe
-from fairq_utils.encoders.questions import Answers
+from fairq_utils.encoders.questions import EncoderOutputs
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics.ranking import max_skew, min_skew
 from fairq_utils.quantization.models import bake, quantize_model
@@ -358,7 +358,9 @@ def test_bad_input_is_refused_in_one_sentence(found, call, sentence):
 # ---------------------------------------------------------------- dual encoders
 
 
-def answered(treatments=("fp32", "bnb-nf4", "int4"), *, models=2, images=240, **without) -> list[Answers]:
+def answered(
+    treatments=("fp32", "bnb-nf4", "int4"), *, models=2, images=240, **without
+) -> list[EncoderOutputs]:
     """What made-up encoders say: to find "wide" is easy at first, and the harder the more is rounded."""
     draw = np.random.default_rng(3)
     kinds = draw.choice(["wide", "thin"], size=images, p=[0.7, 0.3])
@@ -380,7 +382,7 @@ def answered(treatments=("fp32", "bnb-nf4", "int4"), *, models=2, images=240, **
                 ),
             } | dict.fromkeys(without)
             of["label"] = None if of["logits"] is None else "kind"
-            found.append(Answers(f"encoder {model}", treatment, "PyTorch", attributes=told, **of))
+            found.append(EncoderOutputs(f"encoder {model}", treatment, "PyTorch", attributes=told, **of))
     return found
 
 

@@ -19,7 +19,7 @@ from fairq_utils.encoders import scenes as encoders_scenes
 from fairq_utils.encoders.captions import captioned_moths
 from fairq_utils.encoders.contrastive import ContrastiveRecipe
 from fairq_utils.encoders.mini import DualEncoder
-from fairq_utils.encoders.questions import Answers, Questions, ask
+from fairq_utils.encoders.questions import EncoderOutputs, EvaluationSet, ask
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics import populations, ranking
 
@@ -64,7 +64,7 @@ def test_an_encoder_that_is_brought_is_asked_the_same(store, population):
     test = scenes.take(scenes.is_test)
     test = replace(test, captions=tuple(several[:1] for several in test.captions))
     grammar = population[0].grammar
-    questions = Questions(
+    questions = EvaluationSet(
         test, "species", grammar.prompts_for("species", test.names("species")), grammar.queries
     )
     (encoder,) = encoders(population[:1], store=store)
@@ -133,11 +133,11 @@ class Compass(DualEncoder):
         return 10.0
 
 
-def compass(captions: tuple[tuple[str, ...], ...] = ()) -> Questions:
+def compass(captions: tuple[tuple[str, ...], ...] = ()) -> EvaluationSet:
     images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 2, 2)
     attributes = pd.DataFrame({"side": pd.Categorical(["up", "up", "down", "down"], ["up", "down", "away"])})
     scenes = encoders_scenes.Scenes(images, captions, attributes)
-    return Questions(scenes, "side", [["north", "east"], ["south", "west"], ["west"]], ["north"])
+    return EvaluationSet(scenes, "side", [["north", "east"], ["south", "west"], ["west"]], ["north"])
 
 
 def test_prompts_are_averaged_as_directions():
@@ -156,7 +156,9 @@ def test_retrieval_goes_both_ways_and_equal_captions_are_equally_right():
     assert found["to_image"].tolist() == [1, 1, 1]
 
 
-def made(model: str, treatment: str, right: list[bool], queries: list[list[float]] | None = None) -> Answers:
+def made(
+    model: str, treatment: str, right: list[bool], queries: list[list[float]] | None = None
+) -> EncoderOutputs:
     """Answers on six images of two groups, with these right."""
     labels = [0, 1, 0, 1, 0, 1]
     attributes = pd.DataFrame(
@@ -168,7 +170,7 @@ def made(model: str, treatment: str, right: list[bool], queries: list[list[float
     logits = torch.tensor(
         [[1.0, 0.0] if (label == 0) == hit else [0.0, 1.0] for label, hit in zip(labels, right, strict=True)]
     )
-    return Answers(
+    return EncoderOutputs(
         model,
         treatment,
         "by hand",
@@ -221,7 +223,7 @@ def test_ties_keep_the_order_of_the_images():
 def test_failures_are_found():
     few = made("m", "fp32", ALL)
 
-    def many(treatment: str, right: list[bool]) -> Answers:
+    def many(treatment: str, right: list[bool]) -> EncoderOutputs:
         one = made("m", treatment, right)
         return replace(
             one,

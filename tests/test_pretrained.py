@@ -11,7 +11,7 @@ from fairq_book.experiments.store import Store
 from fairq_utils.encoders import pretrained
 from fairq_utils.encoders.linear_layers import quantize_linear, quietly, runs
 from fairq_utils.encoders.pretrained import OpenClip, open_clip
-from fairq_utils.encoders.questions import Questions
+from fairq_utils.encoders.questions import EvaluationSet
 from fairq_utils.encoders.scenes import Scenes
 from fairq_utils.errors import BadInput
 
@@ -48,14 +48,14 @@ def encoder(folder) -> OpenClip:
 
 
 @pytest.fixture(scope="module")
-def questions() -> Questions:
+def questions() -> EvaluationSet:
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (12, 3, 40, 40), generator=random, dtype=torch.uint8)
     attributes = pd.DataFrame(
         {"kind": pd.Categorical(["owl", "cat"] * 6), "group": pd.Categorical(["a"] * 6 + ["b"] * 6)}
     )
     scenes = Scenes(images, tuple((f"a {kind}",) for kind in attributes["kind"]), attributes)
-    return Questions(scenes, "kind", [["a cat", "some cat"], ["an owl"]], ["an animal"])
+    return EvaluationSet(scenes, "kind", [["a cat", "some cat"], ["an owl"]], ["an animal"])
 
 
 def test_it_sees_and_reads_as_open_clip_does(encoder, folder):

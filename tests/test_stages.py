@@ -15,7 +15,7 @@ from fairq_book.experiments.code import PACKAGES, code_digest, code_files
 from fairq_book.experiments.store import Store
 from fairq_utils.data.moths import MothSettings
 from fairq_utils.encoders.mini import MiniClassifier
-from fairq_utils.encoders.questions import Questions
+from fairq_utils.encoders.questions import EvaluationSet
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
 from tests.conftest import ROOT
@@ -186,7 +186,7 @@ def asked(monkeypatch, tmp_path):
     by_labels = populations.population(**settings, taught="labels")
     test = populations.scenes(by_captions[0], store=store).take(torch.arange(10))
     names = test.names("species")
-    questions = Questions(replace(test, captions=()), "species", [[name] for name in names], ())
+    questions = EvaluationSet(replace(test, captions=()), "species", [[name] for name in names], ())
     for question in (
         lambda: studies.predictions(small, treatments, each=3, split="train", store=store),
         lambda: studies.landscapes(small, treatments[:2], store=store),

@@ -23,7 +23,7 @@ _BOOK_MEAN, _BOOK_STD = (0.5,), (0.25,)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Auditable:
+class AuditModel:
     """A model that takes images and gives each a logit for each class.
 
     `network`: takes float images N x 3 x H x W, whose pixels run from 0 to 1 and then have `mean` subtracted
@@ -36,7 +36,7 @@ class Auditable:
     >>> from fairq_audit.models.tables import layers, predictions_of
     >>> from fairq_utils.data.sources import load
     >>> images = load("moths", train_images=40, test_images=20, image_size=16)
-    >>> mine = Auditable(name="mine", network=nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)))
+    >>> mine = AuditModel(name="mine", network=nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)))
     >>> rounded = mine.treated("int2", images)
     >>> list(predictions_of(rounded, images).columns[:5])
     ['id', 'label', 'group', 'prediction', 'logit_Alder']
@@ -73,7 +73,7 @@ class Auditable:
             )
         return _Seeing(self.network, self.mean, self.std).eval()
 
-    def treated(self, treatment: Treatment | str, images: Dataset) -> Auditable:
+    def treated(self, treatment: Treatment | str, images: Dataset) -> AuditModel:
         """A copy of the model with its weights rounded; this one stays as it is.
 
         Any treatment that does not train. Where inputs are rounded too, or batch norms are taken again, some
@@ -111,7 +111,7 @@ class Auditable:
     def title(self) -> str:
         """Its name and what was done to it.
 
-        >>> Auditable(name="mine", network=nn.Identity(), treatment=Treatment(4)).title
+        >>> AuditModel(name="mine", network=nn.Identity(), treatment=Treatment(4)).title
         'mine int4'
         """
         return f"{self.name} {self.treatment.name}" if self.treatment else self.name
@@ -154,7 +154,7 @@ class _Seeing(nn.Module):
         return logits_of(self.network((images * self.factor + self.shift).to(own))).float()
 
 
-def require_fit(model: Auditable, images: Dataset) -> None:
+def require_fit(model: AuditModel, images: Dataset) -> None:
     """Refuse images that the model does not take."""
     size = images.images.shape[-1]
     if model.image_size not in (None, size):
@@ -165,7 +165,7 @@ def require_fit(model: Auditable, images: Dataset) -> None:
 
 
 @contextmanager
-def explained(model: Auditable, images: Dataset) -> Iterator[None]:
+def explained(model: AuditModel, images: Dataset) -> Iterator[None]:
     """Say in a sentence what somebody's model raised."""
     try:
         yield

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fairq_audit.models.base import Auditable
+from fairq_audit.models.base import AuditModel
 from fairq_audit.models.graphs import OnnxGraph, Program, batch_and_size, placeholders
 from fairq_audit.models.outputs import first_line
 from fairq_audit.models.own import OwnModels
@@ -31,7 +31,7 @@ from fairq_utils.quantization.packing import load_packed
 _EXPECTED = "package.module:factory, a .pt2 or .onnx file, or a folder that save_pretrained wrote"
 
 
-def load_model(
+def open_model(
     text: str,
     *,
     weights: str | os.PathLike[str] | None = None,
@@ -43,7 +43,7 @@ def load_model(
     data: DataSettings | None = None,
     epochs: float = 0,
     own: OwnModels | None = None,
-) -> Auditable:
+) -> AuditModel:
     """The model that the text names, ready to be audited.
 
     `package.module:factory`: a function or class that returns an `nn.Module`, given `arguments` if there are
@@ -56,9 +56,9 @@ def load_model(
 
     `image_size`, `mean`, `std` and `class_names` overrule what the model says, or say it where it does not.
 
-    >>> load_model("torch.nn:Identity", class_names=["ship", "horse"]).class_names
+    >>> open_model("torch.nn:Identity", class_names=["ship", "horse"]).class_names
     ('ship', 'horse')
-    >>> load_model("network.h5")
+    >>> open_model("network.h5")
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: model is 'network.h5'; expected package.module:factory, a .pt2 or .onnx
@@ -111,7 +111,7 @@ def from_factory(
     *,
     weights: str | os.PathLike[str] | None = None,
     arguments: Mapping[str, Any] | None = None,
-) -> Auditable:
+) -> AuditModel:
     """The network that `package.module:factory` returns, filled with the weights of a file.
 
     Imports the module, from the working directory too, and calls the factory: this runs its code. The
@@ -160,10 +160,10 @@ def from_factory(
     if weights is not None:
         made = _filled(made, Path(weights).expanduser())
         source |= {"weights": Path(weights).name, "sha256": _sha256(Path(weights).expanduser())}
-    return Auditable(name=text, network=made.eval(), source=source)
+    return AuditModel(name=text, network=made.eval(), source=source)
 
 
-def from_program(path: str | os.PathLike[str]) -> Auditable:
+def from_program(path: str | os.PathLike[str]) -> AuditModel:
     """The program that `torch.export.save` wrote.
 
     Loading it evaluates expressions that the file holds, so open only one that you trust. Pickles in it that
@@ -191,7 +191,7 @@ def from_program(path: str | os.PathLike[str]) -> Auditable:
                 "network.eval() before torch.export.export."
             )
     batch, size = batch_and_size(path, [given.shape for given in placeholders(module)])
-    return Auditable(
+    return AuditModel(
         name=path.name,
         network=Program(module, batch),
         image_size=size,
@@ -199,14 +199,14 @@ def from_program(path: str | os.PathLike[str]) -> Auditable:
     )
 
 
-def from_onnx(path: str | os.PathLike[str]) -> Auditable:
+def from_onnx(path: str | os.PathLike[str]) -> AuditModel:
     """An ONNX file, run by onnxruntime on the CPU with its default options."""
     path = _existing(Path(path))
     network = OnnxGraph(path, path)
     session = network.session
     batch, size = batch_and_size(path, [given.shape for given in session.get_inputs()])
     network.batch = batch
-    return Auditable(
+    return AuditModel(
         name=path.name,
         network=network,
         image_size=size,
@@ -214,7 +214,7 @@ def from_onnx(path: str | os.PathLike[str]) -> Auditable:
     )
 
 
-def from_folder(path: str | os.PathLike[str]) -> Auditable:
+def from_folder(path: str | os.PathLike[str]) -> AuditModel:
     """An image classifier that Hugging Face's transformers saved, with its image processor.
 
     Only safetensors are read, nothing is fetched, and no code of the folder is run. Of the processor only
@@ -277,7 +277,7 @@ def from_folder(path: str | os.PathLike[str]) -> Auditable:
                 "save_pretrained wrote: save the image processor again."
             ) from error
         size, mean, std = _size_and_normalisation(path, seen)
-    return Auditable(
+    return AuditModel(
         name=path.name,
         network=network.eval(),
         image_size=size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fairq_audit.models.base import Auditable
+from fairq_audit.models.base import AuditModel
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.sources import DataSettings
 
@@ -20,5 +20,5 @@ class OwnModels:
 
     pattern: str
     expected: str
-    open: Callable[[str, DataSettings, float], Auditable]
+    open: Callable[[str, DataSettings, float], AuditModel]
     load: Callable[[DataSettings], Dataset]

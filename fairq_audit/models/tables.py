@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fairq_audit.models.base import Auditable, explained, require_fit
+from fairq_audit.models.base import AuditModel, explained, require_fit
 from fairq_audit.models.graphs import Graph, GraphWeights, OnnxGraph
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.layouts import FOLDER, LAYOUTS
@@ -22,7 +22,7 @@ from fairq_utils.quantization.models import weight_parameters
 from fairq_utils.training.loop import default_device, to_input
 
 
-def predictions_of(model: Auditable, images: Dataset, *, batch_size: int = 100) -> pd.DataFrame:
+def predictions_of(model: AuditModel, images: Dataset, *, batch_size: int = 100) -> pd.DataFrame:
     """What a model says of the test images, a row for each: id, label, group, prediction and logits.
 
     `id` is the place of the image in the data set. A logit is under `logit_` and the name of its class, in
@@ -63,7 +63,7 @@ def predictions_of(model: Auditable, images: Dataset, *, batch_size: int = 100) 
     return table.join(pd.DataFrame(logits.numpy(), columns=[f"logit_{name}" for name in names]))
 
 
-def layers(before: Auditable, after: Auditable) -> pd.DataFrame:
+def layers(before: AuditModel, after: AuditModel) -> pd.DataFrame:
     """The layers that two models share: how many weights, and which share of them is exactly zero in each.
 
     Left out is a layer that is in one of them only, under that name, or holds its weights in a packed form.
@@ -165,7 +165,7 @@ def _attributes(settings: DataSettings) -> list[str]:
     ]
 
 
-def check_two_models(before: Auditable, after: Auditable) -> None:
+def check_two_models(before: AuditModel, after: AuditModel) -> None:
     """Refuse one model that was given twice, before it answers."""
     first, second = map(_what_it_is, (before, after))
     if first == second:
@@ -175,7 +175,7 @@ def check_two_models(before: Auditable, after: Auditable) -> None:
         )
 
 
-def _what_it_is(model: Auditable) -> tuple[object, ...]:
+def _what_it_is(model: AuditModel) -> tuple[object, ...]:
     """What tells a model from others: a copy of its file has the same, and is it."""
     source = {name: value for name, value in model.source.items() if name != "weights"}
     # A factory and a study are told by their name. An ONNX file may keep its weights in another one.
@@ -185,8 +185,8 @@ def _what_it_is(model: Auditable) -> tuple[object, ...]:
 
 
 def to_audit(
-    before: Auditable,
-    after: Auditable,
+    before: AuditModel,
+    after: AuditModel,
     images: Dataset,
     *,
     groups: pd.DataFrame | None = None,
@@ -198,7 +198,7 @@ def to_audit(
 
     >>> from fairq_audit.auditing import audit
     >>> images = DataSettings(train_images=40, test_images=60, image_size=16).load()
-    >>> mine = Auditable(name="mine", network=nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)))
+    >>> mine = AuditModel(name="mine", network=nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)))
     >>> found = audit(**to_audit(mine, mine.treated("int4", images), images))
     >>> found.record["compared"]["after"]["name"]
     'mine int4'
@@ -224,7 +224,7 @@ def to_audit(
     }
 
 
-def _about(model: Auditable) -> str:
+def _about(model: AuditModel) -> str:
     """Which model, from which file, and how its images were normalised."""
     digest = str(model.source.get("sha256", ""))[:12]
     mean, std = (
@@ -234,7 +234,7 @@ def _about(model: Auditable) -> str:
     return f"{model.title} ({f'SHA-256 {digest}, ' if digest else ''}mean {mean}, std {std})"
 
 
-def _order(model: Auditable, images: Dataset) -> list[int]:
+def _order(model: AuditModel, images: Dataset) -> list[int]:
     """For each label of the data the place of its logit."""
     if model.class_names is None:
         return list(range(len(images.label_names)))
@@ -250,7 +250,7 @@ def _order(model: Auditable, images: Dataset) -> list[int]:
     return [model.class_names.index(name) for name in images.label_names]
 
 
-def _other_classes(model: Auditable, classes: int, images: Dataset) -> BadInput:
+def _other_classes(model: AuditModel, classes: int, images: Dataset) -> BadInput:
     labels = images.label_names
     return BadInput(
         f"{model.name} tells {classes} classes apart, and the data have {len(labels)} labels "

@@ -35,7 +35,7 @@ from fairq_utils.encoders.jobs.draw import as_moths, draw
 from fairq_utils.encoders.jobs.train_encoder import train_encoder
 from fairq_utils.encoders.linear_layers import LINEAR_TREATMENTS, runs
 from fairq_utils.encoders.mini import SHAPES, DualEncoder, MiniEncoder
-from fairq_utils.encoders.questions import Answers, Questions, as_answers
+from fairq_utils.encoders.questions import EncoderOutputs, EvaluationSet, as_answers
 from fairq_utils.encoders.scenes import Scenes
 from fairq_utils.errors import BadInput
 from fairq_utils.items import Item
@@ -181,7 +181,7 @@ def answers(
     prompts: Sequence[str] = (),
     store: Store | None = None,
     client: Client | None = None,
-) -> list[Answers]:
+) -> list[EncoderOutputs]:
     """What each encoder says under each treatment: read, or made when missing, with a progress bar.
 
     Retrieval is among the first captions of the test images. Who was taught by labels is asked for those
@@ -199,7 +199,7 @@ def answers(
 
 def on_demand(
     asked: Sequence[ClipStudy], *, prompts: Sequence[str] = (), store: Store | None = None
-) -> Callable[[str], list[Answers]]:
+) -> Callable[[str], list[EncoderOutputs]]:
     """`answers` to one more treatment at a time, for an explorer that asks while somebody looks."""
     return lambda treatment: answers(asked, [treatment], prompts=prompts, store=store)
 
@@ -216,12 +216,12 @@ def encoders(
 
 def answers_of(
     encoder: DualEncoder,
-    questions: Questions,
+    questions: EvaluationSet,
     treatments: Sequence[str] = LINEAR_TREATMENTS,
     *,
     name: str,
     store: Store | None = None,
-) -> list[Answers]:
+) -> list[EncoderOutputs]:
     """What an encoder that you have, such as one of `open_clip`'s, says under each treatment.
 
     It is kept in the store, under the name and a digest of the weights. Where other code than before runs the
@@ -273,7 +273,7 @@ def _drawn(settings: MothSettings, store: Store) -> Moths:
 class _Plan:
     study: ClipStudy
     shown: Scenes
-    questions: Questions
+    questions: EvaluationSet
     texts: tuple[str, ...]  # the words that it can read, or the names of its classes
 
     @cached_property
@@ -324,7 +324,7 @@ class _Plan:
 
 def _plans(asked: list[ClipStudy], store: Store, prompts: Sequence[str] = ()) -> list[_Plan]:
     read: dict[MothSettings | DataSettings, Scenes] = {}
-    tests: dict[tuple, Questions] = {}
+    tests: dict[tuple, EvaluationSet] = {}
     drawn: dict[tuple, Scenes] = {}
     plans = []
     for study in asked:
@@ -344,19 +344,19 @@ def _plans(asked: list[ClipStudy], store: Store, prompts: Sequence[str] = ()) ->
     return plans
 
 
-def _questions(study: ClipStudy, everything: Scenes, prompts: Sequence[str]) -> Questions:
+def _questions(study: ClipStudy, everything: Scenes, prompts: Sequence[str]) -> EvaluationSet:
     assert everything.is_test is not None
     test = everything.take(everything.is_test)
     names = test.names(study.label)
     if study.by_labels:
-        return Questions(replace(test, captions=()), study.label, [[name] for name in names], ())
+        return EvaluationSet(replace(test, captions=()), study.label, [[name] for name in names], ())
     test = replace(test, captions=tuple(several[:1] for several in test.captions))
     grammar = replace(study.grammar, prompts=tuple(prompts)) if prompts else study.grammar
-    return Questions(test, study.label, grammar.prompts_for(study.label, names), grammar.queries)
+    return EvaluationSet(test, study.label, grammar.prompts_for(study.label, names), grammar.queries)
 
 
 def _answer_job(
-    name: str, encoder: Mapping[str, Any], treatment: str, questions: Questions, function: Any, code: str
+    name: str, encoder: Mapping[str, Any], treatment: str, questions: EvaluationSet, function: Any, code: str
 ) -> scheduling.Job:
     identity = {
         "name": f"{name}-{treatment}",

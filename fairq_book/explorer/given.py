@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fairq_utils.encoders.questions import Answers
+from fairq_utils.encoders.questions import EncoderOutputs
 from fairq_utils.errors import BadInput
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import Treatment
@@ -62,7 +62,7 @@ class Images:
         return np.concatenate(self.labels[:networks]), np.concatenate(self.groups[:networks])
 
 
-def require_alike(found: Sequence[Answers], models: Sequence[str], first: Answers) -> None:
+def require_alike(found: Sequence[EncoderOutputs], models: Sequence[str], first: EncoderOutputs) -> None:
     """Refuse answers unless they are of these encoders, each once and in order, and asked as `first` was."""
     asked = ("logits", "to_text", "to_image", "queries")
     if (

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fairq_book.chapters.encoders import tables
 from fairq_book.explorer.quantities import BINS, RANK, Quantity, bins_of_places, described_as, short
-from fairq_utils.encoders.questions import Answers
+from fairq_utils.encoders.questions import EncoderOutputs
 from fairq_utils.errors import BadInput
 
 _RECALLS = (1, 5, 10)  # how many captions are looked through
@@ -33,7 +33,7 @@ class Ranking:
     @classmethod
     def of(
         cls,
-        found: Sequence[Answers],
+        found: Sequence[EncoderOutputs],
         group: str,
         quantities: Sequence[str],
         queries: Sequence[str],
@@ -82,7 +82,7 @@ class Ranking:
                 }
         return cls(group, top, ranks, asked, described, heads)
 
-    def places(self, found: Sequence[Answers]) -> dict[str, NDArray[np.float64]]:
+    def places(self, found: Sequence[EncoderOutputs]) -> dict[str, NDArray[np.float64]]:
         """The logarithm of each rank, and the place for each query, encoder by encoder."""
         told = {}
         if self.rank:
@@ -92,7 +92,7 @@ class Ranking:
             told[f"place{number + 1}"] = np.concatenate(places)
         return told
 
-    def tops(self, found: Sequence[Answers]) -> dict[str, list[list[float | None]]]:
+    def tops(self, found: Sequence[EncoderOutputs]) -> dict[str, list[list[float | None]]]:
         """Recall of each group and of all; shares and skew of each group, and the skews over all groups."""
         codes, _ = found[0].codes(self.group)
         inside = [codes == code for code in np.unique(codes)]

@@ -34,7 +34,7 @@ from fairq_book.explorer.ranking import Ranking
 from fairq_book.explorer.treated import logits_of, of_linear_layers, ordered, parsed, rounded, rounding
 from fairq_book.explorer.weights import grids_of, weights_of
 from fairq_book.widgets import PageWidget
-from fairq_utils.encoders.questions import Answers
+from fairq_utils.encoders.questions import EncoderOutputs
 from fairq_utils.errors import BadInput
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
@@ -206,13 +206,13 @@ class Explorer(PageWidget):
     @classmethod
     def of_answers(
         cls,
-        answers: Sequence[Answers],
+        answers: Sequence[EncoderOutputs],
         group: str,
         quantities: Sequence[str] = OF_ANSWERS,
         *,
         queries: Sequence[str] = (),
         top: int = 100,
-        ask: Callable[[str], Sequence[Answers]] | None = None,
+        ask: Callable[[str], Sequence[EncoderOutputs]] | None = None,
     ) -> Explorer:
         """The explorer of what dual encoders answer: the same encoders and images under each treatment.
 
@@ -233,7 +233,7 @@ class Explorer(PageWidget):
         if unknown or isinstance(quantities, str) or not quantities:
             raise BadInput(f"quantities is {quantities!r}; expected some of {', '.join(OF_ANSWERS)}.")
         first = answers[0]
-        own: dict[str, list[Answers]] = {}
+        own: dict[str, list[EncoderOutputs]] = {}
         for one in answers:
             own.setdefault(one.treatment, []).append(one)
         models = [one.model for one in own[first.treatment]]
@@ -249,7 +249,7 @@ class Explorer(PageWidget):
         codes, names = first.codes(group)
         labels = np.zeros(len(codes), np.int64) if first.label is None else first.codes(first.label)[0]
 
-        def run(treatment: str, found: Sequence[Answers]) -> Run:
+        def run(treatment: str, found: Sequence[EncoderOutputs]) -> Run:
             logits = [one.logits for one in found if one.logits is not None]
             return Run(treatment, logits, ranked=ranking.places(found), tops=ranking.tops(found))
 

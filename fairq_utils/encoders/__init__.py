@@ -5,19 +5,19 @@ from fairq_utils.encoders.contrastive import ContrastiveRecipe, train_mini_class
 from fairq_utils.encoders.linear_layers import linear_treatments, quantize_linear
 from fairq_utils.encoders.mini import DualEncoder, MiniClassifier, MiniCLIP, MiniEncoder, WordTokenizer
 from fairq_utils.encoders.pretrained import OpenClip, open_clip
-from fairq_utils.encoders.questions import Answers, Questions, ask
+from fairq_utils.encoders.questions import EncoderOutputs, EvaluationSet, ask
 from fairq_utils.encoders.scene_folders import coco_captions, facet
 from fairq_utils.encoders.scenes import Scenes
 
 __all__ = [
-    "Answers",
     "ContrastiveRecipe",
     "DualEncoder",
+    "EncoderOutputs",
+    "EvaluationSet",
     "MiniCLIP",
     "MiniClassifier",
     "MiniEncoder",
     "OpenClip",
-    "Questions",
     "Scenes",
     "WordTokenizer",
     "ask",

@@ -21,7 +21,7 @@ from fairq_utils.metrics.ranking import retrieval_ranks
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class EncoderOutputs:
     """What one encoder, treated one way, says of the test images.
 
     `logits`: images by the values of `label`, cosines with the averaged prompts times the logit scale; None
@@ -57,7 +57,7 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
-class Questions:
+class EvaluationSet:
     """What an encoder is asked: the images, and the texts to hold beside them."""
 
     scenes: Scenes
@@ -81,8 +81,8 @@ class Questions:
         return hashlib.sha256((self.scenes.fingerprint + texts).encode()).hexdigest()
 
 
-def ask(encoder: DualEncoder, questions: Questions) -> dict[str, Tensor]:
-    """The tensors of `Answers`, of one encoder as it stands.
+def ask(encoder: DualEncoder, questions: EvaluationSet) -> dict[str, Tensor]:
+    """The tensors of `EncoderOutputs`, of one encoder as it stands.
 
     The prompts of a class are averaged as directions, and the average is a direction again. Images and texts
     are compared in float32.
@@ -111,14 +111,14 @@ def ask(encoder: DualEncoder, questions: Questions) -> dict[str, Tensor]:
     return found
 
 
-def answer_questions(encoder: DualEncoder, treatment: str, questions: Questions) -> Item:
+def answer_questions(encoder: DualEncoder, treatment: str, questions: EvaluationSet) -> Item:
     """What the encoder answers under the treatment, to be kept; `as_answers` reads it."""
     return Item(ask(quantize_linear(encoder, treatment), questions), {"runs": runs(treatment)})
 
 
-def as_answers(model: str, treatment: str, questions: Questions, item: Item) -> Answers:
+def as_answers(model: str, treatment: str, questions: EvaluationSet, item: Item) -> EncoderOutputs:
     """What `answer` kept, with what it was asked."""
-    return Answers(
+    return EncoderOutputs(
         model=model,
         treatment=treatment,
         runs=item.info["runs"],

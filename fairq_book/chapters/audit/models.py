@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from fairq_audit.models.base import Auditable
+from fairq_audit.models.base import AuditModel
 from fairq_audit.models.own import OwnModels
 from fairq_audit.models.tables import group_columns, to_audit
 from fairq_book.experiments.store import Store
@@ -19,9 +19,9 @@ from fairq_utils.treatments.treatment import Treatment
 _NAME = rf"(?P<arch>{architectures.PATTERN})(?:-seed(?P<seed>\d+))?"
 
 
-def from_study(study: Study, *, store: Store | None = None) -> Auditable:
+def from_study(study: Study, *, store: Store | None = None) -> AuditModel:
     """The full-precision network of a study, from the store or trained now."""
-    return Auditable(
+    return AuditModel(
         name=study.name,
         network=network(study, store=store),
         image_size=study.dataset.image_size,
@@ -44,7 +44,7 @@ def own_models() -> OwnModels:
     )
 
 
-def _open(name: str, data: DataSettings, epochs: float) -> Auditable:
+def _open(name: str, data: DataSettings, epochs: float) -> AuditModel:
     found = re.fullmatch(_NAME, name)
     assert found
     recipe = Recipe(epochs=epochs) if epochs else Recipe()

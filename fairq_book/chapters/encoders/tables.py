@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from fairq_utils.encoders.linear_layers import ORIGINAL
-from fairq_utils.encoders.questions import Answers
+from fairq_utils.encoders.questions import EncoderOutputs
 from fairq_utils.errors import BadInput
 from fairq_utils.intervals import holm, sign_test
 from fairq_utils.metrics.groups import flipped
@@ -22,7 +22,12 @@ MARGIN_OF_SHARES, MARGIN_OF_SKEWS = 0.02, 0.05  # the least change that matters:
 
 
 def make(
-    answers: Sequence[Answers], of_twins: Sequence[Answers], group: str, *, ks: Sequence[int], top: int
+    answers: Sequence[EncoderOutputs],
+    of_twins: Sequence[EncoderOutputs],
+    group: str,
+    *,
+    ks: Sequence[int],
+    top: int,
 ) -> dict[str, pd.DataFrame]:
     """Every table of the chapter, by name: of the encoders, and of their twins that were taught by labels."""
     measured, failed = measures(answers, group, ks=ks, top=top), failures(answers)
@@ -43,7 +48,7 @@ def make(
 
 
 def measures(
-    given: Sequence[Answers],
+    given: Sequence[EncoderOutputs],
     group: str,
     *,
     ks: Sequence[int] = (1, 5, 10),
@@ -115,7 +120,7 @@ def _by_group(
     return told
 
 
-def skews(given: Sequence[Answers], group: str, *, top: int = 100) -> pd.DataFrame:
+def skews(given: Sequence[EncoderOutputs], group: str, *, top: int = 100) -> pd.DataFrame:
     """MaxSkew, MinSkew and NDKL of the first `top` images of each neutral query: a row a model and query.
 
     Images that are equally close keep their order. A group that is missing from the top counts as half an
@@ -182,7 +187,7 @@ def by_model(table: pd.DataFrame, failed: pd.DataFrame | None = None) -> pd.Data
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def failures(given: Sequence[Answers], *, lost: float = LOST) -> pd.DataFrame:
+def failures(given: Sequence[EncoderOutputs], *, lost: float = LOST) -> pd.DataFrame:
     """The signs that a model has failed: a row a model and treatment, `sign` empty where it stands.
 
     - random: its accuracy is not surely (one-sided binomial test at 5 %) above the share of the most
@@ -206,7 +211,7 @@ def fallen(failed: pd.DataFrame) -> pd.DataFrame:
     return failed[failed["sign"].isin(["random", "lost"])]  # in a kept table no sign is no text
 
 
-def lost_and_won(given: Sequence[Answers], group: str) -> pd.DataFrame:
+def lost_and_won(given: Sequence[EncoderOutputs], group: str) -> pd.DataFrame:
     """Sign tests over all pairs of model and image: how many answers turned wrong, and how many right.
 
     A row a treatment and group; p_holm is corrected over the groups of a treatment. One image under

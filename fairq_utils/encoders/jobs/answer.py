@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from fairq_utils.encoders.mini import DualEncoder, MiniClassifier, MiniCLIP, MiniEncoder, WordTokenizer
-from fairq_utils.encoders.questions import Questions, answer_questions
+from fairq_utils.encoders.questions import EvaluationSet, answer_questions
 from fairq_utils.items import Item
 from fairq_utils.progress import Report
 
 
 def answer(
-    asked: Questions,
+    asked: EvaluationSet,
     made: Item,
     *,
     arch: str,
@@ -25,7 +25,7 @@ def answer(
     return answer_of(encoder, asked, treatment, report)
 
 
-def answer_of(encoder: DualEncoder, asked: Questions, treatment: str, report: Report) -> Item:
+def answer_of(encoder: DualEncoder, asked: EvaluationSet, treatment: str, report: Report) -> Item:
     """What an encoder answers under the treatment."""
     found = answer_questions(encoder, treatment, asked)
     report(2 * len(asked.scenes.images))
