@@ -250,5 +250,6 @@ def test_labels_of_the_frontier_do_not_cover_one_another(unwritten):
 
 def test_more_arms_than_colours_still_look_different(unwritten):
     one = on_both("int4").query("treatment == 'int4-ends8-qat'")
-    figures.on_both(pd.concat(one.assign(treatment=f"int4-ends8-qat-weighted{at}") for at in range(10, 30)))
+    many = pd.concat(one.assign(treatment=f"int4-ends8-qat-weighted{at}") for at in range(10, 30))
+    figures.on_both(with_columns(many))
     assert len(unwritten[0]["looks"]) == 20
