@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from fairq_book import results
+from fairq_book.build import notebooks
 from fairq_book.chapters.disparity import asks, tables
 from fairq_book.cli.main import main
 from fairq_book.experiments import codes, gather, settings
@@ -180,3 +181,19 @@ def test_writing_says_what_is_written(shipping, photographs):
     assert done.output == "faces: utkface-resnet18-16-32px-seed900, 5 treatments\n"
     assert "expected some of those of faces" in shipping("write", "faces", "--seeds", "3").output
     assert "setting is 'nobody'; expected one of: faces" in shipping("verify", "nobody").output
+
+
+def test_a_setting_fills_the_parameters_of_a_study_and_what_is_given_beside_it_overrules():
+    chapter = notebooks.find("01")
+    found = chapter.check({"setting": "utkface_small", "seeds": [901]})
+    assert (found["dataset"], found["image_size"], found["arch"]) == ("utkface", 64, "resnet18-16")
+    assert found["seeds"] == [901]
+    assert "root" not in found
+    (study,) = settings.studies_of(
+        **{name: found[name] for name in ("setting", "seeds", "arch", "image_size")}
+    )
+    assert study.recipe.learning_rate == 0.05  # which is no parameter of a chapter, and comes all the same
+    with pytest.raises(BadInput, match="image_size is 32, which is the default and so counts as not given"):
+        chapter.check({"setting": "utkface_small", "image_size": 32})
+    with pytest.raises(BadInput, match="setting is 'nobody'; expected one of: utkface_small"):
+        chapter.check({"setting": "nobody"})
