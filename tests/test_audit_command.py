@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 
 import fairq_audit
-from fairq_audit import auditing, running
+from fairq_audit import auditing, cli, running
 from fairq_book.cli import main
 from tests.conftest import ROOT
 from tests.test_auditing import TREES, tables
@@ -187,8 +187,8 @@ def test_the_command_of_the_workflow_fails_the_job_when_somebody_pays(tmp_path, 
         table = table.rename(columns={"group": "gender", "light": "race"})
         table.to_csv(script[script.index("--out") + 1], index=False)
     program, *arguments = runs[3]
-    assert program == "fairq"
-    done = CliRunner().invoke(main.main, arguments)
+    assert program == "fairq-audit"
+    done = CliRunner().invoke(cli.main, arguments)
     assert done.exit_code == code, done.output
     upload = job["steps"][-1]["with"]["path"]
     assert (tmp_path / upload / "report.html").exists()

@@ -373,7 +373,7 @@ def test_what_a_model_needs_is_said(tmp_path, monkeypatch):
     (tmp_path / "x.onnx").write_bytes(b"")
     for package, text in (("transformers", tmp_path), ("onnxruntime", tmp_path / "x.onnx")):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(BadInput, match=rf"the package {package}; run pip install fairq-utils\[audit\]"):
+        with pytest.raises(BadInput, match=rf"the package {package}; run pip install fairq-utils\[models\]"):
             open_model(str(text))
 
 

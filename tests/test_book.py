@@ -93,7 +93,7 @@ def test_every_figure_can_be_heard(built, slug):
 def test_a_data_card_draws_its_counts_and_says_its_facts(built, name):
     article = soup(built, f"book/data/{name}").find("article")
     (drawing,) = article.select("svg[role=img]")
-    counted = json.loads((ROOT / "book" / "results" / "data" / f"{name}.json").read_text())["counts"]
+    counted = json.loads((ROOT / "book" / "data" / f"{name}.json").read_text())["counts"]
     for group in {record["group"] for record in counted}:
         train, test = (
             sum(r["n"] for r in counted if (r["group"], r["split"]) == (group, split))
@@ -209,7 +209,7 @@ def test_a_damaged_network_is_named_and_trained_again(clone):
 
 def test_a_failing_chapter_fails_the_book(short_book):
     source = short_book.root / "notebooks" / "01_disparity_baseline.py"
-    source.write_text(source.read_text().replace("treatments = studies", "1 / 0\ntreatments = studies"))
+    source.write_text(source.read_text().replace("trained = settings", "1 / 0\ntrained = settings"))
     done = short_book.fairq("book", "--profile", PROFILE)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr

@@ -399,7 +399,7 @@ def test_data_are_counted_and_kept(store, tmp_path):
     output = said(
         "data", "moths", "--train-images", "60", "--test-images", "40", "--card", str(tmp_path / "card")
     )
-    assert "Alder       26    17   43" in output
+    assert "Alder       24       2    17   43" in output
     assert json.loads((tmp_path / "card").read_text())["images"] == 100
     assert len(list(store.glob("datasets/*.safetensors"))) == 1
 
@@ -515,13 +515,16 @@ def test_a_program_that_calls_the_command_gets_the_fault_with_its_cause(ends):
     error = RuntimeError("broken")
     ends(error)
     with pytest.raises(click.ClickException, match="a fault of fairq") as caught:
-        main.main(["where"], standalone_mode=False)
+        main.main(["where"], prog_name="fairq", standalone_mode=False)
     assert caught.value.exit_code == 3
     assert caught.value.__cause__ is error
 
 
 def test_a_shell_sees_3_and_no_traceback(tmp_path):
-    program = "from fairq_utils import cli, store; store.default_root = None; cli.main()"
+    program = (
+        "from fairq_book.cli.main import main; from fairq_book.experiments import store; "
+        "store.default_root = None; main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, "where"],
         env=os.environ | {"TMPDIR": str(tmp_path)},

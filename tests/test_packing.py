@@ -450,5 +450,5 @@ def test_a_missing_package_is_named_with_the_command(package, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, package, None)
     for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(BadInput, match=r"ONNX needs the package .*; run pip install fairq-utils\[onnx\]"):
+    with pytest.raises(BadInput, match=r"ONNX needs the package .*; run pip install 'fairq-utils\[models\]'"):
         export_onnx(small_network(), tmp_path / "network.onnx", example=IMAGES)

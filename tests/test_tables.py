@@ -70,11 +70,11 @@ def test_size_is_that_of_the_packed_network_and_the_grid_is_named():
     networks = [treatment.apply(network, None) for treatment in asked]
     rows = [(t.name, group, 10, 0.5, 0.4, 0.6) for t in asked for group in ("few", "OA", "FVO")]
     accuracies = pd.DataFrame(rows, columns=["treatment", "group", "n", "estimate", "lower", "upper"])
-    stored = tables.storage(networks, asked, with_columns(accuracies))
+    sizes = {one.name: storage_bytes(own) / 1e6 for one, own in zip(asked, networks, strict=True)}
+    stored = tables.storage(sizes, with_columns(accuracies))
     assert set(stored["group"]) == {"OA", "FVO"}
-    for treatment, own in zip(asked, networks, strict=True):
-        megabytes = stored.loc[stored["treatment"] == treatment.name, "megabytes"].unique()
-        assert megabytes == [storage_bytes(own) / 1e6]
+    for name, megabytes in sizes.items():
+        assert stored.loc[stored["treatment"] == name, "megabytes"].unique() == [megabytes]
     assert stored.groupby("treatment")["grid"].first().map(tables.GRIDS).to_dict() == {
         "fp32": "full precision",
         "int4": "one scale a tensor, largest weight",

@@ -21,6 +21,7 @@ def _own_models() -> Any:
 
 
 @click.group(
+    "fairq",
     cls=Sentences,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 when it is done and every gate held, 1 when a gate, a chapter or a computation "
