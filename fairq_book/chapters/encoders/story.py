@@ -141,7 +141,7 @@ def _how_many(found: pd.DataFrame, significant: int) -> str:
 
 
 def copies(correct: pd.DataFrame) -> Prose:
-    """How many models answer as another one does, and so say nothing new; by `census.accuracy_by_seed`."""
+    """How many models answer as another one does, and so say nothing new, by the table `accuracy_by_seed`."""
     answers = correct.groupby("model", sort=False)["correct"].apply(tuple)
     twice = list(answers.index[answers.duplicated()])
     if not twice:
