@@ -11,7 +11,7 @@ import { extent, flowSentence, sentence } from "./explorer/sentences.js";
 import { shownOf } from "./explorer/shown.js";
 import { distributionRows, summaryTable, table } from "./explorer/tables.js";
 import { fromFragment, quantities, toFragment, viewOf, WEIGHTS } from "./explorer/view.js";
-import { element } from "./shared/elements.js";
+import { element } from "./common/elements.js";
 
 function render({ model, el }) {
   el.classList.add("fairq-explorer");

@@ -9,7 +9,7 @@ import { planeOf } from "./playground/plane.js";
 import { pointsOf } from "./playground/points.js";
 import { resultsOf } from "./playground/results.js";
 import { count, precision, sentence, signed } from "./playground/sentences.js";
-import { element } from "./shared/elements.js";
+import { element } from "./common/elements.js";
 
 function render({ model, el }) {
   const recipe = model.get("recipe");

@@ -3,8 +3,8 @@
 import { FLOWS } from "./flows.js";
 import { flowSentence } from "./sentences.js";
 import { labelled, mark, rounded, text, whole } from "./shapes.js";
-import { shape } from "../shared/elements.js";
-import { asPercent } from "../shared/format.js";
+import { shape } from "../common/elements.js";
+import { asPercent } from "../common/format.js";
 
 const GAP = 14; // between right and wrong answers
 

@@ -1,6 +1,6 @@
 // Bins as they are embedded, merged as the reader wants them, and named.
 
-import { plain, sum } from "../shared/format.js";
+import { plain, sum } from "../common/format.js";
 
 // Counts come with a negative number for so many zeros in a row.
 export function unpack(packed) {

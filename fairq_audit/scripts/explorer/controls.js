@@ -1,7 +1,7 @@
 // What a reader chooses by: each control with its label, and what it tells of a change.
 
 import { mark } from "./shapes.js";
-import { element, shape } from "../shared/elements.js";
+import { element, shape } from "../common/elements.js";
 
 export function select(name, words, change) {
   const control = element("select", { "data-control": name, onchange: () => change({ [name]: control.value }) });

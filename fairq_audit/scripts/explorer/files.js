@@ -1,7 +1,7 @@
 // What a reader takes along: a picture or a table.
 
 import { text } from "./shapes.js";
-import { element, shape } from "../shared/elements.js";
+import { element, shape } from "../common/elements.js";
 
 // A spreadsheet takes text that begins so for a formula.
 function csvField(value) {

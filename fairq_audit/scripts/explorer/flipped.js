@@ -6,7 +6,7 @@ import { captioned, downloads } from "./files.js";
 import { flowsOf } from "./flows.js";
 import { extent } from "./sentences.js";
 import { flowRows, inColumns, table } from "./tables.js";
-import { element } from "../shared/elements.js";
+import { element } from "../common/elements.js";
 
 // `data` and `view` are functions that return what is there now.
 export function flippedPart(data, view, change, say) {

@@ -1,7 +1,7 @@
 // What becomes of each answer from one treatment to another.
 
 import { networksOf } from "./shown.js";
-import { sum } from "../shared/format.js";
+import { sum } from "../common/format.js";
 
 export const FLOWS = ["right → right", "right → wrong", "wrong → right", "wrong → other wrong", "wrong → same wrong"];
 

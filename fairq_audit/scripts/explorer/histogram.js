@@ -3,8 +3,8 @@
 import { sentence } from "./sentences.js";
 import { labelled, mark, rounded, rule, text, whole, widthOf } from "./shapes.js";
 import { logTicks, ticks } from "./ticks.js";
-import { shape } from "../shared/elements.js";
-import { asPercent, capital, plain } from "../shared/format.js";
+import { shape } from "../common/elements.js";
+import { asPercent, capital, plain } from "../common/format.js";
 
 // What is left free beside the panels, for the names of levels and the last tick.
 export const LEFT = 50;

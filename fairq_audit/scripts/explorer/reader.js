@@ -4,8 +4,8 @@ import { binName } from "./bins.js";
 import { LEFT } from "./histogram.js";
 import { reading } from "./sentences.js";
 import { rounded } from "./shapes.js";
-import { element, shape } from "../shared/elements.js";
-import { capital } from "../shared/format.js";
+import { element, shape } from "../common/elements.js";
+import { capital } from "../common/format.js";
 
 // `tell` is called with what each series says of the bin, in the order of the series, or with nothing.
 export function binReader(tell, say) {

@@ -1,7 +1,7 @@
 // What is seen, in words: beside the drawing, and for who cannot see it.
 
 import { networksOf } from "./shown.js";
-import { alike, asPercent, capital, fixed, plain, signed, sum, times } from "../shared/format.js";
+import { alike, asPercent, capital, fixed, plain, signed, sum, times } from "../common/format.js";
 
 export function reading(shown, series, bin) {
   const value = series.shown[bin];

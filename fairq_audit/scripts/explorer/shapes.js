@@ -1,6 +1,6 @@
 // The pieces that drawings are made of.
 
-import { shape, SVG } from "../shared/elements.js";
+import { shape, SVG } from "../common/elements.js";
 
 export function rounded(number) {
   return Math.round(100 * number) / 100;

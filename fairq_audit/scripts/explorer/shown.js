@@ -2,7 +2,7 @@
 
 import { choicesOfBins, merge, nearest, unpack } from "./bins.js";
 import { WEIGHTS } from "./view.js";
-import { alike, capital, sum, times } from "../shared/format.js";
+import { alike, capital, sum, times } from "../common/format.js";
 
 // Of how many networks there are answers: while another treatment is computed, at first of few.
 export function networksOf(data, treatment) {

@@ -2,8 +2,8 @@
 
 import { valueAt } from "./bins.js";
 import { FLOWS } from "./flows.js";
-import { element } from "../shared/elements.js";
-import { alike, asPercent, capital, decimalsFor, fixed, sum, times } from "../shared/format.js";
+import { element } from "../common/elements.js";
+import { alike, asPercent, capital, decimalsFor, fixed, sum, times } from "../common/format.js";
 
 export function distributionRows(shown) {
   const unit = shown.quantity.unit ? `, ${shown.quantity.unit}` : "";

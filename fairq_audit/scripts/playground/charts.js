@@ -2,7 +2,7 @@
 
 import { FULL, rounded, stepOf } from "./grid.js";
 import { percent, signed } from "./sentences.js";
-import { element, shape } from "../shared/elements.js";
+import { element, shape } from "../common/elements.js";
 
 /** The weights of one matrix: above where training left them, below where the grid lets them be. */
 export function strip(title) {

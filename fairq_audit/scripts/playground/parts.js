@@ -1,6 +1,6 @@
 // The pieces that the widget is made of.
 
-import { element, shape } from "../shared/elements.js";
+import { element, shape } from "../common/elements.js";
 
 let named = 0;
 export const newId = () => `pg-${++named}-${Math.random().toString(36).slice(2)}`;

@@ -6,7 +6,7 @@ import { leaning } from "./measures.js";
 import { button, MARKS, newId, swatch } from "./parts.js";
 import { GROUPS, LABELS, within } from "./points.js";
 import { count, nameOf, percent, PERCENT, precision } from "./sentences.js";
-import { element, set, shape } from "../shared/elements.js";
+import { element, set, shape } from "../common/elements.js";
 
 const SIDE = 400; // the plane, in the units of its drawing
 const CELLS = 56; // of the lattice that the boundary is drawn from

@@ -6,7 +6,7 @@ import { excess, measured } from "./measures.js";
 import { MARKS, table } from "./parts.js";
 import { GROUPS } from "./points.js";
 import { count, percent, PERCENT, precision, signed, verdictOfSeeds } from "./sentences.js";
-import { element } from "../shared/elements.js";
+import { element } from "../common/elements.js";
 
 /** `own` returns what the model has under a name; `learner` the networks that have learned so far. */
 export function resultsOf(own, learner, recipe) {

@@ -3,7 +3,7 @@
 import { FULL } from "./grid.js";
 import { excess } from "./measures.js";
 import { GROUPS } from "./points.js";
-import { withMinus } from "../shared/format.js";
+import { withMinus } from "../common/format.js";
 
 export const percent = (share) => Math.round(100 * share);
 export const PERCENT = "\u00a0%"; // no line begins with the sign
