@@ -9,6 +9,7 @@ from fairq_utils.metrics.changes import (
 )
 from fairq_utils.metrics.groups import (
     Collapse,
+    calibration,
     collapse,
     correct_answers,
     example_metrics,
@@ -32,6 +33,7 @@ from fairq_utils.metrics.ranking import (
 __all__ = [
     "Collapse",
     "accuracy_intervals",
+    "calibration",
     "collapse",
     "compare",
     "contrast",
