@@ -86,7 +86,7 @@ wanted = asks.Asks(bit_widths=bit_widths, images_per_group=images_per_group, spl
 #   in the direction in which it bends fastest;
 # - at a quantized network, the same at the rounded weights $\hat\theta$, as if they were free to move.
 #
-# The gradient of a mean over few images is longer by chance than over many, and its top eigenvalue larger.
+# The gradient of a mean over few images is longer by chance than over many, and the top eigenvalue larger.
 # So every group is measured on as many images, drawn anew for each seed. They are training images unless
 # `split` says otherwise, because the theory speaks of an optimum, and it is the training loss that training
 # brought near one. The network is taken as it is used: batch norm keeps its statistics, and a ReLU bends

@@ -1,6 +1,7 @@
 """Curvature against exact Hessians, known spectra, PyHessian and curvlinops."""
 
 import copy
+import math
 import pickle
 import warnings
 import weakref

@@ -1,5 +1,6 @@
 """The metrics against fairlearn, scipy, scikit-learn, statsmodels, torch and closed forms."""
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from fairlearn.metrics import MetricFrame, selection_rate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
-from scipy import stats
+from scipy import special, stats
 from sklearn.metrics import accuracy_score, log_loss
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired

@@ -258,9 +258,7 @@ def test_a_network_is_looked_at_on_the_same_images_whatever_is_done_to_it_and_ot
     store, survey = Store(tmp_path), Survey(images_per_group=4, max_iterations=1)
     recipe = Recipe(epochs=0.1, batch_size=20)
     # Moths of seeds 0 and 4 are the same; drawn from them are others.
-    asked = studies.studies(
-        seeds=[0, 4], arch="resnet18-16", train_images=120, test_images=20, recipe=recipe
-    )
+    asked = studies.studies(seeds=[0, 4], arch="resnet18-16", train_images=120, test_images=20, recipe=recipe)
     assert asked[0].dataset == asked[1].dataset
     images = studies.dataset(asked[0], store=store)
     shown = {}
