@@ -192,6 +192,48 @@ def _sweep_settings(chosen: list[tuple[Any, list[Any]]], store: Any, client: Any
 
 
 @click.command()
+@click.argument("targets", nargs=-1, metavar="[TARGET]...")
+@click.option("--arch", default="resnet18-16", show_default=True, help="The network.")
+@click.option("--seeds", default="900-907", show_default=True, help="Of pilots, from 900 on.")
+@click.option("--rounds", default=3, show_default=True, help="Steps of the search.")
+@click.option(
+    "--workers", default=os.cpu_count(), metavar="N", help="Train N at a time.  [default: a core each]"
+)
+def calibrate(targets: tuple[str, ...], arch: str, seeds: str, rounds: int, workers: int) -> None:
+    """Look for difficulties of moths that give full-precision networks the accuracies that are wanted.
+
+    TARGET is default, harder or easier, which look for the difficulty of Others; even, which makes species
+    equally hard; or focal, for how much harder the focal group is where roles rotate. Every step prints the
+    difficulties that were tried and the mean accuracy of each group over the networks, with its standard
+    deviation. Nothing is written: fairq_utils/data/moths.py holds what was chosen.
+    """
+    from fairq_book.experiments import calibration
+    from fairq_book.experiments.studies import PILOTS
+
+    chosen = whole_numbers("seeds", seeds)
+    if min(chosen) < PILOTS:
+        raise BadInput(f"seeds is {seeds}; expected those of pilots, from {PILOTS} on: others decide claims.")
+    for name in targets or tuple(calibration.TARGETS):
+        if name not in calibration.TARGETS:
+            raise BadInput(f"target is {name!r}; expected one of: {', '.join(calibration.TARGETS)}.")
+        target = calibration.TARGETS[name]
+        click.echo(f"{name}: {len(chosen)} networks, {target.train_images} training images")
+        for tried in calibration.search(target, chosen, arch=arch, rounds=rounds, workers=workers):
+            by_group = zip(
+                target.groups,
+                tried.target.kind.difficulty,
+                100 * tried.accuracy,
+                100 * tried.spread,
+                strict=True,
+            )
+            for group, difficulty, accuracy, spread in by_group:
+                click.echo(
+                    f"  {group:<10} difficulty {difficulty:<6g} accuracy {accuracy:5.1f}  sd {spread:4.1f}"
+                )
+            click.echo(f"  furthest from what is wanted: {100 * abs(tried.missing).max():.1f} points")
+
+
+@click.command()
 @_study_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the tables.")
 @click.option("--format", default="csv", show_default=True, help="csv or parquet.")
@@ -315,4 +357,4 @@ def where() -> None:
     click.echo(default_root())
 
 
-COMMANDS = (data, sweep, export, treatments, status, prune, where)
+COMMANDS = (data, calibrate, sweep, export, treatments, status, prune, where)

@@ -49,5 +49,6 @@ class Measured:
 
     @property
     def majority(self) -> str | None:
-        """The group with the most training images; where all have as many, there is no majority."""
-        return self.ends.largest if self.ends.most > self.ends.fewest else None
+        """The group with the most training images; where several have as many, there is no majority."""
+        alone = (self["groups"]["train"] == self.ends.most).sum() == 1
+        return self.ends.largest if alone else None
