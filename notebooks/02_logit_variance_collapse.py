@@ -56,7 +56,7 @@ from fairq_book.chapters.logits import asks, figures, story, tables
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
-from fairq_book.kit import earlier, wording
+from fairq_book.kit import earlier, measured, wording
 from fairq_book.pages import claims
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
@@ -252,6 +252,14 @@ wording.together(
 # ```
 
 # %% [markdown]
+# What stands here is also a column of [the page of claims](../book/claims), beside what was measured on
+# photographs.
+
+# %% tags=["hide-input"]
+here = measured.here(got, made)
+here
+
+# %% [markdown]
 # ## On real faces
 #
 # The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
@@ -288,4 +296,4 @@ story.variance_stands(faces["variance_controls"], seeds=faces.seeds)
 claims.judge("A2", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("A2", earlier.every())
+claims.everywhere("A2", {"here": here} | earlier.every())

@@ -59,7 +59,7 @@ from fairq_book.chapters.zero_bin import asks, figures, story, tables
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
-from fairq_book.kit import earlier
+from fairq_book.kit import earlier, measured
 from fairq_book.pages import claims
 from fairq_utils.treatments import ablations
 from fairq_utils.treatments.treatment import Treatment
@@ -245,6 +245,14 @@ story.small_weights_are_needed(
 # ```
 
 # %% [markdown]
+# What stands here is also a column of [the page of claims](../book/claims), beside what was measured on
+# photographs.
+
+# %% tags=["hide-input"]
+here = measured.here(got, made, take_apart=rounded.bits)
+here
+
+# %% [markdown]
 # ## On real faces
 #
 # The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
@@ -278,4 +286,4 @@ story.held_against(faces["zero_grids"], apart.name, faces.ends.smallest)
 claims.judge("A5", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("A5", earlier.every())
+claims.everywhere("A5", {"here": here} | earlier.every())

@@ -31,7 +31,7 @@ SHARES = (0.425, 0.191, 0.145, 0.168, 0.071)
 # about equally often; where roles rotate, that of the focal group is `FOCAL_DIFFICULTY` times as large.
 DIFFICULTY = (1.0, 1.0, 1.0, 1.0, 1.24)
 HARDER, EASIER = (*DIFFICULTY[:4], 1.6), (*DIFFICULTY[:4], 0.95)
-EVEN = (0.94, 1.03, 0.97, 0.91, 0.56)
+EVEN = (0.95, 1.04, 0.955, 0.905, 0.575)
 FOCAL_DIFFICULTY = 1.5
 
 

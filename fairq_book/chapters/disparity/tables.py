@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction
@@ -168,10 +170,10 @@ def size_and_difficulty(predictions: Sequence[Prediction], *, level: float = 0.9
 def _beyond_peers(before: Prediction, after: Prediction) -> dict[str, float]:
     """What one network's focal group, the last, loses beyond its peers; and how often it was right before."""
     loss = [metrics_groups.example_metrics(own.logits, own.labels)["loss"] for own in (before, after)]
-    changed = {
+    changed: dict[str, NDArray[Any]] = {
         "points": after.correct.astype(float) - before.correct,
         "flips": metrics_groups.flipped(before.logits, after.logits).astype(float),
-        "nats": loss[1] - loss[0],
+        "nats": (loss[1] - loss[0]).to_numpy(),
     }
     groups = before.groups.numpy()
     *peers, focal = (groups == group for group in range(len(before.group_names)))
