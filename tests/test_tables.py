@@ -110,7 +110,7 @@ def test_the_effects_of_size_and_difficulty_are_those_that_were_put_in():
             assert row["estimate"] == pytest.approx(sign * (share - 0.05), abs=0.02)  # peers lose 10 % and 0
             assert row["networks"] == 6
             assert row["before"] == 1.0
-        # On average over the other: size adds (50 + 10 - 40 - 0) / 2 points, difficulty (50 + 40 - 10 - 0) / 2.
+        # Over the other: size adds (50 + 10 - 40 - 0) / 2 points, difficulty (50 + 40 - 10 - 0) / 2.
         for cause, added in (("size", 0.1), ("difficulty", 0.4)):
             lower, upper = sorted((sign * effects.loc[(unit, cause), ["lower", "upper"]]).tolist())
             assert 0 < lower < added < upper, (unit, cause)

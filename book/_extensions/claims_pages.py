@@ -9,11 +9,10 @@ there, and `` {provenance} `` where all of it comes from.
 is what that setting says.
 """
 
+import executed_chapters
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
-
-import executed_chapters
 
 from fairq_book.build import notebooks
 from fairq_book.chapters.disparity import figures

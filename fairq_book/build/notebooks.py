@@ -334,9 +334,9 @@ def measured_by(chosen: Mapping[str, Mapping[str, Any]]) -> Measured | None:
     parts: dict[str, Measured] = {}
     for chapter in chapters():
         executed = nbformat.read(execute(chapter, chosen.get(chapter.slug, {})), as_version=4)
-        outputs = (output for cell in executed.cells for output in cell.get("outputs", []))
-        found = [output.data[MIME] for output in outputs if MIME in output.get("data", {})]
-        parts |= {chapter.slug: from_output(own) for own in found}
+        for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
+            if MIME in output.get("data", {}):
+                parts[chapter.slug] = from_output(output.data[MIME])
     return of_chapters(parts) if parts else None
 
 
