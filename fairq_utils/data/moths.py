@@ -29,8 +29,8 @@ SHARES = (0.425, 0.191, 0.145, 0.168, 0.071)
 # Calibrated on full-precision networks of pilot seeds alone, by `fairq calibrate`. Of the default moths there
 # are three that differ in how hard Others are. `EVEN` are difficulties at which groups of one size are right
 # about equally often; where roles rotate, that of the focal group is `FOCAL_DIFFICULTY` times as large.
-DIFFICULTY = (1.0, 1.0, 1.0, 1.0, 1.24)
-HARDER, EASIER = (*DIFFICULTY[:4], 1.6), (*DIFFICULTY[:4], 0.95)
+DIFFICULTY = (1.0, 1.0, 1.0, 1.0, 1.25)
+HARDER, EASIER = (*DIFFICULTY[:4], 1.54), (*DIFFICULTY[:4], 1.02)
 EVEN = (0.95, 1.04, 0.955, 0.905, 0.575)
 FOCAL_DIFFICULTY = 1.5
 
