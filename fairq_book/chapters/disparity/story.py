@@ -345,6 +345,20 @@ def size_or_difficulty(effects: pd.DataFrame) -> Verdict:
     )
 
 
+def elsewhere(contrasts: pd.DataFrame) -> Prose:
+    """Where in other settings the smaller groups surely lose more or less, and where nothing is sure."""
+    lines = []
+    for title, rows in contrasts.groupby("setting", sort=False):
+        said = [
+            f"{row['treatment']} {in_points(row)}"
+            + (" (they lose more)" if row["upper"] < 0 else " (they lose less)" if row["lower"] > 0 else "")
+            for row in rows.to_dict("records")
+        ]
+        networks = counted(int(rows["networks"].max()), "network")
+        lines.append(f"- **{title}**, {networks}: {', '.join(said)} points.")
+    return Prose("\n".join(lines))
+
+
 def at_the_narrowest(accuracies: pd.DataFrame, collapse: pd.DataFrame, *, classes: int) -> Prose:
     """What is left of the networks under the last treatment of the table."""
     last = collapse.iloc[-1]

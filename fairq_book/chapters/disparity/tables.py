@@ -117,6 +117,17 @@ def change_by_network(
     return pd.DataFrame(records)
 
 
+def contrasts(settings: Mapping[str, Gathered]) -> pd.DataFrame:
+    """Records: the contrast in several settings, by title, under the treatments that all of them have."""
+    found = []
+    for title, got in settings.items():
+        changed = change_by_network(accuracy_by_seed(got["rounded"]), got.majority)
+        found.append(changed[changed["group"] == CONTRAST].assign(setting=title))
+    common = set.intersection(*(set(table["treatment"]) for table in found))
+    every = pd.concat(found, ignore_index=True)
+    return every[every["treatment"].isin(common)]
+
+
 def storage(size: Mapping[str, float], accuracies: pd.DataFrame) -> pd.DataFrame:
     """Records of OA and FVO for each treatment, with the megabytes that its network takes when packed."""
     rows = accuracies[accuracies["group"].isin(["OA", "FVO"]) & accuracies["treatment"].isin(size)]
