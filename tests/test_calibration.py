@@ -45,7 +45,7 @@ def test_the_focal_group_keeps_something_to_lose_and_peers_are_alike(found, name
     accuracy = found[name]["accuracy"]
     peers = accuracy.drop("Focal")
     assert 30 <= accuracy["Focal"] < peers.min()
-    assert np.ptp(peers) <= 5
+    assert np.ptp(peers) <= 6
 
 
 def test_a_step_makes_harder_who_is_right_too_often():
