@@ -60,6 +60,34 @@ def student(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     return float(own.mean()), float(error * special.stdtrit(count - 1, (1 + level) / 2))
 
 
+def ratio_of_means(
+    above: ArrayLike, below: ArrayLike, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """The mean of one number over that of another, measured in pairs, with its interval by Fieller (1954).
+
+    For numbers that may be negative, whose ratios pair by pair, and logarithms, say nothing. The interval
+    leaves out one just where Student's interval of the mean difference leaves out zero. Where the mean below
+    cannot be told from zero, a ratio has no bounds: from minus infinity to infinity.
+
+    >>> [round(number, 2) for number in ratio_of_means([5.0, 6.1, 7.2], [2.0, 2.1, 2.4])]
+    [2.82, 2.0, 3.36]
+    >>> ratio_of_means([2.0, 4.0, 6.0], [-1.0, 2.0, 1.0])[1:]
+    (-inf, inf)
+    """
+    pairs = np.stack(np.broadcast_arrays(above, below)).astype(np.float64)
+    (mean, other), count = pairs.mean(axis=1), pairs.shape[1]
+    if count < 2:
+        return float(mean / other), np.nan, np.nan
+    reach = special.stdtrit(count - 1, (1 + confidence) / 2)
+    spread = reach**2 * np.cov(pairs) / count
+    # The ratios r at which Student's interval of the mean of above - r * below holds zero.
+    square, half, rest = other**2 - spread[1, 1], mean * other - spread[0, 1], mean**2 - spread[0, 0]
+    if square <= 0:
+        return float(mean / other), -np.inf, np.inf
+    root = np.sqrt(max(half**2 - square * rest, 0.0))
+    return float(mean / other), float((half - root) / square), float((half + root) / square)
+
+
 def sign_test(ups: ArrayLike, downs: ArrayLike) -> Floats:
     """The exact two-sided p of so many that went one way and so many the other, were both as likely.
 

@@ -86,10 +86,11 @@ wanted = asks.Asks(bit_widths=bit_widths, images_per_group=images_per_group, spl
 #   in the direction in which it bends fastest;
 # - at a quantized network, the same at the rounded weights $\hat\theta$, as if they were free to move.
 #
-# The gradient of a mean over few images is longer by chance than over many. So every group is measured on
-# as many images. They are training images unless `split` says otherwise, because the theory speaks of an
-# optimum, and it is the training loss that training brought near one. The network is taken as it is used:
-# batch norm keeps its statistics, and a ReLU bends nothing except where it switches, which no Hessian sees.
+# The gradient of a mean over few images is longer by chance than over many, and the top eigenvalue larger.
+# So every group is measured on as many images, drawn anew for each seed. They are training images unless
+# `split` says otherwise, because the theory speaks of an optimum, and it is the training loss that training
+# brought near one. The network is taken as it is used: batch norm keeps its statistics, and a ReLU bends
+# nothing except where it switches, which no Hessian sees.
 
 # %%
 got = gather(trained, wanted)
@@ -134,6 +135,21 @@ sharper
 # %% tags=["hide-input"]
 rises = story.sharpened_for_minorities(ratios, ends, collapse, seeds=len(trained))
 rises
+
+# %% [markdown]
+# As many images for everyone does not make chance as large for everyone. On $n$ images,
+# $\lVert g_a \rVert^2$ is on average too large by its {term}`sampling variance`, an $n$-th of the variance of
+# the gradient of a single image, which is larger for a group whose images differ more. Products of gradients
+# of different images are free of it. Their mean estimates the squared norm on all images there could be, and
+# may be below zero. So there are no logarithms here: networks are averaged as they are, and a ratio is that
+# of the means, with Fieller's interval {cite}`fieller1954`. The claim is judged above, by what was measured;
+# look at whether it would fare alike here.
+
+# %% tags=["hide-input"]
+figures.steepness(made["steepness"], groups)
+
+# %% tags=["hide-input"]
+story.less_sampling(made["steepness"], made["steepness_ratios"], ends, collapse)
 
 # %% [markdown]
 # And all groups together: does rounding sharpen at all?

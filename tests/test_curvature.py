@@ -1,6 +1,7 @@
 """Curvature against exact Hessians, known spectra, PyHessian and curvlinops."""
 
 import copy
+import math
 import pickle
 import warnings
 import weakref
@@ -162,6 +163,60 @@ def test_no_time_is_lost_on_the_second_derivative_of_batchnorm(monkeypatch):
     hessian = Hessian(*tiny("convnet"))
     monkeypatch.setattr(nn.functional, "batch_norm", lambda *_: pytest.fail("BatchNorm was computed"))
     hessian @ torch.ones(hessian.size, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", ["convnet", "transformer"])
+def test_the_squared_norm_without_sampling_is_the_mean_over_pairs_of_images(kind):
+    model, images, labels = tiny(kind)
+    hessian, count = Hessian(model, images, labels), len(images)
+    network = copy.deepcopy(model).eval()
+    gradients = []
+    for image, label in zip(images, labels, strict=True):
+        network.zero_grad()
+        cross_entropy(network(image[None]), label[None]).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    products = torch.stack(gradients) @ torch.stack(gradients).T
+    pairs = (products.sum() - products.trace()) / (count * (count - 1))
+    assert hessian.squared_gradient_norm(batches=count) == pytest.approx(pairs.item(), rel=1e-9)
+    raw = hessian.gradient().square().sum()
+    variance = (products.trace() / count - raw) / (count - 1)
+    assert hessian.squared_gradient_norm(batches=count) == pytest.approx((raw - variance).item(), rel=1e-9)
+    # In fewer batches, the last of them shorter, only products of images of different batches count.
+    batch = torch.arange(count) // math.ceil(count / 3)
+    apart = batch[:, None] != batch
+    expected = products[apart].mean().item()
+    assert hessian.squared_gradient_norm(batches=3) == pytest.approx(expected, rel=1e-9)
+    assert hessian.gradient().square().sum() == pytest.approx(raw.item())  # as it was before
+
+
+@pytest.mark.parametrize("batches", [2, 8, 40])
+@pytest.mark.parametrize("slope", [0.0, 0.5])
+def test_the_squared_norm_without_sampling_is_right_on_average_and_keeps_its_sign(slope, batches):
+    model = nn.Linear(4, 1, bias=False, dtype=torch.float64)
+    nn.init.zeros_(model.weight)
+    random = torch.Generator().manual_seed(3)
+    found, raw = [], []
+    for _ in range(300):
+        images = torch.randn(10, 4, generator=random, dtype=torch.float64)
+        noise = torch.randn(10, 1, generator=random, dtype=torch.float64)
+        # Of the loss (w x - y)^2 / 2 at w = 0 the expected gradient is -slope in each direction.
+        labels = slope * images.sum(dim=1, keepdim=True) + noise
+        hessian = Hessian(model, images, labels, loss=lambda out, y: (out - y).square().mean() / 2)
+        found.append(hessian.squared_gradient_norm(batches=batches))
+        raw.append(hessian.gradient().square().sum().item())
+    error = np.std(found) / math.sqrt(len(found))
+    truth = 4 * slope**2
+    assert abs(np.mean(found) - truth) < 3 * error
+    assert np.mean(raw) - truth > 6 * error
+    if slope == 0:
+        assert 0.4 < np.mean(np.array(found) < 0) < 0.8  # nothing is clipped
+
+
+def test_a_squared_norm_without_sampling_needs_two_images_and_two_batches():
+    model, images, labels = tiny("convnet")
+    assert math.isnan(Hessian(model, images[:1], labels[:1]).squared_gradient_norm())
+    with pytest.raises(BadInput, match="batches is 1; expected 2 or more, such as 8"):
+        Hessian(model, images, labels).squared_gradient_norm(batches=1)
 
 
 @pytest.mark.parametrize("batch_size", [3, 7])

@@ -41,7 +41,17 @@ def test_every_table_is_made_of_what_was_asked_for(tmp_path):
     got = gather(few, wanted, store=Store(tmp_path))
     made = tables.make(got, tables.ends(got.images, wanted.survey))
     assert set(made) == {
-        *("collapse", "landscape", "around", "to_majority", "to_full_precision", "to_rounded", "with_loss"),
+        *(
+            "collapse",
+            "landscape",
+            "around",
+            "to_majority",
+            "steepness",
+            "steepness_ratios",
+            "to_full_precision",
+            "to_rounded",
+            "with_loss",
+        ),
         *("spectra", "slices", "bounds", "ranks", "part_bounds", "part_ranks"),
     }
     assert all(len(table) for table in made.values())

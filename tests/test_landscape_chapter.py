@@ -17,6 +17,7 @@ from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit.tables import Ends
 from fairq_utils.curvature.spectrum import SpectralDensity
+from fairq_utils.intervals import ratio_of_means
 from fairq_utils.items import Item
 from fairq_utils.treatments.treatment import FP32, Treatment
 
@@ -42,6 +43,7 @@ def landscape(seed: int, treatment: Treatment, *, times: float = 1.0, converged:
         "group": column(0, 1, 2),
         "loss": column(0.1, 0.2, 0.4) * times,
         "gradient_norm": column(1, 2, 4) * times,
+        "squared_gradient_norm": column(0.5, 3, 15) * times**2,
         "eigenvalue": column(10, 20, 40) * times,
         "residual": column(0.5, 0.5, 0.5),
         "iterations": column(3, 4, 5),
@@ -142,6 +144,51 @@ def test_intervals_are_students_of_the_logarithms():
     assert row["upper"] == pytest.approx(math.exp(logs.mean() + reach))
 
 
+def test_squared_norms_are_averaged_as_they_are_and_keep_their_sign():
+    table = kit_tables.landscape(landscapes())
+    table.loc[(table["seed"] == 1) & (table["group"] == "many"), "squared_gradient_norm"] = -0.25
+    means = tables.steepness(table).set_index(["treatment", "measure", "group"])
+    measured = means.loc["fp32", "as measured", "few"]
+    squares = 16 * np.array([1.0, 1.01, 1.02]) ** 2
+    reach = stats.t.ppf(0.975, 2) * stats.sem(squares)
+    assert measured["estimate"] == pytest.approx(squares.mean())
+    assert measured["upper"] == pytest.approx(squares.mean() + reach)
+    less = np.array([0.5, -0.25, 0.5 * 1.02**2])
+    assert means.loc[("fp32", "less sampling", "many"), "estimate"] == pytest.approx(less.mean())
+    ratios = tables.steepness_ratios(table, ENDS).set_index(["treatment", "measure", "who"])
+    assert "int4-qat" not in ratios.index.levels[0]
+    own = ratios.loc["fp32", "less sampling", "minorities"]
+    others = np.array([9.0, 9.0 * 1.01**2, 9.0 * 1.02**2])
+    expected = ratio_of_means(others, less)
+    assert (own["estimate"], own["lower"], own["upper"]) == pytest.approx(expected)
+    assert own["lower"] == -np.inf  # the majority's may be zero
+    few = ratios.loc["fp32", "as measured", "few"]
+    np.testing.assert_allclose(few[["estimate", "lower", "upper"]].astype(float), 16)
+    assert own[["n", "left_out"]].tolist() == [3, 0]
+    table.loc[(table["seed"] == 2) & (table["group"] == "some"), "squared_gradient_norm"] = np.nan
+    of_two = tables.steepness_ratios(table, ENDS).set_index(["treatment", "measure", "who"])
+    assert of_two.loc["fp32", "less sampling", "few"][["n", "left_out"]].tolist() == [2, 1]
+
+
+def test_what_is_sampling_is_said_beside_how_steep_minorities_are_without_it():
+    table = kit_tables.landscape(landscapes())
+    means, ratios = tables.steepness(table), tables.steepness_ratios(table, ENDS)
+    said = str(story.less_sampling(means, ratios, ENDS, collapse()))
+    assert (
+        "- **fp32**: sampling is 50 % of the squared gradient norm of many, and 6 to 25 % of that of the other "
+        "groups. Less it, the minorities' is 18.00 (18.00 to 18.00) times that of many; as measured, 10.00 "
+        "(10.00 to 10.00) times."
+    ) in said
+    equal = str(story.less_sampling(means, ratios, Ends("many", "few", 50, 50), collapse()))
+    assert "of that of the other groups.\n" in equal
+    assert "minorities" not in equal
+    fallen = str(story.less_sampling(means, ratios, ENDS, collapse(int4=1.0)))
+    assert "int4**" not in fallen
+    assert "Set apart, because the networks have collapsed: int4." in fallen
+    unknown = story.less_sampling(means, ratios.assign(lower=-np.inf, upper=np.inf), ENDS, collapse())
+    assert "Less it, the minorities' is 18.00 (no bounds) times that of many" in str(unknown)
+
+
 def test_a_gradient_that_grows_with_the_loss_is_said_to():
     ranks = tables.with_loss(kit_tables.landscape(landscapes()))
     assert (ranks["estimate"] == 1).all()
@@ -234,6 +281,13 @@ DRAWINGS = {
     "one seed": lambda: kit_figures.around_by_treatment(
         kit_tables.around(kit_tables.landscape(landscapes()[:3])), GROUPS
     ),
+    "steepness": lambda: figures.steepness(tables.steepness(kit_tables.landscape(landscapes())), GROUPS),
+    "steepness of one seed, below zero": lambda: figures.steepness(
+        tables.steepness(
+            kit_tables.landscape(landscapes()[:3]).assign(squared_gradient_norm=[-2.0, 0.0, math.nan] * 3)
+        ),
+        GROUPS,
+    ),
     "spectra": lambda: figures.spectra(tables.spectra(SPECTRA), GROUPS),
     "slices": lambda: figures.slices(tables.slices(landscapes()), GROUPS),
     "bounds": lambda: figures.bound_against_excess(tables.bounds(landscapes(), predictions()), GROUPS),
@@ -258,6 +312,8 @@ def test_a_drawing_is_sound_and_speaks(name):
 
 def test_what_a_screen_reader_hears_are_the_numbers():
     assert "few: fp32 4.0, int4 8.1, int4-qat 4.0" in picture("around").alt
+    assert "less sampling. many: fp32 0.5, int4 2.0, int4-qat 0.5." in picture("steepness").alt
+    assert "many: fp32 -2.0" in picture("steepness of one seed, below zero").alt
     assert "fp32, few: from -1.0 to 50.0" in picture("spectra").alt
     assert "int4, few: 0.81 at fp32, 1.62 at int4" in picture("slices").alt
     assert "bound from 22 to 90" in picture("bounds").alt
@@ -265,11 +321,11 @@ def test_what_a_screen_reader_hears_are_the_numbers():
 
 
 def test_a_group_looks_alike_in_every_figure():
-    for name in ("around", "spectra", "slices", "bounds", "parts"):
+    for name in ("around", "steepness", "spectra", "slices", "bounds", "parts"):
         body = picture(name).body
         assert kit_figures.PALETTE[0] in body
         assert kit_figures.PALETTE[2] in body
-        assert (kit_figures.PALETTE[1] in body) == (name in ("around", "bounds"))
+        assert (kit_figures.PALETTE[1] in body) == (name in ("around", "steepness", "bounds"))
 
 
 # ---------------------------------------------------------------- verdicts
@@ -417,6 +473,10 @@ def test_sentences_hold_the_numbers_of_the_tables():
     )
     assert "measured on 7 training images of each group. That is few" in str(
         story.who_is_compared(ENDS, table, "train")
+    )
+    folds = table.assign(n=[40] * 9 + [43] * 18)
+    assert "measured on 40 to 43 training images of each group." in str(
+        story.who_is_compared(ENDS, folds, "train")
     )
     equal = story.who_is_compared(Ends("many", "few", 50, 50), table.assign(n=64), "test")
     assert str(equal).endswith("measured on 64 test images of each group.")

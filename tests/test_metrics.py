@@ -1,5 +1,6 @@
 """The metrics against fairlearn, scipy, scikit-learn, statsmodels, torch and closed forms."""
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ from fairlearn.metrics import MetricFrame, selection_rate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
-from scipy import stats
+from scipy import special, stats
 from sklearn.metrics import accuracy_score, log_loss
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
@@ -65,17 +66,10 @@ def test_group_metrics_agree_with_metricframe() -> None:
 
     def within_class(_: np.ndarray, rows: np.ndarray) -> float:
         return sum(
-            float(tensor[chosen].var(dim=0, correction=0).mean()) * len(chosen) / len(rows)
+            float(tensor[chosen].var(dim=0).mean()) * len(chosen) / len(rows)
             for label in range(4)
             if len(chosen := rows[labels[rows] == label])
         )
-
-    def calibration_error(_: np.ndarray, rows: np.ndarray) -> float:
-        confidence = softmax[rows].amax(dim=1).numpy()
-        right = logits[rows].argmax(axis=1) == labels[rows]
-        edges = np.linspace(0, 1, 16)
-        inside = [(low < confidence) & (confidence <= high) for low, high in pairwise(edges)]
-        return sum(abs(right[i].mean() - confidence[i].mean()) * i.mean() for i in inside if i.any())
 
     oracle = {
         "n": lambda _, rows: len(rows),
@@ -86,7 +80,6 @@ def test_group_metrics_agree_with_metricframe() -> None:
         "confidence": lambda _, rows: float(softmax[rows].amax(dim=1).mean()),
         "entropy": lambda _, rows: float(torch.distributions.Categorical(softmax[rows]).entropy().mean()),
         "margin": margin,
-        "calibration_error": calibration_error,
     }
     frame = MetricFrame(
         metrics=oracle,
@@ -96,6 +89,96 @@ def test_group_metrics_agree_with_metricframe() -> None:
     )
     ours = metrics_groups.group_metrics(logits, labels, groups).set_index("group")
     assert_frame_equal(ours, frame.by_group, check_dtype=False, check_names=False, rtol=1e-12)
+
+
+def test_variance_within_a_class_depends_on_no_number_of_examples() -> None:
+    rng = np.random.default_rng(0)
+    # Of each class one group has two examples and another twenty, of the same spread.
+    groups = np.repeat(["few", "many"], [2 * 3, 20 * 3])
+    labels = np.concatenate([np.repeat(range(3), 2), np.repeat(range(3), 20)])
+    found = [
+        metrics_groups.group_metrics(rng.standard_normal((66, 3)), labels, groups).set_index("group")[
+            "logit_variance_within_class"
+        ]
+        for _ in range(300)
+    ]
+    table = pd.DataFrame(found)
+    assert (abs(table.mean() - 1) < 4 * table.sem()).all()
+    # Whoever is alone in class and group says nothing of it, and does not count as alike.
+    alone = metrics_groups.group_metrics([[1.0, 0.0], [3.0, 0.0], [9.0, 9.0]], [0, 0, 1], ["a"] * 3)
+    assert alone["logit_variance_within_class"].tolist() == [1.0]
+    assert metrics_groups.group_metrics([[1.0, 0.0]], [0], ["a"])["logit_variance_within_class"].isna().all()
+
+
+# -- whether confidence can be believed ---------------------------------------------------------------
+
+
+def sure(rng: np.random.Generator, examples: int, *, temper: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of two classes, and labels that come up as often as these say; then the logits are tempered."""
+    scores = np.column_stack([np.zeros(examples), rng.normal(0, 1.5, examples)])
+    labels = (rng.random(examples) < special.expit(scores[:, 1])).astype(int)
+    return scores * temper, labels
+
+
+def plain(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> tuple[float, float]:
+    """The squared calibration error as one counts it, and without what chance adds, bin by bin."""
+    confidence = special.softmax(logits, axis=1).max(axis=1)
+    gaps = (logits.argmax(axis=1) == labels) - confidence
+    seen = without = count = 0.0
+    for low, high in pairwise(np.linspace(0, 1, bins + 1)):
+        own = gaps[(low < confidence) & (confidence <= high)]
+        seen += len(own) * own.mean() ** 2 / len(gaps) if len(own) else 0
+        if len(own) > 1:
+            products = np.outer(own, own)
+            without += products[~np.eye(len(own), dtype=bool)].mean() * len(own)
+            count += len(own)
+    return seen, without / count
+
+
+@pytest.mark.parametrize(("examples", "rounds"), [(50, 600), (2000, 60)])
+@pytest.mark.parametrize("temper", [1.0, 3.0])
+def test_calibration_is_right_on_average_for_few_and_for_many(
+    examples: int, rounds: int, temper: float
+) -> None:
+    rng = np.random.default_rng(5)
+    truth = 0.0 if temper == 1 else plain(*sure(rng, 400_000, temper=temper))[0]
+    found, seen = [], []
+    for _ in range(rounds):
+        logits, labels = sure(rng, examples, temper=temper)
+        table = metrics_groups.calibration(logits, labels, ["all"] * examples, seed=0)
+        found.append(table["squared_calibration_error"].item())
+        seen.append(plain(logits, labels)[0])
+    error = np.std(found) / math.sqrt(rounds)
+    assert abs(np.mean(found) - truth) < 3 * error
+    assert np.mean(seen) - truth > 4 * error
+    if temper == 1:
+        assert np.min(found) < 0  # and nothing is clipped
+    else:
+        assert np.mean(found) > 20 * error
+
+
+def test_calibration_takes_as_many_of_each_group_and_other_ones_for_each_seed() -> None:
+    rng = np.random.default_rng(1)
+    logits, labels = sure(rng, 300)
+    groups = np.repeat(["small", "large"], [40, 260])
+    names = ["large", "none", "small"]
+
+    def found(seed: int) -> pd.DataFrame:
+        return metrics_groups.calibration(logits, labels, groups, seed=seed, group_names=names)
+
+    table = found(0)
+    assert table["group"].tolist() == names
+    assert table["n"].tolist() == [40, 0, 40]
+    assert_frame_equal(table, found(0))
+    first, again = (own.set_index("group")["squared_calibration_error"] for own in (table, found(1)))
+    # Of the small group all are taken, whatever the seed.
+    assert first["small"] == pytest.approx(again["small"], rel=1e-9)
+    assert first["small"] == pytest.approx(plain(logits[:40], labels[:40])[1], rel=1e-9)
+    assert first["large"] != pytest.approx(again["large"], rel=1e-3)
+    assert np.isnan(first["none"])
+    alone = metrics_groups.calibration(logits, labels, np.repeat(["one", "rest"], [1, 299]), seed=0)
+    assert alone["n"].tolist() == [1, 1]
+    assert alone["squared_calibration_error"].isna().all()
 
 
 def test_overall_violation_and_worst_agree_with_metricframe() -> None:
@@ -746,7 +829,8 @@ CHANGES = pd.DataFrame({"a": [1.0, 2.0]})
             "repeat a name",
         ),
         (lambda: metrics_groups.group_metrics(LOGITS, [0, 1], [], group_names=["a"]), "at least one"),
-        (lambda: metrics_groups.group_metrics(LOGITS, [0, 1], ["a", "b"], bins=0), "bins is 0"),
+        (lambda: metrics_groups.calibration(LOGITS, [0, 1], ["a", "b"], seed=0, bins=0), "bins is 0"),
+        (lambda: metrics_groups.calibration(LOGITS, [0, 1], ["a"], seed=0), "1 groups for 2 rows"),
         (lambda: metrics_groups.flip_rate(LOGITS, LOGITS[:1]), "the same examples and classes"),
         (lambda: metrics_groups.overall_accuracy([0.9, 0.1]), "expected true and false"),
         (lambda: metrics_groups.overall_accuracy(np.empty(0, bool)), "expected true and false"),

@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -50,13 +51,13 @@ def exact(network: nn.Module, images, labels) -> tuple[torch.Tensor, torch.Tenso
     return loss(at), gradient, torch.autograd.functional.hessian(loss, at)
 
 
-def test_every_group_gives_as_many_images_and_the_same_ones_every_time():
+def test_every_group_gives_as_many_images_and_each_seed_draws_them_anew():
     images = data(40, 9, 20)
-    chosen = surveys.samples(images, Survey(images_per_group=15))
+    chosen = surveys.samples(images, Survey(images_per_group=15), seed=0)
     assert [(sample.group, len(sample.images)) for sample in chosen] == [(0, 9), (1, 9), (2, 9)]
-    again = surveys.samples(images, Survey(images_per_group=15))
+    again = surveys.samples(images, Survey(images_per_group=15), seed=0)
     assert all(torch.equal(a.images, b.images) for a, b in zip(chosen, again, strict=True))
-    other = surveys.samples(images, Survey(images_per_group=15, seed=1))
+    other = surveys.samples(images, Survey(images_per_group=15), seed=1)
     assert not torch.equal(chosen[0].images, other[0].images)
     for sample in chosen:
         own = to_input(images.images[images.groups == sample.group])
@@ -67,15 +68,15 @@ def test_the_split_decides_and_a_group_without_images_is_left_out():
     images = data(40, 8, 20, train=0.5)
     for split, is_split in (("train", images.is_train), ("test", images.is_test)):
         own = to_input(images.images[is_split])
-        for sample in surveys.samples(images, Survey(split=split)):
+        for sample in surveys.samples(images, Survey(split=split), seed=0):
             assert len(sample.images) == 4
             assert all((own == image).flatten(1).all(1).any() for image in sample.images)
     absent = data(40, 0, 20)
-    assert [sample.group for sample in surveys.samples(absent, Survey())] == [0, 2]
+    assert [sample.group for sample in surveys.samples(absent, Survey(), seed=0)] == [0, 2]
     assert surveys.extremes(absent, Survey()) == (0, 2)
     untested = data(40, 8, 20)
     untested.is_train[:20] = False
-    assert [sample.group for sample in surveys.samples(untested, Survey(split="test"))] == [0]
+    assert [sample.group for sample in surveys.samples(untested, Survey(split="test"), seed=0)] == [0]
 
 
 def test_of_equal_groups_two_different_ones_are_the_ends():
@@ -100,20 +101,29 @@ def test_the_parts_of_a_residual_network_are_its_stages():
 
 def test_what_is_measured_is_what_automatic_differentiation_says():
     images, network, survey = data(20, 12), linear(), Survey(tol=1e-4, max_iterations=60)
-    item = surveys.measure(network, images, survey, report=ignore)
+    item = surveys.measure(network, images, survey, seed=0, report=ignore)
     assert item.info == {"n": 12}
-    for place, sample in enumerate(surveys.samples(images, survey)):
+    for place, sample in enumerate(surveys.samples(images, survey, seed=0)):
         loss, gradient, hessian = exact(network, sample.images, sample.labels)
         found = {name: column[place].item() for name, column in item.tensors.items()}
         assert found["loss"] == pytest.approx(loss.item(), rel=1e-5)
         assert found["gradient_norm"] == pytest.approx(gradient.norm().item(), rel=1e-4)
+        eight = Hessian(network, sample.images, sample.labels, parameters="weights").squared_gradient_norm()
+        assert found["squared_gradient_norm"] == pytest.approx(eight)
+        assert found["squared_gradient_norm"] < found["gradient_norm"] ** 2
         assert found["eigenvalue"] == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-3)
         assert found["residual"] <= 1e-4 * found["eigenvalue"]
         assert found["converged"] == 1
 
 
+def test_of_one_image_nothing_is_known_of_the_gradient_on_others():
+    item = surveys.measure(linear(), data(20, 1), Survey(), seed=0, report=ignore)
+    assert item.tensors["squared_gradient_norm"].isnan().all()
+    assert (item.tensors["gradient_norm"] > 0).all()
+
+
 def test_an_eigenvalue_that_was_not_reached_keeps_its_residual_and_says_so():
-    item = surveys.measure(linear(), data(20, 12), Survey(tol=1e-6, max_iterations=2), report=ignore)
+    item = surveys.measure(linear(), data(20, 12), Survey(tol=1e-6, max_iterations=2), seed=0, report=ignore)
     assert not item.tensors["converged"].any()
     assert (item.tensors["residual"] > 1e-6 * item.tensors["eigenvalue"]).all()
     assert (item.tensors["iterations"] == 2).all()
@@ -121,10 +131,10 @@ def test_an_eigenvalue_that_was_not_reached_keeps_its_residual_and_says_so():
 
 def test_parts_are_measured_with_respect_to_their_own_weights_alone():
     images, network, survey = data(20, 16, 12), linear(), Survey(tol=1e-4, max_iterations=60)
-    item = surveys.measure_parts(network, images, survey, report=ignore)
+    item = surveys.measure_parts(network, images, survey, seed=0, report=ignore)
     assert item.info["parts"] == ["1", "3"]
     assert item.tensors["group"].tolist() == [0, 0, 2, 2]
-    sample = surveys.samples(images, survey)[2]
+    sample = surveys.samples(images, survey, seed=0)[2]
     _, gradient, hessian = exact(network, sample.images, sample.labels)
     for place, own in ((2, slice(0, 48)), (3, slice(48, 56))):
         top = torch.linalg.eigvalsh(hessian[own, own])[-1].item()
@@ -144,13 +154,13 @@ def moved(network: nn.Module, by: float) -> nn.Module:
 def test_a_change_has_the_terms_of_taylor_and_the_losses_of_its_ends():
     images, network, survey = data(20, 16, 12), linear(), Survey()
     rounded = moved(network, 0.1)
-    item = surveys.measure_change(network, rounded, images, survey, report=ignore).tensors
+    item = surveys.measure_change(network, rounded, images, survey, seed=0, report=ignore).tensors
     way = torch.cat([(b.weight - a.weight).detach().flatten() for a, b in
                      ((network[1], rounded[1]), (network[3], rounded[3]))])  # fmt: skip
     assert item["distance"].item() == pytest.approx(way.norm().item(), rel=1e-5)
     assert item["extremes"].tolist() == [0, 2]
     start, end = item["steps"].tolist().index(0), item["steps"].tolist().index(1)
-    for place, sample in enumerate(surveys.samples(images, survey)):
+    for place, sample in enumerate(surveys.samples(images, survey, seed=0)):
         loss, gradient, hessian = exact(network, sample.images, sample.labels)
         assert item["slope"][place].item() == pytest.approx((gradient @ way).item(), rel=1e-3, abs=1e-6)
         assert item["bend"][place].item() == pytest.approx(
@@ -167,10 +177,10 @@ def test_rounding_one_part_moves_that_part_alone():
     images, network, survey = data(20, 12), linear(), Survey()
     first_only = moved(network, 0.1)
     first_only[3].weight.data = network[3].weight.data.clone()
-    item = surveys.measure_change(network, first_only, images, survey, report=ignore).tensors
+    item = surveys.measure_change(network, first_only, images, survey, seed=0, report=ignore).tensors
     assert item["part_distance"][1] == 0
     assert item["part_distance"][0] == pytest.approx(item["distance"].item())
-    sample = surveys.samples(images, survey)[0]
+    sample = surveys.samples(images, survey, seed=0)[0]
     before, *_ = exact(network, sample.images, sample.labels)
     after, *_ = exact(first_only, sample.images, sample.labels)
     torch.testing.assert_close(
@@ -186,15 +196,15 @@ def test_a_change_of_more_than_weights_is_refused():
     other = moved(network, 0.1)
     other[1].bias.data += 1
     with pytest.raises(BadInput, match="differ in more than their weights"):
-        surveys.measure_change(network, other, data(20, 12), Survey(), report=ignore)
+        surveys.measure_change(network, other, data(20, 12), Survey(), seed=0, report=ignore)
 
 
 def test_a_spectrum_is_of_the_two_ends_and_holds_every_direction():
     images, network = data(20, 16, 12), linear()
     survey = Survey(density_steps=40)
-    item = surveys.measure_spectrum(network, images, survey, report=ignore).tensors
+    item = surveys.measure_spectrum(network, images, survey, seed=0, report=ignore).tensors
     assert item.keys() == {f"{what}-{group}" for what in ("eigenvalues", "weights") for group in (0, 2)}
-    sample = surveys.samples(images, survey)[2]
+    sample = surveys.samples(images, survey, seed=0)[2]
     *_, hessian = exact(network, sample.images, sample.labels)
     assert item["weights-2"].sum().item() == pytest.approx(1)
     assert item["eigenvalues-2"][-1].item() == pytest.approx(
@@ -242,6 +252,25 @@ def test_what_cannot_be_is_refused(settings, said):
 )
 def test_only_where_weights_alone_were_rounded_is_there_a_way_to_follow(name, looks):
     assert studies._looks(Treatment.parse(name)) == looks
+
+
+def test_a_network_is_looked_at_on_the_same_images_whatever_is_done_to_it_and_others_on_others(tmp_path):
+    store, survey = Store(tmp_path), Survey(images_per_group=4, max_iterations=1)
+    recipe = Recipe(epochs=0.1, batch_size=20)
+    # Moths of seeds 0 and 4 are the same; drawn from them are others.
+    asked = studies.studies(seeds=[0, 4], arch="resnet18-16", train_images=120, test_images=20, recipe=recipe)
+    assert asked[0].dataset == asked[1].dataset
+    images = studies.dataset(asked[0], store=store)
+    shown = {}
+    for study, treatment in itertools.product(asked, [FP32, Treatment(4)]):
+        (found,) = studies.landscapes([study], [treatment], survey, store=store)
+        (network,) = studies.networks([study], [treatment], store=store)
+        losses = found.around.tensors["loss"]
+        for seed in (0, 4):
+            drawn = surveys.samples(images, survey, seed=seed)
+            own = [Hessian(network, sample.images, sample.labels).loss() for sample in drawn]
+            shown[study.seed, treatment.name, seed] = losses.tolist() == pytest.approx(own, rel=1e-4)
+    assert {key for key, alike in shown.items() if alike} == {key for key in shown if key[0] == key[2]}
 
 
 def test_landscapes_are_measured_once_and_each_network_is_asked_what_it_can_answer(tmp_path, monkeypatch):

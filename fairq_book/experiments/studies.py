@@ -548,7 +548,14 @@ class _Plan:
         return scheduling.Job(
             kind="landscapes",
             identity=identity,
-            function=partial(take_survey, treatment=treatment, arch=self.study.arch, how=survey, look=look),
+            function=partial(
+                take_survey,
+                treatment=treatment,
+                arch=self.study.arch,
+                how=survey,
+                look=look,
+                seed=self.study.seed,
+            ),
             data=self.images,
             needs=(network,),
             cost=surveys.cost(self.images, survey),

@@ -298,7 +298,11 @@ class Ends:
 
 
 def landscape(landscapes: Sequence[Landscape]) -> pd.DataFrame:
-    """Of every network and group: n, loss, gradient norm and top eigenvalue, with how it was reached."""
+    """Of every network and group: n, loss, gradient norm and top eigenvalue, with how it was reached.
+
+    Beside the gradient norm on these images stands `squared_gradient_norm`, an estimate of the square of that
+    on all images there could be, which is without bias and may be below 0.
+    """
     tables = []
     for own in landscapes:
         measured = {name: column.numpy() for name, column in own.around.tensors.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
@@ -28,7 +28,11 @@ _USUAL_PRODUCTS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """How the landscape is measured.
+    """How the landscape is measured, alike around every network.
+
+    Which images are drawn, and where iterations start, is no part of it: that is told by the seed that the
+    functions below are given. With the seed of the network, networks are looked at on different images, so
+    that an interval over networks covers the images, and what is done to one of them on the same.
 
     `images_per_group`: so many images of each group, or as many as the smallest group has.
     `split`: of which images, train or test. Of the training images the network is near an optimum, which
@@ -48,7 +52,6 @@ class Survey:
     tol: float = 0.1
     max_iterations: int = 30
     density_steps: int = 10
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("images_per_group", "max_iterations", "density_steps"):
@@ -69,20 +72,17 @@ class Sample:
     labels: Tensor
 
 
-def samples(data: Dataset, survey: Survey) -> list[Sample]:
-    """Equally many images of each group, drawn at random but always the same; empty groups are left out.
+def samples(data: Dataset, survey: Survey, *, seed: int) -> list[Sample]:
+    """Equally many images of each group, drawn anew for each seed; empty groups are left out.
 
     >>> from fairq_utils.data.sources import load
     >>> moths = load("moths", train_images=100, test_images=20)
-    >>> [len(sample.images) for sample in samples(moths, Survey())]
+    >>> [len(sample.images) for sample in samples(moths, Survey(), seed=0)]
     [6, 6, 6, 6, 6]
     """
-    of_split = data.is_train if survey.split == "train" else data.is_test
-    places = [
-        (of_split & (data.groups == group)).nonzero().flatten() for group in range(len(data.group_names))
-    ]
-    count = min([survey.images_per_group, *(len(own) for own in places if len(own))])
-    random = torch.Generator().manual_seed(survey.seed)
+    places = _places(data, survey)
+    count = _count(places, survey)
+    random = torch.Generator().manual_seed(seed)
     chosen = [own[torch.randperm(len(own), generator=random)[:count]] for own in places]
     return [
         Sample(group, to_input(data.images[rows]).contiguous(), data.labels[rows])
@@ -101,8 +101,18 @@ def extremes(data: Dataset, survey: Survey) -> tuple[int, int]:
     (0, 4)
     """
     sizes = torch.bincount(data.groups[data.is_train], minlength=len(data.group_names)).tolist()
-    present = [sample.group for sample in samples(data, replace(survey, images_per_group=1))]
+    present = [group for group, own in enumerate(_places(data, survey)) if len(own)]
     return max(present, key=sizes.__getitem__), min(reversed(present), key=sizes.__getitem__)
+
+
+def _places(data: Dataset, survey: Survey) -> list[Tensor]:
+    """Of each group, where the images of the split are."""
+    of_split = data.is_train if survey.split == "train" else data.is_test
+    return [(of_split & (data.groups == group)).nonzero().flatten() for group in range(len(data.group_names))]
+
+
+def _count(places: Sequence[Tensor], survey: Survey) -> int:
+    return min([survey.images_per_group, *(len(own) for own in places if len(own))])
 
 
 def parts(names: Sequence[str]) -> dict[str, list[str]]:
@@ -134,20 +144,23 @@ def _beginning(name: str, depth: int) -> str:
 # ---------------------------------------------------------------- what is measured
 
 
-def measure(network: nn.Module, data: Dataset, survey: Survey, *, report: Report) -> Item:
+def measure(network: nn.Module, data: Dataset, survey: Survey, *, seed: int, report: Report) -> Item:
     """Loss, gradient norm and top eigenvalue of each group at the network, with respect to its weights.
 
+    Beside the gradient norm on these images, `squared_gradient_norm` estimates the square of that on all
+    images there could be, without bias, as `Hessian.squared_gradient_norm` does; it may be below 0.
     Where an eigenvalue was not reached, `converged` is 0, and value and residual are where it stopped.
     """
     network = network.to(default_device())
     rows = []
-    for sample in samples(data, survey):
+    for sample in samples(data, survey, seed=seed):
         hessian = Hessian(network, sample.images, sample.labels, parameters="weights")
-        gradient = hessian.gradient().norm().item()
-        rows.append([sample.group, hessian.loss(), gradient, *_top(network, sample, survey)])
+        own = [hessian.loss(), hessian.gradient().norm().item(), hessian.squared_gradient_norm()]
+        rows.append([sample.group, *own, *_top(network, sample, survey, seed)])
         report(_cost(len(sample.images)))
     columns = torch.tensor(rows, dtype=torch.float64).T
-    named = zip(("group", "loss", "gradient_norm", *_OF_EIGENVALUE), columns, strict=True)
+    names = ("group", "loss", "gradient_norm", "squared_gradient_norm", *_OF_EIGENVALUE)
+    named = zip(names, columns, strict=True)
     return Item({name: column.clone() for name, column in named}, {"n": len(sample.images)})
 
 
@@ -155,7 +168,7 @@ _OF_EIGENVALUE = ("eigenvalue", "residual", "iterations", "converged")
 
 
 def _top(
-    network: nn.Module, sample: Sample, survey: Survey, parameters: Parameters = "weights"
+    network: nn.Module, sample: Sample, survey: Survey, seed: int, parameters: Parameters = "weights"
 ) -> list[float]:
     try:
         top: Eigenvalue | NotConverged = top_eigenvalue(
@@ -165,23 +178,23 @@ def _top(
             parameters=parameters,
             tol=survey.tol,
             max_iterations=survey.max_iterations,
-            seed=survey.seed,
+            seed=seed,
         )
     except NotConverged as error:
         top = error
     return [top.value, top.residual, top.iterations, isinstance(top, Eigenvalue)]
 
 
-def measure_parts(network: nn.Module, data: Dataset, survey: Survey, *, report: Report) -> Item:
+def measure_parts(network: nn.Module, data: Dataset, survey: Survey, *, seed: int, report: Report) -> Item:
     """Gradient norm and top eigenvalue of each part, for the largest and the smallest group."""
     network = network.to(default_device())
     rows = []
-    for sample in _of_extremes(data, survey):
+    for sample in _of_extremes(data, survey, seed):
         hessian = Hessian(network, sample.images, sample.labels, parameters="weights")
         gradient = dict(zip(hessian.names, _split(hessian, hessian.gradient()), strict=True))
         for number, own in enumerate(parts(hessian.names).values()):
             norm = parameters_to_vector([gradient[name] for name in own]).norm().item()
-            rows.append([sample.group, number, norm, *_top(network, sample, survey, own)])
+            rows.append([sample.group, number, norm, *_top(network, sample, survey, seed, own)])
             report(_cost(len(sample.images)) // 2)
     columns = torch.tensor(rows, dtype=torch.float64).T
     named = zip(("group", "part", "gradient_norm", *_OF_EIGENVALUE), columns, strict=True)
@@ -189,7 +202,7 @@ def measure_parts(network: nn.Module, data: Dataset, survey: Survey, *, report: 
 
 
 def measure_change(
-    original: nn.Module, rounded: nn.Module, data: Dataset, survey: Survey, *, report: Report
+    original: nn.Module, rounded: nn.Module, data: Dataset, survey: Survey, *, seed: int, report: Report
 ) -> Item:
     """What lies between a network and itself with rounded weights.
 
@@ -202,7 +215,7 @@ def measure_change(
     original, rounded = original.to(device), rounded.to(device)
     terms, slices, excesses = [], [], []
     ends = extremes(data, survey)
-    for sample in samples(data, survey):
+    for sample in samples(data, survey, seed=seed):
         hessian = Hessian(original, sample.images, sample.labels, parameters="weights")
         start = parameters_to_vector(hessian.parameters).detach()
         way = _way(hessian, rounded)
@@ -231,11 +244,11 @@ def measure_change(
     )
 
 
-def measure_spectrum(network: nn.Module, data: Dataset, survey: Survey, *, report: Report) -> Item:
+def measure_spectrum(network: nn.Module, data: Dataset, survey: Survey, *, seed: int, report: Report) -> Item:
     """The spectral density for the largest and the smallest group."""
     network = network.to(default_device())
     tensors = {}
-    for sample in _of_extremes(data, survey):
+    for sample in _of_extremes(data, survey, seed):
         density = spectral_density(
             network,
             sample.images,
@@ -243,7 +256,7 @@ def measure_spectrum(network: nn.Module, data: Dataset, survey: Survey, *, repor
             parameters="weights",
             steps=survey.density_steps,
             probes=1,
-            seed=survey.seed,
+            seed=seed,
         )
         tensors[f"eigenvalues-{sample.group}"] = density.eigenvalues
         tensors[f"weights-{sample.group}"] = density.weights
@@ -253,16 +266,17 @@ def measure_spectrum(network: nn.Module, data: Dataset, survey: Survey, *, repor
 
 def cost(data: Dataset, survey: Survey) -> int:
     """About how long it takes to measure one network, in images that pass through it."""
-    return sum(_cost(len(sample.images)) for sample in samples(data, survey))
+    places = _places(data, survey)
+    return _cost(_count(places, survey)) * sum(len(own) > 0 for own in places)
 
 
 def _cost(count: int) -> int:
     return _EACH_PRODUCT * _USUAL_PRODUCTS * count
 
 
-def _of_extremes(data: Dataset, survey: Survey) -> list[Sample]:
+def _of_extremes(data: Dataset, survey: Survey, seed: int) -> list[Sample]:
     ends = extremes(data, survey)
-    return [sample for sample in samples(data, survey) if sample.group in ends]
+    return [sample for sample in samples(data, survey, seed=seed) if sample.group in ends]
 
 
 def _way(hessian: Hessian, rounded: nn.Module) -> Tensor:

@@ -22,6 +22,7 @@ from fairq_utils.metrics.changes import (
 from fairq_utils.metrics.groups import (
     Collapse,
     answers_by_group,
+    calibration,
     collapse,
     correct_answers,
     example_metrics,
@@ -65,6 +66,7 @@ __all__ = [
     "Reading",
     "accuracy_intervals",
     "answers_by_group",
+    "calibration",
     "collapse",
     "collapsed",
     "compare",

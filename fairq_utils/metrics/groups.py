@@ -255,22 +255,19 @@ def group_metrics(
     *,
     group_names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
-    bins: int = 15,
 ) -> pd.DataFrame:
     """How one network treats each group: a row a group.
 
-    The columns are n, `accuracy`, and the group's mean of each column of `example_metrics`, with two more:
-
-    - `logit_variance_within_class`: the other thing that "logit variance" may mean, the variance of a
-      logit across the group's examples with the same label, averaged over labels (by examples) and logits.
-    - `calibration_error`: the gap between accuracy and mean confidence in `bins` bins of equal width of
-      confidence, averaged over the bins (by examples).
+    The columns are n, `accuracy`, and the group's mean of each column of `example_metrics`, with one more:
+    `logit_variance_within_class`, the other thing that "logit variance" may mean, the variance of a logit
+    across the group's examples with the same label, averaged over labels (by examples) and logits. It is
+    the sample variance, which is on average as large for few examples as for many; an example that is alone
+    with its label in its group is left out.
 
     `logit_variance` asks whether an example's scores are spread out, `logit_variance_within_class` whether
     scores differ between examples that should look alike. A temperature of T divides both by T squared
-    and leaves accuracy alone. Both are population variances, so the second is 0 for a group of one. The
-    calibration error of a small group is too large by chance: compare groups of similar n, or take fewer
-    bins. For intervals use `accuracy_intervals` and `mean_intervals`.
+    and leaves accuracy alone. For intervals use `accuracy_intervals` and `mean_intervals`, and for how far
+    confidence can be believed `calibration`.
 
     >>> table = group_metrics([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [0, 0, 1], ["a", "a", "b"])
     >>> table[["group", "n", "accuracy", "loss", "logit_variance", "margin"]].round(2)
@@ -278,21 +275,73 @@ def group_metrics(
     0     a  2       0.5  0.72            0.62     0.5
     1     b  1       0.0  3.05            2.25    -3.0
     """
+    scores = logits_of_one_network(logits)
+    examples = example_metrics(scores, labels, class_names=class_names)
+    codes, names = _groups_of_rows(groups, group_names, scores)
+    truth = as_labels(labels, class_names, *scores.shape)
+    alike = pd.DataFrame(scores).groupby([codes, truth])
+    variances = alike.transform("var").mean(axis="columns")  # none of an example that is alone
+    examples.insert(3, "logit_variance_within_class", variances)
+    table = examples.rename(columns={"correct": "accuracy"}).groupby(codes).mean()
+    return with_names(table, names, np.bincount(codes, minlength=len(names)))
+
+
+def calibration(
+    logits: Array,
+    labels: Array,
+    groups: Array,
+    *,
+    seed: int,
+    group_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    bins: int = 15,
+) -> pd.DataFrame:
+    """How far confidence and accuracy lie apart for each group, on equally many examples: a row a group.
+
+    Of each group as many examples are drawn as the smallest has: n, by the `seed`; with that of the network,
+    a mean over networks covers the draw. They lie in `bins` bins of equal width of confidence.
+    `squared_calibration_error` is the square of the gap between accuracy and mean confidence in a bin, less
+    what chance adds to it, averaged over the bins (by examples). The gap that one sees in a bin is never
+    zero, and the fewer the examples, the larger; so the plain calibration error finds fault with small
+    groups. Less that, after Kumar et al. 2019, it is on average 0 where confidence can be believed, and so
+    below 0 about as often as above: average it over networks before taking a root. An example that is alone
+    in its bin tells nothing, and is left out.
+
+    >>> sure = [[0.0, 9.0]] * 4
+    >>> table = calibration(sure, [1, 1, 1, 0], ["a", "a", "b", "b"], seed=0)
+    >>> table.round(4)
+      group  n  squared_calibration_error
+    0     a  2                     0.0000
+    1     b  2                    -0.0001
+    """
     if bins < 1:
         raise BadInput(f"bins is {bins}; expected 1 or more, such as 15.")
     scores = logits_of_one_network(logits)
     examples = example_metrics(scores, labels, class_names=class_names)
+    codes, names = _groups_of_rows(groups, group_names, scores)
+    sizes = np.bincount(codes, minlength=len(names))
+    count = sizes[sizes > 0].min()
+    random = np.random.default_rng(seed)
+    places = [np.flatnonzero(codes == code) for code in np.flatnonzero(sizes)]
+    chosen = np.concatenate([random.choice(own, count, replace=False) for own in places])
+
+    gap = (examples["correct"] - examples["confidence"])[chosen]
+    # Closed above, so that a confidence of exactly 1 has a bin.
+    bin_of = np.ceil(examples["confidence"][chosen] * bins)
+    by_bin = pd.DataFrame({"gap": gap, "square": gap**2, "n": 1}).groupby([codes[chosen], bin_of]).sum()
+    shared = by_bin[by_bin["n"] > 1]
+    # The mean over pairs of different examples of the product of their gaps, times n.
+    errors = (shared["gap"] ** 2 - shared["square"]) / (shared["n"] - 1)
+    table = (errors.groupby(level=0).sum() / shared["n"].groupby(level=0).sum()).rename(
+        "squared_calibration_error"
+    )
+    return with_names(table.to_frame(), names, np.where(sizes > 0, count, 0))
+
+
+def _groups_of_rows(
+    groups: Array, group_names: Sequence[str] | None, scores: NDArray[np.float64]
+) -> tuple[NDArray[np.intp], list[str]]:
     codes, names = as_codes(groups, group_names, "group")
     if len(codes) != len(scores):
         raise BadInput(f"{len(codes)} groups for {len(scores)} rows of logits; expected one group a row.")
-
-    truth = as_labels(labels, class_names, *scores.shape)
-    alike = pd.DataFrame(scores).groupby([codes, truth]).transform("mean").to_numpy()
-    examples.insert(3, "logit_variance_within_class", ((scores - alike) ** 2).mean(axis=-1))
-    # Closed above, so that a confidence of exactly 1 has a bin.
-    bin_of = np.ceil(examples["confidence"] * bins)
-    gaps = (examples["correct"] - examples["confidence"]).groupby([codes, bin_of]).sum().abs()
-
-    by_group = examples.rename(columns={"correct": "accuracy"}).groupby(codes)
-    table = by_group.mean().assign(calibration_error=gaps.groupby(level=0).sum() / by_group.size())
-    return with_names(table, names, np.bincount(codes, minlength=len(names)))
+    return codes, names

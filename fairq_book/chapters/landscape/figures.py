@@ -13,12 +13,42 @@ from fairq_book.kit.figures import (
     Picture,
     canvas,
     caption_of_own_scales,
+    draw_lines,
     drawn,
     label_below,
     legend_above,
     looks_of,
+    narrow_tick_labels,
     plain_number,
+    read_aloud,
 )
+
+
+def steepness(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
+    """The squared gradient norm of each group, on the left as measured, on the right less its sampling."""
+    order, looks = list(table["treatment"].unique()), looks_of(groups, table.dropna()["group"])
+    # Linear about zero, where a logarithm has no place for what is below.
+    linear = table["estimate"].abs().replace(0, np.nan).min()
+    said = []
+    with canvas(3.6, columns=2, sharey=True) as (figure, axes):
+        for axis, measure in zip(axes[0], table["measure"].unique(), strict=True):
+            own = table[table["measure"] == measure]
+            draw_lines(axis, own, looks, by="group", order=order, factor=1, joined=False)
+            axis.set_yscale("symlog", linthresh=linear)
+            axis.yaxis.set_major_formatter(FuncFormatter(plain_number))
+            axis.yaxis.set_minor_locator(NullLocator())
+            axis.axhline(0, color=FAINT, linewidth=0.8, linestyle=":")
+            axis.set_title(measure)
+            said += [f"{measure}.", read_aloud(own, looks, by="group", factor=1, digits=1)]
+        narrow_tick_labels(axes, order)
+        axes[0, 0].set_ylabel("squared gradient norm")
+        legend_above(figure, looks)
+        return drawn(
+            figure,
+            alt=f"Dot plots of the squared gradient norm by treatment, means over seeds. {' '.join(said)}",
+            caption="Arithmetic means over seeds with 95 % intervals. The scale is logarithmic, and linear "
+            "near zero.",
+        )
 
 
 def spectra(table: pd.DataFrame, groups: Sequence[str]) -> Picture:

@@ -11,17 +11,32 @@ import pandas as pd
 
 from fairq_audit.formats import counted, signed
 from fairq_book.chapters.landscape import tables
-from fairq_book.chapters.landscape.tables import MINORITIES, SMALLEST_TO_OTHERS
+from fairq_book.chapters.landscape.tables import (
+    AS_MEASURED,
+    LESS_SAMPLING,
+    MINORITIES,
+    SMALLEST_TO_OTHERS,
+)
 from fairq_book.kit import wording
 from fairq_book.kit.claims import BELLAM, TRAN, WIDTH, Claim, Effect, effect_in_row, shown_widths
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import ALL, Ends
-from fairq_book.kit.wording import Prose, Verdict, Word, nowhere, percent, those_standing, word_for
+from fairq_book.kit.wording import (
+    Prose,
+    Verdict,
+    Word,
+    nowhere,
+    percent,
+    those_standing,
+    whole_percent,
+    word_for,
+)
 
 
 def who_is_compared(ends: Ends, table: pd.DataFrame, split: str) -> Prose:
     """Between which groups, on how many images of each, and of which split."""
-    count = table["n"].iloc[0]
+    least, most = table["n"].min(), table["n"].max()
+    count = f"{least}" if least == most else f"{least} to {most}"
     if ends.most == ends.fewest:
         sizes = f"All have {ends.most:,} training images, so that no group is a minority here"
     else:
@@ -29,7 +44,7 @@ def who_is_compared(ends: Ends, table: pd.DataFrame, split: str) -> Prose:
             f"**{ends.largest}** has the most training images, {ends.most:,}, and **{ends.smallest}** the "
             f"fewest, {ends.fewest:,}"
         )
-    few = " That is few: read every number below with care." if count < 30 else ""
+    few = " That is few: read every number below with care." if least < 30 else ""
     images = "training images" if split == "train" else f"{split} images"
     return Prose(f"{sizes}. Everything below is measured on {count} {images} of each group.{few}")
 
@@ -72,6 +87,36 @@ def larger_for_minorities(
         collapse,
         seeds=seeds,
     )
+
+
+def less_sampling(steepness: pd.DataFrame, ratios: pd.DataFrame, ends: Ends, collapse: pd.DataFrame) -> Prose:
+    """How much of the squared gradient norms is sampling, and how steep minorities are without it.
+
+    By `tables.steepness` and `tables.steepness_ratios`.
+    """
+    judged, apart = those_standing(ratios, collapse)
+    means = steepness.pivot_table(
+        index=["treatment", "group"], columns="measure", values="estimate", sort=False
+    )
+    sampled = 1 - means[LESS_SAMPLING] / means[AS_MEASURED]
+    lines = []
+    for treatment, own in judged.groupby("treatment", sort=False):
+        here = sampled.loc[treatment]
+        others = here.drop(ends.largest)
+        least, most = whole_percent(others.min()), whole_percent(others.max())
+        line = (
+            f"- **{treatment}**: sampling is {whole_percent(here[ends.largest])} % of the squared gradient "
+            f"norm of {ends.largest}, and {least if least == most else f'{least} to {most}'} % of that of "
+            "the other groups."
+        )
+        if ends.most > ends.fewest:
+            of = own[own["who"] == MINORITIES].set_index("measure").to_dict("index")
+            line += (
+                f" Less it, the minorities' is {_times(of[LESS_SAMPLING])} times that of {ends.largest}; as "
+                f"measured, {_times(of[AS_MEASURED])} times."
+            )
+        lines.append(line)
+    return Prose("\n".join(lines) + (f"\n\n{apart.strip()}" if apart else ""))
 
 
 def sharpened_for_minorities(
@@ -355,6 +400,8 @@ def _of_one_seed(seeds: int) -> str:
 
 def _times(record: Mapping[Hashable, Any]) -> str:
     """A ratio, with its interval where it has one."""
+    if np.isinf(record["lower"]):
+        return f"{record['estimate']:.2f} (no bounds)"
     texts = [f"{record[name]:.2f}" for name in ("estimate", "lower", "upper")]
     return f"{texts[0]} ({texts[1]} to {texts[2]})" if record["lower"] == record["lower"] else texts[0]
 

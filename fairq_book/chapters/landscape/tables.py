@@ -27,11 +27,13 @@ from fairq_book.kit.treatments import NONE, columns
 from fairq_utils.curvature import surveys
 from fairq_utils.curvature.surveys import Survey
 from fairq_utils.data.datasets import Dataset
+from fairq_utils.intervals import ratio_of_means
 from fairq_utils.metrics import groups
 from fairq_utils.treatments.treatment import FP32
 
 MINORITIES = "minorities"  # all groups but the largest
 SMALLEST_TO_OTHERS = "smallest to the other minorities"
+AS_MEASURED, LESS_SAMPLING = "as measured", "less sampling"
 
 
 def make(got: Gathered, ends: Ends) -> dict[str, pd.DataFrame]:
@@ -43,6 +45,8 @@ def make(got: Gathered, ends: Ends) -> dict[str, pd.DataFrame]:
         "landscape": table,
         "around": around(table),
         "to_majority": minorities_to_majority(table, ends),
+        "steepness": steepness(table),
+        "steepness_ratios": steepness_ratios(table, ends),
         "to_full_precision": to_full_precision(table),
         "to_rounded": to_rounded(table),
         "with_loss": with_loss(table),
@@ -88,6 +92,44 @@ def minorities_to_majority(table: pd.DataFrame, ends: Ends) -> pd.DataFrame:
         rise = (level - original).rename("value").reset_index().assign(who=who, of="rise")
         rows.append(rise[rise["treatment"] != FP32.name])
     return over_seeds(pd.concat(rows), ["treatment", "measure", "who", "of"], 0.95)
+
+
+def steepness(table: pd.DataFrame) -> pd.DataFrame:
+    """Records: the squared gradient norm of each group, as it was measured and less its sampling variance.
+
+    `measure` is AS_MEASURED or LESS_SAMPLING. What is less its sampling variance may be below 0 around a
+    single network. It has no logarithm then, and without the negative ones a mean would be too large again:
+    so these are arithmetic means over networks, of both, with Student's interval.
+    """
+    return over_seeds(_squared_norms(table), ["treatment", "measure", "group"], 0.95, back=np.asarray)
+
+
+def steepness_ratios(table: pd.DataFrame, ends: Ends) -> pd.DataFrame:
+    """Records: the mean squared gradient norm of the minorities in times that of the majority.
+
+    Of both measures of `steepness`; `who` is MINORITIES, by their arithmetic mean, or the smallest group. It
+    is the ratio of the means over networks, since ratios of single networks say nothing where one is near 0
+    or below, with Fieller's interval: the networks are paired. Where the majority's mean cannot be told from
+    0, the interval has no bounds. Networks that were trained further are left out.
+    """
+    values = _squared_norms(table[table["training"] == NONE])
+    wide = side_by_side_groups(values, ["treatment", "measure", "seed"], "value")
+    rows = []
+    for (treatment, measure), own in wide.groupby(level=["treatment", "measure"], sort=False):
+        known = own.dropna()
+        minorities = known.drop(columns=ends.largest).mean(axis=1)
+        for who, above in {MINORITIES: minorities, ends.smallest: known[ends.smallest]}.items():
+            about = (treatment, measure, who, len(known), len(own) - len(known))
+            ratio = ratio_of_means(above, known[ends.largest]) if len(known) else (np.nan,) * 3
+            rows.append((*about, *ratio))
+    columns = ["treatment", "measure", "who", "n", "left_out", "estimate", "lower", "upper"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _squared_norms(table: pd.DataFrame) -> pd.DataFrame:
+    """Long: a row for each network, group and measure."""
+    squares = {AS_MEASURED: table["gradient_norm"] ** 2, LESS_SAMPLING: table["squared_gradient_norm"]}
+    return table.assign(**squares).melt(["treatment", "seed", "group"], list(squares), var_name="measure")
 
 
 def with_loss(table: pd.DataFrame) -> pd.DataFrame:

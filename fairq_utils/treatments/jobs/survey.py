@@ -24,13 +24,15 @@ def take_survey(
     arch: str,
     how: Survey,
     look: str,
+    seed: int,
     report: Report,
 ) -> Item:
     """What is seen there: `around`, in its `parts`, its `spectrum`, or the `change` from the original.
 
-    The change is that of a treatment which rounds the very network that is given.
+    The change is that of a treatment which rounds the very network that is given. The seed draws the images:
+    with the same one for every treatment of a network, changes are paired.
     """
     treated = treatment.apply(restored(arch, images, network), images)
     if look == "change":
-        return measure_change(restored(arch, images, network), treated, images, how, report=report)
-    return _MEASURES[look](treated, images, how, report=report)
+        return measure_change(restored(arch, images, network), treated, images, how, seed=seed, report=report)
+    return _MEASURES[look](treated, images, how, seed=seed, report=report)
