@@ -34,7 +34,7 @@ def test_a_reading_is_students_test_and_two_one_sided_ones(seed):
     ninety = stats.ttest_1samp(change, 0).confidence_interval(0.90)
     assert found.bound == pytest.approx(max(abs(ninety.low), abs(ninety.high)))
     assert found.negligible == (found.bound < 0.02)
-    surely = (0.05 > scipys.pvalue) * np.sign(change.mean())
+    surely = (scipys.pvalue < 0.05) * np.sign(change.mean())
     assert found.word == {1: "rises", -1: "falls"}.get(surely, "no change" if found.negligible else "bounded")
 
 
