@@ -1,3 +1,4 @@
+import math
 import re
 import typing
 
@@ -38,7 +39,7 @@ RISE, FALL, UNSURE = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.1, -0.05, 0.25)
         ({"int8": UNSURE, "int4": RISE}, "supported"),
         ({"int8": UNSURE, "int4": FALL}, "contradicted"),
         ({"int8": FALL, "int4": RISE}, "mixed"),
-        ({"int8": UNSURE, "int4": UNSURE}, "undecided"),
+        ({"int8": UNSURE, "int4": UNSURE}, "bounded"),
     ],
 )
 def test_the_word_is_the_datas(violation, word):
@@ -46,14 +47,31 @@ def test_the_word_is_the_datas(violation, word):
     assert verdict.word == word
     assert f"<strong>{word.capitalize()}.</strong>" in verdict._repr_html_()
     assert repr(verdict).startswith(word.capitalize())
-    assert "+10.0 (+5.0 to +15.0)" in verdict.because or word in ("contradicted", "undecided")
+    assert "+10.0 (+5.0 to +15.0)" in verdict.because or word in ("contradicted", "bounded")
+
+
+def test_where_nothing_is_sure_the_verdict_says_how_large_it_may_be():
+    near, far = (0.0, -0.02, 0.029), (0.0, -0.02, 0.031)
+    for at_int4, word, bound in ((near, "no difference", "2.9"), (far, "bounded", "3.1")):
+        table = changes(int8=(0.0, -0.004, 0.003), int4=at_int4)
+        table["bits"] = table["treatment"].map({"int8": 8, "int4": 4})
+        verdict = story.violation_grows(table, in_use(int8=4.0, int4=4.0), seeds=3)
+        assert verdict.word == word
+        assert f"No difference larger than 0.4 points at int8, {bound} points at int4. " in verdict.because
+
+
+@pytest.mark.parametrize("missing", [math.nan, math.inf])
+def test_without_a_bound_a_verdict_stays_undecided(missing):
+    rows = pd.DataFrame({"treatment": ["int4"], "bits": [4], "lower": [-missing], "upper": [missing]})
+    assert wording.unsure(rows) == ("undecided", "Nothing says how large a difference may be")
+    assert wording.unsure(rows.iloc[:0])[0] == "undecided"
 
 
 def test_a_collapsed_network_decides_nothing_and_is_named():
     verdict = story.violation_grows(
         changes(int4=UNSURE, int2=(0.8, 0.7, 0.9)), in_use(int4=4.0, int2=1.0), seeds=3
     )
-    assert verdict.word == "undecided"
+    assert verdict.word == "bounded"
     assert "collapsed: int2" in verdict.because
     assert "int2 +80" not in verdict.because
     nothing_stands = story.violation_grows(changes(int2=RISE), in_use(int2=1.2), seeds=1)
@@ -63,7 +81,7 @@ def test_a_collapsed_network_decides_nothing_and_is_named():
 
 def test_each_word_has_a_colour_of_its_own():
     colours = {wording.Verdict("c", word, "b")._repr_html_() for word in typing.get_args(wording.Word)}
-    assert len({re.search(r"solid (#\w+)", shown)[1] for shown in colours}) == 4
+    assert len({re.search(r"solid (#\w+)", shown)[1] for shown in colours}) == 6
 
 
 def accuracies(**worst: float) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from fairq_book.kit.wording import (
     nowhere,
     percent,
     those_standing,
-    word_for,
+    word_and_reading,
 )
 from fairq_utils.treatments.treatment import FP32
 
@@ -40,14 +40,13 @@ def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int
     judged, apart = those_standing(changes[changes["group"] == "FVO"], collapse)
     if judged.empty:
         return nowhere(claim, apart)
-    word = word_for(judged)
     said = [f"{row['treatment']} {in_points(row)}" for row in judged.to_dict("records")]
-    reading = {
+    readings: dict[Word, str] = {
         "supported": "Somewhere FVO surely rises, and nowhere does it surely fall",
         "contradicted": "Somewhere FVO surely falls, and nowhere does it surely rise",
         "mixed": "FVO surely rises at one width and surely falls at another",
-        "undecided": "No interval leaves out zero",
-    }[word]
+    }
+    word, reading = word_and_reading(judged, readings)
     return Verdict(
         claim,
         word,
