@@ -17,8 +17,11 @@ from fairq_utils.errors import BadInput
 # As in fairq_utils.data.sources, which takes a second to import.
 DATA_NAMES = (
     "moths",
+    "moths-harder",
+    "moths-easier",
     "moths-by-size",
     "moths-by-difficulty",
+    "moths-by-both",
     "moths-equal",
     "utkface",
     "fairface",
@@ -44,7 +47,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             multiple=True,
             metavar="MODEL",
             help="package.module:factory, a .pt2 or .onnx file, a folder that save_pretrained of "
-            "transformers wrote; for `fairq audit` also the book's own, such as resnet18-seed0. Once with "
+            "transformers wrote; for `fairq audit` also the book's own, such as resnet18-16-seed0. Once with "
             "--treatment, or twice: before and after. A factory and a .pt2 run the code of whoever wrote "
             "them: name only those that you trust.",
         ),
@@ -157,7 +160,7 @@ def audit(
     fairq audit --predictions fp32.csv int8.csv --out audit
     fairq audit --predictions fp32.csv int8.csv --out audit --groups gender,race \\
         --margin 0.02 --fail-if "worst_group_drop > 0.02" --fail-if "fvo_increase > 0.03"
-    fairq audit --model resnet18 --treatment int4 --out audit
+    fairq audit --model resnet18-16 --treatment int4 --out audit
     fairq audit --model my_code:network --weights w.safetensors --treatment int8-mse-channel \\
         --dataset folder --root photos --image-size 64 --out audit
     fairq audit --model fp32.onnx --model int8.onnx --dataset folder --root photos --out audit

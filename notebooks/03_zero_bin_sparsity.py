@@ -44,7 +44,7 @@ group: str = ""  # whom to compare; empty for the data set's own
 image_size: int = 32  # pixels along a side
 train_images: int = 0  # at most so many to learn from; 0 for all, of moths 6000
 test_images: int = 0  # at most so many to be tested on; 0 for all, of moths 6000
-arch: str = "resnet18"  # the network
+arch: str = "resnet18-16"  # the network
 epochs: float = 0  # passes over the training images; 0 for the recipe's own
 bit_widths: list[int] = [8, 6, 5, 4, 3, 2]  # widths from 2 to 16 to round the weights to
 seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
@@ -59,7 +59,7 @@ from fairq_book.chapters.zero_bin import asks, figures, story, tables
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
-from fairq_book.kit import earlier
+from fairq_book.kit import earlier, measured
 from fairq_book.pages import claims
 from fairq_utils.treatments import ablations
 from fairq_utils.treatments.treatment import Treatment
@@ -245,6 +245,14 @@ story.small_weights_are_needed(
 # ```
 
 # %% [markdown]
+# What stands here is also a column of [the page of claims](../book/claims), beside what was measured on
+# photographs.
+
+# %% tags=["hide-input"]
+here = measured.here(got, made, take_apart=rounded.bits)
+here
+
+# %% [markdown]
 # ## On real faces
 #
 # The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
@@ -278,4 +286,4 @@ story.held_against(faces["zero_grids"], apart.name, faces.ends.smallest)
 claims.judge("A5", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("A5", earlier.every())
+claims.everywhere("A5", {"here": here} | earlier.every())

@@ -18,6 +18,7 @@ from fairq_utils.training.architectures import NAMES, build, weights_digest
 
 CONVOLUTIONAL = NAMES[:-1]
 NARROW = "resnet18-16"
+SMALL = (NARROW, "efficientnet_b0-16", "vit-64")
 
 
 def seeded(arch: str, seed: int = 0, **options) -> nn.Module:
@@ -37,13 +38,13 @@ def weights_of(network: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [32, 64])
-@pytest.mark.parametrize("arch", [*NAMES, NARROW])
+@pytest.mark.parametrize("arch", [*NAMES, *SMALL])
 def test_every_network_learns_a_few_images_by_heart(arch, size):
     network = seeded(arch, image_size=size).train()
     batch, labels = images(10, size), torch.arange(10) % 5
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     losses = []
-    for _ in range(8):
+    for _ in range(10):
         logits = network(batch)
         assert logits.shape == (10, 5)
         loss = F.cross_entropy(logits, labels)
@@ -53,6 +54,28 @@ def test_every_network_learns_a_few_images_by_heart(arch, size):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.75 * losses[0]
+
+
+@pytest.mark.parametrize(("name", "usual"), [("resnet18", 64), ("efficientnet_b0", 32), ("vit", 128)])
+def test_with_the_usual_channels_a_network_is_the_usual_one(name, usual):
+    shapes = [
+        {key: value.shape for key, value in build(arch, classes=5, image_size=64).state_dict().items()}
+        for arch in (name, f"{name}-{usual}")
+    ]
+    assert shapes[0] == shapes[1]
+    few, many = (weights_of(build(arch, classes=5)).numel() for arch in (f"{name}-{usual // 2}", name))
+    assert 0.2 * many < few < 0.4 * many  # a layer's weights go with the square of its channels
+
+
+def test_the_efficient_network_is_torchvisions():
+    shapes = [
+        {key: value.shape for key, value in network.state_dict().items()}
+        for network in (
+            build("efficientnet_b0", classes=5),
+            torchvision.models.efficientnet_b0(num_classes=5),
+        )
+    ]
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("channels", [1, 16, 24])
@@ -317,8 +340,11 @@ def test_the_published_file_fits(arch):
     ("wrong", "said"),
     [
         ({"arch": "alexnet"}, "arch is 'alexnet'; expected one of: resnet18, "),
-        ({"arch": "resnet18-0"}, "arch is 'resnet18-0'; expected one of: resnet18, resnet18-16 "),
-        ({"arch": "resnet18-016"}, "arch is 'resnet18-016'; expected one of: resnet18, resnet18-16 "),
+        ({"arch": "resnet18-0"}, "arch is 'resnet18-0'; expected one of: resnet18, .* resnet18-16"),
+        ({"arch": "resnet18-016"}, "arch is 'resnet18-016'; expected one of: resnet18, .* resnet18-16"),
+        ({"arch": "efficientnet_b0-12"}, "expected a multiple of 8 channels, such as efficientnet_b0-64"),
+        ({"arch": "vit-63"}, "expected a multiple of 4 channels, such as vit-32"),
+        ({"arch": "mobilenet_v3_small-8"}, "expected one of"),
         ({"arch": "resnet18-1000"}, "expected at most 256 channels, such as resnet18-16"),
         ({"arch": 18}, "arch is 18; expected one of: resnet18"),
         ({"arch": "resnet18-16", "weights": "imagenet"}, "resnet18-16 was never trained on ImageNet"),

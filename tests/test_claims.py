@@ -230,11 +230,14 @@ def test_collapse_is_judged_at_two_and_three_bits_in_every_seed(table, word):
 def effects(size, difficulty) -> pd.DataFrame:
     nothing = float("nan")
     rows = [
-        ("int3", "size", nothing, *size),
-        ("int3", "difficulty", nothing, *difficulty),
-        ("int3", "moths", 0.25, *FALL),
+        ("int3", "points", "size", nothing, *size),
+        ("int3", "points", "difficulty", nothing, *difficulty),
+        ("int3", "points", "moths-by-both", 0.25, *FALL),
+        ("int3", "flips", "size", nothing, *RISE),
+        ("int3", "nats", "size", nothing, *FALL),
     ]
-    return pd.DataFrame(rows, columns=["treatment", "effect", "before", "estimate", "lower", "upper"])
+    names = ["treatment", "unit", "effect", "before", "estimate", "lower", "upper"]
+    return pd.DataFrame(rows, columns=names).assign(networks=3)
 
 
 @pytest.mark.parametrize(
@@ -245,14 +248,16 @@ def effects(size, difficulty) -> pd.DataFrame:
         (UNSURE, FALL, "contradicted"),
         (FALL, FALL, "mixed"),
         (UNSURE, RISE, "undecided"),
+        (RISE, UNSURE, "undecided"),
     ],
 )
 def test_size_or_difficulty(size, difficulty, word):
-    verdict = story.size_or_difficulty(effects(size, difficulty), seeds=3)
-    assert verdict.word == word
+    verdict = story.size_or_difficulty(effects(size, difficulty))
+    assert verdict.word == word  # by points alone: the flips rise and the nats fall in each of these
     assert "int3, size" in verdict.because
     assert ("less is surely lost with difficulty at int3" in verdict.because) is (difficulty == RISE)
-    assert verdict.because.endswith("Others were right on moths 25.0 %.")
+    assert "over 3 networks of each kind" in verdict.because
+    assert verdict.because.endswith("the focal group was right on 25.0 % on moths-by-both.")
 
 
 def stored(best: float) -> pd.DataFrame:

@@ -16,9 +16,19 @@ from PIL import Image
 
 from fairq_utils.data import sources
 from fairq_utils.data.datasets import Dataset, describe
-from fairq_utils.data.layouts import UTKFACE
-from fairq_utils.data.moths import DIFFICULTY, GROUPS, SHARES, MothSettings, draw_moths
-from fairq_utils.data.sources import NAMES, DataSettings, load, select_images
+from fairq_utils.data.layouts import LAYOUTS, UTKFACE
+from fairq_utils.data.moths import (
+    DIFFICULTY,
+    EASIER,
+    EVEN,
+    FOCAL_DIFFICULTY,
+    GROUPS,
+    HARDER,
+    SHARES,
+    MothSettings,
+    draw_moths,
+)
+from fairq_utils.data.sources import ROLES, DataSettings, load, select_images
 from fairq_utils.errors import BadInput
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -48,16 +58,14 @@ def contents(dataset: Dataset) -> list[int]:
 # ---------------------------------------------------------------- moths
 
 
+ALIKE, FEW = (0.2,) * 5, (0.23, 0.23, 0.23, 0.23, 0.08)
+
+
 @pytest.mark.parametrize(
     ("name", "sizes", "difficulty"),
-    [
-        ("moths", SHARES, DIFFICULTY),
-        ("moths-by-size", SHARES, (1.0,) * 5),
-        ("moths-by-difficulty", (0.2,) * 5, DIFFICULTY),
-        ("moths-equal", (0.2,) * 5, (1.0,) * 5),
-    ],
+    [("moths", SHARES, DIFFICULTY), ("moths-harder", SHARES, HARDER), ("moths-easier", SHARES, EASIER)],
 )
-def test_each_kind_of_moths_is_unequal_in_what_its_name_says(name, sizes, difficulty):
+def test_moths_have_the_sizes_of_faces_and_their_species_are_their_groups(name, sizes, difficulty):
     identity = DataSettings(name=name).identity()
     assert DataSettings(name=name).is_drawn
     assert (tuple(identity["sizes"]), tuple(identity["difficulty"])) == (sizes, difficulty)
@@ -70,6 +78,49 @@ def test_each_kind_of_moths_is_unequal_in_what_its_name_says(name, sizes, diffic
     learned_or_chosen = moths.groups[~moths.is_test].bincount(minlength=5)
     assert (learned_or_chosen - 100 * torch.tensor(sizes)).abs().max() < 1
     assert moths.notes == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "harder"),
+    [
+        ("moths-equal", ALIKE, 1.0),
+        ("moths-by-size", FEW, 1.0),
+        ("moths-by-difficulty", ALIKE, FOCAL_DIFFICULTY),
+        ("moths-by-both", FEW, FOCAL_DIFFICULTY),
+    ],
+)
+@pytest.mark.parametrize("rotation", range(5))
+def test_where_roles_rotate_each_species_is_the_focal_group_once(name, sizes, harder, rotation):
+    settings = {"train_images": 200, "test_images": 50, "image_size": 16, "rotation": rotation}
+    identity = DataSettings(name=name, **settings).identity()
+    moths = load(name, **settings)
+    assert moths.label_names == GROUPS
+    assert moths.group_names == ROLES
+    focal = moths.groups == 4
+    assert moths.labels[focal].unique().tolist() == [rotation]
+    peers = [moths.labels[moths.groups == role].unique().tolist() for role in range(4)]
+    assert peers == [[species] for species in range(5) if species != rotation]
+    learned_or_chosen = moths.groups[~moths.is_test].bincount(minlength=5)
+    assert (learned_or_chosen - 200 * torch.tensor(sizes)).abs().max() < 1
+    times = [own / even for own, even in zip(identity["difficulty"], EVEN, strict=True)]
+    assert times == pytest.approx([harder if species == rotation else 1.0 for species in range(5)], abs=1e-3)
+
+
+def test_what_a_kind_of_moths_does_not_change_is_the_same_moths():
+    """So that size and difficulty are all that the kinds differ by."""
+    kinds = ("moths-equal", "moths-by-size", "moths-by-difficulty", "moths-by-both")
+    equal, size, hard, both = (load(name, train_images=400, test_images=100, rotation=2) for name in kinds)
+
+    def tested(moths, species):
+        return set(moths.image_numbers[moths.is_test & (moths.labels == species)].tolist())
+
+    for species in (0, 1, 3, 4):
+        assert tested(size, species) > tested(equal, species)  # more of them, and none is another
+        assert tested(hard, species) == tested(equal, species)
+        assert tested(both, species) == tested(size, species)
+    assert tested(size, 2) < tested(equal, 2)
+    assert tested(both, 2) < tested(hard, 2)
+    assert not tested(hard, 2) & tested(equal, 2)
 
 
 def test_another_draw_is_other_moths():
@@ -104,7 +155,7 @@ def test_the_fingerprint_is_that_of_the_content():
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"name": "mooths"}, "expected one of: moths, moths-by-size"),
+        ({"name": "mooths"}, "expected one of: moths, moths-harder"),
         ({"name": "utkface"}, "expected the path of your copy"),
         ({"name": "folder", "root": ""}, "expected the path of your copy"),
         ({"root": "/tmp"}, "leave it out"),
@@ -119,6 +170,8 @@ def test_the_fingerprint_is_that_of_the_content():
         ({"fold": 1}, "fold is 1; expected none, for moths are drawn: give a draw"),
         ({"fold": 5}, "from 0 to 4"),
         ({"draw": -1}, "from 0 to"),
+        ({"rotation": 1}, "rotation is 1; expected none, for the groups of moths are no roles"),
+        ({"name": "moths-equal", "rotation": 5}, "from 0 to 4"),
         ({"name": "utkface", "root": "x", "draw": 1}, "draw is 1; expected none, for utkface is not drawn"),
         ({"split_seed": 0}, "split_seed is 0; expected none any more: fold, from 0 to 4, says"),
         ({"keep_conflicting": 1}, "true or false"),
@@ -128,7 +181,7 @@ def test_settings_that_cannot_be_are_refused(given, why):
     assert why in refusal(lambda: DataSettings(**given).identity())
 
 
-@pytest.mark.parametrize("name", NAMES[4:])
+@pytest.mark.parametrize("name", list(LAYOUTS))
 def test_a_wrong_path_is_refused(tmp_path, name):
     """Long before anything is loaded, by the identity as well."""
     for root in (tmp_path, tmp_path / "nowhere", tmp_path / "nowhere.zip"):

@@ -30,7 +30,7 @@ SMALLER = {
     "grids": ["mse"],
     "grid_bit_widths": [3],
     "moth_seeds": [0, 1],
-    "moth_bit_widths": [3],
+    "moth_treatments": ["int3-mse-channel"],
     "moth_train_images": 60,
     "controls": ["bf16"],
     "images_each": 10,

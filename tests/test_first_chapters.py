@@ -19,7 +19,7 @@ DISPARITY = of_disparity.Asks(
     grids=["mse", "mse-channel"],
     grid_bit_widths=[3],
     moth_seeds=[0, 1],
-    moth_bit_widths=[3],
+    moth_treatments=["int3-mse-channel"],
     moth_train_images=60,
 )
 LOGITS = of_logits.Asks(bit_widths=[8, 6, 3, 4], controls=["bf16", "a4"])
@@ -46,10 +46,10 @@ def test_who_pays_is_asked_at_every_width_and_on_other_grids_beside_the_plain_on
     }
 
 
-def test_moths_of_four_kinds_are_rounded_on_a_grid_on_which_networks_stand():
+def test_moths_of_four_kinds_are_treated_as_is_said():
     assert named(DISPARITY.of_moths(NOTHING_YET)) == {"rounded": ["fp32", "int3-mse-channel"]}
     moths = DISPARITY.moths(**TINY)
-    kinds = ["moths", "moths-by-size", "moths-by-difficulty", "moths-equal"]
+    kinds = ["moths-equal", "moths-by-size", "moths-by-difficulty", "moths-by-both"]
     assert [(s.dataset.name, s.seed) for s in moths] == [(kind, seed) for kind in kinds for seed in (0, 1)]
     assert {(s.dataset.train_images, s.dataset.test_images, s.arch) for s in moths} == {
         (60, 60, "resnet18-16")

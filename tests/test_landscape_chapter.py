@@ -175,9 +175,9 @@ def test_what_is_sampling_is_said_beside_how_steep_minorities_are_without_it():
     means, ratios = tables.steepness(table), tables.steepness_ratios(table, ENDS)
     said = str(story.less_sampling(means, ratios, ENDS, collapse()))
     assert (
-        "- **fp32**: sampling is 50 % of the squared gradient norm of many, and 6 to 25 % of that of the other "
-        "groups. Less it, the minorities' is 18.00 (18.00 to 18.00) times that of many; as measured, 10.00 "
-        "(10.00 to 10.00) times."
+        "- **fp32**: sampling is 50 % of the squared gradient norm of many, and 6 to 25 % of that of the "
+        "other groups. Less it, the minorities' is 18.00 (18.00 to 18.00) times that of many; as measured, "
+        "10.00 (10.00 to 10.00) times."
     ) in said
     equal = str(story.less_sampling(means, ratios, Ends("many", "few", 50, 50), collapse()))
     assert "of that of the other groups.\n" in equal

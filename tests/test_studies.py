@@ -268,6 +268,8 @@ def test_a_seed_tells_its_fold_and_its_draw():
     assert {study.dataset.draw for study in asked} == {0}
     asked = studies.studies(seeds=[0, 3, 4, 899, 900, 903, 904], dataset="moths-equal")
     assert [study.dataset.draw for study in asked] == [0, 3, 0, 3, 10, 13, 10]
+    assert [study.dataset.rotation for study in asked] == [0, 3, 4, 4, 0, 3, 4]
+    assert {study.dataset.rotation for study in studies.studies(seeds=[0, 3])} == {0}
     assert {study.dataset.fold for study in asked} == {0}
     assert len({study.name for study in asked}) == 7
 

@@ -82,50 +82,49 @@ def test_size_is_that_of_the_packed_network_and_the_grid_is_named():
     }
 
 
-KINDS = ("moths", "moths-by-size", "moths-by-difficulty", "moths-equal")
-
-
 def moths_that_lose(lost: dict[str, float], seeds: int, n: int = 400) -> list[Prediction]:
-    """Predictions of two groups: right before, and after that Others lose such a share on each kind."""
+    """Predictions of two peers and a focal group, all right before; after, so many of the focal are wrong."""
     generator = np.random.default_rng(0)
-    groups = torch.arange(2).repeat_interleave(n)
-    labels = torch.zeros(2 * n, dtype=torch.long)
+    groups = torch.arange(3).repeat_interleave(n)
+    labels = torch.zeros(3 * n, dtype=torch.long)
+    names = ("Peer 1", "Peer 2", "Focal")
     found = []
-    for kind in KINDS:
+    for kind, share in lost.items():
         for seed in range(seeds):
             study = Study(dataset=DataSettings(name=kind), seed=seed)
-            wrong = (generator.random(2 * n) < lost[kind]) & (groups.numpy() == 1)
-            for treatment, misses in ((FP32, np.zeros(2 * n, bool)), (Treatment(3), wrong)):
+            wrong = (generator.random(3 * n) < share) & (groups.numpy() == 2)
+            wrong |= (generator.random(3 * n) < 0.1) & (groups.numpy() == 0)
+            for treatment, misses in ((FP32, np.zeros(3 * n, bool)), (Treatment(3), wrong)):
                 logits = torch.tensor(np.where(misses[:, None], [0.0, 1.0], [1.0, 0.0]))
-                found.append(
-                    Prediction(study, treatment, logits, labels, groups, ("a", "b"), ("species", "Others"))
-                )
+                found.append(Prediction(study, treatment, logits, labels, groups, ("a", "b"), names))
     return found
 
 
 def test_the_effects_of_size_and_difficulty_are_those_that_were_put_in():
-    lost = {"moths": 0.5, "moths-by-size": 0.1, "moths-by-difficulty": 0.4, "moths-equal": 0.0}
-    effects = tables.size_and_difficulty(moths_that_lose(lost, seeds=4)).set_index("effect")
-    for kind in KINDS:
-        assert effects.loc[kind, "lower"] <= -lost[kind] <= effects.loc[kind, "upper"]
-        assert effects.loc[kind, "n"] == 400
-        assert effects.loc[kind, "before"] == 1.0
-    # On average over the other: size adds (50 + 10 - 40 - 0) / 2 points, difficulty (50 + 40 - 10 - 0) / 2.
-    assert effects.loc["size", "lower"] < -0.1 < effects.loc["size", "upper"] < 0
-    assert effects.loc["difficulty", "lower"] < -0.4 < effects.loc["difficulty", "upper"] < 0
-    assert effects.loc["size", "estimate"] == pytest.approx(-0.1, abs=0.03)
+    lost = dict(zip(tables.KINDS_OF_MOTHS, (0.0, 0.1, 0.4, 0.5), strict=True))
+    effects = tables.size_and_difficulty(moths_that_lose(lost, seeds=6)).set_index(["unit", "effect"])
+    # A wrong answer is a lost point, a flip, and as much more loss as its logits are apart.
+    for unit, sign in (("points", -1.0), ("flips", 1.0), ("nats", 1.0)):
+        for kind, share in lost.items():
+            row = effects.loc[(unit, kind)]
+            assert row["estimate"] == pytest.approx(sign * (share - 0.05), abs=0.02)  # peers lose 10 % and 0
+            assert row["networks"] == 6
+            assert row["before"] == 1.0
+        # Over the other: size adds (50 + 10 - 40 - 0) / 2 points, difficulty (50 + 40 - 10 - 0) / 2.
+        for cause, added in (("size", 0.1), ("difficulty", 0.4)):
+            lower, upper = sorted((sign * effects.loc[(unit, cause), ["lower", "upper"]]).tolist())
+            assert 0 < lower < added < upper, (unit, cause)
 
 
-def test_with_one_seed_the_interval_of_a_kind_is_welchs():
-    lost = dict.fromkeys(KINDS, 0.3)
-    found = moths_that_lose(lost, seeds=1)
-    effects = tables.size_and_difficulty(found, level=0.9).set_index("effect")
-    for kind in KINDS:
-        own = [p for p in found if p.study.dataset.name == kind]
-        change = own[1].correct.astype(float) - own[0].correct
-        others, species = change[own[0].groups == 1], change[own[0].groups == 0]
-        oracle = stats.ttest_ind(others, species, equal_var=False).confidence_interval(0.9)
-        assert effects.loc[kind, ["lower", "upper"]].tolist() == pytest.approx([oracle.low, oracle.high])
+def test_the_interval_of_a_kind_is_students_over_its_networks():
+    found = moths_that_lose(dict.fromkeys(tables.KINDS_OF_MOTHS, 0.3), seeds=4)
+    effects = tables.size_and_difficulty(found, level=0.9).set_index(["unit", "effect"])
+    for kind in tables.KINDS_OF_MOTHS:
+        after = [p for p in found if p.study.dataset.name == kind and p.treatment != FP32]
+        right = np.array([[p.correct[p.groups.numpy() == group].mean() for group in range(3)] for p in after])
+        beyond = (right[:, 2] - 1) - (right[:, :2] - 1).mean(axis=1)
+        oracle = stats.t.interval(0.9, 3, beyond.mean(), stats.sem(beyond))
+        assert effects.loc[("points", kind), ["lower", "upper"]].tolist() == pytest.approx(oracle)
 
 
 # ---------------------------------------------------------------- networks on test images of their own

@@ -1,4 +1,6 @@
-"""What was measured earlier, on the book's pages: verdicts and numbers, none of them typed.
+"""What was measured, by this book and earlier, on its pages: verdicts and numbers, none of them typed.
+
+A setting is one that was measured earlier, or `here`: what the chapters of this book measured.
 
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
 `` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice would have given
@@ -7,10 +9,12 @@ there, and `` {provenance} `` where all of it comes from.
 is what that setting says.
 """
 
+import executed_chapters
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
+from fairq_book.build import notebooks
 from fairq_book.chapters.disparity import figures
 from fairq_book.experiments.code import code_files
 from fairq_book.kit import earlier
@@ -26,6 +30,12 @@ def depend_on_results(env):
         env.note_dependency(str(file))
 
 
+def settings(names):
+    """The settings of these names."""
+    here = {"here": notebooks.measured_by(executed_chapters.parameters())} if "here" in names else {}
+    return {name: here.get(name) or earlier.load(name) for name in names}
+
+
 class Overview(Directive):
     """The claims of these settings, at a glance."""
 
@@ -36,8 +46,7 @@ class Overview(Directive):
     def run(self):
         """Called by docutils."""
         depend_on_results(self.state.document.settings.env)
-        measured = earlier.every(self.arguments)
-        return [nodes.raw("", self.draw(measured)._repr_html_(), format="html")]
+        return [nodes.raw("", self.draw(settings(self.arguments))._repr_html_(), format="html")]
 
 
 class Claims(Overview):

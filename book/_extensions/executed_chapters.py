@@ -10,6 +10,8 @@ import os
 
 from fairq_book.build import notebooks
 
+_CLAIMS = "book/claims"  # the page that shows what all of them measured
+
 
 def parameters():
     """Of every chapter: what `fairq book` says, else the laptop profile."""
@@ -31,7 +33,8 @@ def changed_chapters(app, env, added, changed, removed):
     paths = {docname: str(path) for docname, path in executed_paths().items()}
     before = getattr(env, "executed_chapters", {})
     env.executed_chapters = paths
-    return [docname for docname, path in paths.items() if before.get(docname) != path]
+    changed = [docname for docname, path in paths.items() if before.get(docname) != path]
+    return [*changed, _CLAIMS] if changed else []
 
 
 def show_executed(app, docname, source):

@@ -28,6 +28,7 @@ from traitlets import default
 from fairq_book.experiments.code import PACKAGES, versions, without_words
 from fairq_book.experiments.parameters import StudyParameters
 from fairq_book.experiments.settings import find_setting
+from fairq_book.kit.measured import MIME, Measured, from_output, of_chapters
 from fairq_book.root import book_root
 from fairq_utils.errors import BadInput, ChapterFailed
 from fairq_utils.files import write_atomically
@@ -323,6 +324,20 @@ def _alone(text: str) -> str:
     for pattern, instead in _LEFT_ALONE:
         text = re.sub(pattern, instead, text, flags=re.MULTILINE)
     return text
+
+
+def measured_by(chosen: Mapping[str, Mapping[str, Any]]) -> Measured | None:
+    """What the chapters measured, executed with these parameters, for the page that holds claims against it.
+
+    None where no chapter leaves anything.
+    """
+    parts: dict[str, Measured] = {}
+    for chapter in chapters():
+        executed = nbformat.read(execute(chapter, chosen.get(chapter.slug, {})), as_version=4)
+        for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
+            if MIME in output.get("data", {}):
+                parts[chapter.slug] = from_output(output.data[MIME])
+    return of_chapters(parts) if parts else None
 
 
 def load_profile(profile: str, root: Path | None = None) -> dict[str, dict[str, Any]]:

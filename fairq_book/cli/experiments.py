@@ -192,6 +192,48 @@ def _sweep_settings(chosen: list[tuple[Any, list[Any]]], store: Any, client: Any
 
 
 @click.command()
+@click.argument("names", nargs=-1, metavar="[MOTHS]...")
+@click.option("--arch", default="resnet18-16", show_default=True, help="The network.")
+@click.option("--seeds", default="900-907", show_default=True, help="Of pilots, from 900 on.")
+@click.option("--rounds", default=3, show_default=True, help="Steps of the search.")
+@click.option("--workers", default=os.cpu_count(), show_default="all cores", help="Networks at a time.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the last steps, as a table.")
+def calibrate(
+    names: tuple[str, ...], arch: str, seeds: str, rounds: int, workers: int, out: Path | None
+) -> None:
+    """Look for difficulties of moths that give full-precision networks the accuracies that are wanted.
+
+    MOTHS is the name of a kind, such as moths-by-both; without one all are looked at. Every step prints the
+    difficulties that were tried, and of each group the mean accuracy over the networks and its standard
+    deviation, in percent. The numbers that were chosen stand in fairq_utils/data/moths.py, and are not
+    changed by this.
+    """
+    import pandas as pd
+
+    from fairq_book.experiments.calibration import TARGETS, search
+    from fairq_book.experiments.studies import PILOTS
+    from fairq_utils.files import write_atomically
+
+    chosen, tables = whole_numbers("seeds", seeds), {}
+    if min(chosen) < PILOTS:
+        raise BadInput(f"seeds is {seeds}; expected those of pilots, from {PILOTS} on: others decide claims.")
+    for name in names or TARGETS:
+        if name not in TARGETS:
+            raise BadInput(f"moths is {name!r}; expected some of: {', '.join(TARGETS)}.")
+        target = TARGETS[name]
+        click.echo(f"{name}: {len(chosen)} networks, {target.train_images} training images")
+        steps = rounds if any(target.wanted) else 1
+        for tried in search(target, chosen, arch=arch, rounds=steps, workers=workers):
+            tables[name] = tried.table
+            click.echo(tried.table.to_string(index=False))
+            click.echo(f"furthest from what is wanted: {100 * abs(tried.missing).max():.1f} points")
+    if out:
+        table = pd.concat(tables, names=["dataset"]).droplevel(1).reset_index()
+        write_atomically(out, table.to_csv(index=False, lineterminator="\n").encode())
+        click.echo(from_here(out))
+
+
+@click.command()
 @_study_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the tables.")
 @click.option("--format", default="csv", show_default=True, help="csv or parquet.")
@@ -315,4 +357,4 @@ def where() -> None:
     click.echo(default_root())
 
 
-COMMANDS = (data, sweep, export, treatments, status, prune, where)
+COMMANDS = (data, calibrate, sweep, export, treatments, status, prune, where)

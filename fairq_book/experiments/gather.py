@@ -128,9 +128,9 @@ class Gathered(Mapping[str, Any]):
 
     @property
     def majority(self) -> str | None:
-        """The group with the most training images; where all have as many, there is no majority."""
+        """The group with the most training images; where several have as many, there is no majority."""
         sizes = self.sizes.set_index("group")["train"]
-        return None if sizes.min() == sizes.max() else str(sizes.idxmax())
+        return str(sizes.idxmax()) if (sizes == sizes.max()).sum() == 1 else None
 
     def treatments(self, name: str) -> list[Any]:
         """What was done to the networks behind the predictions of that name, in the order of the request."""
@@ -251,8 +251,8 @@ def sizes_of(images: Dataset) -> pd.DataFrame:
 
     >>> from fairq_utils.data.sources import load
     >>> sizes_of(load("moths-equal", train_images=100, test_images=20)).head(1)
-       group  train  tuning  test
-    0  Alder     18       2     4
+        group  train  tuning  test
+    0  Peer 1     18       2     4
     """
     parts = zip(PARTS, (images.is_train, images.is_tuning, images.is_test), strict=True)
     counts = {
@@ -262,8 +262,6 @@ def sizes_of(images: Dataset) -> pd.DataFrame:
 
 
 def _shipped(study: Study, layer: Layer) -> _Shipped | None:
-    if study.dataset.is_drawn:  # it takes no longer to make than to read
-        return None
     for setting in layer.settings():
         if network := layer.find(setting, identified(study)):
             return _Shipped(network, layer.split(setting, network))

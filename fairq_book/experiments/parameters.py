@@ -27,7 +27,7 @@ class StudyParameters:
     image_size: int = parameter(32, "pixels along a side")
     train_images: int = parameter(0, "at most so many to learn from; 0 for all, of moths 6000")
     test_images: int = parameter(0, "at most so many to be tested on; 0 for all, of moths 6000")
-    arch: str = parameter("resnet18", "the network")
+    arch: str = parameter("resnet18-16", "the network")
     weights: str = parameter("", "imagenet: begin with these, from a file you have")
     epochs: float = parameter(0, "passes over the training images; 0 for the recipe's own")
     learning_rate: float = parameter(0, "the highest of the training; 0 for the recipe's own")

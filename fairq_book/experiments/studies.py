@@ -22,7 +22,8 @@ from fairq_utils.curvature import surveys
 from fairq_utils.curvature.spectrum import SpectralDensity
 from fairq_utils.curvature.surveys import Survey
 from fairq_utils.data.datasets import Dataset
-from fairq_utils.data.sources import FOLDS, DataSettings
+from fairq_utils.data.moths import GROUPS, Brood
+from fairq_utils.data.sources import FOLDS, ROLES, DataSettings
 from fairq_utils.data.splits import of_each, places
 from fairq_utils.errors import BadInput
 from fairq_utils.items import Item, canonical
@@ -33,7 +34,7 @@ from fairq_utils.training.loop import Checkpoint, Recipe
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.jobs.ablate import ablate
 from fairq_utils.treatments.jobs.predict import predict
-from fairq_utils.treatments.jobs.read import as_dataset, read
+from fairq_utils.treatments.jobs.read import as_dataset, draw_brood, read
 from fairq_utils.treatments.jobs.restore import restored
 from fairq_utils.treatments.jobs.survey import take_survey
 from fairq_utils.treatments.jobs.train import train
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 # Networks of different seeds see different images, so that an interval over networks covers other images and
 # another split as well. There are few draws, as there are few folds, which keeps the store small.
 DRAWS = 4
+# So many moths of a brood are drawn at a time: data sets that differ a little share them.
+_BROODS = [*(10, 20, 50, 100, 200), *range(500, 10**6 + 1, 500)]
 PILOTS, PILOT_DRAW = 900, 10  # seeds of pilots begin here, and so do their draws
 
 
@@ -57,7 +60,7 @@ class Study:
     `tuning`: the recipe of treatments that train.
 
     >>> Study(seed=3).name
-    'moths-resnet18-32px-seed3'
+    'moths-resnet18-16-32px-seed3'
     >>> Study(seed=-1)
     Traceback (most recent call last):
         ...
@@ -65,7 +68,7 @@ class Study:
     """
 
     dataset: DataSettings = field(default_factory=DataSettings)
-    arch: str = "resnet18"
+    arch: str = "resnet18-16"
     weights: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
     tuning: Recipe = TUNING
@@ -190,6 +193,15 @@ def draw_of(seed: int) -> int:
     return seed % DRAWS + (PILOT_DRAW if seed >= PILOTS else 0)
 
 
+def rotation_of(seed: int) -> int:
+    """Which species is the focal one for the networks of a seed, where moths take roles in turn.
+
+    >>> [rotation_of(seed) for seed in (0, 4, 5)]
+    [0, 4, 0]
+    """
+    return seed % len(ROLES)
+
+
 def fold_of(seed: int) -> int:
     """Which fold of photographs the networks of a seed are tested on.
 
@@ -201,7 +213,7 @@ def fold_of(seed: int) -> int:
 
 def _of_seed(settings: DataSettings, seed: int) -> DataSettings:
     if settings.is_drawn:
-        return replace(settings, draw=draw_of(seed))
+        return replace(settings, draw=draw_of(seed), rotation=rotation_of(seed) if settings.rotates else 0)
     return replace(settings, fold=fold_of(seed))
 
 
@@ -259,6 +271,8 @@ def dataset(settings: DataSettings | Study, *, store: Store | None = None) -> Da
     """The images, drawn or read from your copy once, and from then on from the store."""
     store = store or Store()
     settings = settings.dataset if isinstance(settings, Study) else settings
+    if settings.is_drawn:
+        return settings.load(draw=partial(_drawn, store))
     identity = {
         "name": f"{settings.name}-{settings.image_size}px",
         "settings": settings.identity(),
@@ -266,6 +280,20 @@ def dataset(settings: DataSettings | Study, *, store: Store | None = None) -> Da
         "versions": versions("torch", "numpy", "pillow"),
     }
     return as_dataset(store.get_or_make("datasets", identity, partial(read, settings)))
+
+
+def _drawn(store: Store, brood: Brood, count: int) -> NDArray[np.uint8]:
+    """The first moths of a brood. Broods are kept, for data sets of many sizes and roles share them."""
+    drawn = next(size for size in _BROODS if size >= count)
+    identity = {
+        "name": f"moths-{brood.image_size}px-{GROUPS[brood.group]}",
+        "brood": asdict(brood),
+        "count": drawn,
+        "code": CODE["read"],
+        "versions": versions("numpy"),
+    }
+    item = store.get_or_make("datasets", identity, partial(draw_brood, brood, drawn))
+    return item.tensors["images"][:count].numpy()
 
 
 def predictions(

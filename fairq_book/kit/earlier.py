@@ -19,7 +19,7 @@ from fairq_book.root import book_root
 from fairq_utils.errors import BadInput
 
 # In the order in which pages show them.
-NAMES = ("utkface", "gender", "fairface", "moths", "fairface_encoders")
+NAMES = ("utkface", "gender", "fairface", "fairface_encoders")
 
 
 def earlier_folder(root: Path | None = None) -> Path:
@@ -36,7 +36,7 @@ def load(name: str, *, root: Path | None = None) -> Measured:
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: setting is 'utkfaces'; expected one that was measured earlier: utkface,
-    gender, fairface, moths, fairface_encoders.
+    gender, fairface, fairface_encoders.
     """
     if name not in NAMES:
         raise BadInput(f"setting is {name!r}; expected one that was measured earlier: {', '.join(NAMES)}.")

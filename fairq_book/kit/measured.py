@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
+from fairq_audit.formats import counted
+from fairq_book.experiments.gather import Gathered
 from fairq_book.kit.tables import Ends
 from fairq_utils.errors import BadInput
+
+# How the tables of a chapter travel with its executed notebook: no browser shows it.
+MIME = "application/vnd.fairq.measured+json"
+_LONGEST = 3000  # rows: no claim is judged by what is drawn point by point
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
     """The tables of a setting by name, of how many seeds and networks they are, and when they were made.
 
-    `note` is what a page says beside them, such as "measured earlier, five networks". `take_apart` is the
-    width whose zero bin was taken apart, where one was.
+    `note` is what a page says beside them, such as "measured earlier, five networks". `made` says by which
+    code, where and when, of what does not come from this build. `take_apart` is the width whose zero bin was
+    taken apart, where one was. `parts` holds what single chapters measured, where their networks differ.
     """
 
     name: str
@@ -26,14 +34,36 @@ class Measured:
     seeds: int
     networks: int
     note: str
-    made: Mapping[str, str]
+    made: Mapping[str, str] = field(default_factory=dict)
     take_apart: int = 0
+    parts: Mapping[str, Measured] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         """The table of that name."""
         if name not in self.tables:
             raise BadInput(f"{self.name} has no table {name!r}; expected one of: {', '.join(self.tables)}.")
         return self.tables[name]
+
+    def by(self, chapter: str) -> Measured:
+        """What the chapter of that name measured; all of it, where one record is of all chapters."""
+        return self.parts.get(chapter, self)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        kept = {
+            "name": self.name,
+            "title": self.title,
+            "seeds": self.seeds,
+            "networks": self.networks,
+            "note": self.note,
+            "take_apart": self.take_apart,
+            "tables": {
+                name: {"columns": list(table), "data": _plain(table)}
+                for name, table in self.tables.items()
+                if len(table) <= _LONGEST
+            },
+        }
+        said = f"{counted(len(self.tables), 'table')} of {counted(self.networks, 'network')} on {self.title}."
+        return {"text/plain": said, MIME: kept}
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -49,5 +79,53 @@ class Measured:
 
     @property
     def majority(self) -> str | None:
-        """The group with the most training images; where all have as many, there is no majority."""
-        return self.ends.largest if self.ends.most > self.ends.fewest else None
+        """The group with the most training images; where several have as many, there is no majority."""
+        alone = (self["groups"]["train"] == self.ends.most).sum() == 1
+        return self.ends.largest if alone else None
+
+
+def here(got: Gathered, made: Mapping[str, pd.DataFrame], *, take_apart: int = 0) -> Measured:
+    """What a page has just measured, as its claims are judged by it.
+
+    Shown as the last line of a cell it travels with the executed notebook, where `from_output` finds it.
+    """
+    data, networks = got.studies[0].dataset, len(got.studies)
+    return Measured(
+        name="here",
+        title="Moths" if data.name == "moths" else data.name,
+        tables=made,
+        seeds=len({study.seed for study in got.studies}),
+        networks=networks,
+        note=f"measured by this book, {counted(networks, 'network')}",
+        take_apart=take_apart,
+    )
+
+
+def from_output(kept: Mapping[str, Any]) -> Measured:
+    """What `here` left in the output of a cell.
+
+    >>> table = pd.DataFrame({"group": ["few"], "estimate": [float("nan")]})
+    >>> shown = Measured("here", "Moths", {"change": table}, 20, 20, "measured by this book, 20 networks")
+    >>> from_output(shown._repr_mimebundle_()[MIME])["change"].dtypes["estimate"]
+    dtype('float64')
+    """
+    tables = {name: _table(**own) for name, own in kept["tables"].items()}
+    return Measured(**{**kept, "tables": tables})
+
+
+def _plain(table: pd.DataFrame) -> list[list[Any]]:
+    """The rows as JSON can hold them, to the last digit."""
+    rows = table.astype(object).to_numpy().tolist()
+    return [[None if pd.isna(cell) else cell for cell in row] for row in rows]
+
+
+def _table(columns: Sequence[str], data: Sequence[Sequence[Any]]) -> pd.DataFrame:
+    """The table as it was: where JSON knows only that something is missing, NaN."""
+    table = pd.DataFrame(data, columns=list(columns))
+    return table.apply(lambda own: own.astype(float) if own.isna().all() else own)
+
+
+def of_chapters(parts: Mapping[str, Measured]) -> Measured:
+    """What several chapters measured on the same images, by the chapter, as one column of the claims."""
+    first = next(iter(parts.values()))
+    return replace(first, tables={}, parts=parts)

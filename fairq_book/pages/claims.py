@@ -79,7 +79,8 @@ def judge(key: str, measured: Measured) -> Verdict:
 
 def everywhere(key: str, measured: Mapping[str, Measured]) -> Shown:
     """A claim in every setting that was asked it, a line each: verdict and why, and some of its numbers."""
-    answers = [_Answer(CLAIMS[key], own) for own in measured.values()]
+    claim = CLAIMS[key]
+    answers = [_Answer(claim, own.by(claim.chapter)) for own in measured.values()]
     heads = ["setting", "verdict", "some of what it rests on"]
     return _filled("everywhere", heads=heads, rows=[answer for answer in answers if answer.asked])
 
@@ -125,7 +126,10 @@ def provenance(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
 
 def _by_claim_and_setting(measured: Mapping[str, Measured]) -> dict[str, Any]:
     """Titles and rows of a table with a row for each claim that was asked, and a column for each setting."""
-    every = {claim: [_Answer(claim, own) for own in measured.values()] for claim in CLAIMS.values()}
+    every = {
+        claim: [_Answer(claim, own.by(claim.chapter)) for own in measured.values()]
+        for claim in CLAIMS.values()
+    }
     rows = [
         {"claim": claim, "answers": answers}
         for claim, answers in every.items()

@@ -101,13 +101,13 @@ def describe(dataset: Dataset) -> str:
     Labels are told apart where they do not coincide with the groups.
 
     >>> from fairq_utils.data.sources import load
-    >>> print(describe(load("moths-equal", train_images=40, test_images=20)))  # doctest: +ELLIPSIS
+    >>> print(describe(load("moths", train_images=40, test_images=20)))  # doctest: +ELLIPSIS
     group    train  tuning  test  all
-    Alder        7       1     4   12
-    Bracken      7       1     4   12
-    Clover       7       1     4   12
-    Damson       7       1     4   12
-    Others       7       1     4   12
+    Alder       16       1     9   26
+    Bracken      6       1     4   11
+    Clover       5       1     3    9
+    Damson       6       1     3   10
+    Others       2       1     1    4
     all         35       5    20   60
     <BLANKLINE>
     fingerprint ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import InitVar, asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,71 @@ from torch import Tensor
 from fairq_utils.data.archives import content_digests, decode_images
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.layouts import LAYOUTS, Listing
-from fairq_utils.data.moths import DIFFICULTY, GROUPS, SHARES, Moths, MothSettings, draw_moths
+from fairq_utils.data.moths import (
+    DIFFICULTY,
+    EASIER,
+    EVEN,
+    FOCAL_DIFFICULTY,
+    HARDER,
+    SHARES,
+    Brood,
+    Moths,
+    MothSettings,
+    draw_moths,
+)
 from fairq_utils.errors import BadInput
 
-_MOTHS: Mapping[str, dict[str, tuple[float, ...]]] = {
-    "moths": {"sizes": SHARES, "difficulty": DIFFICULTY},
-    "moths-by-size": {"sizes": SHARES, "difficulty": (1.0,) * len(GROUPS)},
-    "moths-by-difficulty": {"sizes": (1 / len(GROUPS),) * len(GROUPS), "difficulty": DIFFICULTY},
-    "moths-equal": {"sizes": (1 / len(GROUPS),) * len(GROUPS), "difficulty": (1.0,) * len(GROUPS)},
+# The roles of moths whose roles rotate: four peers alike, and the focal group, which is small, hard, or both.
+ROLES = ("Peer 1", "Peer 2", "Peer 3", "Peer 4", "Focal")
+
+
+@dataclass(frozen=True)
+class MothKind:
+    """Sizes and difficulties of the groups of moths: by species, or by role where the roles rotate.
+
+    With a rotation of r the focal group is the species in place r, and the peers are the other four in their
+    order. So over five rotations each species is the focal one once, and what a role meets is no species'
+    own. The difficulty of a role is a multiple of what makes the species equally hard.
+
+    >>> MOTHS["moths-by-size"].by_species(3).sizes
+    (0.23, 0.23, 0.23, 0.08, 0.23)
+    """
+
+    sizes: tuple[float, ...]
+    difficulty: tuple[float, ...]
+    rotates: bool = True
+
+    def by_species(self, rotation: int) -> MothKind:
+        """Which species has which size and difficulty at that rotation."""
+        if not self.rotates:
+            return self
+        roles = roles_of_species(rotation)
+        difficulty = (round(own * self.difficulty[role], 4) for own, role in zip(EVEN, roles, strict=True))
+        return MothKind(tuple(self.sizes[role] for role in roles), tuple(difficulty), rotates=False)
+
+
+def roles_of_species(rotation: int) -> list[int]:
+    """The role of each species at that rotation, as a place in `ROLES`.
+
+    >>> roles_of_species(0), roles_of_species(4)
+    ([4, 0, 1, 2, 3], [0, 1, 2, 3, 4])
+    """
+    roles = list(range(len(ROLES) - 1))
+    return [*roles[:rotation], len(ROLES) - 1, *roles[rotation:]]
+
+
+_ALIKE, _FEW = (0.2,) * 5, (0.23,) * 4 + (0.08,)
+_EASY, _HARD = (1.0,) * 5, (1.0,) * 4 + (FOCAL_DIFFICULTY,)
+MOTHS: Mapping[str, MothKind] = {
+    "moths": MothKind(SHARES, DIFFICULTY, rotates=False),
+    "moths-harder": MothKind(SHARES, HARDER, rotates=False),
+    "moths-easier": MothKind(SHARES, EASIER, rotates=False),
+    "moths-by-size": MothKind(_FEW, _EASY),
+    "moths-by-difficulty": MothKind(_ALIKE, _HARD),
+    "moths-by-both": MothKind(_FEW, _HARD),
+    "moths-equal": MothKind(_ALIKE, _EASY),
 }
-NAMES = (*_MOTHS, *LAYOUTS)
+NAMES = (*MOTHS, *LAYOUTS)
 
 FOLDS = 5  # where the data set has no split, each fifth image is for the test: which, the fold says
 _TUNING = 0.1  # the share for tuning of what is not for the test
@@ -50,6 +105,7 @@ class DataSettings:
     `fold`: of photographs, which fifth of the images is for the test, from 0 to 4: each image in one fold,
     and byte-identical ones in the same. A folder that names its own test images keeps to them.
     `draw`: of moths, which ones are drawn; another number gives others of the same kinds.
+    `rotation`: of moths whose groups are roles, which species is the focal one, from 0 to 4.
     `keep_conflicting`: keep copies of one image that disagree about its label or group. They are left out
     by default, for nobody knows which is right.
 
@@ -58,8 +114,8 @@ class DataSettings:
     >>> DataSettings(name="mooths")
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: dataset is 'mooths'; expected one of: moths, moths-by-size,
-    moths-by-difficulty, moths-equal, utkface, fairface, celeba, folder.
+    fairq_utils.errors.BadInput: dataset is 'mooths'; expected one of: moths, moths-harder, moths-easier,
+    moths-by-size, moths-by-difficulty, moths-by-both, moths-equal, utkface, fairface, celeba, folder.
     """
 
     name: str = "moths"
@@ -71,6 +127,7 @@ class DataSettings:
     test_images: int | None = None
     fold: int = 0
     draw: int = 0
+    rotation: int = 0
     keep_conflicting: bool = False
     split_seed: InitVar[int | None] = None
 
@@ -88,6 +145,7 @@ class DataSettings:
             "test_images": (5, 10**6),
             "fold": (0, FOLDS - 1),
             "draw": (0, 2**32 - 1),
+            "rotation": (0, len(ROLES) - 1),
         }
         for name, (least, most) in limits.items():
             given = getattr(self, name)
@@ -101,6 +159,10 @@ class DataSettings:
             raise BadInput(f"fold is {self.fold}; expected none, for {self.name} are drawn: give a draw.")
         if self.draw and not self.is_drawn:
             raise BadInput(f"draw is {self.draw}; expected none, for {self.name} is not drawn: give a fold.")
+        if self.rotation and not self.rotates:
+            raise BadInput(
+                f"rotation is {self.rotation}; expected none, for the groups of {self.name} are no roles."
+            )
         attributes = ("species",) if self.is_drawn else LAYOUTS[self.name].attributes
         for name in ("label", "group"):
             given = getattr(self, name)
@@ -122,7 +184,16 @@ class DataSettings:
         >>> DataSettings().is_drawn, DataSettings(name="utkface", root="faces.zip").is_drawn
         (True, False)
         """
-        return self.name in _MOTHS
+        return self.name in MOTHS
+
+    @property
+    def rotates(self) -> bool:
+        """Whether the groups are roles, which the species take in turn.
+
+        >>> DataSettings().rotates, DataSettings(name="moths-equal").rotates
+        (False, True)
+        """
+        return self.is_drawn and MOTHS[self.name].rotates
 
     def identity(self) -> dict[str, Any]:
         """What decides the content, as plain JSON: the settings and a digest of what lies at the root.
@@ -136,36 +207,39 @@ class DataSettings:
         if self.is_drawn:
             moths = asdict(self._moths())
             counts = {"train_images": moths.pop("train"), "test_images": moths.pop("test")}
-            return json.loads(json.dumps({"name": self.name} | counts | moths))
+            turned = {"rotation": self.rotation} if self.rotates else {}
+            return json.loads(json.dumps({"name": self.name} | counts | moths | turned))
         layout = LAYOUTS[self.name]
         settings = asdict(self) | {
             "label": self.label or layout.label,
             "group": self.group or layout.group,
             "content": layout.state(self.paths()),
         }
-        del settings["root"], settings["draw"]
+        del settings["root"], settings["draw"], settings["rotation"]
         return settings
 
-    def load(self) -> Dataset:
+    def load(self, draw: Callable[[Brood, int], NDArray[np.uint8]] = Brood.draw) -> Dataset:
         """Make the data set: a few seconds for the moths, up to a minute for real images.
 
-        Whatever cannot be read stops it with one sentence, and nothing is half loaded.
+        Whatever cannot be read stops it with one sentence, and nothing is half loaded. `draw`: where pictures
+        of moths come from, as for `draw_moths`.
 
         >>> moths = DataSettings(train_images=40, test_images=20).load()
         >>> moths.images.shape, int(moths.is_train.sum()), int(moths.is_tuning.sum())
         (torch.Size([60, 3, 32, 32]), 35, 5)
         """
         if self.is_drawn:
-            moths = draw_moths(self._moths())
+            moths = draw_moths(self._moths(), draw)
             is_tuning = tuning_moths(moths)
+            roles = torch.tensor(roles_of_species(self.rotation))
             return Dataset(
-                moths.images,
-                moths.labels,
-                moths.groups,
-                moths.is_train & ~is_tuning,
-                is_tuning,
-                moths.names,
-                moths.names,
+                images=moths.images,
+                labels=moths.labels,
+                groups=roles[moths.groups] if self.rotates else moths.groups,
+                is_train=moths.is_train & ~is_tuning,
+                is_tuning=is_tuning,
+                label_names=moths.names,
+                group_names=ROLES if self.rotates else moths.names,
             )
         layout = LAYOUTS[self.name]
         listing = layout.read(
@@ -186,13 +260,14 @@ class DataSettings:
         )
 
     def _moths(self) -> MothSettings:
-        defaults = MothSettings()
+        defaults, kind = MothSettings(), MOTHS[self.name].by_species(self.rotation)
         return MothSettings(
             image_size=self.image_size,
             train=self.train_images or defaults.train,
             test=self.test_images or defaults.test,
             seed=self.draw,
-            **_MOTHS[self.name],
+            sizes=kind.sizes,
+            difficulty=kind.difficulty,
         )
 
     def paths(self) -> list[Path]:
@@ -210,7 +285,7 @@ def load(name: str, **settings: Any) -> Dataset:
     """Make the named data set; the settings are those of `DataSettings`, which explains them.
 
     >>> load("moths-equal", train_images=40, test_images=20).group_names
-    ('Alder', 'Bracken', 'Clover', 'Damson', 'Others')
+    ('Peer 1', 'Peer 2', 'Peer 3', 'Peer 4', 'Focal')
     >>> load("utkface")
     Traceback (most recent call last):
         ...

@@ -13,16 +13,24 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 from torchvision.ops import SqueezeExcitation
 
 from fairq_utils.errors import BadInput
 
 NAMES = ("resnet18", "efficientnet_b0", "mobilenet_v3_small", "vit")
 # Of each name as a message or a help text lists them.
-CHOICES = ", ".join(["resnet18", "resnet18-16 (or another number of channels)", *NAMES[1:]])
-PATTERN = rf"(?:{'|'.join(NAMES)}|resnet18-[1-9]\d*)"
+CHOICES = f"{', '.join(NAMES)}, or with fewer channels resnet18-16, efficientnet_b0-16, vit-64"
+PATTERN = rf"(?:{'|'.join(NAMES)}|(?:resnet18|efficientnet_b0|vit)-[1-9]\d*)"
 
-_PAPERS_CHANNELS, _MOST_CHANNELS, _COLOURS = 64, 256, 3
+_COLOURS = 3
+# Of the networks that there are with other numbers of channels: how many each usually begins with, and by
+# what its other layers need that number to be divided.
+_USUAL_CHANNELS, _DIVIDED_BY = (
+    {"resnet18": 64, "efficientnet_b0": 32, "vit": 128},
+    {"efficientnet_b0": 8, "vit": 4},
+)
+_MOST_CHANNELS = 256
 _SMALLEST_MAP = 2  # what the efficient networks shall still see across, after their last stride
 _PATCHES = 8  # along each side of what the transformer sees
 
@@ -32,7 +40,9 @@ def build(arch: str, *, classes: int, image_size: int = 32, weights: str | None 
 
     `resnet18` is torchvision's as it stands, at every size. `resnet18-16` is the same with 16 channels at its
     start where that has 64, and so a quarter as many everywhere: a sixteenth of the weights, for when many
-    networks say more than large ones. Any other number of channels is named alike.
+    networks say more than large ones. Any other number of channels is named alike. `efficientnet_b0-16`
+    begins with 16 channels where that has 32, and a multiple of 8 is asked for; `vit-64` is 64 wide where
+    `vit` is 128, and a multiple of 4 is asked for.
 
     `efficientnet_b0` and `mobilenet_v3_small` are torchvision's with fewer strides. Five times they would
     halve an image: of 32 pixels a map of 1 x 1 would be left, where all but the middle of a depthwise kernel
@@ -59,8 +69,8 @@ def build(arch: str, *, classes: int, image_size: int = 32, weights: str | None 
     >>> build("resnet19", classes=5)
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: arch is 'resnet19'; expected one of: resnet18, resnet18-16 (or another
-    number of channels), efficientnet_b0, mobilenet_v3_small, vit.
+    fairq_utils.errors.BadInput: arch is 'resnet19'; expected one of: resnet18, efficientnet_b0,
+    mobilenet_v3_small, vit, or with fewer channels resnet18-16, efficientnet_b0-16, vit-64.
     """
     content = _weights_content(arch, weights)
     if not isinstance(classes, int) or classes < 1:
@@ -68,7 +78,9 @@ def build(arch: str, *, classes: int, image_size: int = 32, weights: str | None 
     if not isinstance(image_size, int) or not 16 <= image_size <= 224:
         raise BadInput(f"image_size is {image_size!r}; expected a whole number of pixels from 16 to 224.")
     name, _, channels = arch.partition("-")
-    network = _resnet(classes, int(channels)) if channels else _BUILDERS[name](classes, image_size)
+    network = _BUILDERS[name](
+        classes, image_size, int(channels) if channels else _USUAL_CHANNELS.get(name, 0)
+    )
     if content is not None:
         _fill(network, content, arch)
     return network
@@ -94,8 +106,8 @@ def weights_digest(arch: str, weights: str | None) -> str | None:
 # ---------------------------------------------------------------- untrained networks
 
 
-def _resnet(classes: int, channels: int = _PAPERS_CHANNELS) -> nn.Module:
-    if channels == _PAPERS_CHANNELS:
+def _resnet(classes: int, image_size: int, channels: int) -> nn.Module:
+    if channels == _USUAL_CHANNELS["resnet18"]:
         return torchvision.models.resnet18(num_classes=classes)
     with torch.device(
         "meta"
@@ -112,7 +124,7 @@ def _narrowed(module: nn.Conv2d | nn.BatchNorm2d | nn.Linear, channels: int) -> 
     """The layer for a network that begins with so many channels, initialised as torchvision does."""
 
     def fewer(count: int) -> int:
-        return count * channels // _PAPERS_CHANNELS
+        return count * channels // _USUAL_CHANNELS["resnet18"]
 
     if isinstance(module, nn.Linear):
         return nn.Linear(fewer(module.in_features), module.out_features)
@@ -130,12 +142,26 @@ def _narrowed(module: nn.Conv2d | nn.BatchNorm2d | nn.Linear, channels: int) -> 
     return conv
 
 
-def _efficientnet(classes: int, image_size: int) -> nn.Module:
-    network = torchvision.models.efficientnet_b0(num_classes=classes, dropout=0.0, stochastic_depth_prob=0.0)
+# EfficientNet-B0, block by block: expansion, kernel, stride, channels in and out, and how often.
+_BLOCKS = (
+    (1, 3, 1, 32, 16, 1),
+    (6, 3, 2, 16, 24, 2),
+    (6, 5, 2, 24, 40, 2),
+    (6, 3, 2, 40, 80, 3),
+    (6, 5, 1, 80, 112, 3),
+    (6, 5, 2, 112, 192, 4),
+    (6, 3, 1, 192, 320, 1),
+)
+
+
+def _efficientnet(classes: int, image_size: int, channels: int) -> nn.Module:
+    narrowed = channels / _USUAL_CHANNELS["efficientnet_b0"]
+    blocks = [MBConvConfig(*block, width_mult=narrowed) for block in _BLOCKS]
+    network = EfficientNet(blocks, dropout=0.0, stochastic_depth_prob=0.0, num_classes=classes)
     return _with_fewer_strides(network, image_size)
 
 
-def _mobilenet(classes: int, image_size: int) -> nn.Module:
+def _mobilenet(classes: int, image_size: int, channels: int) -> nn.Module:
     norm = partial(nn.BatchNorm2d, eps=0.001)  # torchvision's has momentum 0.01 too
     network = torchvision.models.mobilenet_v3_small(num_classes=classes, dropout=0.0, norm_layer=norm)
     for module in list(network.modules()):
@@ -160,7 +186,7 @@ def _with_fewer_strides(network: nn.Module, image_size: int) -> nn.Module:
     return network
 
 
-def _transformer(classes: int, image_size: int) -> nn.Module:
+def _transformer(classes: int, image_size: int, channels: int) -> nn.Module:
     if image_size % _PATCHES:
         raise BadInput(
             f"image_size is {image_size}, which vit cannot cut into {_PATCHES} x {_PATCHES} patches; "
@@ -171,14 +197,14 @@ def _transformer(classes: int, image_size: int) -> nn.Module:
         patch_size=image_size // _PATCHES,
         num_layers=6,
         num_heads=4,
-        hidden_dim=128,
-        mlp_dim=256,
+        hidden_dim=channels,
+        mlp_dim=2 * channels,
         num_classes=classes,
     )
 
 
 _BUILDERS = {
-    "resnet18": lambda classes, image_size: _resnet(classes),
+    "resnet18": _resnet,
     "efficientnet_b0": _efficientnet,
     "mobilenet_v3_small": _mobilenet,
     "vit": _transformer,
@@ -192,9 +218,11 @@ def _weights_content(arch: str, weights: str | None) -> bytes | None:
     """The file of weights, when its SHA-256 begins as its name says."""
     if not isinstance(arch, str) or not re.fullmatch(PATTERN, arch):
         raise BadInput(f"arch is {arch!r}; expected one of: {CHOICES}.")
-    _, _, channels = arch.partition("-")
+    name, _, channels = arch.partition("-")
     if channels and int(channels) > _MOST_CHANNELS:
         raise BadInput(f"arch is {arch!r}; expected at most {_MOST_CHANNELS} channels, such as resnet18-16.")
+    if channels and int(channels) % (by := _DIVIDED_BY.get(name, 1)):
+        raise BadInput(f"arch is {arch!r}; expected a multiple of {by} channels, such as {name}-{8 * by}.")
     if weights is None:
         return None
     if weights != "imagenet":

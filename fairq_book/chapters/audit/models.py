@@ -31,10 +31,10 @@ def from_study(study: Study, *, store: Store | None = None) -> AuditModel:
 
 
 def own_models() -> OwnModels:
-    """The networks of the book by their names, such as resnet18 or resnet18-seed3.
+    """The networks of the book by their names, such as resnet18-16 or resnet18-16-seed3.
 
     >>> own_models().expected
-    'an architecture of the book (resnet18, resnet18-16 (or another number of channels), ...)'
+    'an architecture of the book (resnet18, efficientnet_b0, ..., vit-64)'
     """
     return OwnModels(
         pattern=_NAME,
@@ -65,7 +65,7 @@ def of_study(
 
     >>> few = DataSettings(train_images=40, test_images=60, image_size=16)
     >>> of_study(Study(dataset=few, recipe=Recipe(epochs=1)), "int4")["names"]
-    ('moths-resnet18-16px-seed0', 'moths-resnet18-16px-seed0 int4')
+    ('moths-resnet18-16-16px-seed0', 'moths-resnet18-16-16px-seed0 int4')
     """
     images = dataset(study, store=store)
     columns = group_columns(study.dataset, images, groups)  # refused before the network is trained

@@ -10,20 +10,21 @@ from fairq_book.chapters.disparity.tables import KINDS_OF_MOTHS
 from fairq_book.experiments.gather import Gathered, Request
 from fairq_book.experiments.parameters import parameter
 from fairq_book.experiments.studies import Study, studies, treatments
+from fairq_utils.treatments.treatment import FP32, Treatment
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asks:
-    """All widths, and some of them on other grids; and of moths of four kinds, a few widths."""
+    """All widths, and some of them on other grids; and of moths of four kinds, a few treatments."""
 
     bit_widths: Sequence[int] = parameter((8, 6, 5, 4, 3, 2), "widths from 2 to 16 to round the weights to")
     grids: Sequence[str] = parameter(("mse", "channel", "mse-channel"), "other ways to choose the grid")
     grid_bit_widths: Sequence[int] = parameter((4, 3, 2), "widths at which they are compared")
     moth_seeds: Sequence[int] = parameter(
-        (0, 1, 2), "seeds of the last section, on moths whatever `dataset` is"
+        (0, 1, 2, 3, 4), "seeds of the last section, on moths whatever `dataset` is"
     )
-    moth_bit_widths: Sequence[int] = parameter((4, 3), "widths of the last section")
-    moth_train_images: int = parameter(0, "images to learn from in the last section; 0 for 6000")
+    moth_treatments: Sequence[str] = parameter(("int4", "int3-mse-channel"), "what is done to their networks")
+    moth_train_images: int = parameter(2000, "images to learn from in the last section")
 
     def __call__(self, got: Gathered) -> dict[str, Request]:
         """The requests that can be named with what there is so far: all of them."""
@@ -39,5 +40,6 @@ class Asks:
         return [study for kind in KINDS_OF_MOTHS for study in studies(dataset=kind, **own, **parameters)]
 
     def of_moths(self, got: Gathered) -> dict[str, Request]:
-        """The requests of the studies of moths, rounded on a grid on which the networks stand."""
-        return {"rounded": Request(treatments=treatments(self.moth_bit_widths, "mse-channel"))}
+        """The requests of the studies of moths."""
+        chosen = [FP32, *(Treatment.parse(name) for name in self.moth_treatments)]
+        return {"rounded": Request(treatments=list(dict.fromkeys(chosen)))}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fairq_audit.formats import PALETTE
-from fairq_book.chapters.disparity.tables import GRIDS
+from fairq_book.chapters.disparity.tables import GRIDS, KINDS_OF_MOTHS
 from fairq_book.kit.figures import (
     FAINT,
     INK,
@@ -215,36 +215,51 @@ def accuracy_by_size(table: pd.DataFrame) -> Picture:
         )
 
 
+# The kinds of moths and the two causes, in words.
+_EFFECTS = {
+    "moths-equal": "neither",
+    "moths-by-size": "small",
+    "moths-by-difficulty": "hard",
+    "moths-by-both": "small and hard",
+    "size": "what size adds",
+    "difficulty": "what difficulty adds",
+}
+
+
 def size_and_difficulty(effects: pd.DataFrame) -> Picture:
-    """What Others lose beyond the species on four kinds of moths, and what size and difficulty each add."""
-    names = {
-        "moths-equal": "neither",
-        "moths-by-size": "unequal size",
-        "moths-by-difficulty": "unequal difficulty",
-        "moths": "both",
-        "size": "what size adds",
-        "difficulty": "what difficulty adds",
-    }
-    treatments = list(dict.fromkeys(effects["treatment"]))
-    with canvas(3.1, columns=len(treatments), sharey=True) as (figure, axes):
-        for axis, treatment in zip(axes[0], treatments, strict=True):
-            rows = effects[effects["treatment"] == treatment].set_index("effect").loc[list(names)]
-            place = np.array([0, 1, 2, 3, 4.6, 5.6])
-            colours = [FAINT] * 4 + [INK] * 2
-            for number, (at, colour) in enumerate(zip(place, colours, strict=True)):
-                row = rows.iloc[[number]]
-                axis.errorbar(100 * row["estimate"], [at], xerr=error_bars(row), color=colour, marker="o")
-            axis.axvline(0, color=INK, linewidth=0.8)
-            axis.set(title=treatment, yticks=place, yticklabels=list(names.values()), xlabel="points")
+    """What the focal group loses beyond its peers on moths of four kinds; what size and difficulty add."""
+    treatments, units = (list(dict.fromkeys(effects[name])) for name in ("treatment", "unit"))
+    place, said = np.array([0, 1, 2, 3, 4.6, 5.6]), []
+    with canvas(2.2 * len(treatments), rows=len(treatments), columns=len(units), sharey=True) as (
+        figure,
+        axes,
+    ):
+        for row, treatment in zip(axes, treatments, strict=True):
+            for axis, unit in zip(row, units, strict=True):
+                chosen = (effects["treatment"] == treatment) & (effects["unit"] == unit)
+                own = effects[chosen].set_index("effect").loc[list(_EFFECTS)].copy()
+                if unit != "nats":
+                    own[["estimate", "lower", "upper"]] *= 100
+                for at, (effect, number) in zip(place, own.iterrows(), strict=True):
+                    colour = FAINT if str(effect) in KINDS_OF_MOTHS else INK
+                    reach = error_bars(own.loc[[effect]]) / 100
+                    axis.errorbar(number["estimate"], [at], xerr=reach, color=colour, marker="o")
+                    said.append(
+                        f"{treatment}, {unit}, {_EFFECTS[str(effect)]}: {number['estimate']:+.2f} "
+                        f"({number['lower']:+.2f} to {number['upper']:+.2f})"
+                    )
+                axis.axvline(0, color=INK, linewidth=0.8)
+                axis.set(yticks=place, yticklabels=list(_EFFECTS.values()))
+                axis.set(title=treatment if unit == units[0] else "", xlabel=_UNITS[unit])
         axes[0, 0].invert_yaxis()
-        said = [
-            f"{row['treatment']}, {names[row['effect']]}: {100 * row['estimate']:+.1f} "
-            f"({100 * row['lower']:+.1f} to {100 * row['upper']:+.1f})"
-            for row in effects.to_dict("records")
-        ]
         return drawn(
             figure,
-            alt=f"Dots with intervals: points by which Others lose more than the species. {'; '.join(said)}.",
-            caption="Change of accuracy of Others minus that of the species, in points, with 95 % intervals; "
-            "left of the line, Others lose more. Below, what unequal size and unequal difficulty each add.",
+            alt=f"Dots with intervals: what the focal group loses beyond its peers. {'; '.join(said)}.",
+            caption="The focal group minus its peers, with 95 % intervals over networks: the change of its "
+            "accuracy in points, the percentage of its answers that changed, and the change of its loss. "
+            "Left of the line in points, and right of it in flips and nats, it is hit harder. Below, what "
+            "being small and being hard each add.",
         )
+
+
+_UNITS = {"points": "points", "flips": "flips, in %", "nats": "nats"}

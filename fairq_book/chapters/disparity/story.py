@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fairq_audit.formats import counted
-from fairq_book.chapters.disparity.tables import GRIDS
+from fairq_book.chapters.disparity.tables import CAUSES, GRIDS
 from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, shown_widths, under_review
 from fairq_book.kit.measured import Measured
@@ -22,6 +22,7 @@ from fairq_book.kit.wording import (
     Word,
     estimate_of,
     in_points,
+    in_units,
     nowhere,
     percent,
     those_standing,
@@ -292,16 +293,18 @@ def grid_matters(stored: pd.DataFrame) -> Prose:
     return Prose("\n".join(sentences))
 
 
-def size_or_difficulty(effects: pd.DataFrame, *, seeds: int) -> Verdict:
+def size_or_difficulty(effects: pd.DataFrame) -> Verdict:
     """Which of the two makes quantization unequal? `effects` are those of `tables.size_and_difficulty`.
 
-    Supported when, at some width, small size surely makes Others lose more and difficulty surely does not
-    at any; contradicted the other way round, mixed when both do, undecided when neither does.
+    Judged in points. Supported when, under some treatment, small size surely makes the focal group lose more
+    and difficulty surely does not under any; contradicted the other way round, mixed when both do.
     """
     claim = "Small groups pay because they are small, not because they are hard."
+    causes = effects[effects["effect"].isin(CAUSES)]
+    judged = causes[causes["unit"] == "points"]
     surely = {
-        effect: bool((effects.loc[effects["effect"] == effect, "upper"] < 0).any())
-        for effect in ("size", "difficulty")
+        cause: bool((judged.loc[judged["effect"] == cause, "upper"] < 0).any())
+        for cause in ("size", "difficulty")
     }
     words: dict[tuple[bool, bool], Word] = {
         (True, False): "supported",
@@ -310,26 +313,34 @@ def size_or_difficulty(effects: pd.DataFrame, *, seeds: int) -> Verdict:
         (False, False): "undecided",
     }
     word = words[surely["size"], surely["difficulty"]]
+    bound = 100 * float(judged[["lower", "upper"]].abs().to_numpy().max())
     reading = {
-        "supported": "Small size surely adds to what Others lose, difficulty does not surely",
-        "contradicted": "Difficulty surely adds to what Others lose, small size does not surely",
-        "mixed": "Both surely add to what Others lose",
-        "undecided": "Neither surely adds to what Others lose",
+        "supported": "Small size surely adds to what the focal group loses, difficulty does not surely",
+        "contradicted": "Difficulty surely adds to what the focal group loses, small size does not surely",
+        "mixed": "Both surely add to what the focal group loses",
+        "undecided": f"Neither adds more than {bound:.1f} points to what the focal group loses",
     }[word]
-    rows = effects[effects["effect"].isin(surely)]
-    spared = [f"{row['effect']} at {row['treatment']}" for row in rows[rows["lower"] > 0].to_dict("records")]
+    spared = [
+        f"{row['effect']} at {row['treatment']}" for row in judged[judged["lower"] > 0].to_dict("records")
+    ]
     less = f", and less is surely lost with {' and '.join(spared)}" if spared else ""
     said = "; ".join(
-        f"{row['treatment']}, {row['effect']} {in_points(row)}" for row in rows.to_dict("records")
+        f"{row['treatment']}, {row['effect']} {in_points(row)}" for row in judged.to_dict("records")
     )
-    kinds = effects[~effects["effect"].isin(surely)].drop_duplicates("effect")
-    before = ", ".join(f"{row['effect']} {percent(row['before'])}" for row in kinds.to_dict("records"))
+    others = "; ".join(
+        f"{row['treatment']}, {row['effect']} "
+        + (f"{in_points(row)} points of flips" if row["unit"] == "flips" else f"{in_units(row)} nats")
+        for row in causes[causes["unit"] != "points"].to_dict("records")
+    )
+    kinds = effects[~effects["effect"].isin(CAUSES)].drop_duplicates("effect")
+    before = ", ".join(f"{percent(row['before'])} on {row['effect']}" for row in kinds.to_dict("records"))
     return Verdict(
         claim,
         word,
-        f"{reading}{less}. Points that each adds to the change of Others against that of the species, over "
-        f"{counted(seeds, 'seed')}, intervals that hold together with 95 %: {said}. Who is seldom right has "
-        f"little to lose: in full precision Others were right on {before}.",
+        f"{reading}{less}. Points that each adds to the change of the focal group against its peers, over "
+        f"{counted(int(effects['networks'].iloc[0]), 'network')} of each kind, intervals that hold together "
+        f"with 95 %: {said}. In units that have no floor: {others}. In full precision the focal group was "
+        f"right on {before}.",
     )
 
 

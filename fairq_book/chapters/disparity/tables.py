@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction
@@ -20,24 +18,25 @@ from fairq_book.kit.tables import (
     chance,
     change,
     collapse,
-    correct_by_network,
-    groups_of,
     side_by_side_groups,
     student_interval,
     together,
 )
 from fairq_book.kit.treatments import columns
-from fairq_utils.metrics import noise as metrics_noise
-from fairq_utils.treatments.ablations import Ablation
-from fairq_utils.treatments.treatment import FP32, Treatment
+from fairq_utils.metrics import groups as metrics_groups
+from fairq_utils.treatments.treatment import FP32
 
-# Moths by whether their groups differ in size, and in difficulty.
+# Moths by whether their focal group is small, and whether it is hard.
 KINDS_OF_MOTHS = {
-    "moths": (True, True),
+    "moths-equal": (False, False),
     "moths-by-size": (True, False),
     "moths-by-difficulty": (False, True),
-    "moths-equal": (False, False),
+    "moths-by-both": (True, True),
 }
+CAUSES = ("size", "difficulty")
+# What is measured of each image. Points have a floor, for who is seldom right has little to lose; flips and
+# nats have none.
+UNITS = ("points", "flips", "nats")
 
 
 def make(got: Gathered, moths: Gathered | None = None) -> dict[str, pd.DataFrame]:
@@ -55,8 +54,8 @@ def make(got: Gathered, moths: Gathered | None = None) -> dict[str, pd.DataFrame
         "storage": storage(got.megabytes(compared), accuracy(got["grids"])),
     }
     if moths is not None:
-        # Of size and of difficulty, at every width.
-        level = together(2 * (len(moths.treatments("rounded")) - 1))
+        # Of size and of difficulty, under each treatment.
+        level = together(len(CAUSES) * (len(moths.treatments("rounded")) - 1))
         found["size_and_difficulty"] = size_and_difficulty(moths["rounded"], level=level)
     return found
 
@@ -135,75 +134,51 @@ GRIDS = {
 
 
 def size_and_difficulty(predictions: Sequence[Prediction], *, level: float = 0.95) -> pd.DataFrame:
-    """Records: by how many more points Others lose than the species do, on moths of each kind.
+    """Records: what happens to the focal group beyond what happens to its peers, on moths of each kind.
 
-    The predictions are of the four kinds of moths, at full precision and under other treatments, from the
-    same seeds. `before` is the accuracy of Others at full precision. Beside the four, `size` and `difficulty`
-    say what each of the two adds, on average over the other. Negative: it makes Others lose more. Intervals
-    cover other images and other seeds. Kinds share part of their images, of which the intervals make no use.
+    The predictions are of the four `KINDS_OF_MOTHS`, in full precision and under other treatments, from the
+    same seeds. Each network is one number in each of the `UNITS`: the change of the focal group's accuracy
+    (points), the share of its answers that changed (flips) and the change of its loss (nats), minus the mean
+    of the same over its peers. Beside the kinds, `size` and `difficulty` say what each of the two adds, on
+    average over the other; the intervals are Student's over networks. `before` is the accuracy of the focal
+    group in full precision.
     """
+    pairs = {(p.study.dataset.name, p.study.seed, p.treatment): p for p in predictions}
+    found = [
+        {"kind": kind, "seed": seed, "treatment": treatment} | _beyond_peers(pairs[kind, seed, FP32], own)
+        for (kind, seed, treatment), own in pairs.items()
+        if treatment != FP32
+    ]
+    by_network = pd.DataFrame(found)
     rows = []
-    treated = dict.fromkeys(p.treatment for p in predictions if p.treatment != FP32)
-    for treatment in treated:
-        about = {"treatment": treatment.name, **columns(treatment)}
-        gaps = {kind: _gap_of_others(predictions, kind, treatment) for kind in KINDS_OF_MOTHS}
-        for kind, gap in gaps.items():
-            named: dict[str, Any] = about | {"effect": kind, "before": gap.before}
-            rows.append(named | _sum_of([(1.0, gap)], level))
-        for effect, place in (("size", 0), ("difficulty", 1)):
-            signed = [((0.5 if KINDS_OF_MOTHS[kind][place] else -0.5), gap) for kind, gap in gaps.items()]
-            rows.append(about | {"effect": effect} | _sum_of(signed, level))
+    for treatment in dict.fromkeys(by_network["treatment"]):
+        own = by_network[by_network["treatment"] == treatment]
+        before = own.groupby("kind")["before"].mean()
+        for unit in UNITS:
+            wide = own.pivot_table(index="seed", columns="kind", values=unit)
+            effects = {kind: wide[kind] for kind in KINDS_OF_MOTHS}
+            for place, cause in enumerate(CAUSES):
+                signed = [0.5 if has[place] else -0.5 for has in KINDS_OF_MOTHS.values()]
+                effects[cause] = wide[list(KINDS_OF_MOTHS)] @ signed
+            for effect, values in effects.items():
+                about = {"treatment": treatment.name, **columns(treatment), "unit": unit, "effect": effect}
+                about |= {"before": before.get(effect, np.nan), "networks": len(values)}
+                rows.append(about | student_interval(values, level))
     return pd.DataFrame(rows)
 
 
-@dataclass(frozen=True)
-class _Gap:
-    """An estimate from each seed, and the variance and degrees of freedom that the images give it.
-
-    `shared`: of that variance the part which the seeds cannot show, for they share images.
-    """
-
-    by_seed: NDArray[np.float64]
-    of_images: float
-    freedom: float
-    shared: float
-    n: int
-    before: float  # the accuracy of Others at full precision
-
-
-def _gap_of_others(predictions: Sequence[Prediction], kind: str, treatment: Treatment | Ablation) -> _Gap:
-    own = [p for p in predictions if p.study.dataset.name == kind]
-    before = correct_by_network([p for p in own if p.treatment == FP32])
-    change = correct_by_network([p for p in own if p.treatment == treatment]).astype(float) - before
-    groups = groups_of(own)["groups"]
-    others = len(own[0].group_names) - 1
-    share = {group: 1.0 if group == others else -1 / others for group in range(others + 1)}
-    by_seed, variances, parts, shared = np.zeros(len(change)), [], [], 0.0
-    for group, weight in share.items():
-        noise = metrics_noise.noise(change[:, groups == group])
-        by_seed += weight * noise.by_seed
-        variances.append(weight**2 * noise.of_images)
-        parts.append(variances[-1] ** 2 / noise.freedom)
-        shared = max(shared, noise.shared)
-    variance = sum(variances)
-    freedom = variance**2 / sum(parts) if variance else np.inf
-    is_other = groups == others
-    right = float(before[:, is_other].mean())
-    return _Gap(by_seed, variance, freedom, shared, int(is_other.sum()), right)
-
-
-def _sum_of(signed: Sequence[tuple[float, _Gap]], level: float) -> dict[str, float]:
-    """The weighted sum of gaps, paired by seed, with Student's t interval after Welch and Satterthwaite."""
-    by_seed = np.sum([weight * gap.by_seed for weight, gap in signed], axis=0)
-    images = [weight**2 * gap.of_images for weight, gap in signed]
-    seeds = np.var(by_seed, ddof=1) / len(by_seed) if len(by_seed) > 1 else 0.0
-    shared = max(gap.shared for _, gap in signed)
-    added = metrics_noise.beyond_seeds(sum(images), seeds, shared) / sum(images) if any(images) else 1.0
-    images = [added * own for own in images]
-    variance = sum(images) + seeds
-    parts = sum(own**2 / gap.freedom for own, (_, gap) in zip(images, signed, strict=True))
-    parts += seeds**2 / max(len(by_seed) - 1, 1)
-    reach = stats.t.ppf(0.5 + level / 2, variance**2 / parts) * np.sqrt(variance) if variance else 0.0
-    estimate = float(np.mean(by_seed))
-    n = sum(gap.n for _, gap in signed)
-    return {"n": n, "estimate": estimate, "lower": estimate - reach, "upper": estimate + reach}
+def _beyond_peers(before: Prediction, after: Prediction) -> dict[str, float]:
+    """What one network's focal group, the last, loses beyond its peers; and how often it was right before."""
+    loss = [metrics_groups.example_metrics(own.logits, own.labels)["loss"] for own in (before, after)]
+    changed: dict[str, NDArray[Any]] = {
+        "points": after.correct.astype(float) - before.correct,
+        "flips": metrics_groups.flipped(before.logits, after.logits).astype(float),
+        "nats": (loss[1] - loss[0]).to_numpy(),
+    }
+    groups = before.groups.numpy()
+    *peers, focal = (groups == group for group in range(len(before.group_names)))
+    beyond = {
+        unit: float(values[focal].mean() - np.mean([values[peer].mean() for peer in peers]))
+        for unit, values in changed.items()
+    }
+    return beyond | {"before": float(before.correct[focal].mean())}

@@ -1,8 +1,11 @@
-"""Draw the images of a data set or read them from your copy, to be kept."""
+"""Draw broods of moths, or read the images of a data set from your copy, to be kept."""
 
 from __future__ import annotations
 
+import torch
+
 from fairq_utils.data.datasets import Dataset
+from fairq_utils.data.moths import Brood
 from fairq_utils.data.sources import DataSettings
 from fairq_utils.items import Item
 
@@ -16,6 +19,15 @@ def read(settings: DataSettings) -> Item:
     return Item(
         {name: getattr(made, name) for name in _TENSORS}, {name: getattr(made, name) for name in _ABOUT}
     )
+
+
+def draw_brood(brood: Brood, count: int) -> Item:
+    """The pictures of so many moths of a brood.
+
+    >>> draw_brood(Brood(split=0, group=1, seed=0), 3).tensors["images"].shape
+    torch.Size([3, 3, 32, 32])
+    """
+    return Item({"images": torch.from_numpy(brood.draw(count))})
 
 
 def as_dataset(item: Item) -> Dataset:
