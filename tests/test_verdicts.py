@@ -118,7 +118,10 @@ def hand_made() -> dict[str, pd.DataFrame]:
         "collapse": collapse(
             fp32=4.75, int8=4.7, int4=4.1, int3=1.5, int2=1.25, int4_ends8=4, int4_ends8_qat=4, int4_fairqat=4
         ),
-        "accuracy_by_seed": by_seed(int4={MANY: KEPT_BY_ALL, SOME: KEPT_BY_ALL, FEW: KEPT_BY_ALL}),
+        "accuracy_by_seed": by_seed(
+            int8=dict.fromkeys(BEFORE, KEPT_BY_ALL),
+            int4={MANY: KEPT_BY_ALL, SOME: KEPT_BY_ALL, FEW: [-0.1, -0.12, -0.11, -0.1]},
+        ),
         "change": records(
             ["treatment", "group"],
             {
@@ -268,7 +271,7 @@ def test_a_claim_is_judged_as_its_chapter_judges_it():
     ends = kit_tables.Ends(MANY, FEW, 30, 10)
     ratios = landscape_tables.minorities_to_majority(plain, ends)
     direct = {
-        "A1": story.violation_grows(got["change"], fallen, **seeds),
+        "A1": story.violation_grows(got["accuracy_by_seed"], fallen, **seeds),
         "A3": landscape_story.larger_for_minorities(ratios, "gradient_norm", ends, fallen, **seeds),
         "A5": zero_bin_story.small_weights_are_needed(
             got["zero_parts"], got["zero_changes"], got["zero_collapse"], "int4", **seeds
@@ -372,10 +375,9 @@ def test_ratios_and_ranks_are_shown_of_rounding_alone():
 
 def test_a_row_that_is_missing_is_refused_by_name():
     made = hand_made()
-    made["change"] = made["change"][made["change"]["treatment"] != "int4"]
-    said = "change of toy has 0 rows of treatment int4, group FVO; expected one"
-    with pytest.raises(BadInput, match=said):
-        CLAIMS["A1"].show(stored(made))
+    made["collapse"] = made["collapse"][made["collapse"]["treatment"] != "int2"]
+    with pytest.raises(BadInput, match="collapse of toy has 0 rows of treatment int2; expected one"):
+        CLAIMS["A7"].show(stored(made))
 
 
 # ---------------------------------------------------------------- what would decide it
@@ -615,7 +617,7 @@ def test_plain_words_say_of_every_claim_where_it_stands():
 
 
 def test_plain_words_leave_out_what_was_not_asked_and_headings_without_a_claim():
-    few = {name: hand_made()[name] for name in ("groups", "change", "collapse")}
+    few = {name: hand_made()[name] for name in ("groups", "accuracy_by_seed", "collapse")}
     text = plain_words.in_plain_words(stored(few)).text
     assert re.findall(r"\((A\d|Liu|Tran)\)", text) == ["A1", "A7"]
     assert re.findall(r"\*\*(.+?)\*\*", text) == ["What stands."]

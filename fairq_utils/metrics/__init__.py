@@ -11,6 +11,7 @@ from fairq_utils.metrics.by_network import (
     over_widths,
     pair_of,
     read_gap,
+    read_gap_over,
 )
 from fairq_utils.metrics.changes import (
     accuracy_intervals,
@@ -96,6 +97,7 @@ __all__ = [
     "rank_agreement",
     "read",
     "read_gap",
+    "read_gap_over",
     "recall_at_k",
     "recall_disparity",
     "retrieval_ranks",

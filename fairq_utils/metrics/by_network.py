@@ -189,19 +189,43 @@ def read_gap(
     >>> read_gap(before * 2, [sorted(row) for row in lucky] * 2).word
     'grows'
     """
-    first, second = _networks_by_groups(before), _networks_by_groups(after)
-    if first.shape != second.shape:
+    return read_gap_over([before, after], (-1.0, 1.0), pair, margin=margin, level=level)
+
+
+def read_gap_over(
+    values: Sequence[ArrayLike],
+    coefficients: Sequence[float],
+    pair: tuple[int, int] | None = None,
+    *,
+    margin: float | None = None,
+    level: float = 0.95,
+) -> GapReading:
+    """`read_gap` over widths, by the `JUMP` or the `TREND`: accuracies and a coefficient for each.
+
+    The pair is named at the first and the last of the widths, in the order in which they are given.
+
+    >>> even, torn = [[0.80, 0.79], [0.81, 0.80], [0.80, 0.80]] * 4, [[0.90, 0.70], [0.92, 0.71]] * 6
+    >>> found = read_gap_over([even, even, even, torn, torn], TREND)
+    >>> found.word, round(found.fvo.estimate, 2)
+    ('grows', 0.24)
+    """
+    own = [_networks_by_groups(table) for table in values]
+    shapes = [table.shape for table in own]
+    if len(set(shapes)) != 1 or len(own) != len(coefficients):
         raise BadInput(
-            f"Before has shape {first.shape} and after {second.shape}; expected the same networks and groups."
+            f"Accuracies have shapes {', '.join(map(str, shapes))}, for {len(coefficients)} coefficients; "
+            "expected the same networks and groups in each, and a coefficient for each."
         )
-    change, gap = second - first, np.ptp(second, axis=1) - np.ptp(first, axis=1)
+    networks, groups = shapes[0]
+    weights, every = np.asarray(coefficients, dtype=np.float64), np.stack(own)
+    change, gap = np.tensordot(weights, every, 1), weights @ np.ptp(every, axis=2)
     start = 0
     if pair is None:
-        start = max(1, len(first) // 3)
-        pair = pair_of(first[:start], second[:start])
+        start = max(1, networks // 3)
+        pair = pair_of(own[0][:start], own[-1][:start])
     high, low = pair
-    if high == low or not {high, low} <= set(range(first.shape[1])):
-        raise BadInput(f"pair is {pair}; expected the places of two groups, from 0 to {first.shape[1] - 1}.")
+    if high == low or not {high, low} <= set(range(groups)):
+        raise BadInput(f"pair is {pair}; expected the places of two groups, from 0 to {groups - 1}.")
     fixed = change[start:, high] - change[start:, low]
     return GapReading(
         fvo=read(gap, margin, level=level),

@@ -342,8 +342,7 @@ CLAIMS = (
         _of_encoders(no_consistent_change),
         _bias,
         under_review(
-            "so few models can hardly show that a skew stays within its margin: “bounded” was to be "
-            "expected."
+            "so few models can hardly show that a skew stays within its margin: “bounded” was to be expected."
         ),
     ),
     Claim(
