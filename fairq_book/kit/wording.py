@@ -118,7 +118,7 @@ def unsure(rows: pd.DataFrame, unit: str = "points") -> tuple[Word, str]:
 
     By the ends of the intervals, for each width or treatment. No difference, where each lies within the
     margin that is declared for its width, or which the rows name; such margins there are for points alone. A
-    `ratio`, `share` or `correlation` has a bound to either side.
+    `ratio`, `share` or `correlation` has a bound to either side. Over 100 points is no bound.
 
     >>> rows = pd.DataFrame({"treatment": ["int8", "int4"], "lower": [-0.004, -0.01], "upper": [0.006, 0.02]})
     >>> unsure(rows), unsure(rows.assign(bits=[8, 4]))[0]
@@ -126,7 +126,8 @@ def unsure(rows: pd.DataFrame, unit: str = "points") -> tuple[Word, str]:
     >>> unsure(pd.DataFrame({"lower": [0.8], "upper": [1.3]}), "ratio")
     ('bounded', 'No ratio outside 0.80 to 1.30')
     """
-    if rows.empty or not np.isfinite(rows[["lower", "upper"]]).all(axis=None):
+    reach = rows[["lower", "upper"]].abs().max(axis=1)
+    if rows.empty or not np.isfinite(reach).all() or (unit == "points" and (reach > 1).any()):
         return "undecided", "Nothing says how large a difference may be"
     label = next((name for name in ("width", "treatment") if name in rows), None)
     of = rows[label] if label else pd.Series("", rows.index)
@@ -139,7 +140,7 @@ def unsure(rows: pd.DataFrame, unit: str = "points") -> tuple[Word, str]:
     word: Word = "bounded"
     if unit == "points" and ("margin" in rows or "bits" in rows):
         margins = rows["margin"] if "margin" in rows else rows["bits"].map(MARGINS)
-        word = "no difference" if (rows[["lower", "upper"]].abs().max(axis=1) <= margins).all() else word
+        word = "no difference" if (reach <= margins).all() else word
     return word, f"{beginning} {', '.join(said)}"
 
 

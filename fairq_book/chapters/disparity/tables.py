@@ -125,7 +125,7 @@ OVER_WIDTHS = {"int8 to int4": JUMP, "trend over 8, 6, 5, 4, 3 bits": TREND}
 GAP, PAIR = "FVO per network", "a fixed pair"
 WIDTH_OF_JUMP = 4  # whose margin both are judged by
 _NUMBERS = ("networks", "estimate", "lower", "upper", "bound", "margin")
-_FEWEST = 4  # networks, of which one can name a pair that three measure
+_FEWEST = 3  # networks, of which one can name a pair that two measure
 
 
 def readings(by_seed: pd.DataFrame, majority: str | None = None, *, level: float = 0.95) -> pd.DataFrame:
@@ -133,7 +133,7 @@ def readings(by_seed: pd.DataFrame, majority: str | None = None, *, level: float
 
     `by_seed` of `accuracy_by_seed`. For each treatment against full precision, and over the widths where all
     are there. `word` is that of `verdicts.read`; for FVO that of `read_gap`, which has the pair in view.
-    `groups` names the pair, or the majority. Of fewer than four networks there are no readings.
+    `groups` names the pair, or the majority. Of fewer than three networks there are no readings.
 
     >>> right = {"fp32": [(9, 7), (9, 7), (9, 8), (8, 7)], "int4": [(9, 5), (9, 4), (9, 5), (8, 4)]}
     >>> long = [(t, s, g, 10, right[t][s][i]) for t in right for s in range(4) for i, g in enumerate("ab")]
