@@ -1,4 +1,4 @@
-"""Intervals of shares, the sign test, and what is allowed for where many tests stand beside each other.
+"""Intervals of shares and means, the sign test, and what is allowed for where many tests stand side by side.
 
 Numbers and arrays of them in, numbers and arrays of them out. `paired` and `metrics` build on these.
 """
@@ -44,6 +44,20 @@ def share_limits(hits: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tup
     reach = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     scale = 1 + z**2 / count
     return np.clip((middle - reach) / scale, 0, 1), np.clip((middle + reach) / scale, 0, 1)
+
+
+def student(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """The mean, and how far Student's interval reaches to each side of it: NaN for one value or none.
+
+    >>> [round(number, 3) for number in student([1.0, 2.0, 3.0, 4.0])]
+    [2.5, 2.054]
+    """
+    own = np.asarray(values, dtype=np.float64)
+    count = len(own)
+    if count < 2:
+        return float(own[0]) if count else float("nan"), float("nan")
+    error = own.std(ddof=1) / np.sqrt(count)
+    return float(own.mean()), float(error * special.stdtrit(count - 1, (1 + level) / 2))
 
 
 def ratio_of_means(
@@ -97,6 +111,22 @@ def holm(p_values: ArrayLike) -> Floats:
     corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     result = np.empty_like(p)
     result[order] = np.minimum(corrected, 1)
+    return result
+
+
+def benjamini_hochberg(p_values: ArrayLike) -> Floats:
+    """Adjusted p values: whoever calls all below 0.05 real is, on average, wrong about 5 % of those at most.
+
+    Milder than `holm`, which guards against a single error among all of them.
+
+    >>> benjamini_hochberg([0.01, 0.04, 0.03, 0.5]).round(3).tolist()
+    [0.04, 0.053, 0.053, 0.5]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")[::-1]  # the largest first
+    shares = np.arange(len(p), 0, -1) / max(len(p), 1)
+    result = np.empty_like(p)
+    result[order] = np.minimum(np.minimum.accumulate(p[order] / shares), 1)
     return result
 
 

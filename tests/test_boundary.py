@@ -294,8 +294,8 @@ LOW, HIGH, EVEN = (0.3, 0.2, 0.4), (1.6, 1.2, 2.0), (0.9, 0.7, 1.1)
         ({"int8": EVEN, "int3": LOW}, "supported"),
         ({"int8": EVEN, "int3": HIGH}, "contradicted"),
         ({"int4": HIGH, "int3": LOW}, "mixed"),
-        ({"int8": EVEN}, "undecided"),
-        ({"int8": (0.999, 0.998, 0.9995), "int3": (1.002, 1.001, 1.003)}, "undecided"),
+        ({"int8": EVEN}, "bounded"),
+        ({"int8": (0.999, 0.998, 0.9995), "int3": (1.002, 1.001, 1.003)}, "no difference"),
     ],
 )
 def test_variance_falls_when_the_data_say_so(left, word):
@@ -320,7 +320,7 @@ def test_a_fall_that_only_collapsed_networks_show_is_said_to_be_one():
         ({"fp16": (1.0, 0.99, 1.01), "a8": EVEN}, "supported"),
         ({"fp16": LOW, "a8": LOW}, "contradicted"),
         ({"fp16": EVEN, "a4": LOW}, "mixed"),
-        ({"fp16": EVEN, "a4": (0.6, 0.4, 0.8)}, "undecided"),
+        ({"fp16": EVEN, "a4": (0.6, 0.4, 0.8)}, "bounded"),
     ],
 )
 def test_the_break_condition_breaks_when_the_data_say_so(left, word):
@@ -333,7 +333,7 @@ def test_the_break_condition_breaks_when_the_data_say_so(left, word):
         ({"int8": OPEN, "int3": UP}, "supported"),
         ({"int8": OPEN, "int3": DOWN}, "contradicted"),
         ({"int4": UP, "int3": DOWN}, "mixed"),
-        ({"int3": OPEN}, "undecided"),
+        ({"int3": OPEN}, "bounded"),
     ],
 )
 def test_loss_falls_on_the_smallest_group_when_the_data_say_so(beyond, word):
@@ -363,11 +363,11 @@ MOST, LITTLE, UNSURE = (0.9, 0.7, 1.1), (0.1, 0.0, 0.2), (0.5, 0.2, 0.8)
     [
         (MOST, {"loss": UP}, "supported"),
         (LITTLE, {"loss": UP}, "contradicted"),
-        (UNSURE, {"loss": UP}, "undecided"),
-        (LITTLE, {"loss": OPEN}, "undecided"),
+        (UNSURE, {"loss": UP}, "bounded"),
+        (LITTLE, {"loss": OPEN}, "bounded"),
         # That accuracy fell has no say: no temperature can change an answer.
         (MOST, {"loss": UP, "accuracy": DOWN}, "supported"),
-        (LITTLE, {"loss": OPEN, "accuracy": DOWN}, "undecided"),
+        (LITTLE, {"loss": OPEN, "accuracy": DOWN}, "bounded"),
     ],
 )
 def test_temperature_explains_when_the_data_say_so(explained, change, word):
@@ -390,11 +390,13 @@ def test_collapsed_networks_need_no_explanation():
     ("words", "whole"),
     [
         (["supported", "supported"], "supported"),
-        (["supported", "contradicted", "undecided"], "mixed"),
-        (["mixed", "undecided"], "mixed"),
+        (["supported", "contradicted", "bounded"], "mixed"),
+        (["mixed", "bounded"], "mixed"),
         (["contradicted", "contradicted"], "contradicted"),
-        (["contradicted", "undecided"], "contradicted"),
-        (["supported", "undecided"], "undecided"),
+        (["contradicted", "bounded"], "contradicted"),
+        (["supported", "bounded", "undecided"], "undecided"),
+        (["supported", "no difference", "bounded"], "bounded"),
+        (["supported", "no difference"], "no difference"),
         (["undecided"], "undecided"),
     ],
 )

@@ -1,3 +1,4 @@
+import math
 import re
 import typing
 
@@ -32,38 +33,92 @@ def in_use(**classes: float) -> pd.DataFrame:
 RISE, FALL, UNSURE = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.1, -0.05, 0.25)
 
 
+TURNS = [[0.2, -0.2, 0.0], [-0.2, 0.0, 0.2], [0.0, 0.2, -0.2]] * 6
+
+
+def of_eighteen(**changes: list[list[float]]) -> pd.DataFrame:
+    """`tables.accuracy_by_seed` of eighteen networks, of which many, some and few change by so much each."""
+    rows, before = [], {"many": 0.7, "some": 0.66, "few": 0.6}
+    for treatment, by in {"fp32": [[0.0] * 3] * 18, **changes}.items():
+        for seed, of_groups in enumerate(by):
+            noise = 0.004 * (seed % 3 - 1) * (treatment != "fp32")
+            rows += [
+                (treatment, seed, group, 1000, round(1000 * (share + change + noise * (group == "few"))))
+                for (group, share), change in zip(before.items(), of_groups, strict=True)
+            ]
+    return pd.DataFrame(rows, columns=["treatment", "seed", "group", "n", "correct"])
+
+
+EVEN, LOST, WON = [[-0.01] * 3] * 18, [[0.0, 0.0, -0.1]] * 18, [[0.0, 0.0, 0.04]] * 18
+
+
 @pytest.mark.parametrize(
-    ("violation", "word"),
+    ("by_width", "word", "said"),
     [
-        ({"int8": UNSURE, "int4": RISE}, "supported"),
-        ({"int8": UNSURE, "int4": FALL}, "contradicted"),
-        ({"int8": FALL, "int4": RISE}, "mixed"),
-        ({"int8": UNSURE, "int4": UNSURE}, "undecided"),
+        ({"int8": EVEN, "int4": LOST}, "supported", "At int4 it grows, and for the same groups."),
+        ({"int8": EVEN, "int4": WON}, "contradicted", "At int4 it falls."),
+        ({"int8": EVEN, "int4": TURNS}, "contradicted", "At int4 it grows as a lottery over groups."),
+        ({"int8": LOST, "int4": TURNS}, "mixed", "for the same groups; at int4 it grows as a lottery"),
+        ({"int8": EVEN, "int4": EVEN}, "no difference", "No difference larger than 0.2 points at int8, 0.2"),
     ],
 )
-def test_the_word_is_the_datas(violation, word):
-    verdict = story.violation_grows(changes(**violation), in_use(int8=4.0, int4=4.0), seeds=3)
+def test_a_gap_grows_only_where_fixed_groups_share_it(by_width, word, said):
+    verdict = story.violation_grows(of_eighteen(**by_width), in_use(int8=4.0, int4=4.0), seeds=18)
     assert verdict.word == word
+    assert said in verdict.because
     assert f"<strong>{word.capitalize()}.</strong>" in verdict._repr_html_()
     assert repr(verdict).startswith(word.capitalize())
-    assert "+10.0 (+5.0 to +15.0)" in verdict.because or word in ("contradicted", "undecided")
+
+
+def test_the_three_readings_come_in_their_order_and_over_the_widths():
+    widths = {f"int{bits}": [[0.0, 0.0, -0.02 * place]] * 18 for place, bits in enumerate((8, 6, 5, 4, 3))}
+    table = of_eighteen(**widths)
+    found = tables.readings(table, "many")
+    assert list(dict.fromkeys(found["treatment"]))[-2:] == list(tables.OVER_WIDTHS)
+    by = found.set_index(["treatment", "reading"])["estimate"]
+    # The mean of two groups, of which one loses 2 points more with each width.
+    assert by["int8 to int4", "contrast"] == pytest.approx(-0.03)
+    assert by["trend over 8, 6, 5, 4, 3 bits", "contrast"] == pytest.approx(-0.04)
+    assert by["int8 to int4", tables.GAP] == pytest.approx(0.06)
+    said = str(story.three_readings(found, changes(int4=RISE), in_use(**dict.fromkeys(widths, 4.0)), "many"))
+    assert [line.split("**")[1] for line in said.splitlines()] == ["int4", *tables.OVER_WIDTHS]
+    (at_int4,) = [line for line in said.splitlines() if line.startswith("- **int4**")]
+    parts = [
+        "the others against many −3.0",
+        "FVO per network +6.0",
+        "the gap of many, few, as other networks",
+    ]
+    assert [at_int4.index(part) for part in parts] == sorted(at_int4.index(part) for part in parts)
+    assert at_int4.endswith("FVO of the average +10.0 (+5.0 to +15.0).")
+    collapsed = in_use(**{**dict.fromkeys(widths, 4.0), "int3": 1.0})
+    fewer = str(story.three_readings(found, changes(int4=RISE), collapsed, "many"))
+    assert "int3" not in fewer
+    assert "trend" not in fewer
+    assert tables.readings(table[table["seed"] < 2], "many").empty
+
+
+@pytest.mark.parametrize("missing", [math.nan, math.inf, 1.2])
+def test_without_a_bound_a_verdict_stays_undecided(missing):
+    rows = pd.DataFrame({"treatment": ["int4"], "bits": [4], "lower": [-missing], "upper": [missing]})
+    assert wording.unsure(rows) == ("undecided", "Nothing says how large a difference may be")
+    assert wording.unsure(rows.iloc[:0])[0] == "undecided"
 
 
 def test_a_collapsed_network_decides_nothing_and_is_named():
-    verdict = story.violation_grows(
-        changes(int4=UNSURE, int2=(0.8, 0.7, 0.9)), in_use(int4=4.0, int2=1.0), seeds=3
-    )
-    assert verdict.word == "undecided"
+    verdict = story.violation_grows(of_eighteen(int4=EVEN, int2=LOST), in_use(int4=4.0, int2=1.0), seeds=18)
+    assert verdict.word == "no difference"
     assert "collapsed: int2" in verdict.because
-    assert "int2 +80" not in verdict.because
-    nothing_stands = story.violation_grows(changes(int2=RISE), in_use(int2=1.2), seeds=1)
+    assert "int2 +10" not in verdict.because
+    nothing_stands = story.violation_grows(of_eighteen(int2=LOST), in_use(int2=1.2), seeds=18)
     assert nothing_stands.word == "undecided"
     assert "no width to judge" in nothing_stands.because
+    few = of_eighteen(int4=LOST).query("seed < 2")
+    assert story.violation_grows(few, in_use(int4=4.0), seeds=2).word == "undecided"
 
 
 def test_each_word_has_a_colour_of_its_own():
     colours = {wording.Verdict("c", word, "b")._repr_html_() for word in typing.get_args(wording.Word)}
-    assert len({re.search(r"solid (#\w+)", shown)[1] for shown in colours}) == 4
+    assert len({re.search(r"solid (#\w+)", shown)[1] for shown in colours}) == 6
 
 
 def accuracies(**worst: float) -> pd.DataFrame:

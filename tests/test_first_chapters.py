@@ -83,13 +83,14 @@ def test_every_table_on_who_pays_is_made(store, chosen):
         "chance",
         "collapse",
         "confusion",
+        "readings",
         "storage",
     }
     assert list(without["storage"]["treatment"].unique()) == ["fp32", "int3", "int3-mse", "int3-mse-channel"]
     moths = gather(DISPARITY.moths(**TINY), DISPARITY.of_moths, store=store)
     made = disparity_tables.make(got, moths)
     assert set(made) - set(without) == {"size_and_difficulty"}
-    assert not any(table.empty for table in made.values())
+    assert not any(made[name].empty for name in made.keys() - {"readings"})  # of so few networks
 
 
 def test_the_contrast_of_several_settings_is_that_of_each_by_itself(store, chosen):

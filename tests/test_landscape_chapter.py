@@ -335,7 +335,7 @@ CASES = [
     ({"fp32": MORE, "int4": UNSURE}, "supported"),
     ({"fp32": LESS, "int4": UNSURE}, "contradicted"),
     ({"fp32": MORE, "int4": LESS}, "mixed"),
-    ({"fp32": UNSURE, "int4": UNSURE}, "undecided"),
+    ({"fp32": UNSURE, "int4": UNSURE}, "bounded"),
 ]
 
 
@@ -357,7 +357,7 @@ def to_majority(of: str, measure: str, **who: dict[str, tuple[float, float, floa
     [
         ({"int8": LESS, "int4": MORE, "int3": LESS}, "supported"),
         ({"int8": MORE, "int4": LESS, "int3": MORE}, "contradicted"),
-        ({"int8": MORE, "int4": UNSURE, "int3": MORE}, "undecided"),
+        ({"int8": MORE, "int4": UNSURE, "int3": MORE}, "bounded"),
         # Where nobody asked for four bits, the narrowest decides.
         ({"int8": LESS, "int3": MORE}, "supported"),
     ],
@@ -398,7 +398,7 @@ def test_without_a_minority_or_a_second_seed_nothing_is_decided():
 def test_the_collapsed_are_set_apart_and_what_was_left_out_is_counted():
     table = to_majority("level", "eigenvalue", minorities={"int4": MORE, "int3": UNSURE}).assign(left_out=1)
     verdict = story.larger_for_minorities(table, "eigenvalue", ENDS, collapse(int4=1.0), seeds=3)
-    assert verdict.word == "undecided"  # what is left is int3
+    assert verdict.word == "bounded"  # what is left is int3
     assert "collapsed: int4" in verdict.because
     assert "Left out, as not reached or not above 0: 1 value." in verdict.because
     none = story.larger_for_minorities(table, "eigenvalue", ENDS, collapse(int4=1.0, int3=1.0), seeds=3)
@@ -417,7 +417,7 @@ def test_the_word_on_sharpening_is_that_of_all_groups(intervals, word):
 
 
 @pytest.mark.parametrize(
-    ("interval", "word"), [(LESS, "supported"), (MORE, "contradicted"), (UNSURE, "undecided")]
+    ("interval", "word"), [(LESS, "supported"), (MORE, "contradicted"), (UNSURE, "bounded")]
 )
 def test_training_flattens_where_the_ratio_is_below_one(interval, word):
     table = ratios({"int4-qat": interval}, reference="int4", measure="eigenvalue", group="all")
@@ -447,7 +447,7 @@ AGREE, OPPOSED, NEITHER = (0.8, 0.4, 1.2), (-0.8, -1.2, -0.4), (0.1, -0.9, 1.1)
         ({"int4": AGREE, "int3": NEITHER}, "supported"),
         ({"int4": OPPOSED, "int3": NEITHER}, "contradicted"),
         ({"int4": AGREE, "int3": OPPOSED}, "mixed"),
-        ({"int4": NEITHER}, "undecided"),
+        ({"int4": NEITHER}, "bounded"),
     ],
 )
 def test_the_word_on_the_bound_is_that_of_its_ranks(intervals, word):

@@ -59,9 +59,9 @@ REPAIRS = [
     ({"int4": DOWN, "int3": UP}, {"int4": DOWN, "int3": DOWN}, {}, "mixed"),
     ({"int4": DOWN}, {"int4": DOWN}, {"int4": LOST}, "mixed"),
     ({"int4": DOWN}, {"int4": DOWN}, {"int4": LESS}, "supported"),  # surely less, not surely by a point
-    ({"int4": DOWN}, {"int4": UNSURE}, {}, "undecided"),
-    ({"int4": DOWN, "int3": UNSURE}, {"int4": UNSURE, "int3": DOWN}, {}, "undecided"),
-    ({"int4": UNSURE}, {"int4": UNSURE}, {}, "undecided"),
+    ({"int4": DOWN}, {"int4": UNSURE}, {}, "bounded"),
+    ({"int4": DOWN, "int3": UNSURE}, {"int4": UNSURE, "int3": DOWN}, {}, "bounded"),
+    ({"int4": UNSURE}, {"int4": UNSURE}, {}, "bounded"),
 ]
 
 
@@ -99,11 +99,11 @@ def test_a_margin_of_its_own():
 def test_fairqat_is_not_judged_against_the_collapsed():
     both = {"int4": DOWN, "int3": DOWN}
     apart = judged(both, {"int4": UNSURE, "int3": DOWN}, fallen=["int3-ends8"])
-    assert apart.word == "undecided"
+    assert apart.word == "bounded"
     assert "Set apart, because the networks have collapsed: int3-ends8." in apart.because
     assert apart.because.count("int3 FVO") == 1
     half = judged({"int3": DOWN}, {"int3": DOWN}, fallen=["int3-ends8"])
-    assert half.word == "undecided"
+    assert half.word == "bounded"
     assert "against rounding FVO cannot be judged" in half.because.lower().replace("fvo", "FVO")
     nothing = judged(both, both, fallen=["int3-fairqat", "int4-fairqat"])
     assert nothing.word == "undecided"
@@ -143,8 +143,8 @@ def effects(**parts: Interval | dict[str, Interval]) -> pd.DataFrame:
         ({"weights": UP}, "contradicted"),
         ({"weights": DOWN, "training": {"int4": UNSURE, "int3": DOWN}}, "mixed"),
         ({"weights": {"int4": DOWN, "int3": UP}}, "mixed"),
-        ({"sampling": DOWN}, "undecided"),
-        ({}, "undecided"),
+        ({"sampling": DOWN}, "bounded"),
+        ({}, "bounded"),
     ],
 )
 def test_the_word_on_the_part_is_that_of_weights_and_training(parts, word):
@@ -168,7 +168,7 @@ def test_sampling_and_sure_interactions_are_named():
 def test_a_width_with_a_collapsed_arm_has_no_parts():
     table = effects(weights={"int4": UNSURE, "int3": DOWN})
     verdict = story.which_part_repairs(table, standing("int3-ends8-tuned-sampled"), seeds=3)
-    assert verdict.word == "undecided"
+    assert verdict.word == "bounded"
     assert "collapsed: int3-ends8-tuned-sampled" in verdict.because
     assert "int3, weights" not in verdict.because
     both = standing("int3-fairqat", "int4-ends8-qat")
@@ -187,7 +187,7 @@ def test_a_width_with_a_collapsed_arm_has_no_parts():
         ({"int4": UP, "int3": UNSURE}, "supported"),
         ({"int4": DOWN, "int3": UNSURE}, "contradicted"),
         ({"int4": DOWN, "int3": UP}, "mixed"),
-        ({"int4": UNSURE}, "undecided"),
+        ({"int4": UNSURE}, "bounded"),
     ],
 )
 def test_the_word_on_plain_training_is_that_of_its_gap(gap, word):
@@ -204,7 +204,7 @@ def test_plain_training_is_less_fair_than_no_collapsed_network():
     accuracy = {"int4": UNSURE, "int3": DOWN}
     table = changed("ends8-qat", "ends8", FVO=gap, OA=accuracy)
     verdict = story.training_is_less_fair(table, standing("int3-ends8"), seeds=1)
-    assert verdict.word == "undecided"
+    assert verdict.word == "bounded"
     assert "collapsed: int3-ends8. OA, in points: int4 does not surely change" in verdict.because
     assert "int3 falls, −10.0" in verdict.because
     assert "One network says nothing" in verdict.because
@@ -226,8 +226,8 @@ def since_fp32(arm: str, **widths: Interval) -> pd.DataFrame:
         ({"int4": KEPT, "int3": UP}, "supported"),
         ({"int4": LOST, "int3": UNSURE}, "contradicted"),
         ({"int4": KEPT, "int3": LOST}, "mixed"),
-        ({"int4": KEPT, "int3": UNSURE}, "undecided"),
-        ({"int4": LESS}, "undecided"),
+        ({"int4": KEPT, "int3": UNSURE}, "bounded"),
+        ({"int4": LESS}, "bounded"),
         ({}, "undecided"),
     ],
 )
@@ -271,7 +271,7 @@ def test_without_an_interval_nothing_is_decided_and_none_is_said():
         since_fp32("ends8-qat", int4=alone), since_fp32("ends8", int4=alone), seeds=1
     )
     assert verdict.word == "undecided"
-    assert "int4 undecided, −5.0, by rounding alone −5.0." in verdict.because
+    assert "int4 not surely either, −5.0, by rounding alone −5.0." in verdict.because
     assert "nan" not in verdict.because
 
 
@@ -298,8 +298,8 @@ GONE = (-0.01, -0.03, 0.01)  # surely less than DOWN, and not surely
         ({"fairqat": DOWN}, {"fairqat": GONE}, "contradicted"),
         ({"fairqat": DOWN}, {"fairqat": UP}, "contradicted"),
         ({"fairqat": DOWN, "ends8-qat": DOWN}, {"fairqat": DOWN, "ends8-qat": GONE}, "mixed"),
-        ({"fairqat": DOWN}, {"fairqat": (-0.05, -0.12, 0.02)}, "undecided"),
-        ({"fairqat": UNSURE}, {"fairqat": DOWN}, "undecided"),
+        ({"fairqat": DOWN}, {"fairqat": (-0.05, -0.12, 0.02)}, "bounded"),
+        ({"fairqat": UNSURE}, {"fairqat": DOWN}, "bounded"),
     ],
 )
 def test_only_what_is_surely_repaired_in_training_can_hold_on_test(train, test, word):

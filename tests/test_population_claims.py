@@ -38,7 +38,7 @@ def of_bias(found: pd.DataFrame) -> pd.DataFrame:
         ({"int8": (0.0, 0.001), "int4": (-0.001, 0.0)}, 0.003, "supported"),
         ({"int4": (-0.05, -0.06)}, 0.003, "contradicted"),
         ({"int8": (0.0, 0.0), "int4": (-0.05, -0.06)}, 0.003, "mixed"),
-        ({"int4": (0.0, 0.0)}, 0.3, "undecided"),
+        ({"int4": (0.0, 0.0)}, 0.3, "bounded"),
     ],
 )
 def test_consistent_change_is_shown_or_shown_to_be_none(centres, spread, word):
@@ -51,7 +51,7 @@ def test_consistent_change_is_shown_or_shown_to_be_none(centres, spread, word):
 def test_a_large_p_alone_supports_nothing():
     found = of_bias(population({"int4": (0.0, 0.0)}, spread=0.3))
     assert (found["p_holm"] > 0.9).all()
-    assert story.no_consistent_change(found, NOTHING).word == "undecided"
+    assert story.no_consistent_change(found, NOTHING).word == "bounded"
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_a_large_p_alone_supports_nothing():
         ({"int4": (0.0, 0.0)}, 0.003, "contradicted"),
         ({"int8": (0.0, 0.0), "int4": (-0.03, -0.05)}, 0.003, "contradicted"),
         ({"int8": (0.0, 0.0), "int4": (0.03, -0.03)}, 0.003, "mixed"),
-        ({"int4": (0.0, 0.0)}, 0.3, "undecided"),
-        ({"int4": (-0.05, 0.0)}, 0.1, "undecided"),
+        ({"int4": (0.0, 0.0)}, 0.3, "bounded"),
+        ({"int4": (-0.05, 0.0)}, 0.1, "bounded"),
     ],
 )
 def test_groups_oppose_when_one_surely_gains_and_one_surely_loses(centres, spread, word):
@@ -79,8 +79,8 @@ def test_groups_oppose_when_one_surely_gains_and_one_surely_loses(centres, sprea
         ({"int4": (-0.01, 0.0)}, 0.003, "supported"),
         ({"int4": (-0.05, 0.0)}, 0.003, "contradicted"),
         ({"int8": (-0.01, 0.0), "int4": (-0.05, 0.0)}, 0.003, "mixed"),
-        ({"int4": (0.0, 0.0)}, 0.1, "undecided"),
-        ({"int4": (-0.02, 0.0)}, 0.003, "undecided"),
+        ({"int4": (0.0, 0.0)}, 0.1, "bounded"),
+        ({"int4": (-0.02, 0.0)}, 0.003, "bounded"),
     ],
 )
 def test_small_is_what_surely_lies_within_the_margin(centres, spread, word):
@@ -93,7 +93,7 @@ def test_groups_that_are_alike_at_one_treatment_may_oppose_at_another():
     found = pd.concat(
         [population({"int8": (0.0, 0.0)}), population({"int4": (0.0, 0.0)}, spread=0.3)], ignore_index=True
     )
-    assert story.groups_oppose(found, NOTHING).word == "undecided"
+    assert story.groups_oppose(found, NOTHING).word == "bounded"
 
 
 def test_what_failed_is_told_and_without_models_nothing_is_decided():

@@ -170,7 +170,7 @@ def verdict(parts: pd.DataFrame, *, share: float = 0.4, seeds: int = 3) -> wordi
         ([0.2, 0.2, 1.0], [0, 0, 0.1], [0, 0, 1.9], 0.1, "mixed"),
         # The group gains, and everything else costs it more.
         ([0.5, 0.5, -0.3], [0, 0, 0.5], [0, 0, 0.5], 0.1, "contradicted"),
-        ([0.01, 0.0, 0.01], [0, 0, 0.0], [0, 0, 0.0], 0.5, "undecided"),
+        ([0.01, 0.0, 0.01], [0, 0, 0.0], [0, 0, 0.0], 0.5, "bounded"),
     ],
 )
 def test_the_verdict_is_the_datas(zeros, rest, norm, noise, word):

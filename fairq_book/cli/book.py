@@ -280,9 +280,23 @@ def serve(port: int) -> None:
             click.echo("stopped")
 
 
+@click.command()
+@click.option("--studies", default=4000, show_default=True, help="So many for each number.")
+@click.option("--seed", default=0, show_default=True, help="Of the random numbers.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder.  [default: book/procedures]")
+def simulate(studies: int, seed: int, out: Path | None) -> None:
+    """Simulate how often the book's verdicts are wrong, and how often they find what is there."""
+    from fairq_book.pages import procedures
+
+    if studies < 1:
+        raise BadInput(f"studies is {studies}; expected a whole number of at least 1.")
+    for path in procedures.write(out or book_root() / "book" / "procedures", studies, seed=seed):
+        click.echo(f"written  {from_here(path)}")
+
+
 def _safe(text: str) -> str:
     """A parameter as part of a folder's name."""
     return "".join(c if c.isalnum() or c in "=.-" else "-" for c in text.replace(" ", "")).strip("-")
 
 
-COMMANDS = (run, book, pdf, sync, serve)
+COMMANDS = (run, book, pdf, sync, serve, simulate)

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy import special
 
 from fairq_book.experiments.studies import Landscape, Prediction
 from fairq_book.kit.treatments import NONE, UNTRAINED, columns, counterparts
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
+from fairq_utils.intervals import student
 from fairq_utils.metrics import changes as metrics_changes
 from fairq_utils.metrics import groups as metrics_groups
 from fairq_utils.metrics import noise as metrics_noise
@@ -386,12 +386,8 @@ def side_by_side_groups(table: pd.DataFrame, keys: list[str], value: str) -> pd.
 
 
 def student_interval(values: pd.Series, level: float) -> dict[str, float]:
-    """The mean with Student's interval, which is missing where there is one value or none.
-
-    Pages ask for thousands: it is counted here, without the table that `metrics.paired_test` makes.
-    """
-    mean, count = values.mean(skipna=False), len(values)
-    reach = values.sem(skipna=False) * special.stdtrit(count - 1, (1 + level) / 2) if count > 1 else np.nan
+    """The mean with Student's interval, which is missing where there is one value or none."""
+    mean, reach = student(values, level)
     return {"estimate": mean, "lower": mean - reach, "upper": mean + reach}
 
 

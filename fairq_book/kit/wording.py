@@ -9,17 +9,23 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from fairq_audit.formats import PALETTE, hundredths, signed, true_minus
 from fairq_audit.formats import counted as counted  # the stories take all their words from here
 from fairq_book.kit.tables import standing_treatments
+from fairq_utils.metrics.verdicts import MARGINS
 
-Word = Literal["supported", "mixed", "contradicted", "undecided"]
+# The last three, where nothing surely speaks for a claim or against it: what may still differ is too small
+# to matter, or smaller than is said, or there is nothing to say how large it is.
+Word = Literal["supported", "mixed", "contradicted", "no difference", "bounded", "undecided"]
 _COLOURS: dict[Word, str] = {
     "supported": PALETTE[2],
     "mixed": PALETTE[1],
     "contradicted": PALETTE[4],
+    "no difference": PALETTE[0],
+    "bounded": PALETTE[6],
     "undecided": PALETTE[7],
 }
 
@@ -97,6 +103,60 @@ def word_of(*, speaks_for: bool, speaks_against: bool) -> Word:
     return "supported" if speaks_for else "contradicted" if speaks_against else "undecided"
 
 
+_UNITS: dict[str, Callable[[float], str]] = {
+    "points": lambda share: f"{100 * share:.1f} points",
+    "nats": lambda nats: f"{nats:.3f} nats",
+    "margins": lambda times: f"{times:.1f} margins",
+    "ratio": lambda ratio: f"{ratio:.2f}",
+    "share": lambda share: f"{whole_percent(share)} %",
+    "correlation": lambda rho: signed(min(max(rho, -1.0), 1.0), 2),
+}
+
+
+def unsure(rows: pd.DataFrame, unit: str = "points") -> tuple[Word, str]:
+    """Of what surely goes neither way: the word, and a sentence's beginning on how far it may still go.
+
+    By the ends of the intervals, for each width or treatment. No difference, where each lies within the
+    margin that is declared for its width, or which the rows name; such margins there are for points alone. A
+    `ratio`, `share` or `correlation` has a bound to either side. Over 100 points is no bound.
+
+    >>> rows = pd.DataFrame({"treatment": ["int8", "int4"], "lower": [-0.004, -0.01], "upper": [0.006, 0.02]})
+    >>> unsure(rows), unsure(rows.assign(bits=[8, 4]))[0]
+    (('bounded', 'No difference larger than 0.6 points at int8, 2.0 points at int4'), 'no difference')
+    >>> unsure(pd.DataFrame({"lower": [0.8], "upper": [1.3]}), "ratio")
+    ('bounded', 'No ratio outside 0.80 to 1.30')
+    """
+    reach = rows[["lower", "upper"]].abs().max(axis=1)
+    if rows.empty or not np.isfinite(reach).all() or (unit == "points" and (reach > 1).any()):
+        return "undecided", "Nothing says how large a difference may be"
+    label = next((name for name in ("width", "treatment") if name in rows), None)
+    of = rows[label] if label else pd.Series("", rows.index)
+    form, said, two_sided = _UNITS[unit], [], unit in ("ratio", "share", "correlation")
+    for where, own in rows.groupby(of, sort=False):
+        lower, upper = own["lower"].min(), own["upper"].max()
+        bound = f"{form(lower)} to {form(upper)}" if two_sided else form(max(-lower, upper))
+        said.append(f"{bound} at {where}" if label else bound)
+    beginning = f"No {unit} outside" if two_sided else "No difference larger than"
+    word: Word = "bounded"
+    if unit == "points" and ("margin" in rows or "bits" in rows):
+        margins = rows["margin"] if "margin" in rows else rows["bits"].map(MARGINS)
+        word = "no difference" if (reach <= margins).all() else word
+    return word, f"{beginning} {', '.join(said)}"
+
+
+def word_and_reading(
+    rows: pd.DataFrame, readings: Mapping[Word, str], unit: str = "points"
+) -> tuple[Word, str]:
+    """The word for "this grows" by `word_for`, and what is said of it; by `unsure` where nothing is sure.
+
+    >>> rows = pd.DataFrame({"lower": [-0.01], "upper": [0.03]})
+    >>> word_and_reading(rows, {"supported": "It surely rises"})
+    ('bounded', 'No difference larger than 3.0 points')
+    """
+    word = word_for(rows)
+    return (word, readings[word]) if word in readings else unsure(rows, unit)
+
+
 def nowhere(claim: str, apart: str = "") -> Verdict:
     """What is said of a claim when no width is left to judge it at; `apart` names those that were."""
     return Verdict(claim, "undecided", f"There is no width to judge it at.{apart}")
@@ -139,7 +199,8 @@ def with_interval(form: Callable[[float], str], estimate: float, lower: float, u
 def together(claim: str, parts: Sequence[Verdict]) -> Verdict:
     """A claim that is a chain: it holds if each part does, and is mixed if some hold and some do not.
 
-    A part that is itself mixed makes the whole mixed; undecided parts beside parts that hold leave it open.
+    A part that is itself mixed makes the whole mixed. Else, beside parts that hold, the one that is least
+    sure decides: undecided, bounded, no difference.
 
     >>> fell, grew = Verdict("It fell.", "supported", ""), Verdict("It grew.", "contradicted", "")
     >>> together("It fell and it grew.", [fell, grew])
@@ -152,7 +213,8 @@ def together(claim: str, parts: Sequence[Verdict]) -> Verdict:
     elif "contradicted" in words:
         word = "contradicted"
     else:
-        word = "undecided" if "undecided" in words or not parts else "supported"
+        weakest: tuple[Word, ...] = ("undecided", "bounded", "no difference", "supported")
+        word = next((one for one in weakest if one in words), "undecided")
     said = " ".join(f"{part.claim.rstrip('.')}: {part.word}." for part in parts)
     return Verdict(claim, word, f"Part by part: {said}")
 

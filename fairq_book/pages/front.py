@@ -119,6 +119,8 @@ def _what_stands(measured: Measured) -> str:
             ("supported", "supported"),
             ("mixed", "mixed"),
             ("contradicted", "contradicted"),
+            ("no difference", "with no difference"),
+            ("bounded", "bounded"),
             ("undecided", "undecided"),
         )
         if word in words

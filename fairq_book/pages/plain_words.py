@@ -30,6 +30,8 @@ def in_plain_words(measured: Measured) -> Prose:
         "supported": "**What stands.**",
         "contradicted": "**What does not.**",
         "mixed": "**What holds in part.**",
+        "no difference": "**Where nothing differs by as much as matters.**",
+        "bounded": "**What may go either way, but not far.**",
         "undecided": "**What we could not decide.**",
     }
     said = []
@@ -44,7 +46,7 @@ def in_plain_words(measured: Measured) -> Prose:
 def _line(claim: Claim, measured: Measured, word: str) -> str:
     effects = claim.show(measured)
     numbers = "; ".join(f"{effect.says}: {effect.text}" for effect in effects)
-    more = f" {what_would_decide(effects, measured)}" if word == "undecided" else ""
+    more = f" {what_would_decide(effects, measured)}" if word in ("bounded", "undecided") else ""
     shown = f" {as_sentence(numbers)}." if numbers else ""
     remark = claim.remark(measured)
     beside = f", {remark.short}." if remark else ""

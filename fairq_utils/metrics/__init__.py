@@ -1,5 +1,18 @@
 """Who is served how well: accuracies, gaps, and their changes, with intervals."""
 
+from fairq_utils.metrics.by_network import (
+    JUMP,
+    TREND,
+    WIDTHS,
+    GapReading,
+    collapsed,
+    effects_of_two,
+    others_against,
+    over_widths,
+    pair_of,
+    read_gap,
+    read_gap_over,
+)
 from fairq_utils.metrics.changes import (
     accuracy_intervals,
     compare,
@@ -9,6 +22,7 @@ from fairq_utils.metrics.changes import (
 )
 from fairq_utils.metrics.groups import (
     Collapse,
+    answers_by_group,
     calibration,
     collapse,
     correct_answers,
@@ -29,15 +43,37 @@ from fairq_utils.metrics.ranking import (
     recall_disparity,
     retrieval_ranks,
 )
+from fairq_utils.metrics.ranks import RankAgreement, rank_agreement
+from fairq_utils.metrics.verdicts import (
+    MARGINS,
+    Reading,
+    margin_at,
+    over_a_page,
+    power_to_decide,
+    power_to_show_none,
+    read,
+    sd_at_most,
+    seeds_needed,
+)
 
 __all__ = [
+    "JUMP",
+    "MARGINS",
+    "TREND",
+    "WIDTHS",
     "Collapse",
+    "GapReading",
+    "RankAgreement",
+    "Reading",
     "accuracy_intervals",
+    "answers_by_group",
     "calibration",
     "collapse",
+    "collapsed",
     "compare",
     "contrast",
     "correct_answers",
+    "effects_of_two",
     "equivalence_test",
     "example_metrics",
     "fairness_violation",
@@ -45,15 +81,28 @@ __all__ = [
     "flip_rate",
     "flipped",
     "group_metrics",
+    "margin_at",
     "max_skew",
     "mean_intervals",
     "min_skew",
     "ndkl",
+    "others_against",
+    "over_a_page",
+    "over_widths",
     "overall_accuracy",
+    "pair_of",
     "paired_test",
+    "power_to_decide",
+    "power_to_show_none",
+    "rank_agreement",
+    "read",
+    "read_gap",
+    "read_gap_over",
     "recall_at_k",
     "recall_disparity",
     "retrieval_ranks",
+    "sd_at_most",
+    "seeds_needed",
     "sign_consistency",
     "worst_group",
 ]

@@ -16,6 +16,7 @@ an empty group: its n is 0, its numbers are NaN, and it takes no part in OA and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from scipy import special
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics.arrays import (
     Array,
+    as_array,
     as_codes,
     as_correct,
     as_labels,
@@ -114,6 +116,67 @@ def flip_rate(before: Array, after: Array) -> float:
     0.5
     """
     return float(flipped(before, after).mean())
+
+
+def answers_by_group(
+    labels: Sequence[Array],
+    before: Sequence[Array],
+    after: Sequence[Array],
+    groups: Sequence[Array],
+    *,
+    group_names: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """What a treatment does to the answers of each group, beyond accuracy: a row a network and group.
+
+    Each argument holds one array a network, of its test images: their labels, the answers before and after,
+    and their groups. `won` counts the images that are right after and were wrong before, `lost` the reverse.
+    Where group and label coincide the accuracy of a group is a recall, and can be had by giving its label to
+    everybody. There `precision` is the share of the answers with its label that are right, and `f1` the
+    harmonic mean of both, 0 when nothing is right; elsewhere these are NaN, and so is the precision of a
+    label that no image is given. For the mean over networks: `table.groupby("group", sort=False).mean()`.
+
+    >>> labels, before, after = [[0, 0, 0, 1, 1]], [[0, 0, 0, 0, 1]], [[0, 1, 1, 1, 1]]
+    >>> table = answers_by_group(labels, before, after, labels, group_names=["many", "few"])
+    >>> table[["group", "n", "accuracy_before", "accuracy_after", "won", "lost"]].round(2)
+      group  n  accuracy_before  accuracy_after  won  lost
+    0  many  3              1.0            0.33    0     2
+    1   few  2              0.5            1.00    1     0
+    >>> table[["group", "precision_before", "precision_after", "f1_before", "f1_after"]].round(2)
+      group  precision_before  precision_after  f1_before  f1_after
+    0  many              0.75              1.0       0.86      0.50
+    1   few              1.00              0.5       0.67      0.67
+    """
+    given = [[as_array(own) for own in per_network] for per_network in (labels, before, after, groups)]
+    shapes = {tuple(own.shape for own in per_network) for per_network in given}
+    if len(shapes) != 1 or not given[0] or any(own.ndim != 1 for own in given[0]):
+        raise BadInput(
+            "Labels, answers before and after, and groups are of different networks or images; expected for "
+            "each network one array of each, with one entry an image."
+        )
+    codes, names = as_codes(np.concatenate(given[3]), group_names, "group")
+    truth = np.concatenate(given[0])
+    label_of = {code: truth[codes == code][0] for code in np.unique(codes)}
+    coincide = np.array_equal(truth, np.array([label_of[code] for code in codes]))
+    coincide &= len(set(label_of.values())) == len(label_of)
+    tables, start = [], 0
+    for network, (own_labels, *answers, _) in enumerate(zip(*given, strict=True)):
+        member = codes[start : start + len(own_labels), None] == np.arange(len(names))
+        start += len(own_labels)
+        right = [answer == own_labels for answer in answers]
+        n = member.sum(axis=0)
+        columns: dict[str, Any] = {"network": network, "group": names, "n": n}
+        for when, answer, hit in zip(("before", "after"), answers, right, strict=True):
+            hits, given_to = hit @ member.astype(int), np.full(len(names), np.nan)
+            for code, label in label_of.items() if coincide else ():
+                given_to[code] = (answer == label).sum()
+            with np.errstate(invalid="ignore"):  # of nobody there is no share: NaN, as it should be
+                columns[f"accuracy_{when}"] = hits / n
+                columns[f"precision_{when}"] = hits / given_to
+                columns[f"f1_{when}"] = 2 * hits / (given_to + n)
+        columns["won"] = (~right[0] & right[1]) @ member.astype(int)
+        columns["lost"] = (right[0] & ~right[1]) @ member.astype(int)
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
 
 
 @dataclass(frozen=True)

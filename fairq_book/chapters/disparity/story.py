@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,50 +11,121 @@ import numpy as np
 import pandas as pd
 
 from fairq_audit.formats import counted
+from fairq_book.chapters.disparity import tables
 from fairq_book.chapters.disparity.tables import CAUSES, GRIDS
 from fairq_book.experiments.studies import Prediction
-from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, shown_widths, under_review
+from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, effect_in_row, shown_widths, under_review
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.tables import CONTRAST, standing_treatments
+from fairq_book.kit.tables import CONTRAST, standing_treatments, together
+from fairq_book.kit.treatments import columns_of
 from fairq_book.kit.wording import (
     Prose,
     Verdict,
     Word,
+    as_sentence,
     estimate_of,
     in_points,
     in_units,
     nowhere,
     percent,
     those_standing,
-    word_for,
+    unsure,
+    word_of,
 )
+from fairq_utils.metrics.by_network import WIDTHS
 from fairq_utils.treatments.treatment import FP32
 
 
-def violation_grows(changes: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
-    """Does FVO grow as bits fall? Judged only where the networks still tell classes apart.
+def violation_grows(by_seed: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Does FVO per network grow as bits fall? Judged only where the networks still tell classes apart.
 
-    `changes` are the records of `tables.change`, with a level that holds for all treatments at
-    once; `collapse` those of `tables.collapse`.
+    `by_seed` of `tables.accuracy_by_seed`, of which the plain widths count; `collapse` of `tables.collapse`.
+    A rise that two groups, which other networks named, do not share is a lottery over groups, and speaks
+    against the claim.
     """
     claim = "The gap between the best and the worst served group (FVO) grows as bits fall."
-    judged, apart = those_standing(changes[changes["group"] == "FVO"], collapse)
-    if judged.empty:
+    plain = [name for name in by_seed["treatment"].unique() if name == f"int{columns_of(name)['bits']}"]
+    rounded, apart = those_standing(by_seed[by_seed["treatment"].isin(plain)], collapse)
+    if rounded.empty:
         return nowhere(claim, apart)
-    word = word_for(judged)
-    said = [f"{row['treatment']} {in_points(row)}" for row in judged.to_dict("records")]
-    reading = {
-        "supported": "Somewhere FVO surely rises, and nowhere does it surely fall",
-        "contradicted": "Somewhere FVO surely falls, and nowhere does it surely rise",
-        "mixed": "FVO surely rises at one width and surely falls at another",
-        "undecided": "No interval leaves out zero",
-    }[word]
+    stand = by_seed[by_seed["treatment"].isin({FP32.name, *rounded["treatment"]})]
+    found = tables.readings(stand, level=together(rounded["treatment"].nunique()))
+    found = found[~found["treatment"].isin(tables.OVER_WIDTHS)]
+    if found.empty:
+        return Verdict(claim, "undecided", f"Fewer than three networks tell no gap from a lottery.{apart}")
+    judged = found[found["reading"] == tables.GAP]
+    words = set(judged["word"])
+    word = word_of(speaks_for="grows" in words, speaks_against=bool(words & {"lottery", "falls"}))
+    reading = "; ".join(
+        f"at {row['treatment']} {_GAPS[row['word']]}"
+        for row in judged.to_dict("records")
+        if row["word"] in _GAPS
+    )
+    if word == "undecided":
+        elsewhere = judged[~judged["word"].isin(_GAPS)]
+        word, bound = unsure(elsewhere)
+        if reading:  # somewhere it grows, and for whom is open
+            word = "bounded"
+            reading += f". Elsewhere: {bound[0].lower()}{bound[1:]}" if len(elsewhere) else ""
+        else:
+            reading = bound
+    pairs = found[found["reading"] == tables.PAIR].set_index("treatment").to_dict("index")
+    said = "; ".join(
+        f"{row['treatment']} {in_points(row)}, and {pairs[row['treatment']]['groups']} "
+        f"{in_points(pairs[row['treatment']])}"
+        for row in judged.to_dict("records")
+    )
     return Verdict(
         claim,
         word,
-        f"{reading}. Change of FVO in points against full precision, paired over {counted(seeds, 'seed')}, "
-        f"intervals that hold together with 95 %: {'; '.join(said)}.{apart}",
+        f"{as_sentence(reading)}. Change of FVO per network in points against full precision, and of the gap "
+        f"between two groups that a third of the networks named and the others measured, over "
+        f"{counted(seeds, 'seed')}, intervals that hold together with 95 %: {said}.{apart}",
     )
+
+
+# What is said of FVO per network, by the word of `tables.readings`.
+_GAPS = {
+    "grows": "it grows, and for the same groups",
+    "lottery": "it grows as a lottery over groups",
+    "grows or lottery": "it grows, for the same groups or as a lottery over them",
+    "falls": "it falls",
+}
+
+
+def three_readings(
+    readings: pd.DataFrame, changes: pd.DataFrame, collapse: pd.DataFrame, majority: str | None
+) -> Prose:
+    """The contrast, FVO per network beside a fixed pair, and FVO of the average, in this order.
+
+    `readings` of `tables.readings`, `changes` of `tables.change`, `collapse` of `tables.collapse`.
+    """
+    standing = standing_treatments(collapse)
+    widths = {f"int{bits}" for bits in WIDTHS}
+    average = changes[changes["group"] == "FVO"].set_index("treatment").to_dict("index")
+    sentences = []
+    for treatment, own in readings.groupby("treatment", sort=False):
+        together_stand = treatment in tables.OVER_WIDTHS and standing >= widths
+        if not (together_stand or (treatment in average and treatment in standing)):
+            continue
+        rows = own.set_index("reading").to_dict("index")
+        said = []
+        if CONTRAST in rows:
+            row = rows[CONTRAST]
+            said.append(f"the others against {majority} {in_points(row)} points: {_moved(row)}")
+        gap, pair = rows[tables.GAP], rows[tables.PAIR]
+        said.append(f"FVO per network {in_points(gap)}: {_moved(gap)}")
+        said.append(f"the gap of {pair['groups']}, as other networks named them, {in_points(pair)}")
+        if treatment in average:
+            said.append(f"FVO of the average {in_points(average[treatment])}")
+        sentences.append(f"- **{treatment}**: {'; '.join(said)}.")
+    return Prose("\n".join(sentences) or "Fewer than three networks tell no gap from a lottery.")
+
+
+def _moved(row: Mapping[Hashable, Any]) -> str:
+    """What a reading says, in words; where nothing is sure, how much it may be."""
+    none = f"no difference larger than {100 * row['bound']:.1f} points"
+    return {**_GAPS, "rises": "it rises"}.get(row["word"], none)
 
 
 def who_is_there(tested: Prediction) -> Prose:
@@ -378,11 +449,14 @@ def at_the_narrowest(accuracies: pd.DataFrame, collapse: pd.DataFrame, *, classe
 
 
 def _violation(measured: Measured) -> list[Effect]:
-    found = []
-    for width in ("int8", *shown_widths(measured, measured["change"])):
-        says = f"FVO at {width} against fp32"
-        found.append(effect_in(measured, "change", says, "points", {"treatment": width, "group": "FVO"}))
-    return found
+    by_seed = measured["accuracy_by_seed"]
+    found = tables.readings(by_seed, measured.majority).drop(columns=["groups", "word"])
+    effects = []
+    for width in ("int8", *shown_widths(measured, by_seed)) if len(found) else ():
+        for reading in (tables.GAP, tables.PAIR):
+            says, where = f"{reading} at {width} against fp32", {"treatment": width, "reading": reading}
+            effects.append(effect_in_row(measured, "accuracy_by_seed", found, says, "points", where))
+    return effects
 
 
 def _collapse(measured: Measured) -> list[Effect]:
@@ -399,8 +473,10 @@ CLAIMS = (
         "With fewer bits the gap between the best and the worst served group (FVO) grows.",
         BELLAM,
         "01_disparity_baseline",
-        ("change",),
-        lambda measured: violation_grows(measured["change"], measured["collapse"], seeds=measured.seeds),
+        ("accuracy_by_seed", "collapse"),
+        lambda measured: violation_grows(
+            measured["accuracy_by_seed"], measured["collapse"], seeds=measured.seeds
+        ),
         _violation,
     ),
     Claim(

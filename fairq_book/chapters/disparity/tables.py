@@ -22,8 +22,10 @@ from fairq_book.kit.tables import (
     student_interval,
     together,
 )
-from fairq_book.kit.treatments import columns
+from fairq_book.kit.treatments import columns, columns_of
 from fairq_utils.metrics import groups as metrics_groups
+from fairq_utils.metrics.by_network import JUMP, TREND, WIDTHS, others_against, read_gap_over
+from fairq_utils.metrics.verdicts import MARGINS, Reading, read
 from fairq_utils.treatments.treatment import FP32
 
 # Moths by whether their focal group is small, and whether it is hard.
@@ -48,6 +50,7 @@ def make(got: Gathered, moths: Gathered | None = None) -> dict[str, pd.DataFrame
         "accuracy_by_seed": by_seed,
         "change": change(rounded, level=together(len(got.treatments("rounded")) - 1)),
         "change_by_network": change_by_network(by_seed, got.majority),
+        "readings": readings(by_seed, got.majority),
         "chance": chance(rounded),
         "collapse": collapse(rounded),
         "confusion": confusion(rounded),
@@ -126,6 +129,65 @@ def contrasts(settings: Mapping[str, Gathered]) -> pd.DataFrame:
     common = set.intersection(*(set(table["treatment"]) for table in found))
     every = pd.concat(found, ignore_index=True)
     return every[every["treatment"].isin(common)]
+
+
+# What is read of the widths together, with a coefficient for each of `WIDTHS`.
+OVER_WIDTHS = {"int8 to int4": JUMP, "trend over 8, 6, 5, 4, 3 bits": TREND}
+GAP, PAIR = "FVO per network", "a fixed pair"
+WIDTH_OF_JUMP = 4  # whose margin both are judged by
+_NUMBERS = ("networks", "estimate", "lower", "upper", "bound", "margin")
+_FEWEST = 3  # networks, of which one can name a pair that two measure
+
+
+def readings(by_seed: pd.DataFrame, majority: str | None = None, *, level: float = 0.95) -> pd.DataFrame:
+    """Records: the contrast of minorities and `majority`, FVO per network, and the gap of two fixed groups.
+
+    `by_seed` of `accuracy_by_seed`. For each treatment against full precision, and over the widths where all
+    are there. `word` is that of `verdicts.read`; for FVO that of `read_gap`, which has the pair in view.
+    `groups` names the pair, or the majority. Of fewer than three networks there are no readings.
+
+    >>> right = {"fp32": [(9, 7), (9, 7), (9, 8), (8, 7)], "int4": [(9, 5), (9, 4), (9, 5), (8, 4)]}
+    >>> long = [(t, s, g, 10, right[t][s][i]) for t in right for s in range(4) for i, g in enumerate("ab")]
+    >>> table = pd.DataFrame(long, columns=["treatment", "seed", "group", "n", "correct"])
+    >>> readings(table, "a")[["reading", "groups", "estimate", "word"]].round(2)
+               reading groups  estimate   word
+    0         contrast      a     -0.28  falls
+    1  FVO per network   a, b      0.27  grows
+    2     a fixed pair   a, b      0.30  rises
+    """
+    there = by_seed[by_seed["n"] > 0]
+    shares = there.assign(share=there["correct"] / there["n"])
+    wide = side_by_side_groups(shares, ["treatment", "seed"], "share").dropna(axis=1)
+    by_name = {str(name): wide.loc[name] for name in there["treatment"].unique()}
+    asked: list[tuple[str, list[str], tuple[float, ...]]] = [
+        (name, [FP32.name, name], (-1.0, 1.0)) for name in by_name if name != FP32.name
+    ]
+    asked += [(name, [f"int{bits}" for bits in WIDTHS], own) for name, own in OVER_WIDTHS.items()]
+    records = []
+    for name, needed, coefficients in asked:
+        if len(wide.columns) < 2 or not by_name.keys() >= set(needed):
+            continue
+        seeds = by_name[needed[-1]].index
+        if len(seeds) < _FEWEST:
+            continue
+        values = np.stack([by_name[one].loc[seeds] for one in needed])
+        bits = WIDTH_OF_JUMP if name in OVER_WIDTHS else columns_of(name)["bits"]
+        margin = MARGINS.get(bits)
+        gap = read_gap_over(list(values), coefficients, margin=margin, level=level)
+        pair = ", ".join(wide.columns[list(gap.groups)])
+        found: list[tuple[str, str, Reading, str]] = [
+            (GAP, pair, gap.fvo, gap.word),
+            (PAIR, pair, gap.pair, gap.pair.word),
+        ]
+        if majority in wide:
+            place = list(wide).index(majority)
+            of_each = np.stack([others_against(table, place) for table in values])
+            contrast = read(np.asarray(coefficients) @ of_each, margin, level=level)
+            found.insert(0, (CONTRAST, str(majority), contrast, contrast.word))
+        for reading, groups, own, word in found:
+            about = {"treatment": name, "bits": bits, "reading": reading, "groups": groups, "word": word}
+            records.append(about | {number: getattr(own, number) for number in _NUMBERS})
+    return pd.DataFrame(records, columns=["treatment", "bits", "reading", "groups", "word", *_NUMBERS])
 
 
 def storage(size: Mapping[str, float], accuracies: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from fairq_audit.formats import counted
 from fairq_book.chapters.encoders.tables import fallen
 from fairq_book.kit.claims import SLYMAN, WIDTH, Claim, Effect, effects_of_population, under_review
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.wording import Prose, Verdict, Word, in_nats, in_points, percent, points, word_of
+from fairq_book.kit.wording import Prose, Verdict, Word, in_nats, in_points, percent, points, unsure, word_of
 from fairq_utils.encoders.captions import TRAINING_SETS
 
 _SHOWN = 0.05  # what remains of p after Holm's correction is below it
@@ -35,14 +35,15 @@ def no_consistent_change(found: pd.DataFrame, failed: pd.DataFrame, *, of: str =
         return Verdict(claim, "undecided", f"No treatment has two models to judge it by.{apart}")
     none = found["p_within"] < _SHOWN
     consistent = ~none & ((found["p_holm"] < _SHOWN) | (found["p_sign"] < _SHOWN))
-    word: Word = (
+    open_, bound = _in_margins(found)
+    word = (
         "supported"
         if none.all()
         else "mixed"
         if consistent.any() and none.any()
         else "contradicted"
         if consistent.any()
-        else "undecided"
+        else open_
     )
     counts = [
         f"{rows['treatment'].iloc[0]} {int(none[rows.index].sum())}, {int(consistent[rows.index].sum())} and "
@@ -57,8 +58,9 @@ def no_consistent_change(found: pd.DataFrame, failed: pd.DataFrame, *, of: str =
         word,
         f"Of {counted(len(found), 'change')}, {int(none.sum())} surely lie within the margin ({margins}), "
         f"{int(consistent.sum())} surely have a direction and are not within it. Within it, with a "
-        f"direction, and neither, by treatment: {'; '.join(counts)}.{which} Paired over up to "
-        f"{counted(int(found['n'].max()), of)}, corrected for {_tested(found)} tests a treatment.{apart}",
+        f"direction, and neither, by treatment: {'; '.join(counts)}.{which}{bound * (word == open_)} Paired "
+        f"over up to {counted(int(found['n'].max()), of)}, corrected for {_tested(found)} tests a "
+        f"treatment.{apart}",
     )
 
 
@@ -87,20 +89,22 @@ def groups_oppose(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
             f"{row['group']} {points(row['estimate'])}" for row in rows[sure].to_dict("records")
         )
         said.append(f"{treatment} {answers[-1]}: {numbers or 'no group surely'}")
-    word: Word = (
+    open_, bound = unsure(own)
+    word = (
         "mixed"
         if {"opposite", "alike"} <= set(answers)
         else "supported"
         if "opposite" in answers
         else "contradicted"
         if set(answers) == {"alike"}
-        else "undecided"
+        else open_
     )
+    of_any_group = f" {bound}, of any group." if word == open_ else ""
     return Verdict(
         claim,
         word,
         "Groups that surely gain or lose, mean change of accuracy in points, paired over up to "
-        f"{counted(int(own['n'].max()), 'model')}: {'; '.join(said)}. Sure is what the "
+        f"{counted(int(own['n'].max()), 'model')}: {'; '.join(said)}.{of_any_group} Sure is what the "
         f"paired t-test shows after correction for {_tested(found[found['family'] == 'group'])} tests a "
         f"treatment.{apart}",
     )
@@ -122,6 +126,9 @@ def significant_but_small(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
     small = (rows["lower"] > -rows["margin"]) & (rows["upper"] < rows["margin"])
     large = (rows["lower"] >= rows["margin"]) | (rows["upper"] <= -rows["margin"])
     word = word_of(speaks_for=bool(small.any()), speaks_against=bool(large.any()))
+    bound = ""
+    if word == "undecided":
+        word, bound = _in_margins(found)
     ranked = rows.loc[(rows["estimate"].abs() / rows["margin"]).sort_values(ascending=False).index]
     largest = "; ".join(_moved(row) for row in ranked.head(3).to_dict("records"))
     which = f" Largest against the margin: {largest}." if largest else ""
@@ -129,10 +136,17 @@ def significant_but_small(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
         claim,
         word,
         f"{_how_many(found, len(rows))}, {int(small.sum())} of them surely smaller than the margin "
-        f"({_margins(found)}) and {int(large.sum())} surely larger.{which}{apart}"
+        f"({_margins(found)}) and {int(large.sum())} surely larger.{which}{bound}{apart}"
         if len(rows)
-        else f"{_how_many(found, 0)}.{apart}",
+        else f"{_how_many(found, 0)}.{bound}{apart}",
     )
+
+
+def _in_margins(found: pd.DataFrame) -> tuple[Word, str]:
+    """Measures of several units: how many times its margin the farthest of them may change by."""
+    in_margins = found.assign(**{end: found[end] / found["margin"] for end in ("lower", "upper")})
+    word, bound = unsure(in_margins, "margins")
+    return word, f" {bound}."
 
 
 def _how_many(found: pd.DataFrame, significant: int) -> str:
@@ -232,6 +246,10 @@ def differs_in_kind(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
     alike = own["p_within"] < _SHOWN
     differs = ~alike & (own["p_holm"] < _SHOWN)
     word = word_of(speaks_for=bool(differs.any()), speaks_against=bool(alike.any()))
+    bound = ""
+    if word == "undecided":
+        word, bound = unsure(own)
+        bound = f" {bound}."
     words = [
         "alike" if same else "other" if other else "open" for same, other in zip(alike, differs, strict=True)
     ]
@@ -244,7 +262,7 @@ def differs_in_kind(found: pd.DataFrame, failed: pd.DataFrame) -> Verdict:
         word,
         f"What FVO changes by in an encoder, less what it changes by in its classifier, over up to "
         f"{counted(int(own['n'].max()), 'pair')}: {said}. Alike: surely within "
-        f"{100 * own['margin'].iloc[0]:g} points.{apart}",
+        f"{100 * own['margin'].iloc[0]:g} points.{bound}{apart}",
     )
 
 
@@ -324,8 +342,7 @@ CLAIMS = (
         _of_encoders(no_consistent_change),
         _bias,
         under_review(
-            "so few models can hardly show that a skew stays within its margin: “undecided” was to be "
-            "expected."
+            "so few models can hardly show that a skew stays within its margin: “bounded” was to be expected."
         ),
     ),
     Claim(

@@ -28,7 +28,9 @@ from fairq_book.kit.wording import (
     nowhere,
     percent,
     those_standing,
+    unsure,
     whole_percent,
+    word_and_reading,
     word_for,
 )
 
@@ -160,7 +162,6 @@ def sharpens(ratios: pd.DataFrame, ends: Ends, collapse: pd.DataFrame, *, seeds:
         "supported": "At some width it surely does, and at none does it surely lower it",
         "contradicted": "At some width it surely lowers it, and at none does it surely raise it",
         "mixed": "It surely does at one width, and surely lowers it at another",
-        "undecided": "No interval leaves out a ratio of one",
     }
     smallest = own[(own["group"] == ends.smallest) & own["treatment"].isin(judged["treatment"])]
     also = "; ".join(f"{row['treatment']} {_times(row)}" for row in smallest.to_dict("records"))
@@ -183,7 +184,6 @@ def training_flattens(
         "supported": "Flatter at some width for sure, and sharper at none",
         "contradicted": "Sharper at some width for sure, and flatter at none",
         "mixed": "Flatter at one width for sure, and sharper at another",
-        "undecided": "No interval leaves out a ratio of one",
     }
     # Less is more here: a ratio below one supports the claim.
     return _ratio_verdict(
@@ -212,13 +212,12 @@ def bound_tells_who_is_hurt(ranks: pd.DataFrame, collapse: pd.DataFrame, *, seed
     known = judged.dropna(subset="estimate")
     if known.empty:
         return nowhere(claim, apart)
-    word = word_for(known)
-    reading = {
+    readings: dict[Word, str] = {
         "supported": "Somewhere the ranks surely agree, and nowhere are they surely opposed",
         "contradicted": "Somewhere the ranks are surely opposed, and nowhere do they surely agree",
         "mixed": "The ranks surely agree at one width and are surely opposed at another",
-        "undecided": "No interval leaves out zero",
-    }[word]
+    }
+    word, reading = word_and_reading(known, readings, "correlation")
     said = "; ".join(f"{row['treatment']} {_correlation(row)}" for row in known.to_dict("records"))
     groups = counted(int(known["groups"].max()), "group")
     return Verdict(
@@ -309,7 +308,6 @@ _PAPERS_WIDTH = "int4"
 _LARGER: dict[Word, str] = {
     "supported": "surely above one",
     "contradicted": "surely below one",
-    "undecided": "the interval holds one",
 }
 
 
@@ -336,7 +334,7 @@ def _at_the_paper_s_width(
     decisive = known[(known["treatment"] == width) & (known["who"] == MINORITIES)]
     if decisive.empty:
         return nowhere(claim, apart)
-    word = word_for(decisive[["lower", "upper"]].apply(np.log))
+    word, reading = _of_ratios(decisive, _LARGER)
     (row,) = decisive.to_dict("records")
     others = known[(known["who"] == MINORITIES) & (known["treatment"] != width)].to_dict("records")
     beside = [f"{own['treatment']} {_times(own)}" for own in others]
@@ -353,7 +351,7 @@ def _at_the_paper_s_width(
         claim,
         word,
         f"{said} {_times(row)} at {width}, paired over {counted(seeds, 'seed')}: "
-        f"{_LARGER[word]}. This width decides.{said_beside}"
+        f"{reading[0].lower()}{reading[1:]}. This width decides.{said_beside}"
         f"{_of_one_seed(seeds)}{without}{apart}",
     )
 
@@ -371,19 +369,26 @@ def _ratio_verdict(
     known = judged.dropna(subset="estimate")
     if known.empty:
         return nowhere(claim, apart)
-    logs = known[["lower", "upper"]].apply(np.log)
-    if lower_is_better:
-        logs = -logs.rename(columns={"lower": "upper", "upper": "lower"})
-    word = word_for(logs)
+    word, said_of_it = _of_ratios(known, reading, lower_is_better=lower_is_better)
     left_out = int(known["left_out"].sum())
     without = f" Left out, as not reached or not above 0: {counted(left_out, 'value')}." if left_out else ""
     numbers = "; ".join(f"{row['treatment']} {_times(row)}" for row in known.to_dict("records"))
     return Verdict(
         claim,
         word,
-        f"{reading[word]}. {said}, paired over {counted(seeds, 'seed')}, intervals that hold together with "
+        f"{said_of_it}. {said}, paired over {counted(seeds, 'seed')}, intervals that hold together with "
         f"95 %: {numbers}.{_of_one_seed(seeds)}{without}{apart}",
     )
+
+
+def _of_ratios(
+    rows: pd.DataFrame, readings: Mapping[Word, str], *, lower_is_better: bool = False
+) -> tuple[Word, str]:
+    logs = rows[["lower", "upper"]].apply(np.log)
+    if lower_is_better:
+        logs = -logs.rename(columns={"lower": "upper", "upper": "lower"})
+    word = word_for(logs)
+    return (word, readings[word]) if word in readings else unsure(rows, "ratio")
 
 
 def _short(value: float) -> str:

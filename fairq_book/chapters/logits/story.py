@@ -24,8 +24,9 @@ from fairq_book.kit.wording import (
     nowhere,
     percent,
     those_standing,
+    unsure,
     whole_percent,
-    word_for,
+    word_and_reading,
     word_of,
 )
 
@@ -42,15 +43,20 @@ def variance_falls(left: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) ->
     claim = "Rounding the weights lowers the variance of the logits."
     rows = _every_image(left)
     falls, rises = rows["upper"] < 1 - _NEGLIGIBLE, rows["lower"] > 1 + _NEGLIGIBLE
-    word = word_for(pd.DataFrame({"lower": falls * 1.0, "upper": rises * -1.0}))
-    reading = {
+    word = word_of(speaks_for=bool(falls.any()), speaks_against=bool(rises.any()))
+    readings = {
         "supported": "At some width it surely falls, and at none does it surely rise",
         "contradicted": "At some width it surely rises, and at none does it surely fall",
         "mixed": "It surely falls at one width and surely rises at another",
-        "undecided": f"Nowhere does it surely change by more than {percent(_NEGLIGIBLE)}",
-    }[word]
+    }
+    if word == "undecided":
+        word, bound = unsure(rows, "ratio")
+        near = ((rows["lower"] > 1 - _NEGLIGIBLE) & (rows["upper"] < 1 + _NEGLIGIBLE)).all()
+        word = "no difference" if near and len(rows) else word
+        readings[word] = f"Nowhere does it surely change by more than {percent(_NEGLIGIBLE)}. {bound}"
+    reading = readings[word]
     standing, _ = those_standing(rows[falls | rises], collapse)
-    if word != "undecided" and standing.empty:
+    if (falls | rises).any() and standing.empty:
         reading += ", and that only where the networks have collapsed onto one answer"
     said = [f"{row['treatment']} {_share(row)}" for row in rows.to_dict("records")]
     return Verdict(
@@ -88,13 +94,12 @@ def loss_falls_on(
     judged = judged.dropna()
     if judged.empty:
         return nowhere(claim, apart)
-    word = word_for(judged)
-    reading = {
+    readings: dict[Word, str] = {
         "supported": "At some width it surely grows more, and at none does it surely grow less",
         "contradicted": "At some width it surely grows less, and at none does it surely grow more",
         "mixed": "It surely grows more at one width and surely less at another",
-        "undecided": "No interval leaves out zero",
-    }[word]
+    }
+    word, reading = word_and_reading(judged, readings, "nats")
     said = [f"{row['treatment']} {in_units(row)}" for row in judged.to_dict("records")]
     last = judged["treatment"].iloc[-1]
     of_groups = changes[(changes["measure"] == "loss") & (changes["group"] != ALL)].dropna()
@@ -121,21 +126,28 @@ def temperature_explains(
     claim = "The fall in variance explains the loss that is gained."
     shares, apart = those_standing(_every_image(explained), collapse)
     votes: set[str] = set()
-    said = []
+    said, asked = [], []
     for share in shares.to_dict("records"):
         name = share["treatment"]
         if _of(changes, name, "loss")["lower"] > 0:
             votes |= {"for"} if share["lower"] > _HALF else {"against"} if share["upper"] < _HALF else set()
             said.append(f"{name} {_share(share)}")
+            asked.append(share)
     word = word_of(speaks_for="for" in votes, speaks_against="against" in votes)
-    reading = {
+    readings = {
         "supported": "The original at that temperature gains most of it",
         "contradicted": "The original at that temperature gains less than half of it",
         "mixed": "The original at that temperature gains most of it at one width and little at another",
-        "undecided": "No loss is surely gained that could be explained"
-        if not said
-        else "The intervals hold both more and less than half",
-    }[word]
+    }
+    if said and not votes:
+        word, bound = unsure(pd.DataFrame(asked), "share")
+        readings[word] = f"The intervals hold both more and less than half. {bound}"
+    elif not said:
+        losses = _every_image(changes)
+        losses = losses[(losses["measure"] == "loss") & losses["treatment"].isin(shares["treatment"])]
+        word, bound = unsure(losses, "nats")
+        readings[word] = f"No loss is surely gained that could be explained. {bound}"
+    reading = readings[word]
     listed = (
         f" Of the loss gained, temperature alone adds, over {_over(seeds)}: {'; '.join(said)}."
         if said
@@ -154,21 +166,22 @@ def variance_stands(left: pd.DataFrame, *, seeds: int) -> Verdict:
     names = ", ".join(rows["treatment"])
     claim = f"Where weights are not made coarse ({names}), the variance does not collapse."
     stands, falls = (rows["lower"] > _HALF).sum(), (rows["upper"] < _HALF).sum()
-    word: Word = (
+    open_, bound = unsure(rows, "share")
+    word = (
         "supported"
         if stands == len(rows) > 0
         else "contradicted"
         if falls == len(rows) > 0
         else "mixed"
         if falls
-        else "undecided"
+        else open_
     )
-    reading = {
+    readings = {
         "supported": "Each surely keeps more than half of it",
         "contradicted": "Each surely keeps less than half of it",
         "mixed": "Some surely keep less than half of it, others do not",
-        "undecided": "Not all intervals lie above one half, but none lies below it",
-    }[word]
+    }
+    reading = readings.get(word, f"Not all intervals lie above one half, but none lies below it. {bound}")
     said = [f"{row['treatment']} {_share(row)}" for row in rows.to_dict("records")]
     return Verdict(claim, word, f"{reading}. Typical variance left, over {_over(seeds)}: {'; '.join(said)}.")
 

@@ -22,9 +22,11 @@ from fairq_book.kit.wording import (
     moves,
     nowhere,
     set_apart,
+    unsure,
     whole_percent,
     whole_points,
-    word_for,
+    word_and_reading,
+    word_of,
 )
 from fairq_utils.training.fairqat import FairQAT
 
@@ -50,13 +52,14 @@ def repairs(
     falls: dict[str, list[str]] = {}
     rises: dict[str, list[str]] = {}
     dear: list[str] = []
-    facts, said, fallen = [], [], []
+    facts, said, fallen, gaps = [], [], [], []
     for other, table in (("rounding", changes_vs_ptq), ("plain QAT", changes_vs_qat)):
         own = table[where(table, FAIRQAT) & table["group"].isin(["OA", "FVO"])]
         judged, collapsed = _both_stand(own, collapse)
         fallen += [name for name in collapsed if name not in fallen]
         gap, accuracy = (judged[judged["group"] == name] for name in ("FVO", "OA"))
         falls[other], rises[other] = _surely(gap)
+        gaps.append(gap)
         lost = list(accuracy.loc[accuracy["upper"] < -margin, "width"])
         dear += lost
         cost = f" while OA surely loses more than {whole_points(margin)} at {', '.join(lost)}" if lost else ""
@@ -79,15 +82,16 @@ def repairs(
         if anything_falls and against
         else "contradicted"
         if against
-        else "undecided"
+        else unsure(pd.concat(gaps))[0]
     )
+    bound = f" {unsure(pd.concat(gaps))[1]}." if not (anything_falls or against) else ""
     holding = [other for other in falls if falls[other] and not rises[other]]
     half = f" Only the half against {holding[0]} holds." if len(holding) == 1 else ""
     return Verdict(
         claim,
         word,
-        f"{as_sentence('; '.join(facts))}.{half} Changes in points, paired over {counted(seeds, 'seed')}, "
-        "intervals that hold together over the widths with 95 %. "
+        f"{as_sentence('; '.join(facts))}.{bound}{half} Changes in points, paired over "
+        f"{counted(seeds, 'seed')}, intervals that hold together over the widths with 95 %. "
         f"{' '.join(said)}{_of_images_only(seeds)}{apart}",
     )
 
@@ -112,13 +116,11 @@ def which_part_repairs(effects: pd.DataFrame, collapse: pd.DataFrame, *, seeds: 
     weights, training = by_effect["weights"], by_effect["training"]
     holds = bool((weights["upper"] < 0).any())
     against = bool((weights["lower"] > 0).any() or (training["upper"] < 0).any())
-    words: dict[tuple[bool, bool], Word] = {
-        (True, False): "supported",
-        (False, True): "contradicted",
-        (True, True): "mixed",
-        (False, False): "undecided",
-    }
     reading = "; ".join(f"{said} FVO {_where(*_surely(by_effect[name]))}" for name, said in _PARTS.items())
+    word = word_of(speaks_for=holds, speaks_against=against)
+    if word == "undecided":
+        word, bound = unsure(pd.concat([weights, training]))
+        reading = f"{reading}. {bound}"
     numbers = "; ".join(
         f"{row['width']}, {row['effect']} {in_points(row)}"
         for row in judged[judged["effect"].isin(_PARTS)].to_dict("records")
@@ -137,7 +139,7 @@ def which_part_repairs(effects: pd.DataFrame, collapse: pd.DataFrame, *, seeds: 
     add_up = f" They do not just add up: {depends}." if depends else " No interaction surely differs from 0."
     return Verdict(
         claim,
-        words[holds, against],
+        word,
         f"{as_sentence(reading)}. What each part does to FVO, in points, on average over the other two, over "
         f"{counted(seeds, 'seed')}, intervals that hold together over the widths with 95 %: {numbers}."
         f"{add_up}{_of_images_only(seeds)}{apart}",
@@ -156,13 +158,12 @@ def training_is_less_fair(changes: pd.DataFrame, collapse: pd.DataFrame, *, seed
     apart = set_apart(fallen) + (f" OA, in points: {accuracy}." if accuracy else "")
     if judged.empty:
         return nowhere(claim, apart)
-    word = word_for(judged)
-    reading = {
+    readings: dict[Word, str] = {
         "supported": "Somewhere its FVO is surely larger, and nowhere surely smaller",
         "contradicted": "Somewhere its FVO is surely smaller, and nowhere surely larger",
         "mixed": "Its FVO is surely larger at one width and surely smaller at another",
-        "undecided": "No interval leaves out zero",
-    }[word]
+    }
+    word, reading = word_and_reading(judged, readings)
     said = "; ".join(f"{row['width']} {in_points(row)}" for row in judged.to_dict("records"))
     return Verdict(
         claim,
@@ -197,6 +198,7 @@ def accuracy_comes_back(
             needless.append(width)  # nothing was lost there, so nothing can come back
         else:
             answers.append(answer)
+    open_ = accuracy[~accuracy["width"].isin(needless)].assign(margin=margin)
     word: Word = (
         "mixed"
         if {_BACK, _NOT_BACK} <= set(answers)
@@ -204,14 +206,16 @@ def accuracy_comes_back(
         if answers and set(answers) == {_BACK}
         else "contradicted"
         if _NOT_BACK in answers
-        else "undecided"
+        else unsure(open_)[0]
     )
+    bound = f"{unsure(open_)[1]}. " if word == "bounded" else ""
     no_need = f" At {', '.join(needless)} rounding alone is surely within it already." if needless else ""
     return Verdict(
         claim,
         word,
-        f"Change of OA in points against full precision, paired over {counted(seeds, 'seed')}, intervals "
-        f"that hold together over the widths with 95 %: {'; '.join(said)}.{no_need}{_of_images_only(seeds)}",
+        f"{bound}Change of OA in points against full precision, paired over {counted(seeds, 'seed')}, "
+        "intervals that hold together over the widths with 95 %: "
+        f"{'; '.join(said)}.{no_need}{_of_images_only(seeds)}",
     )
 
 
@@ -232,8 +236,9 @@ def holds_on_test(on_both: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) 
     arms = counted(len(by_split["train"]), "arm")
     narrowed = by_split["train"][by_split["train"]["upper"] < 0]
     if narrowed.empty:
+        word, bound = unsure(by_split["train"].reset_index())
         none = f"Of {arms} none surely narrows the gap on training images, over {counted(seeds, 'seed')}."
-        return Verdict(claim, "undecided", f"{none}{_of_images_only(seeds)}{apart}")
+        return Verdict(claim, word, f"{none} {bound}.{_of_images_only(seeds)}{apart}")
     published = where(narrowed, FAIRQAT)
     for name, seen in zip(narrowed.index, narrowed.to_dict("records"), strict=True):
         unseen = by_split["test"].loc[[name]].to_dict("records")[0]
@@ -245,22 +250,25 @@ def holds_on_test(on_both: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) 
         if name in fails or published[name]:
             size = ", surely less" if less else ""
             said.append(f"{name} {in_points(seen)} in training and {in_points(unseen)} in the test{size}")
-    word: Word = (
+    open_, bound = unsure(by_split["test"].loc[narrowed.index].reset_index())
+    word = (
         "mixed"
         if holds and fails
         else "contradicted"
         if fails
         else "supported"
         if 2 * len(holds) > len(narrowed)
-        else "undecided"
+        else open_
     )
+    on_test = f" In the test: {bound[0].lower()}{bound[1:]}." if word == open_ else ""
     listed = f" Change of FVO in points, of those and of FairQAT: {'; '.join(said)}." if said else ""
     return Verdict(
         claim,
         word,
         f"Of {arms}, {len(narrowed)} surely narrow{'s' * (len(narrowed) == 1)} the gap on "
         f"training images; of these {len(holds)} surely do so on test images and {len(fails)} surely do "
-        f"not.{listed} Against rounding, over {counted(seeds, 'seed')}.{_of_images_only(seeds)}{apart}",
+        f"not.{on_test}{listed} Against rounding, over {counted(seeds, 'seed')}."
+        f"{_of_images_only(seeds)}{apart}",
     )
 
 
@@ -381,7 +389,7 @@ def _of_images_only(seeds: int) -> str:
 
 def _is_back(record: Mapping[Hashable, Any], margin: float) -> str:
     back, lost = record["lower"] > -margin, record["upper"] < -margin
-    return _BACK if back else _NOT_BACK if lost else "undecided"
+    return _BACK if back else _NOT_BACK if lost else "not surely either"
 
 
 def _level(record: Mapping[Hashable, Any], measure: str) -> str:

@@ -14,6 +14,7 @@ from fairq_book.kit.tables import ALL
 from fairq_book.kit.wording import (
     Prose,
     Verdict,
+    Word,
     as_sentence,
     estimate_of,
     in_brackets,
@@ -24,7 +25,7 @@ from fairq_book.kit.wording import (
     percent,
     points,
     together,
-    word_for,
+    word_and_reading,
 )
 
 _ONE_ANSWER = 0.95  # a larger share of equal answers, and a network tells nothing apart
@@ -205,20 +206,16 @@ def small_weights_are_needed(
         "others": "it adds more than it does to all other groups",
         "norm": "it adds more than taking the same length from weights drawn at random",
     }
-    answers = {
-        "supported": "yes",
-        "contradicted": "no, surely the opposite",
-        "undecided": "cannot be told",
-    }
+    answers: dict[Word, str] = {"supported": "yes", "contradicted": "no, surely the opposite"}
     verdicts, said = [], []
     for part, claim in claims.items():
         row = parts[parts["part"] == part].iloc[0]
-        word = word_for(pd.DataFrame([row]))
+        word, bound = word_and_reading(pd.DataFrame([row]), answers, "nats")
         verdicts.append(Verdict(claim, word, ""))
         number = (
             f" ({in_units(row.to_dict())})" if pd.notna(row["estimate"]) else " (nothing to compare with)"
         )
-        said.append(f"{claim}: {answers[word]}{number}")
+        said.append(f"{claim}: {bound[0].lower()}{bound[1:]}{number}")
     claim = f"The zero bin empties small weights that the smallest group, {group}, needs."
     share = collapse.set_index("treatment")["share"]["fp32"]
     if share > _ONE_ANSWER:
