@@ -38,7 +38,7 @@ class Part:
     """
 
     def __init__(self, name: str, watch: Watch, environment: Mapping[str, str] = {}) -> None:
-        self.name, self.environment = name, {"FAIRQ_PROGRESS": "1"} | os.environ | environment
+        self.name, self.environment = name, {"FAIRQ_PROGRESS": "1"} | os.environ | dict(environment)
         self.done = self.kernel_seconds = 0.0
         self._watch, self._bar, self._stopped = watch, "", False
         self._kernel: psutil.Process | None = None
