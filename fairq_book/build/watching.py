@@ -20,6 +20,7 @@ SHARES = {"01": 120, "02": 30, "03": 30, "04": 30, "05": 90, "06": 45, "pages": 
 # The same for all kernels together, which mostly draw, and for the jobs of the two chapters that are left.
 SHARE_OF_KERNELS = 60
 _TOGETHER = {"chapters 1 to 4": ("01", "02", "03", "04"), "chapter 5": ("05",), "chapter 6": ("06",)}
+EVERY_SECONDS_IN_A_LOG = 30  # it is said how all stands; on a terminal, each second
 _BAR = re.compile(r"(?P<what>[^\r\n]*?): +(?P<percent>\d+)%\|")
 
 
@@ -38,7 +39,7 @@ class Part:
     """
 
     def __init__(self, name: str, watch: Watch, environment: Mapping[str, str] = {}) -> None:
-        self.name, self.environment = name, {"FAIRQ_PROGRESS": "1"} | os.environ | environment
+        self.name, self.environment = name, {"FAIRQ_PROGRESS": "1"} | os.environ | dict(environment)
         self.done = self.kernel_seconds = 0.0
         self._watch, self._bar, self._stopped = watch, "", False
         self._kernel: psutil.Process | None = None
@@ -165,7 +166,8 @@ class Watch:
         return "\n".join([*lines, f"{'all, by the clock':<24}{time.monotonic() - self._begun:>8.0f}"])
 
     def _tick(self) -> None:
-        every, last = (1 if self._overwrites else 30), time.monotonic()
+        every = 1 if self._overwrites else EVERY_SECONDS_IN_A_LOG
+        last = time.monotonic()
         while not self._over.wait(1):
             for part in list(self.running):
                 part.look()
