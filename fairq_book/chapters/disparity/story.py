@@ -33,6 +33,7 @@ from fairq_book.kit.wording import (
     word_of,
 )
 from fairq_utils.metrics.by_network import WIDTHS
+from fairq_utils.metrics.verdicts import MARGINS
 from fairq_utils.treatments.treatment import FP32
 
 
@@ -369,7 +370,8 @@ def size_or_difficulty(effects: pd.DataFrame) -> Verdict:
     """Which of the two makes quantization unequal? `effects` are those of `tables.size_and_difficulty`.
 
     Judged in points. Supported when, under some treatment, small size surely makes the focal group lose more
-    and difficulty surely does not under any; contradicted the other way round, mixed when both do.
+    and difficulty surely does not under any; contradicted the other way round, mixed when both do. Where
+    neither does, the verdict says how much either may add, and 5 points count as nothing.
     """
     claim = "Small groups pay because they are small, not because they are hard."
     causes = effects[effects["effect"].isin(CAUSES)]
@@ -384,14 +386,14 @@ def size_or_difficulty(effects: pd.DataFrame) -> Verdict:
         (True, True): "mixed",
         (False, False): "undecided",
     }
-    word = words[surely["size"], surely["difficulty"]]
-    bound = 100 * float(judged[["lower", "upper"]].abs().to_numpy().max())
+    word, bound = words[surely["size"], surely["difficulty"]], ""
+    if word == "undecided":
+        word, bound = unsure(judged.assign(margin=MARGINS[3]))
     reading = {
         "supported": "Small size surely adds to what the focal group loses, difficulty does not surely",
         "contradicted": "Difficulty surely adds to what the focal group loses, small size does not surely",
         "mixed": "Both surely add to what the focal group loses",
-        "undecided": f"Neither adds more than {bound:.1f} points to what the focal group loses",
-    }[word]
+    }.get(word, bound)
     spared = [
         f"{row['effect']} at {row['treatment']}" for row in judged[judged["lower"] > 0].to_dict("records")
     ]
