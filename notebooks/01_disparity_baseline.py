@@ -129,6 +129,14 @@ figures.accuracy_by_treatment(made["accuracy"])
 story.who_pays(made["accuracy"], made["change_by_network"], made["collapse"], got.majority)
 
 # %% [markdown]
+# Where group and label coincide, the accuracy of a group is a recall, and a network can raise it by giving
+# that label to everybody. So precision and F1 stand beside it at the narrowest width at which networks stand,
+# before and after, with the images that are won and lost: means over networks.
+
+# %% tags=["hide-input"]
+story.won_and_lost(made["answers"], made["collapse"])
+
+# %% [markdown]
 # Is that so because these moths are as they are, or because the network is small? Three settings stand beside
 # it, each with {term}`seeds <seed>` of its own: a network of four times the channels, and moths whose Others
 # are harder, and easier, to tell. Their answers are shipped with the book.

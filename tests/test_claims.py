@@ -239,7 +239,28 @@ def test_the_narrowest_width_is_called_collapse_only_when_it_is():
     assert "That is collapse" in collapsed
     standing = story.at_the_narrowest(table, in_use(int4=4.0, int2=3.0), classes=5).text
     assert "still tell classes apart" in standing
-    assert "collapse" not in standing
+    assert "That is collapse" not in standing
+    assert "less than half as many classes beyond the first as in full precision: int2 0.0 %" in standing
+    both = story.at_the_narrowest(
+        table, in_use(int4=4.0, int2=3.0).assign(fallen=[0.0, 0.75]), classes=5
+    ).text
+    assert "above the share of the largest label: int2 75.0 %. As a check, those that use" in both
+    assert "That is collapse" in both  # the OA of the others decides
+
+
+def test_what_is_won_and_lost_is_told_of_the_narrowest_width_that_stands():
+    row = {"group": "few", "n": 50.0, "won": 1.5, "lost": 4.0}
+    row |= {f"{name}_{when}": share for name in ("accuracy", "precision", "f1") for when, share in WHEN}
+    rows = [
+        row | {"treatment": name, "won": won} for name, won in (("int8", 0.5), ("int4", 1.5), ("int2", 9.0))
+    ]
+    shown = story.won_and_lost(pd.DataFrame(rows), in_use(int8=4.0, int4=4.0, int2=1.0))
+    assert shown.index.name == "int4"
+    assert shown.loc["few"].tolist() == ["50", *["70.0 → 62.5"] * 3, "1.5", "4.0"]
+    assert story.won_and_lost(pd.DataFrame(rows), in_use(int8=1.0)).empty
+
+
+WHEN = (("before", 0.7), ("after", 0.625))
 
 
 def collapsed(**ranges: tuple[float, float]) -> pd.DataFrame:

@@ -78,6 +78,7 @@ def test_every_table_on_who_pays_is_made(store, chosen):
         "groups",
         "accuracy",
         "accuracy_by_seed",
+        "answers",
         "change",
         "change_by_network",
         "chance",

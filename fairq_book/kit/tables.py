@@ -16,6 +16,7 @@ from fairq_book.kit.treatments import NONE, UNTRAINED, columns, counterparts
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.intervals import student
+from fairq_utils.metrics import by_network as metrics_by_network
 from fairq_utils.metrics import changes as metrics_changes
 from fairq_utils.metrics import groups as metrics_groups
 from fairq_utils.metrics import noise as metrics_noise
@@ -82,7 +83,8 @@ def collapse(predictions: Sequence[Prediction]) -> pd.DataFrame:
     Each seed is measured by itself: five networks that each say one thing, but not the same, have collapsed.
     `fewest` and `most` are the effective classes of the seeds furthest apart. `standing` is the share of
     seeds that use at least half as many classes beyond the first as full precision does on average (or,
-    without it, as many as there are).
+    without it, as many as there are). `fallen` is the share of networks that have collapsed by the OA of the
+    others, at most 5 points above the share of the largest label; of one network it is missing.
     """
     whole = [metrics_groups.collapse(p.logits).effective_classes for p in predictions if p.treatment == FP32]
     beyond_first = (np.mean(whole) if whole else len(predictions[0].label_names)) - 1
@@ -90,11 +92,16 @@ def collapse(predictions: Sequence[Prediction]) -> pd.DataFrame:
     def collapsed(own: list[Prediction]) -> pd.DataFrame:
         rows = pd.DataFrame([asdict(metrics_groups.collapse(prediction.logits)) for prediction in own])
         classes = rows["effective_classes"]
+        overall = [float(p.correct.mean()) for p in own]
+        largest = float(np.mean([p.labels.bincount().max().item() / len(p.labels) for p in own]))
         return (
             rows.mean()
             .to_frame()
             .T.assign(
-                fewest=classes.min(), most=classes.max(), standing=(classes - 1 >= beyond_first / 2).mean()
+                fewest=classes.min(),
+                most=classes.max(),
+                standing=(classes - 1 >= beyond_first / 2).mean(),
+                fallen=metrics_by_network.collapsed(overall, largest).mean() if len(own) > 1 else np.nan,
             )
         )
 
@@ -105,10 +112,16 @@ def standing_treatments(collapse: pd.DataFrame) -> set[str]:
     """The treatments under which most networks still tell classes apart, from the records of `collapse`.
 
     >>> table = pd.DataFrame({"treatment": ["fp32", "int4", "int2"], "standing": [1.0, 0.8, 0.0]})
-    >>> sorted(standing_treatments(table))
-    ['fp32', 'int4']
+    >>> sorted(standing_treatments(table)), sorted(standing_treatments(table.assign(fallen=[0.0, 1.0, 1.0])))
+    (['fp32', 'int4'], ['fp32'])
     """
-    return set(collapse.loc[collapse["standing"] > 0.5, "treatment"])
+    return set(collapse.loc[share_standing(collapse) > 0.5, "treatment"])
+
+
+def share_standing(collapse: pd.DataFrame) -> pd.Series:
+    """The share of networks that have not collapsed: by the others' OA, or else by classes in use."""
+    by_others = 1 - collapse["fallen"] if "fallen" in collapse else collapse["standing"]
+    return by_others.fillna(collapse["standing"])
 
 
 def for_each_treatment(

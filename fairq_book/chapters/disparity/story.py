@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairq_audit.formats import counted
+from fairq_audit.formats import counted, hundredths
 from fairq_book.chapters.disparity import tables
 from fairq_book.chapters.disparity.tables import CAUSES, GRIDS
 from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, effect_in_row, shown_widths, under_review
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.tables import CONTRAST, standing_treatments, together
+from fairq_book.kit.tables import CONTRAST, share_standing, standing_treatments, together
 from fairq_book.kit.treatments import columns_of
 from fairq_book.kit.wording import (
     Prose,
@@ -298,6 +298,27 @@ def who_pays(
     return Prose("\n".join([*sentences, *(["", elsewhere] if elsewhere else [])]))
 
 
+def won_and_lost(answers: pd.DataFrame, collapse: pd.DataFrame) -> pd.DataFrame:
+    """What the accuracy of a group hides where it is a recall: precision, F1, and images won and lost.
+
+    `answers` of `tables.answers`, at the narrowest width at which networks stand.
+    """
+    own = answers[answers["treatment"].isin(standing_treatments(collapse))]
+    own = own[own["treatment"] == own["treatment"].iloc[-1]] if len(own) else own
+    shown = {"accuracy": "accuracy, %", "precision": "precision, %", "f1": "F1, %"}
+    rows = [
+        {"group": row["group"], "images": f"{row['n']:.0f}"}
+        | {
+            said: f"{hundredths(row[f'{name}_before'])} → {hundredths(row[f'{name}_after'])}"
+            for name, said in shown.items()
+        }
+        | {way: f"{row[way]:.1f}" for way in ("won", "lost")}
+        for row in own.to_dict("records")
+    ]
+    table = pd.DataFrame(rows, columns=["group", "images", *shown.values(), "won", "lost"])
+    return table.set_index("group").rename_axis(own["treatment"].iloc[0] if len(own) else None)
+
+
 def contrast_elsewhere(by_network: pd.DataFrame, collapse: pd.DataFrame, narrowest: str) -> str:
     """The contrast where one thing is done otherwise: other statistics at that width, other ranges at int4.
 
@@ -329,9 +350,10 @@ def answers_collapse(collapse: pd.DataFrame, *, seeds: int) -> Verdict:
     if narrow.empty:
         return Verdict(claim, "undecided", "Neither two nor three bits were asked for.")
     word: Word = "mixed"
-    if (narrow["standing"] == 0).all():
+    stand = share_standing(narrow)
+    if (stand == 0).all():
         word = "supported"
-    elif (narrow["standing"] == 1).all():
+    elif (stand == 1).all():
         word = "contradicted"
     said = "; ".join(
         f"{row.treatment} {row.effective_classes:.1f} ({row.fewest:.1f} to {row.most:.1f})"
@@ -341,8 +363,22 @@ def answers_collapse(collapse: pd.DataFrame, *, seeds: int) -> Verdict:
         claim,
         word,
         "Effective number of classes that the networks answer with, and its range over "
-        f"{counted(seeds, 'seed')}: {said}. A network has collapsed that uses less than half as many classes "
-        "beyond the first as in full precision.",
+        f"{counted(seeds, 'seed')}: {said}. {_collapsed_both_ways(narrow)}",
+    )
+
+
+def _collapsed_both_ways(rows: pd.DataFrame) -> str:
+    """How many networks have collapsed: by the OA of the others, where it is known, and by classes in use."""
+    by_classes = ", ".join(
+        f"{row['treatment']} {percent(1 - row['standing'])}" for row in rows.to_dict("records")
+    )
+    rule = f"that use less than half as many classes beyond the first as in full precision: {by_classes}"
+    if "fallen" not in rows or rows["fallen"].isna().any():
+        return f"Networks have collapsed {rule}."
+    by_others = ", ".join(f"{row['treatment']} {percent(row['fallen'])}" for row in rows.to_dict("records"))
+    return (
+        "Networks have collapsed when the other networks' OA is at most 5 points above the share of the "
+        f"largest label: {by_others}. As a check, those {rule}."
     )
 
 
@@ -446,7 +482,7 @@ def at_the_narrowest(accuracies: pd.DataFrame, collapse: pd.DataFrame, *, classe
     return Prose(
         f"At **{last['treatment']}** the networks use {last['effective_classes']:.1f} of {classes} classes, "
         f"and {percent(last['share'])} of their answers are one and the same. OA is {percent(rows['OA'])} "
-        f"and FVO {100 * rows['FVO']:.1f} points. {reading}"
+        f"and FVO {100 * rows['FVO']:.1f} points. {reading} {_collapsed_both_ways(collapse.iloc[[-1]])}"
     )
 
 

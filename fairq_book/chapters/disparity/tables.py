@@ -15,9 +15,11 @@ from fairq_book.kit.tables import (
     CONTRAST,
     accuracy,
     accuracy_by_seed,
+    but_full_precision,
     chance,
     change,
     collapse,
+    in_full_precision,
     side_by_side_groups,
     student_interval,
     together,
@@ -48,6 +50,7 @@ def make(got: Gathered, moths: Gathered | None = None) -> dict[str, pd.DataFrame
         "groups": got.sizes,
         "accuracy": accuracy(rounded),
         "accuracy_by_seed": by_seed,
+        "answers": answers(rounded),
         "change": change(rounded, level=together(len(got.treatments("rounded")) - 1)),
         "change_by_network": change_by_network(by_seed, got.majority),
         "readings": readings(by_seed, got.majority),
@@ -61,6 +64,29 @@ def make(got: Gathered, moths: Gathered | None = None) -> dict[str, pd.DataFrame
         level = together(len(CAUSES) * (len(moths.treatments("rounded")) - 1))
         found["size_and_difficulty"] = size_and_difficulty(moths["rounded"], level=level)
     return found
+
+
+def answers(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """Records: precision and F1 of each group beside its accuracy, and how many images are won and lost.
+
+    Before and after each treatment, means over networks; empty where group and label part ways, for then no
+    answer belongs to a group.
+    """
+    found = []
+    before = in_full_precision(predictions)
+    for treatment in dict.fromkeys(p.treatment for p in but_full_precision(predictions)):
+        own = [p for p in predictions if p.treatment == treatment]
+        table = metrics_groups.answers_by_group(
+            [p.labels for p in own],
+            [p.logits.argmax(1) for p in before],
+            [p.logits.argmax(1) for p in own],
+            [p.groups for p in own],
+            group_names=own[0].group_names,
+        )
+        means = table.groupby("group", sort=False).mean().drop(columns="network").reset_index()
+        found.append(means.assign(treatment=treatment.name))
+    every = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["treatment", "f1_after"])
+    return every[every["f1_after"].notna()].reset_index(drop=True)
 
 
 def confusion(predictions: Sequence[Prediction]) -> pd.DataFrame:
