@@ -137,9 +137,11 @@ story.who_pays(made["accuracy"], made["change_by_network"], made["collapse"], go
 story.won_and_lost(made["answers"], made["collapse"])
 
 # %% [markdown]
-# Is that so because these moths are as they are, or because the network is small? Three settings stand beside
-# it, each with {term}`seeds <seed>` of its own: a network of four times the channels, and moths whose Others
-# are harder, and easier, to tell. Their answers are shipped with the book.
+# ## On other moths, and in a wider network
+#
+# Is all this so because these moths are as they are, or because the network is small? Three settings stand
+# beside it, each with {term}`seeds <seed>` of its own: a network of four times the channels, and moths whose
+# Others are harder, and easier, to tell. Their answers are shipped with the book.
 
 # %% tags=["hide-input"]
 there = {settings.find_setting(name).title: settings.studies_of(name) for name in asks.BESIDE}
