@@ -53,10 +53,7 @@ seeds: list[int] = [0, 1, 2, 3, 4]  # one network is trained from each
 grids: list[str] = ["mse", "channel", "mse-channel"]  # other ways to choose the grid
 grid_bit_widths: list[int] = [4, 3, 2]  # widths at which they are compared
 moth_seeds: list[int] = [0, 1, 2, 3, 4]  # seeds of the last section, on moths whatever `dataset` is
-moth_treatments: list[str] = [
-    "int4",
-    "int3-mse-channel",
-]  # what is done to their networks; `fairq treatments` lists words
+moth_treatments: list[str] = ["int4", "int3-mse-channel"]  # what is done to their networks
 moth_train_images: int = 2000  # images to learn from in the last section
 
 # %% tags=["hide-input"]

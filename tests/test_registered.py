@@ -7,7 +7,7 @@ import yaml
 from pandas.testing import assert_frame_equal
 from scipy import stats
 
-from fairq_book.experiments.studies import PILOTS
+from fairq_book.experiments.seeds import PILOTS
 from fairq_book.pages import registered
 from fairq_book.root import book_root
 from fairq_utils.metrics.by_network import TREND, WIDTHS

@@ -211,7 +211,7 @@ def calibrate(
     import pandas as pd
 
     from fairq_book.experiments.calibration import TARGETS, search
-    from fairq_book.experiments.studies import PILOTS
+    from fairq_book.experiments.seeds import PILOTS
     from fairq_utils.files import write_atomically
 
     chosen, tables = whole_numbers("seeds", seeds), {}

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from fairq_book.experiments.studies import draw_of, rotation_of
+from fairq_book.experiments.seeds import draw_of, rotation_of
 from fairq_utils.data.moths import GROUPS, MothSettings, draw_moths
 from fairq_utils.data.sources import MOTHS, ROLES, MothKind, roles_of_species, tuning_moths
 from fairq_utils.training.loop import Recipe, predict, train

@@ -16,6 +16,7 @@ import torch
 from fairq_book.experiments import scheduling, studies
 from fairq_book.experiments.code import versions
 from fairq_book.experiments.codes import CODE
+from fairq_book.experiments.seeds import draw_of, fold_of
 from fairq_book.experiments.store import Store
 from fairq_utils.data.moths import Moths, MothSettings
 from fairq_utils.data.sources import DataSettings
@@ -134,7 +135,7 @@ def population(
     """One study for each architecture, training set and seed; `settings` are more of those of `ClipStudy`.
 
     `dataset`: moths, or fairface, which lies at `root`; `test_images`: at most so many, of moths 1000. Which
-    moths, or which fold of the faces, the seed tells, as `studies.draw_of` and `studies.fold_of` say. Or
+    moths, or which fold of the faces, the seed tells, as `seeds.draw_of` and `seeds.fold_of` say. Or
     whole settings of either, which say all of this themselves.
 
     >>> [study.name for study in population(archs=["patch4"], training_sets=["balanced"], seeds=[0, 1])]
@@ -170,8 +171,8 @@ def population(
 
 def _of_seed(shown: MothSettings | DataSettings, seed: int) -> MothSettings | DataSettings:
     if isinstance(shown, MothSettings):
-        return replace(shown, seed=studies.draw_of(seed))
-    return replace(shown, fold=studies.fold_of(seed))
+        return replace(shown, seed=draw_of(seed))
+    return replace(shown, fold=fold_of(seed))
 
 
 def answers(

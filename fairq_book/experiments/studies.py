@@ -17,13 +17,14 @@ from fairq_book.experiments import scheduling
 from fairq_book.experiments.code import versions
 from fairq_book.experiments.codes import CODE
 from fairq_book.experiments.parameters import StudyParameters
+from fairq_book.experiments.seeds import of_seed
 from fairq_book.experiments.store import Store
 from fairq_utils.curvature import surveys
 from fairq_utils.curvature.spectrum import SpectralDensity
 from fairq_utils.curvature.surveys import Survey
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.moths import GROUPS, Brood
-from fairq_utils.data.sources import FOLDS, ROLES, DataSettings
+from fairq_utils.data.sources import DataSettings
 from fairq_utils.data.splits import of_each, places
 from fairq_utils.errors import BadInput
 from fairq_utils.items import Item, canonical
@@ -44,12 +45,8 @@ from fairq_utils.treatments.treatment import FP32, Treatment
 if TYPE_CHECKING:
     from distributed import Client
 
-# Networks of different seeds see different images, so that an interval over networks covers other images and
-# another split as well. There are few draws, as there are few folds, which keeps the store small.
-DRAWS = 4
 # So many moths of a brood are drawn at a time: data sets that differ a little share them.
 _BROODS = [*(10, 20, 50, 100, 200), *range(500, 10**6 + 1, 500)]
-PILOTS, PILOT_DRAW = 900, 10  # seeds of pilots begin here, and so do their draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +140,8 @@ class Spectrum:
 def studies(*, recipe: Recipe | None = None, **parameters: Any) -> list[Study]:
     """The study of each seed, from the plain values of `StudyParameters`, where "" or 0 is the default.
 
-    The seed tells the images, too: which moths are drawn (`draw_of`), and of photographs which fold is
-    for the test (`fold_of`). So an interval over networks covers seeds, images and the split. A `recipe` of
+    The seed tells the images, too, as `seeds` says: which moths are drawn, and of photographs which fold is
+    for the test. So an interval over networks covers seeds, images and the split. A `recipe` of
     one's own is taken before epochs and learning rate, which still overrule its.
 
     >>> [study.name for study in studies(seeds=[3], arch="resnet18-16")]
@@ -173,7 +170,7 @@ def studies(*, recipe: Recipe | None = None, **parameters: Any) -> list[Study]:
         tuning = replace(tuning, epochs=given.tuning_epochs)
     return [
         Study(
-            dataset=_of_seed(data, seed),
+            dataset=of_seed(data, seed),
             arch=given.arch,
             weights=given.weights or None,
             recipe=recipe,
@@ -182,39 +179,6 @@ def studies(*, recipe: Recipe | None = None, **parameters: Any) -> list[Study]:
         )
         for seed in whole_numbers("seeds", given.seeds, such_as=[0, 1, 2])
     ]
-
-
-def draw_of(seed: int) -> int:
-    """Which moths the networks of a seed see: seeds from 900 on are pilots, whose moths no other sees.
-
-    >>> [draw_of(seed) for seed in (0, 1, 4, 900, 903)]
-    [0, 1, 0, 10, 13]
-    """
-    return seed % DRAWS + (PILOT_DRAW if seed >= PILOTS else 0)
-
-
-def rotation_of(seed: int) -> int:
-    """Which species is the focal one for the networks of a seed, where moths take roles in turn.
-
-    >>> [rotation_of(seed) for seed in (0, 4, 5)]
-    [0, 4, 0]
-    """
-    return seed % len(ROLES)
-
-
-def fold_of(seed: int) -> int:
-    """Which fold of photographs the networks of a seed are tested on.
-
-    >>> [fold_of(seed) for seed in (0, 4, 5)]
-    [0, 4, 0]
-    """
-    return seed % FOLDS
-
-
-def _of_seed(settings: DataSettings, seed: int) -> DataSettings:
-    if settings.is_drawn:
-        return replace(settings, draw=draw_of(seed), rotation=rotation_of(seed) if settings.rotates else 0)
-    return replace(settings, fold=fold_of(seed))
 
 
 def treatments(bit_widths: Sequence[int] | str, *options: str) -> list[Treatment]:
