@@ -45,7 +45,6 @@ _MOVED = {
     "report": "fairq_audit.report",
     "results": "fairq_book.results",
     "scenes": "fairq_utils.encoders.scenes",
-    "small_maps": "fairq_utils.training.small_convolutions",
     "stages": "fairq_utils.treatments.jobs and fairq_utils.encoders.jobs",
     "store": "fairq_book.experiments.store",
     "studies": "fairq_book.experiments.studies",

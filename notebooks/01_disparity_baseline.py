@@ -137,6 +137,22 @@ story.who_pays(made["accuracy"], made["change_by_network"], made["collapse"], go
 story.won_and_lost(made["answers"], made["collapse"])
 
 # %% [markdown]
+# ## On other moths, and in a wider network
+#
+# Is all this so because these moths are as they are, or because the network is small? Three settings stand
+# beside it, each with {term}`seeds <seed>` of its own: a network of four times the channels, and moths whose
+# Others are harder, and easier, to tell. Their answers are shipped with the book.
+
+# %% tags=["hide-input"]
+there = {settings.find_setting(name).title: settings.studies_of(name) for name in asks.BESIDE}
+others = {title: gather(studies, asks.beside) for title, studies in there.items()}
+contrasts = tables.contrasts({"This page": got} | others)
+figures.contrasts(contrasts)
+
+# %% tags=["hide-input"]
+story.elsewhere(contrasts)
+
+# %% [markdown]
 # ## The gap
 #
 # :::{margin} FVO

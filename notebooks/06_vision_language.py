@@ -237,7 +237,8 @@ wording.together(
 # and attributes of yours:
 #
 # ```python
-# from fairq_utils import populations, pretrained, questions
+# from fairq_book.experiments import populations
+# from fairq_utils.encoders import pretrained, questions
 #
 # clip = pretrained.open_clip("ViT-B-32/openai", download=True)
 # asked = questions.EvaluationSet(scenes, "kind", [["a photo of a cat"], ["a photo of a dog"]], ["a photo"])

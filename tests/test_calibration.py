@@ -21,7 +21,8 @@ def found() -> dict[str, pd.DataFrame]:
 
 
 def test_every_kind_of_moths_is_in_the_table_with_the_difficulty_that_it_has(found):
-    assert list(found) == list(TARGETS) == list(MOTHS)
+    assert list(found) == list(TARGETS)
+    assert set(TARGETS) == set(MOTHS)
     for name, own in found.items():
         assert own["difficulty"].tolist() == list(TARGETS[name].kind.difficulty)
         assert own.index.tolist() == list(TARGETS[name].groups)
@@ -45,7 +46,7 @@ def test_the_focal_group_keeps_something_to_lose_and_peers_are_alike(found, name
     accuracy = found[name]["accuracy"]
     peers = accuracy.drop("Focal")
     assert 30 <= accuracy["Focal"] < peers.min()
-    assert np.ptp(peers) <= 5
+    assert np.ptp(peers) <= 6
 
 
 def test_a_step_makes_harder_who_is_right_too_often():

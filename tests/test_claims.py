@@ -305,8 +305,8 @@ def effects(size, difficulty) -> pd.DataFrame:
         (FALL, RISE, "supported"),
         (UNSURE, FALL, "contradicted"),
         (FALL, FALL, "mixed"),
-        (UNSURE, RISE, "undecided"),
-        (RISE, UNSURE, "undecided"),
+        (UNSURE, RISE, "bounded"),
+        (RISE, UNSURE, "bounded"),
     ],
 )
 def test_size_or_difficulty(size, difficulty, word):

@@ -3,6 +3,8 @@
 import pytest
 
 from fairq_book.chapters.disparity import asks as of_disparity
+from fairq_book.chapters.disparity import figures as disparity_figures
+from fairq_book.chapters.disparity import story as disparity_story
 from fairq_book.chapters.disparity import tables as disparity_tables
 from fairq_book.chapters.logits import asks as of_logits
 from fairq_book.chapters.logits import tables as logits_tables
@@ -90,6 +92,20 @@ def test_every_table_on_who_pays_is_made(store, chosen):
     made = disparity_tables.make(got, moths)
     assert set(made) - set(without) == {"size_and_difficulty"}
     assert not any(made[name].empty for name in made.keys() - {"readings"})  # of so few networks
+
+
+def test_the_contrast_of_several_settings_is_that_of_each_by_itself(store, chosen):
+    got = gather(chosen, DISPARITY, store=store)
+    both = disparity_tables.contrasts({"Here": got, "There": got})
+    alone = disparity_tables.make(got)["change_by_network"].query("group == 'contrast'")
+    for title in ("Here", "There"):
+        own = both[both["setting"] == title]
+        assert own["treatment"].tolist() == ["int8", "int3"]
+        assert own["estimate"].tolist() == alone["estimate"].tolist()
+    said = disparity_story.elsewhere(both).text
+    assert said.startswith("- **Here**, 2 networks: int8 ")
+    picture = disparity_figures.contrasts(both)
+    assert "There, int3: " in repr(picture)
 
 
 def test_every_answer_is_counted_once_in_the_table_of_confusion(store, chosen):

@@ -157,6 +157,30 @@ print(kept, small, megabytes() - before)
     assert after < 50
 
 
+def test_of_two_callers_the_jobs_of_the_one_that_comes_first_are_made_first(tmp_path, monkeypatch):
+    with scheduling.cluster(workers=1) as client:
+        seconds = scheduling.seconds_by_priority(client)
+
+        def ask(priority):
+            monkeypatch.setenv(scheduling.PRIORITY_VARIABLE, str(priority))
+            sweep = scheduling._Sweep(Store(tmp_path), client, tqdm(disable=True), {})
+            wanted = [job(f"{priority}-{n}", when) for n in range(5)]
+            return threading.Thread(target=sweep.through, args=[wanted]), wanted
+
+        callers = [ask(priority) for priority in (-2, -1)]
+        for thread, _ in callers:
+            thread.start()
+        for thread, _ in callers:
+            thread.join()
+    later, earlier = (
+        [Store(tmp_path).find("datasets", each.identity).info["begun"] for each in wanted]
+        for _, wanted in callers
+    )
+    assert sorted(later)[2] > max(earlier)  # what a worker has begun or has at hand, it ends
+    assert 0.5 <= seconds[-1] < 5
+    assert 0.5 <= seconds[-2] < 5
+
+
 def test_what_exists_is_not_made_again_for_the_sake_of_what_needs_it(tmp_path, anywhere):
     store = Store(tmp_path)
     first = job("first", draw, data=2)

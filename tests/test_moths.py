@@ -18,7 +18,7 @@ from fairq_utils.errors import BadInput
 
 EQUAL = (0.2,) * 5
 SAMPLE = MothSettings(train=60, test=20, seed=3)
-DIGEST = "a07d490bba4eae3e6ffd00bc4d7e15a0bfb4b871bc468b165602486e5395187c"
+DIGEST = "63ed76ba201940403ee434b6a95c3e992a9d2449c42f5d3fc5e21126b52f1c44"
 
 
 def digest(moths: Moths) -> str:

@@ -5,6 +5,7 @@ Both are read off the chapters' code, so that neither can be out of date.
 
 import ast
 import json
+from functools import cache
 
 from fairq_book.build import notebooks
 
@@ -28,6 +29,7 @@ def called(chapter):
     return sorted(found, key=found.get)
 
 
+@cache  # asked of every docstring, and reading eight notebooks each time would take most of a build
 def callers():
     """Of every function, the chapters that call it."""
     found = {}

@@ -39,9 +39,9 @@ def changed_chapters(app, env, added, changed, removed):
 
 def show_executed(app, docname, source):
     """Put the executed notebook in the place of the stripped one."""
-    if docname in executed_paths():
-        chapter = notebooks.find(docname)
-        source[0] = notebooks.execute(chapter, parameters().get(chapter.slug, {})).read_text()
+    for chapter in notebooks.chapters():
+        if docname == f"notebooks/{chapter.slug}":
+            source[0] = notebooks.execute(chapter, parameters().get(chapter.slug, {})).read_text()
 
 
 def setup(app):

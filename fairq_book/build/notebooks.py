@@ -8,8 +8,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
+from fairq_book.build.watching import Part
 from fairq_book.experiments.code import PACKAGES, versions, without_words
 from fairq_book.experiments.parameters import StudyParameters
 from fairq_book.experiments.settings import find_setting
@@ -207,8 +207,11 @@ def executed_path(chapter: Chapter, values: Mapping[str, Any]) -> Path:
     return folder / f"{chapter.slug}-{chapter.key(_overrides(chapter, values))}.ipynb"
 
 
-def execute(chapter: Chapter, values: Mapping[str, Any]) -> Path:
-    """Run the chapter with these values, unless it has been; the path of what it became."""
+def execute(chapter: Chapter, values: Mapping[str, Any], part: Part | None = None) -> Path:
+    """Run the chapter with these values, unless it has been; the path of what it became.
+
+    As a part of a build its kernel says to that how far it is; by itself, to whoever is at the terminal.
+    """
     path = executed_path(chapter, values)
     if path.exists():
         return path
@@ -216,7 +219,7 @@ def execute(chapter: Chapter, values: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            notebook = _run(chapter, overrides)
+            notebook = _run(chapter, overrides, part)
             write_atomically(path, nbformat.writes(_portable(notebook)).encode())
     return path
 
@@ -227,34 +230,44 @@ def _overrides(chapter: Chapter, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in checked.items() if value != chapter.parameters[name].default}
 
 
-def _run(chapter: Chapter, values: dict[str, Any]) -> nbformat.NotebookNode:
+def _run(chapter: Chapter, values: dict[str, Any], part: Part | None) -> nbformat.NotebookNode:
+    watched = sys.stderr.isatty()
+    environment = part.environment if part else {"FAIRQ_PROGRESS": str(int(watched))} | os.environ
     with tempfile.TemporaryDirectory(prefix="fairq-") as folder:
         unrun = Path(folder) / chapter.notebook.name
         nbformat.write(chapter.cells, unrun)
         try:
-            with _environment(FAIRQ_PROGRESS=os.environ.get("FAIRQ_PROGRESS", str(int(sys.stderr.isatty())))):
-                return papermill.execute_notebook(
-                    str(unrun),
-                    None,
-                    parameters=values,
-                    cwd=str(chapter.source.parents[1]),
-                    progress_bar=sys.stderr.isatty(),
-                    log_output=False,
-                    stderr_file=sys.stderr,
-                    execution_timeout=_CELL_LIMIT_SECONDS,
-                    kernel_manager_class=_kernel_in(folder),
-                    extra_arguments=["--log-level=50"],  # what goes wrong in a cell arrives as an exception
-                )
+            return papermill.execute_notebook(
+                str(unrun),
+                None,
+                parameters=values,
+                progress_bar=watched and not part,
+                log_output=False,
+                stderr_file=part or sys.stderr,
+                execution_timeout=_CELL_LIMIT_SECONDS,
+                kernel_manager_class=_kernel_in(folder, chapter.source.parents[1], environment, part),
+                extra_arguments=["--log-level=50"],  # what goes wrong in a cell arrives as an exception
+            )
         except PapermillExecutionError as error:
             if error.ename == BadInput.__name__:
                 raise BadInput(error.evalue) from None
             raise ChapterFailed(f"{chapter.slug} failed in cell {error.exec_count}:\n{error}") from None
 
 
-def _kernel_in(folder: str) -> type[AsyncKernelManager]:
-    """A kernel that talks through files in the folder: started side by side, kernels fight over TCP ports."""
+def _kernel_in(
+    folder: str, root: Path, environment: dict[str, str], part: Part | None
+) -> type[AsyncKernelManager]:
+    """A kernel that works in `root`, where papermill by itself would take this whole process.
+
+    It talks through files in the folder: over TCP, kernels that are started side by side fight over ports.
+    """
 
     class Kernel(AsyncKernelManager):
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override] # both are awaited
+            await self._async_start_kernel(cwd=str(root), env=environment, **options)
+            if part and self.provisioner:
+                part.started(self.provisioner.pid)  # type: ignore[attr-defined] # it is a local process
+
         @default("transport")
         def _files(self) -> str:
             return "ipc"
@@ -279,20 +292,6 @@ def _portable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 if "text/html" in data:
                     data.pop("application/vnd.jupyter.widget-view+json", None)
     return notebook
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def as_page(executed: Path) -> str:

@@ -10,11 +10,11 @@ import shutil
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
@@ -23,6 +23,13 @@ from fairq_audit.console import from_here, parse_parameters, size_in_words
 from fairq_book.root import book_root
 from fairq_utils import __version__
 from fairq_utils.errors import BadInput
+
+if TYPE_CHECKING:
+    from fairq_book.build.notebooks import Chapter
+    from fairq_book.build.watching import Watch
+
+# While one draws and one waits for its jobs, a third is ready to begin.
+_CHAPTERS_AT_ONCE = 3
 
 _parameters_option = click.option(
     "-p",
@@ -155,33 +162,62 @@ def _build_book(given: tuple[str, ...], profile: str, workers: int) -> Path:
     return _build(root, root / "_build" / "books" / name if name else root, values, workers)
 
 
-@contextmanager
-def _workers_for_kernels(workers: int) -> Iterator[None]:
-    """One set of processes for all chapters, unless the environment names another place to run."""
+def _run_chapters(missing: list[Chapter], values: dict[str, Any], workers: int, watch: Watch) -> None:
+    """Several chapters at once share one set of processes, so that these find work while a kernel draws.
+
+    Jobs of an earlier chapter come first. What one chapter makes, the others wait for and read.
+    """
+    from fairq_book.build import notebooks
     from fairq_book.experiments import scheduling
 
-    chosen = scheduling.WORKERS_VARIABLE in os.environ or scheduling.SCHEDULER_VARIABLE in os.environ
-    with scheduling.cluster(workers=0 if chosen or workers < 2 else workers) as client:
-        if client:
-            os.environ[scheduling.SCHEDULER_VARIABLE] = client.scheduler_info()["address"]
+    def run(chapter: Chapter, environment: dict[str, str]) -> None:
+        environment = {scheduling.PRIORITY_VARIABLE: f"-{int(chapter.slug[:2])}", **environment}
+        with watch.part(chapter.slug, environment) as part:
+            notebooks.execute(chapter, values[chapter.slug], part)
+
+    elsewhere = scheduling.SCHEDULER_VARIABLE in os.environ
+    own = 0 if elsewhere or scheduling.WORKERS_VARIABLE in os.environ or workers < 2 else workers
+    with (
+        scheduling.cluster(workers=own) as client,
+        ThreadPoolExecutor(_CHAPTERS_AT_ONCE if client or elsewhere else 1) as pool,
+    ):
+        spent = scheduling.seconds_by_priority(client) if client else {}
+        address = {scheduling.SCHEDULER_VARIABLE: client.scheduler_info()["address"]} if client else {}
+        running = [pool.submit(run, chapter, address) for chapter in missing]
         try:
-            yield
-        finally:
-            if client:
-                del os.environ[scheduling.SCHEDULER_VARIABLE]
+            for done in as_completed(running):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            watch.stop()
+            raise
+        watch.jobs |= {f"{-priority:02}": seconds for priority, seconds in spent.items()}
 
 
 def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: int) -> Path:
     from fairq_book.build import notebooks
+    from fairq_book.build.watching import Watch
 
     every = notebooks.chapters(root)
     for chapter in every:
         notebooks.sync(chapter)
     missing = [c for c in every if not notebooks.executed_path(c, values[c.slug]).exists()]
-    with _workers_for_kernels(workers if missing else 0):
+    with Watch([*(chapter.slug for chapter in missing), "pages"]) as watch:
         for chapter in every:
-            click.echo(f"{chapter.slug}: {'running' if chapter in missing else 'nothing changed'}", err=True)
-            notebooks.execute(chapter, values[chapter.slug])
+            if chapter not in missing:
+                watch.say(f"{chapter.slug}: nothing changed")
+        if missing:
+            _run_chapters(missing, values, workers, watch)
+        with watch.part("pages"):
+            built = _build_pages(root, out, values)
+        if watch.jobs:
+            watch.say(watch.table())
+    click.echo(f"book      {from_here(built / 'index.html')}")
+    return built
+
+
+def _build_pages(root: Path, out: Path, values: dict[str, dict[str, Any]]) -> Path:
+    from fairq_book.build import notebooks
 
     built = out / "_build" / "html"
     unfinished = out / "_build" / ".unfinished"
@@ -202,7 +238,6 @@ def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: in
     if done.returncode:
         raise click.ClickException(f"the book could not be built:\n{done.stdout}\n{done.stderr}")
     unfinished.unlink()
-    click.echo(f"book      {from_here(built / 'index.html')}")
     return built
 
 

@@ -203,6 +203,8 @@ def identified(study: Study) -> dict[str, Any]:
     """
     found = asdict(study)
     del found["dataset"]["root"]
+    if not study.dataset.rotates:  # nor does it say anything where groups are no roles
+        del found["dataset"]["rotation"]
     return found
 
 

@@ -39,7 +39,7 @@ _FINEST, _COARSEST = -6, 113  # steps are powers of two: from 1/64 to where floa
 _INT16 = np.iinfo(np.int16)
 _PARTS = ("train", "tuning", "test")
 _MADE = ("code", "revision", "versions", "device", "date")
-_OF_A_SEED = ("seed", "fold", "draw")  # what, in a study, tells its seeds apart
+_OF_A_SEED = ("seed", "fold", "draw", "rotation")  # what, in a study, tells its seeds apart
 _SHA256 = "[0-9a-f]{64}", "a SHA-256, 64 hexadecimal digits in lower case"
 _NAME = r"\w[\w.-]*", "letters, digits, hyphens, underscores and dots"
 

@@ -13,6 +13,7 @@ import logging
 import os
 import queue
 import threading
+import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,8 +37,11 @@ if TYPE_CHECKING:  # importing it takes a second, which only those who use a clu
 
 # Where a notebook's jobs run, which has no command line to say it.
 WORKERS_VARIABLE, SCHEDULER_VARIABLE = "FAIRQ_WORKERS", "FAIRQ_SCHEDULER"
+# Which of several callers of one scheduler comes first: the one with the higher number.
+PRIORITY_VARIABLE = "FAIRQ_PRIORITY"
 # Images; with less to do, starting workers or asking a scheduler costs more than it saves.
 _WORTH_STARTING, _WORTH_ASKING = 60_000, 5_000
+_PAUSE_SECONDS = 0.3  # to see what another process has made, as asking for hundreds of items takes a while
 _PATIENCE_SECONDS = 300  # with a cluster that has no workers at all
 # Bytes that a worker may have between jobs. About a thousand million are its own once PyTorch is at work.
 _KEPT = 1_500_000_000
@@ -246,6 +250,27 @@ def cluster(*, workers: int = 0, scheduler: str | None = None) -> Iterator[Clien
             yield client
 
 
+def seconds_by_priority(client: Client) -> Counter[int]:
+    """Seconds that jobs take from now on, by the priority of their caller; counted as they end.
+
+    The client's scheduler has to run in this process, as that of `cluster(workers=...)` does.
+    """
+    from distributed.diagnostics.plugin import SchedulerPlugin
+
+    seconds: Counter[int] = Counter()
+    scheduler: Any = client.cluster.scheduler  # type: ignore[union-attr] # it has one
+
+    class Count(SchedulerPlugin):
+        def transition(self, key: Any, start: str, finish: str, *_: Any, **about: Any) -> None:
+            for each in about.get("startstops") or ():
+                if each["action"] == "compute":
+                    priority = -scheduler.tasks[key].priority[0]
+                    seconds[priority] += each["stop"] - each["start"]
+
+    scheduler.add_plugin(Count())
+    return seconds
+
+
 def _by_environment(todo: list[Job]) -> dict[str, Any]:
     """Where the environment wants jobs to run, as options of `cluster`; here if there is little to do."""
     cost = sum(job.cost for job in todo)
@@ -298,18 +323,22 @@ def _on_cluster(
         sweep.through(jobs)
         return sweep
 
-    sweep = through(_none_idle(todo, workers=len(client.nthreads())))
-    # Dask blames everything that a dying worker had in hand. By itself, each shows who the culprit is.
-    for job in sweep.blamed:
-        if alone := through([job]).blamed:
-            failures[job] = alone[job]
-            bar.update(job.cost)
-    elsewhere = sweep.elsewhere
-    while elsewhere:  # another process is at these: wait for one, then see what is left
-        bar.set_postfix_str(f"another process makes {elsewhere[0].name}")
-        with store.lock(elsewhere[0].kind, elsewhere[0].identity):
-            pass
-        elsewhere = through(elsewhere).elsewhere
+    wanted = _none_idle(todo, workers=len(client.nthreads()))
+    while wanted:
+        sweep = through(wanted)
+        wanted = sweep.elsewhere
+        # Dask blames everything that a dying worker had in hand. By itself, each shows who the culprit is.
+        for job in sweep.blamed:
+            alone = through([job])
+            wanted += alone.elsewhere
+            if job in alone.blamed:
+                failures[job] = alone.blamed[job]
+                bar.update(job.cost)
+        if wanted:  # another process is at these: wait for one, then see what is left
+            bar.set_postfix_str(f"another process makes {wanted[0].name}")
+            with store.lock(wanted[0].kind, wanted[0].identity):
+                pass
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _first(jobs: list[Job]) -> dict[Job, None]:
@@ -353,6 +382,7 @@ class _Sweep:
         self.results: dict[Job, Future] = {}  # of what later jobs need
         self.running: dict[Future, tuple[Job, filelock.BaseFileLock]] = {}
         self.done: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self.priority = int(os.environ.get(PRIORITY_VARIABLE, "0"))
         self.resources = {"GPU": 1} if _announces_gpus(client) else None
         self.elsewhere: list[Job] = []  # another process is making these
         self.blamed: dict[Job, Exception] = {}  # these were in the hands of workers that died
@@ -415,6 +445,7 @@ class _Sweep:
             *(self.results[need] for need in job.needs),
             key=f"{job.name}-{uuid.uuid4()}",
             resources=self.resources,
+            priority=self.priority,
         )
         self.running[future] = job, lock
         self.results[job] = future

@@ -12,7 +12,6 @@ from fairq_utils.encoders.linear_layers import runs
 from fairq_utils.errors import BadInput
 from fairq_utils.quantization.models import bake, quantize_model
 from fairq_utils.training.loop import predict
-from fairq_utils.training.small_convolutions import ConvolutionsAsProducts
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
 
@@ -25,8 +24,7 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
     device, was_training = next(network.parameters(), images).device, network.training
     network.eval()
     try:
-        with ConvolutionsAsProducts():
-            return torch.cat([network(batch.to(device)).float().cpu() for batch in images.split(250)])
+        return torch.cat([network(batch.to(device)).float().cpu() for batch in images.split(250)])
     finally:
         network.train(was_training)
 

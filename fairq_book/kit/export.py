@@ -65,8 +65,9 @@ def provenance(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """What decided these predictions, and when, where and by which code the tables were made of them."""
     study = predictions[0].study
     parameters = asdict(study)
-    for part in ("root", "fold", "draw"):  # where it lies on somebody's disk is nobody's business
-        parameters["dataset"].pop(part)  # and fold and draw go by the seed
+    # Where it lies on somebody's disk is nobody's business, and the rest goes by the seed.
+    for part in ("root", "fold", "draw", "rotation"):
+        parameters["dataset"].pop(part)
     seeds = parameters.pop("seed"), *(prediction.study.seed for prediction in predictions)
     return {
         "parameters": parameters,
@@ -81,7 +82,10 @@ def export(predictions: Sequence[Prediction], folder: Path, *, format: str = "cs
     """Write the tables and `provenance.json`, which names each table with its digest, into the folder."""
     if format not in FORMATS:
         raise BadInput(f"format is {format!r}; expected one of: {', '.join(FORMATS)}.")
-    if len({replace(prediction.study.dataset, fold=0, draw=0) for prediction in predictions}) != 1:
+    if (
+        len({replace(prediction.study.dataset, fold=0, draw=0, rotation=0) for prediction in predictions})
+        != 1
+    ):
         raise BadInput("predictions of several data sets were given; expected those of one: export each.")
     written: dict[str, bytes] = {
         f"{name}.{format}": _as_bytes(table, format) for name, table in tidy(predictions).items()

@@ -23,7 +23,6 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from fairq_utils.errors import BadInput
-from fairq_utils.training.small_convolutions import ConvolutionsAsProducts
 
 Parameters = Literal["all", "weights"] | Sequence[str]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -141,7 +140,7 @@ class Hessian:
         for start in range(0, total, batch_size):
             x, y = (t[start : start + batch_size].to(like.device) for t in (self._images, self._labels))
             # The fused attention kernels have no second derivative.
-            with sdpa_kernel(SDPBackend.MATH), ConvolutionsAsProducts():
+            with sdpa_kernel(SDPBackend.MATH):
                 loss = self._loss(self.network(_like(x, like)), y)
             yield _finite(loss, "loss") * (len(x) / total)
 

@@ -45,10 +45,10 @@ class MothSettings:
     `seed`: another seed draws other moths of the same kinds.
     `sizes`: each group's share of the images of both splits; by default the shares of UTKFace.
     `difficulty`: at 0 all moths of a group are of its pure type, far from the other groups; a larger value
-    means more overlap with them and more variety within. With equal sizes and difficulty 1 everywhere,
-    a full-precision ResNet18 is right about equally often on all groups. The default was calibrated once,
-    on full-precision networks alone, to resemble accuracies on faces. Raise it for a group that is too
-    easy; beyond 4 there is little left to learn.
+    means more overlap with them and more variety within. With equal sizes and the difficulties `EVEN`, a
+    full-precision network is right about equally often on all groups. The default was calibrated once, on
+    full-precision networks alone, so that the largest group is right on about 90 % and Others on half.
+    Raise it for a group that is too easy; beyond 4 there is little left to learn.
     `label_noise`: the fraction of each group's training labels that is replaced by another label at
     random. Groups stay true, and so do all labels of the test split, which is there to judge.
 

@@ -67,7 +67,7 @@ _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27
 
 
 def open_clip(name: str, checkpoint: str | None = None, *, download: bool = False) -> OpenClip:
-    """A model of open_clip, in eval mode: `pip install 'fairq-utils[clip]'`.
+    """A model of open_clip, in eval mode: `pip install 'fairq-utils[models]'`.
 
     With a `checkpoint`, a file of weights (safetensors or a state dict; nothing in it is run) for the
     architecture `name`, as in `open_clip("ViT-B-32", "ViT-B-32.safetensors")`. Where `name` is a folder
@@ -109,7 +109,7 @@ def _library() -> Any:
             import open_clip
     except ImportError as error:
         raise BadInput(
-            f"open_clip is not installed ({error}); expected it: pip install 'fairq-utils[clip]'."
+            f"open_clip is not installed ({error}); expected it: pip install 'fairq-utils[models]'."
         ) from error
     return open_clip
 

@@ -22,7 +22,6 @@ from fairq_utils.errors import BadInput
 from fairq_utils.files import write_atomically
 from fairq_utils.progress import Report, progress, reporting
 from fairq_utils.training.architectures import build
-from fairq_utils.training.small_convolutions import ConvolutionsAsProducts
 
 # What is to become small: of a batch, its logits, its labels, and the places of its images.
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -231,7 +230,7 @@ def fit(
             for step, batch in enumerate(batches, epoch * steps):
                 optimizer.param_groups[0]["lr"] = recipe.learning_rate * _one_cycle((step + 1) / (total + 1))
                 seen_images = to_input(augment(images[batch], recipe, random))
-                with torch.autocast(device.type, torch.bfloat16, enabled=fast), ConvolutionsAsProducts():
+                with torch.autocast(device.type, torch.bfloat16, enabled=fast):
                     logits = network(seen_images)
                 batch_loss = loss(logits.float(), labels[batch], batch)
                 optimizer.zero_grad(set_to_none=True)
@@ -336,10 +335,9 @@ def predict(network: nn.Module, images: Tensor, *, batch_size: int = 500) -> Ten
     was_training = network.training
     network.eval()
     try:
-        with ConvolutionsAsProducts():
-            return torch.cat(
-                [network(to_input(batch.to(device))).float().cpu() for batch in images.split(batch_size)]
-            )
+        return torch.cat(
+            [network(to_input(batch.to(device))).float().cpu() for batch in images.split(batch_size)]
+        )
     finally:
         network.train(was_training)
 

@@ -263,3 +263,30 @@ def size_and_difficulty(effects: pd.DataFrame) -> Picture:
 
 
 _UNITS = {"points": "points", "flips": "flips, in %", "nats": "nats"}
+
+
+def contrasts(table: pd.DataFrame) -> Picture:
+    """The contrast at each width, side by side in several settings."""
+    titles, treatments = (list(dict.fromkeys(table[name])) for name in ("setting", "treatment"))
+    with canvas(3.0) as (figure, axes):
+        axis, looks, said = axes[0, 0], {}, []
+        for number, title in enumerate(titles):
+            rows = table[table["setting"] == title].set_index("treatment").reindex(treatments).reset_index()
+            looks[title] = {"color": PALETTE[number], "marker": "os^D"[number % 4], "linestyle": "none"}
+            place = np.arange(len(treatments)) + 0.15 * (number - (len(titles) - 1) / 2)
+            axis.errorbar(place, 100 * rows["estimate"], yerr=error_bars(rows), **looks[title])
+            said += [
+                f"{title}, {row['treatment']}: {100 * row['estimate']:+.1f} "
+                f"({100 * row['lower']:+.1f} to {100 * row['upper']:+.1f})"
+                for row in rows.dropna(subset="estimate").to_dict("records")
+            ]
+        axis.axhline(0, color=INK, linewidth=0.8)
+        axis.set(ylabel="contrast, points")
+        treatment_ticks(axis, treatments)
+        legend_above(figure, looks)
+        return drawn(
+            figure,
+            alt=f"Dots with intervals: the contrast at each width in several settings. {'; '.join(said)}.",
+            caption="The mean change of all groups but the largest, minus that of the largest, with 95 % "
+            "intervals over networks. Below the line, the smaller groups lose more.",
+        )

@@ -33,6 +33,7 @@ from fairq_book.kit.wording import (
     word_of,
 )
 from fairq_utils.metrics.by_network import WIDTHS
+from fairq_utils.metrics.verdicts import MARGINS
 from fairq_utils.treatments.treatment import FP32
 
 
@@ -408,7 +409,8 @@ def size_or_difficulty(effects: pd.DataFrame) -> Verdict:
     """Which of the two makes quantization unequal? `effects` are those of `tables.size_and_difficulty`.
 
     Judged in points. Supported when, under some treatment, small size surely makes the focal group lose more
-    and difficulty surely does not under any; contradicted the other way round, mixed when both do.
+    and difficulty surely does not under any; contradicted the other way round, mixed when both do. Where
+    neither does, the verdict says how much either may add, and 5 points count as nothing.
     """
     claim = "Small groups pay because they are small, not because they are hard."
     causes = effects[effects["effect"].isin(CAUSES)]
@@ -423,14 +425,14 @@ def size_or_difficulty(effects: pd.DataFrame) -> Verdict:
         (True, True): "mixed",
         (False, False): "undecided",
     }
-    word = words[surely["size"], surely["difficulty"]]
-    bound = 100 * float(judged[["lower", "upper"]].abs().to_numpy().max())
+    word, bound = words[surely["size"], surely["difficulty"]], ""
+    if word == "undecided":
+        word, bound = unsure(judged.assign(margin=MARGINS[3]))
     reading = {
         "supported": "Small size surely adds to what the focal group loses, difficulty does not surely",
         "contradicted": "Difficulty surely adds to what the focal group loses, small size does not surely",
         "mixed": "Both surely add to what the focal group loses",
-        "undecided": f"Neither adds more than {bound:.1f} points to what the focal group loses",
-    }[word]
+    }.get(word, bound)
     spared = [
         f"{row['effect']} at {row['treatment']}" for row in judged[judged["lower"] > 0].to_dict("records")
     ]
@@ -453,6 +455,20 @@ def size_or_difficulty(effects: pd.DataFrame) -> Verdict:
         f"with 95 %: {said}. In units that have no floor: {others}. In full precision the focal group was "
         f"right on {before}.",
     )
+
+
+def elsewhere(contrasts: pd.DataFrame) -> Prose:
+    """Where in other settings the smaller groups surely lose more or less, and where nothing is sure."""
+    lines = []
+    for title, rows in contrasts.groupby("setting", sort=False):
+        said = [
+            f"{row['treatment']} {in_points(row)}"
+            + (" (they lose more)" if row["upper"] < 0 else " (they lose less)" if row["lower"] > 0 else "")
+            for row in rows.to_dict("records")
+        ]
+        networks = counted(int(rows["networks"].max()), "network")
+        lines.append(f"- **{title}**, {networks}: {', '.join(said)} points.")
+    return Prose("\n".join(lines))
 
 
 def at_the_narrowest(accuracies: pd.DataFrame, collapse: pd.DataFrame, *, classes: int) -> Prose:

@@ -146,6 +146,17 @@ def change_by_network(
     return pd.DataFrame(records)
 
 
+def contrasts(settings: Mapping[str, Gathered]) -> pd.DataFrame:
+    """Records: the contrast in several settings, by title, under the treatments that all of them have."""
+    found = []
+    for title, got in settings.items():
+        changed = change_by_network(accuracy_by_seed(got["rounded"]), got.majority)
+        found.append(changed[changed["group"] == CONTRAST].assign(setting=title))
+    common = set.intersection(*(set(table["treatment"]) for table in found))
+    every = pd.concat(found, ignore_index=True)
+    return every[every["treatment"].isin(common)]
+
+
 # What is read of the widths together, with a coefficient for each of `WIDTHS`.
 OVER_WIDTHS = {"int8 to int4": JUMP, "trend over 8, 6, 5, 4, 3 bits": TREND}
 GAP, PAIR = "FVO per network", "a fixed pair"
