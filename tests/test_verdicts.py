@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -383,7 +384,11 @@ def test_a_row_that_is_missing_is_refused_by_name():
     made = hand_made()
     made["collapse"] = made["collapse"][made["collapse"]["treatment"] != "int2"]
     with pytest.raises(BadInput, match="collapse of toy has 0 rows of treatment int2; expected one"):
-        CLAIMS["A7"].show(stored(made))
+        CLAIMS["A7"].effects(stored(made))
+    # A page that was run for other widths has none to show, and says its verdict.
+    run = replace(stored(made), made={})
+    assert CLAIMS["A7"].effects(run) == []
+    assert "A7" in soup(claims.page({"here": run})).text
 
 
 # ---------------------------------------------------------------- what would decide it

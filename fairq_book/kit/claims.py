@@ -102,6 +102,15 @@ class Claim:
         """Whether the setting has what the claim is judged by."""
         return all(name in measured.tables for name in self.needs)
 
+    def effects(self, measured: Measured) -> list[Effect]:
+        """The numbers to show with the verdict; none where a page of this build has not the widths of them."""
+        try:
+            return list(self.show(measured))
+        except BadInput:
+            if measured.made:  # what was measured earlier has them all
+                raise
+            return []
+
     def verdict(self, measured: Measured) -> Verdict:
         """What the tables say of it; of a single network they say nothing."""
         judged = self.judge(measured)

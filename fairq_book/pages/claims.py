@@ -72,7 +72,7 @@ class _Answer:
 
     @property
     def effects(self) -> list[Effect]:
-        return list(self.claim.show(self.measured))
+        return self.claim.effects(self.measured)
 
 
 def judge(key: str, measured: Measured) -> Verdict:
