@@ -3,8 +3,8 @@
 A setting is one that was measured earlier, or `here`: what the chapters of this book measured.
 
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
-`` {how-many} `` counts them; `` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice
-would have given there, and `` {provenance} `` where all of it comes from.
+`` {how-many} `` counts them; `` {in-plain-words} `` says what stands in one, `` {choices} `` what another
+choice would have given there, and `` {provenance} `` where all of it comes from.
 `` {front} `` opens the book: one figure and three sentences. The role `` {declared}`utkface image_size` ``
 is what that setting says.
 """

@@ -103,7 +103,7 @@ class Claim:
         return all(name in measured.tables for name in self.needs)
 
     def effects(self, measured: Measured) -> list[Effect]:
-        """The numbers to show with the verdict; none where a page of this build has not the widths of them."""
+        """The numbers to show with the verdict; none where a page was run for other widths than theirs."""
         try:
             return list(self.show(measured))
         except BadInput:
