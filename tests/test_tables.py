@@ -46,6 +46,8 @@ def test_tables_pair_seeds_and_keep_each_seeds_own_collapse():
     of_int2 = {"share": 1.0, "effective_classes": 1.0, "fewest": 1.0, "most": 1.0, "standing": 0.0}
     assert collapse.loc["int2", list(of_int2)].to_dict() == of_int2
     assert collapse.loc["fp32", "standing"] == 1.0  # with two labels too
+    assert collapse["fallen"].to_dict() == {"fp32": 0.0, "int2": 1.0}  # by the OA of the other network
+    assert kit_tables.collapse(found[:2])["fallen"].isna().all()
     chance = kit_tables.chance(found).set_index("treatment")
     assert chance.loc["fp32", "upper"] == 0
     assert chance.loc["int2", "upper"] >= chance.loc["int2", "median"] >= 0

@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from fairq_book.chapters.disparity import story, tables
 from fairq_book.chapters.landscape import story as landscape_story
@@ -382,7 +384,11 @@ def test_a_row_that_is_missing_is_refused_by_name():
     made = hand_made()
     made["collapse"] = made["collapse"][made["collapse"]["treatment"] != "int2"]
     with pytest.raises(BadInput, match="collapse of toy has 0 rows of treatment int2; expected one"):
-        CLAIMS["A7"].show(stored(made))
+        CLAIMS["A7"].effects(stored(made))
+    # A page that was run for other widths has none to show, and says its verdict.
+    run = replace(stored(made), made={})
+    assert CLAIMS["A7"].effects(run) == []
+    assert "A7" in soup(claims.page({"here": run})).text
 
 
 # ---------------------------------------------------------------- what would decide it
@@ -481,6 +487,36 @@ def test_the_page_has_the_word_for_every_claim_in_every_setting():
         assert ("not asked" in found[key, "other"].text) != asked
         assert bool(found[key, "other"].select(".fairq-word")) == asked
     assert "3 seeds" in found["A1", "other"].text
+
+
+def test_the_page_says_how_many_verdicts_it_holds_and_which_fall_when_all_are_allowed_for():
+    said = soup(claims.how_many(two())).text
+    assert "holds 11 verdicts, all of them secondary: 9 rest on numbers with intervals" in said  # A7 has none
+    decided = sum(WORDS[key] in ("supported", "mixed", "contradicted") for key in WORDS.keys() - {"A7"})
+    shown = {key: [own.p(SEEDS) for own in CLAIMS[key].show(stored())] for key in WORDS.keys() - {"A7"}}
+    surest = [np.nanmin(own) for own in shown.values()]
+    adjusted = multipletests([*surest, surest[list(shown).index("A1")]], method="fdr_bh")[1]
+    assert min(adjusted) < 0.05
+    assert f"{decided + 1} of these are decided" in said
+    lost = [key for key, p in zip(shown, adjusted, strict=False) if p >= 0.05 and WORDS[key] != "bounded"]
+    assert all(f"{key} on Toy" in said for key in lost)
+
+
+@pytest.mark.parametrize(
+    ("form", "numbers", "p"),
+    [
+        ("points", (0.03, 0.0, 0.06), 0.05),
+        ("nats", (-0.2, -0.4, 0.0), 0.05),
+        ("times", (2.0, 1.0, 4.0), 0.05),
+        ("points", (0.0, -0.1, 0.1), 1.0),
+        ("classes", (2.0, 1.0, 3.0), math.nan),
+        ("points", (0.1, math.nan, math.nan), math.nan),
+    ],
+)
+def test_how_sure_a_number_is_follows_from_its_interval(form, numbers, p):
+    assert effect(form, *numbers).p(5) == pytest.approx(p, nan_ok=True)
+    if p == 0.05:
+        assert effect(form, *numbers).p(20) == pytest.approx(p)
 
 
 def test_a_claim_can_be_linked_to_and_links_to_its_figures_and_tables():

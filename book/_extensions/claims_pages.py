@@ -3,8 +3,8 @@
 A setting is one that was measured earlier, or `here`: what the chapters of this book measured.
 
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
-`` {in-plain-words} `` says what stands in one, `` {choices} `` what another choice would have given
-there, and `` {provenance} `` where all of it comes from.
+`` {how-many} `` counts them; `` {in-plain-words} `` says what stands in one, `` {choices} `` what another
+choice would have given there, and `` {provenance} `` where all of it comes from.
 `` {front} `` opens the book: one figure and three sentences. The role `` {declared}`utkface image_size` ``
 is what that setting says.
 """
@@ -53,6 +53,12 @@ class Claims(Overview):
     """The claims of these settings with numbers, reasons and sources."""
 
     draw = staticmethod(claims.page)
+
+
+class HowMany(Overview):
+    """How many verdicts there are, and how many of them stay when all are allowed for."""
+
+    draw = staticmethod(claims.how_many)
 
 
 class InPlainWords(Directive):
@@ -115,6 +121,7 @@ def setup(app):
     app.add_role("declared", declared)
     app.add_directive("overview", Overview)
     app.add_directive("claims", Claims)
+    app.add_directive("how-many", HowMany)
     app.add_directive("in-plain-words", InPlainWords)
     app.add_directive("front", Front)
     app.add_directive("choices", Choices)

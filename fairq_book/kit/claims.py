@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 from fairq_audit.formats import number, signed
 from fairq_book.kit import tables
@@ -34,6 +35,24 @@ class Effect:
         """The estimate and the ends of its interval, which are missing where a single seed gives none."""
         estimate, lower, upper = (float(self.row[column]) for column in self.columns)
         return estimate, lower, upper
+
+    def p(self, networks: int) -> float:
+        """How likely so sure a number is by chance, as its interval of 95 % tells; NaN where it does not.
+
+        Student's, with as many networks. Against 0, or a ratio or share of 1; a count of classes has no none.
+
+        >>> row = {"estimate": 0.03, "lower": 0.0, "upper": 0.06}
+        >>> round(Effect("it", "points", "change", row).p(20), 3)
+        0.05
+        """
+        estimate, lower, upper = self.numbers
+        if self.form in ("times", "share"):
+            estimate, lower, upper = (math.log(max(own, 1e-12)) for own in (estimate, lower, upper))
+        reach = estimate - lower if estimate > 0 else upper - estimate  # to the end that lies nearer to none
+        if self.form == "classes" or networks < 2 or not reach > 0 or not math.isfinite(reach):
+            return math.nan
+        freedom = networks - 1
+        return float(2 * stats.t.sf(abs(estimate) / reach * stats.t.ppf(0.975, freedom), freedom))
 
     @property
     def text(self) -> str:
@@ -82,6 +101,15 @@ class Claim:
     def asked_of(self, measured: Measured) -> bool:
         """Whether the setting has what the claim is judged by."""
         return all(name in measured.tables for name in self.needs)
+
+    def effects(self, measured: Measured) -> list[Effect]:
+        """The numbers to show with the verdict; none where a page was run for other widths than theirs."""
+        try:
+            return list(self.show(measured))
+        except BadInput:
+            if measured.made:  # what was measured earlier has them all
+                raise
+            return []
 
     def verdict(self, measured: Measured) -> Verdict:
         """What the tables say of it; of a single network they say nothing."""

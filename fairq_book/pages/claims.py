@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import html
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ from fairq_book.kit.treatments import COLUMNS
 from fairq_book.kit.wording import Verdict, as_sentence
 from fairq_book.pages.plain_words import seeds_in_words
 from fairq_book.registry import CLAIMS
+from fairq_utils.intervals import benjamini_hochberg
 
+_FALSE_DISCOVERIES = 0.05  # of what a page says, so much may be wrong
 TEMPLATES = Path(__file__).parent / "templates"
 # Columns of a treatment, and what it means that they have these values.
 _CHOICES = {
@@ -69,7 +72,7 @@ class _Answer:
 
     @property
     def effects(self) -> list[Effect]:
-        return list(self.claim.show(self.measured))
+        return self.claim.effects(self.measured)
 
 
 def judge(key: str, measured: Measured) -> Verdict:
@@ -96,6 +99,36 @@ def page(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
     `up`: the way from the page to the top of the book.
     """
     return _filled("page", **_by_claim_and_setting(measured), up=up)
+
+
+def how_many(measured: Mapping[str, Measured]) -> Shown:
+    """How many verdicts a page holds, and which of the decided ones fall when all are allowed for.
+
+    At a false-discovery rate of 5 % over the page. A verdict is as sure as the surest number beside it; where
+    none has an interval of its kind, it is counted and left out.
+    """
+    answers = [
+        answer for row in _by_claim_and_setting(measured)["rows"] for answer in row["answers"] if answer.asked
+    ]
+    surest = [
+        min((p for p in (one.p(own.measured.networks) for one in own.effects) if p == p), default=math.nan)
+        for own in answers
+    ]
+    tested = [(own, p) for own, p in zip(answers, surest, strict=True) if p == p]
+    adjusted = benjamini_hochberg([p for _, p in tested])
+    decided = [own.verdict.word in ("supported", "mixed", "contradicted") for own, _ in tested]
+    fallen = [
+        f"{own.claim.key} on {own.measured.title}"
+        for (own, _), p, sure in zip(tested, adjusted, decided, strict=True)
+        if sure and p >= _FALSE_DISCOVERIES
+    ]
+    said = (
+        f"The page holds {len(answers)} verdicts, all of them secondary: {len(tested)} rest on numbers with "
+        f"intervals, and {sum(decided)} of these are decided. With a false-discovery rate of 5 % over the "
+        f"page {sum(decided) - len(fallen)} stay so."
+    )
+    said += f" Those that do not: {', '.join(fallen)}." if fallen else ""
+    return Shown(f"<p>{html.escape(said)}</p>")
 
 
 def choices(measured: Measured) -> Shown:

@@ -44,7 +44,7 @@ def in_plain_words(measured: Measured) -> Prose:
 
 
 def _line(claim: Claim, measured: Measured, word: str) -> str:
-    effects = claim.show(measured)
+    effects = claim.effects(measured)
     numbers = "; ".join(f"{effect.says}: {effect.text}" for effect in effects)
     more = f" {what_would_decide(effects, measured)}" if word in ("bounded", "undecided") else ""
     shown = f" {as_sentence(numbers)}." if numbers else ""

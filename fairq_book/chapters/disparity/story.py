@@ -298,13 +298,16 @@ def who_pays(
     return Prose("\n".join([*sentences, *(["", elsewhere] if elsewhere else [])]))
 
 
-def won_and_lost(answers: pd.DataFrame, collapse: pd.DataFrame) -> pd.DataFrame:
+def won_and_lost(answers: pd.DataFrame, collapse: pd.DataFrame) -> pd.DataFrame | Prose:
     """What the accuracy of a group hides where it is a recall: precision, F1, and images won and lost.
 
     `answers` of `tables.answers`, at the narrowest width at which networks stand.
     """
     own = answers[answers["treatment"].isin(standing_treatments(collapse))]
-    own = own[own["treatment"] == own["treatment"].iloc[-1]] if len(own) else own
+    if own.empty:
+        why = "at no width networks stand" if len(answers) else "group and label are two things"
+        return Prose(f"There is no such table here: {why}.")
+    own = own[own["treatment"] == own["treatment"].iloc[-1]]
     shown = {"accuracy": "accuracy, %", "precision": "precision, %", "f1": "F1, %"}
     rows = [
         {"group": row["group"], "images": f"{row['n']:.0f}"}
@@ -316,7 +319,7 @@ def won_and_lost(answers: pd.DataFrame, collapse: pd.DataFrame) -> pd.DataFrame:
         for row in own.to_dict("records")
     ]
     table = pd.DataFrame(rows, columns=["group", "images", *shown.values(), "won", "lost"])
-    return table.set_index("group").rename_axis(own["treatment"].iloc[0] if len(own) else None)
+    return table.set_index("group").rename_axis(own["treatment"].iloc[0])
 
 
 def contrast_elsewhere(by_network: pd.DataFrame, collapse: pd.DataFrame, narrowest: str) -> str:
