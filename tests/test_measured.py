@@ -19,6 +19,9 @@ TABLE = pd.DataFrame(
         "estimate": [0.1 + 0.2, -1e-12],
         "lower": [NOTHING, -0.5],
         "before": [NOTHING, NOTHING],
+        "bound": [float("inf"), 3.5],
+        "limit": [float("-inf"), NOTHING],
+        "beside": ["", None],
     }
 )
 LONG = pd.DataFrame({"x": range(5000)})
@@ -29,7 +32,7 @@ def page(name: str, table: pd.DataFrame, networks: int) -> Measured:
 
 
 def carried(measured: Measured) -> Measured:
-    return from_output(json.loads(json.dumps(measured._repr_mimebundle_()[MIME])))
+    return from_output(json.loads(json.dumps(measured._repr_mimebundle_()[MIME], allow_nan=False)))
 
 
 def test_tables_arrive_as_they_were():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -93,7 +94,7 @@ def here(got: Gathered, made: Mapping[str, pd.DataFrame], *, take_apart: int = 0
     return Measured(
         name="here",
         title="Moths" if data.name == "moths" else data.name,
-        tables=made,
+        tables={"groups": got.sizes, **made},
         seeds=len({study.seed for study in got.studies}),
         networks=networks,
         note=f"measured by this book, {counted(networks, 'network')}",
@@ -114,15 +115,26 @@ def from_output(kept: Mapping[str, Any]) -> Measured:
 
 
 def _plain(table: pd.DataFrame) -> list[list[Any]]:
-    """The rows as JSON can hold them, to the last digit."""
-    rows = table.astype(object).to_numpy().tolist()
-    return [[None if pd.isna(cell) else cell for cell in row] for row in rows]
+    """The rows as JSON holds them, to the last digit: what is missing as null, what is infinite in words."""
+    return [[_plain_cell(cell) for cell in row] for row in table.astype(object).to_numpy().tolist()]
+
+
+def _plain_cell(cell: Any) -> Any:
+    if pd.isna(cell):
+        return None
+    return str(cell) if isinstance(cell, float) and math.isinf(cell) else cell
 
 
 def _table(columns: Sequence[str], data: Sequence[Sequence[Any]]) -> pd.DataFrame:
-    """The table as it was: where JSON knows only that something is missing, NaN."""
-    table = pd.DataFrame(data, columns=list(columns))
-    return table.apply(lambda own: own.astype(float) if own.isna().all() else own)
+    """The table as it was."""
+    return pd.DataFrame(data, columns=list(columns), dtype=object).apply(_as_it_was)
+
+
+def _as_it_was(column: pd.Series) -> pd.Series:
+    """Numbers where all that is there is numbers: missing ones are NaN, and infinite ones came as words."""
+    words = column.map(lambda cell: isinstance(cell, str) and cell not in ("inf", "-inf"))
+    missing = column.isna().any() or column.isin(["inf", "-inf"]).any()
+    return column.astype(float) if missing and not words.any() else column.infer_objects()
 
 
 def of_chapters(parts: Mapping[str, Measured]) -> Measured:
