@@ -152,6 +152,18 @@ def test_the_parameters_of_the_profile_reach_the_page(built):
     assert "int6" not in text.split("Accuracy of each group")[1].split("Verdict")[0]
 
 
+def test_a_build_says_in_whole_lines_what_runs_and_what_was_spent_at_its_end(built):
+    said = (built.root.parent / "said.txt").read_text()
+    assert "\r" not in said
+    lines = said.splitlines()
+    for part in (*(chapter.slug for chapter in notebooks.chapters(ROOT)), "pages"):
+        begun = lines.index(f"{part}: running")
+        assert any(re.fullmatch(rf"{part}: done in \d+ s", line) for line in lines[begun:])
+    assert lines.index("02_logit_variance_collapse: running") < 2  # beside the first
+    spent = {line[:24].strip(): line[24:].split() for line in lines[lines.index("pages: running") :]}
+    assert all(int(spent[what][0]) > 0 for what in ("chapters 1 to 4", "chapter 5", "chapter 6", "pages"))
+
+
 def test_killed_again_and_again_two_clones_show_the_same_and_only_what_changed_runs_again(built, short_book):
     root, pages = short_book.root, pages_of(short_book)
     moments = {
@@ -196,7 +208,8 @@ def test_a_damaged_network_is_named_and_trained_again(clone):
     values = dict.fromkeys(("train_images", "test_images", "moth_train_images"), 60)
     values |= {"seeds": [0], "moth_seeds": [0], "epochs": 1, "arch": "resnet18-16"}
     small = [f"--parameter={name}={value}" for name, value in values.items()]
-    assert clone.fairq("run", "01", *small, "-p", "bit_widths=[4]").returncode == 0
+    options = ["--arch=resnet18-16", "--train-images=60", "--test-images=60", "--epochs=1", "--seeds=0"]
+    assert clone.fairq("sweep", *options, "--bits=4").returncode == 0
     (network,) = clone.store.glob("networks/moths-resnet18-*.safetensors")
     whole = network.read_bytes()
     digest = hashlib.sha256(whole).hexdigest()
