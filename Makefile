@@ -47,7 +47,7 @@ faces: $(STAMP) ## train on your copy of UTKFace, for hours, and write what is s
 	$(BIN)/fairq results write utkface_small --root "$(DATA)"
 
 test: $(DEV) ## run every test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 lint: $(DEV) ## style, types, layers, notebook pairs
 	$(BIN)/ruff check .

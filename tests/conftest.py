@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 from playwright.sync_api import sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 from fairq_book.build.pdf import BROWSERS
 
@@ -27,26 +28,31 @@ if beside := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(beside))))
 
 
-# With `pytest -n`, the tests of a file stay in one process, and those that share the built book in another.
-# What takes longest begins, so that no process is left with it at the end.
-_LONGEST = [
-    "built",
-    *(f"tests/test_{name}.py" for name in ("every_chapter", "book", "jobs", "cli", "results")),
-]
+@functools.cache
+def _shared(path: Path) -> str:
+    """What takes long to make and is shared by the tests of this file; else the file itself."""
+    asked = re.search(r"[(,] ?(built|address)[,)]", path.read_text()) if path.name != "conftest.py" else None
+    return "built" if asked else path.relative_to(ROOT).as_posix()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks
+class _Together(LoadScopeScheduling):
+    """With `pytest -n`: tests that share something stay in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _shared(ROOT / nodeid.split("::")[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _Together(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say of each test with which others it runs, and when."""
-    for item in items:
-        needs_book = {"built", "address"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("built" if needs_book else _file(item)))
-    place = {name: number for number, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: place.get(item.get_closest_marker("xdist_group").args[0], len(place)))
-
-
-def _file(item: pytest.Item) -> str:
-    return item.path.relative_to(ROOT).as_posix()
+    """What takes longest begins."""
+    names = ("every_chapter", "failing_builds", "jobs", "cli", "results", "benchmarks")
+    longest = ["built", *(f"tests/test_{name}.py" for name in names)]
+    place = {name: number for number, name in enumerate(longest)}
+    items.sort(key=lambda item: place.get(_shared(item.path), len(longest)))
 
 
 @dataclass(frozen=True)
