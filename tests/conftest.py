@@ -32,8 +32,7 @@ if beside := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
 def _shared(path: Path) -> str:
     """What takes long to make and is shared by the tests of this file; else the file itself."""
     asked = re.search(r"[(,] ?(built|address)[,)]", path.read_text()) if path.name != "conftest.py" else None
-    # Two books at once would fill the memory.
-    return "built" if asked or path.name == "test_book.py" else str(path)
+    return "built" if asked else path.relative_to(ROOT).as_posix()
 
 
 class _Together(LoadScopeScheduling):
@@ -50,7 +49,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins."""
-    longest = ["built", str(ROOT / "tests" / "test_every_chapter.py")]
+    names = ("every_chapter", "failing_builds", "jobs", "cli", "results", "benchmarks")
+    longest = ["built", *(f"tests/test_{name}.py" for name in names)]
     place = {name: number for number, name in enumerate(longest)}
     items.sort(key=lambda item: place.get(_shared(item.path), len(longest)))
 
@@ -144,9 +144,9 @@ def built(tmp_path_factory) -> Clone:
     folder = tmp_path_factory.mktemp("built")
     store = Path(os.environ.get("FAIRQ_TEST_STORE") or folder / "store")
     made = Clone(copy_project(folder / "clone"), store)
-    # In one process, as another runs tests meanwhile; other books are built with the workers of a book.
-    done = made.fairq("book", "--profile", "tests/profile.yml", "--workers", "1")
+    done = made.fairq("book", "--profile", "tests/profile.yml", "--workers", "2")
     assert done.returncode == 0, done.stderr
+    folder.joinpath("said.txt").write_text(done.stderr)
     return made
 
 

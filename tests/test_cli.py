@@ -183,8 +183,8 @@ def test_sync_repairs_and_check_fails(clone):
     assert cells[0]["source"][0] == "# Another title\n"
 
 
-def test_serving_needs_a_book_and_answers_this_machine_only(built):
-    unbuilt = built.fairq("serve")
+def test_serving_needs_a_book_and_answers_this_machine_only(clone):
+    unbuilt = clone.fairq("serve")
     assert unbuilt.returncode == 2
     assert "holds no book; build it first: make book" in unbuilt.stderr
 

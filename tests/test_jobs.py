@@ -10,6 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 import torch
@@ -292,6 +293,9 @@ def test_a_worker_that_is_killed_costs_only_what_it_had_in_hand(tmp_path):
 
 def test_a_job_that_kills_every_worker_is_named(tmp_path):
     with (
+        dask.config.set(
+            {"distributed.scheduler.allowed-failures": 1}
+        ),  # not 3, as a new worker takes seconds
         scheduling.cluster(workers=1) as client,
         pytest.raises(JobsFailed, match="deadly: KilledWorker") as caught,
     ):
@@ -304,10 +308,13 @@ def test_a_worker_that_is_slow_to_come_back_is_not_given_up(monkeypatch):
     instantiate = Nanny.instantiate
 
     async def slowly(self):
-        await asyncio.sleep(17)  # two seconds more than Dask has patience for
+        await asyncio.sleep(3)  # two seconds more than Dask would have patience for
         return await instantiate(self)
 
-    with scheduling.cluster(workers=1) as client:
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}),
+        scheduling.cluster(workers=1) as client,
+    ):
         monkeypatch.setattr(Nanny, "instantiate", slowly)
         (process,) = client.run(os.getpid).values()
         os.kill(process, signal.SIGKILL)
@@ -324,6 +331,7 @@ def without_workers(client):
 @pytest.mark.parametrize("made", [False, True])
 def test_what_has_no_worker_left_to_make_it_is_not_waited_for(tmp_path, monkeypatch, made):
     monkeypatch.setattr(scheduling, "_PATIENCE_SECONDS", 2)
+    monkeypatch.setattr(scheduling, "_LOOK_SECONDS", 1)
     with scheduling.cluster(workers=1) as client, tqdm(disable=True) as bar:
         sweep = scheduling._Sweep(Store(tmp_path), client, bar, {})
         if made:  # and lost before it was handed over

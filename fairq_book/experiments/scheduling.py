@@ -43,6 +43,7 @@ PRIORITY_VARIABLE = "FAIRQ_PRIORITY"
 _WORTH_STARTING, _WORTH_ASKING = 60_000, 5_000
 _PAUSE_SECONDS = 0.3  # to see what another process has made, as asking for hundreds of items takes a while
 _PATIENCE_SECONDS = 300  # with a cluster that has no workers at all
+_LOOK_SECONDS = 10  # between one look at it and the next, while nothing is done
 # Bytes that a worker may have between jobs. About a thousand million are its own once PyTorch is at work.
 _KEPT = 1_500_000_000
 # Many, because whole studies may wait for one network, and a worker should find work beyond them. Not more,
@@ -456,9 +457,9 @@ class _Sweep:
         patience = _PATIENCE_SECONDS
         while True:
             try:
-                return self.done.get(timeout=10)
+                return self.done.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
-                patience = patience - 10 if not self.client.nthreads() else _PATIENCE_SECONDS
+                patience = patience - _LOOK_SECONDS if not self.client.nthreads() else _PATIENCE_SECONDS
                 if patience <= 0:
                     raise _NoWorkers from None
 
