@@ -105,8 +105,8 @@ def _who_pays(measured: Measured) -> str:
     elsewhere = story.contrast_elsewhere(by_network, measured["collapse"], narrowest)
     return (
         f"**Who pays.** Rounded to {narrowest}, the narrowest width at which networks trained on "
-        f"{measured.title} still stand, {own.text}. {elsewhere} The gap between the best and the worst "
-        f"group, of the average network, {moves}, {gap.text}{fallen}."
+        f"{measured.title} still stand, {own.text}. {elsewhere} Of the average network the gap between the "
+        f"best and the worst group {moves}, {gap.text}{fallen}."
     )
 
 
