@@ -38,6 +38,7 @@ from fairq_utils.items import canonical
 _VERSIONED = ("torch", "torchvision", "numpy", "pandas", "scipy", "matplotlib", "seaborn", "ipykernel")
 # Holds the parameters of every chapter, as JSON, while Sphinx builds a book for them.
 PARAMETERS_VARIABLE = "FAIRQ_PARAMETERS"
+MEASURED = "fairq_measured"  # what a chapter measured, in the metadata of the executed notebook
 _CELL_LIMIT_SECONDS = 3600  # a cell that takes longer hangs
 
 
@@ -280,7 +281,11 @@ def _kernel_in(
 
 
 def _portable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without papermill's notes of times and paths, progress bars, and widgets that would need a kernel."""
+    """Without papermill's notes of times and paths, progress bars, and widgets that would need a kernel.
+
+    What the chapter measured goes from its output, where Sphinx would not know what to do with it, to the
+    notebook's metadata.
+    """
     notebook.metadata.pop("papermill", None)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
@@ -289,6 +294,8 @@ def _portable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for data in (output.get("data", {}) for output in cell.outputs):
+                if MIME in data:
+                    notebook.metadata[MEASURED] = data.pop(MIME)
                 if "text/html" in data:
                     data.pop("application/vnd.jupyter.widget-view+json", None)
     return notebook
@@ -333,9 +340,8 @@ def measured_by(chosen: Mapping[str, Mapping[str, Any]]) -> Measured | None:
     parts: dict[str, Measured] = {}
     for chapter in chapters():
         executed = nbformat.read(execute(chapter, chosen.get(chapter.slug, {})), as_version=4)
-        for output in (output for cell in executed.cells for output in cell.get("outputs", [])):
-            if MIME in output.get("data", {}):
-                parts[chapter.slug] = from_output(output.data[MIME])
+        if MEASURED in executed.metadata:
+            parts[chapter.slug] = from_output(executed.metadata[MEASURED])
     return of_chapters(parts) if parts else None
 
 

@@ -15,7 +15,7 @@ from fairq_book.experiments.gather import Gathered
 from fairq_book.kit.tables import Ends
 from fairq_utils.errors import BadInput
 
-# How the tables of a chapter travel with its executed notebook: no browser shows it.
+# As what the tables of a chapter leave its kernel, to travel with the executed notebook: no browser shows it.
 MIME = "application/vnd.fairq.measured+json"
 _LONGEST = 3000  # rows: no claim is judged by what is drawn point by point
 

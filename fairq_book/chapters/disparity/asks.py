@@ -12,8 +12,8 @@ from fairq_book.experiments.parameters import parameter
 from fairq_book.experiments.studies import Study, studies, treatments
 from fairq_utils.treatments.treatment import FP32, Treatment
 
-# Settings of the layer that are shown beside the moths of the page: a wider network, and Others as hard
-# as two other calibrations made them. Their answers are shipped, so nothing is trained for them.
+#: Settings of the layer that are shown beside the moths of the page: a wider network, and Others as hard
+#: as two other calibrations made them. Their answers are shipped, so nothing is trained for them.
 BESIDE = ("moths_full_width", "moths_harder", "moths_easier")
 
 
