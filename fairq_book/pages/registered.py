@@ -17,7 +17,7 @@ from fairq_utils.files import write_atomically
 _LARGEST = "Alder"
 _ROLES = ("Peer 1", "Peer 2", "Peer 3", "Peer 4", "Focal")
 _SMALL, _HARD = ("moths-by-size", "moths-by-both"), ("moths-by-difficulty", "moths-by-both")
-NETWORKS, OF_A_KIND = 20, 15
+NETWORKS, OF_A_KIND = 20, 30
 # Per question the margin in points, of those that are asked at one width.
 _MARGINS = {"int8": 1, "int6": 1, "int5": 3, "int4": 3, "int3": 5}
 _TREND = {"int8": -0.8, "int6": -0.4, "int5": 0.0, "int4": 0.4, "int3": 0.8}
