@@ -7,6 +7,9 @@ import yaml
 from pandas.testing import assert_frame_equal
 from scipy import stats
 
+from fairq_book.chapters.disparity.asks import BESIDE
+from fairq_book.chapters.disparity.tables import KINDS_OF_MOTHS
+from fairq_book.experiments import settings
 from fairq_book.experiments.seeds import PILOTS
 from fairq_book.pages import registered
 from fairq_book.root import book_root
@@ -57,4 +60,10 @@ def test_the_book_trains_the_seeds_that_were_registered():
         assert profile[chapter]["seeds"] == list(range(registered.NETWORKS))
     for chapter in ("04_hessian_landscape", "05_fairqat_mitigation"):
         assert profile[chapter]["seeds"] == list(range(8))
-    assert profile["01_disparity_baseline"]["moth_seeds"] == list(range(registered.OF_A_KIND))
+    assert "moth_seeds" not in profile["01_disparity_baseline"]  # so those of the settings
+    shipped = settings.settings()
+    for kind in KINDS_OF_MOTHS:
+        assert shipped[kind.replace("-", "_")].seeds == list(range(100, 100 + registered.OF_A_KIND))
+    assert shipped["moths_again"].seeds == list(range(100, 140))
+    for name in BESIDE:
+        assert min(shipped[name].seeds) == 100

@@ -9,12 +9,13 @@ from typing import Any
 from fairq_book.chapters.disparity.tables import KINDS_OF_MOTHS
 from fairq_book.experiments.gather import Gathered, Request
 from fairq_book.experiments.parameters import parameter
+from fairq_book.experiments.settings import studies_of
 from fairq_book.experiments.studies import Study, studies, treatments
 from fairq_utils.treatments.treatment import FP32, Treatment
 
-#: Settings of the layer that are shown beside the moths of the page: a wider network, and Others as hard
-#: as two other calibrations made them. Their answers are shipped, so nothing is trained for them.
-BESIDE = ("moths_full_width", "moths_harder", "moths_easier")
+#: Settings of the layer that are shown beside the moths of the page: more of the same networks, a wider one,
+#: and Others as hard as two other calibrations made them. Their answers are shipped: nothing is trained.
+BESIDE = ("moths_again", "moths_full_width", "moths_harder", "moths_easier")
 
 
 def beside(got: Gathered) -> dict[str, Request]:
@@ -29,11 +30,9 @@ class Asks:
     bit_widths: Sequence[int] = parameter((8, 6, 5, 4, 3, 2), "widths from 2 to 16 to round the weights to")
     grids: Sequence[str] = parameter(("mse", "channel", "mse-channel"), "other ways to choose the grid")
     grid_bit_widths: Sequence[int] = parameter((4, 3, 2), "widths at which they are compared")
-    moth_seeds: Sequence[int] = parameter(
-        (0, 1, 2, 3, 4), "seeds of the last section, on moths whatever `dataset` is"
-    )
+    moth_seeds: Sequence[int] = parameter((), "seeds of the last section; empty for those that are shipped")
     moth_treatments: Sequence[str] = parameter(("int4", "int3-mse-channel"), "what is done to their networks")
-    moth_train_images: int = parameter(2000, "images to learn from in the last section")
+    moth_train_images: int = parameter(2000, "images that they learn from; of what is shipped as many")
 
     def __call__(self, got: Gathered) -> dict[str, Request]:
         """The requests that can be named with what there is so far: all of them."""
@@ -44,7 +43,12 @@ class Asks:
         }
 
     def moths(self, **parameters: Any) -> list[Study]:
-        """The studies of moths of each kind, with these further parameters of a study."""
+        """The studies of moths of each kind: of the seeds that were given, with these further parameters.
+
+        Without seeds they are those of the settings whose answers the book ships.
+        """
+        if not self.moth_seeds:
+            return [study for kind in KINDS_OF_MOTHS for study in studies_of(kind.replace("-", "_"))]
         own: dict[str, Any] = {"seeds": self.moth_seeds, "train_images": self.moth_train_images}
         return [study for kind in KINDS_OF_MOTHS for study in studies(dataset=kind, **own, **parameters)]
 
