@@ -137,9 +137,9 @@ story.won_and_lost(made["answers"], made["collapse"])
 # ## On other moths, and in a wider network
 #
 # Is all this so because these moths are as they are, or because the network is small? And do other networks
-# say the same? Four settings stand beside it, each with {term}`seeds <seed>` of its own: forty more of the same
-# networks, a network of four times the channels, and moths whose Others are harder, and easier, to tell. Their
-# answers are shipped with the book; only those of *this page* were computed on the machine that built it.
+# say the same? Four settings stand beside it, each with {term}`seeds <seed>` of its own: forty more of the
+# same networks, a network of four times the channels, and moths whose Others are harder, and easier, to tell.
+# Their answers are shipped with the book; only *this page* was computed on the machine that built it.
 
 # %% tags=["hide-input"]
 there = {settings.find_setting(name).title: settings.studies_of(name) for name in asks.BESIDE}
@@ -220,7 +220,8 @@ story.grid_matters(made["storage"])
 # right on all: so the answers that changed and the loss stand beside the points. In [a network that you can
 # quantize yourself](#quantize-yourself) the same two, size and difficulty, are yours to turn.
 #
-# Thirty networks of each kind answer, which were trained before; with `moth_seeds` your machine trains its own.
+# Thirty networks of each kind answer, which were trained before; with `moth_seeds` your machine trains
+# others.
 
 # %% tags=["hide-input"]
 figures.size_and_difficulty(made["size_and_difficulty"])
