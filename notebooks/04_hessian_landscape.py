@@ -256,8 +256,8 @@ wording.together(
 # fairq run 04 -p dataset=moths-by-size
 # ```
 #
-# And where a verdict is undecided, more seeds narrow the intervals:
-# `fairq run 04 -p seeds='[0, 1, 2, 3, 4]'`.
+# And where a verdict gives no more than a bound, more seeds make it smaller:
+# `fairq run 04 -p seeds='[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]'`.
 
 # %% [markdown]
 # What stands here is also a column of [the page of claims](../book/claims), beside what was measured on
