@@ -26,7 +26,8 @@ from fairq_book.kit.figures import (
 
 def steepness(table: pd.DataFrame, groups: Sequence[str]) -> Picture:
     """The squared gradient norm of each group, on the left as measured, on the right less its sampling."""
-    order, looks = list(table["treatment"].unique()), looks_of(groups, table.dropna(subset="estimate")["group"])
+    order = list(table["treatment"].unique())
+    looks = looks_of(groups, table.dropna(subset="estimate")["group"])
     # Linear about zero, where a logarithm has no place for what is below.
     linear = table["estimate"].abs().replace(0, np.nan).min()
     said = []
