@@ -97,7 +97,8 @@ class Watch:
     def __init__(self, names: list[str], *, file: TextIO | None = None) -> None:
         self.names, self.running, self.ended = names, list[Part](), list[Part]()
         self.took: dict[str, float] = {}
-        self.jobs: dict[str, float] = {}  # seconds that each chapter's took, by its number
+        # Seconds that each chapter's took, by its number; none where they were not counted.
+        self.jobs: dict[str, float] | None = None
         self._file = file or sys.stderr
         self._overwrites = self._file.isatty()
         self._begun, self._one_at_a_time, self._over = time.monotonic(), threading.RLock(), threading.Event()
@@ -152,12 +153,13 @@ class Watch:
 
     def table(self) -> str:
         """Seconds of two cores that were spent, beside their shares."""
+        jobs = self.jobs or {}
         rows = [
-            (what, sum(self.jobs.get(number, 0) for number in numbers) / 2, sum(SHARES[n] for n in numbers))
+            (what, sum(jobs.get(number, 0) for number in numbers) / 2, sum(SHARES[n] for n in numbers))
             for what, numbers in _TOGETHER.items()
         ]
         counted = {number for _, numbers in _TOGETHER.items() for number in numbers}
-        rest = sum(seconds for number, seconds in self.jobs.items() if number not in counted)
+        rest = sum(seconds for number, seconds in jobs.items() if number not in counted)
         kernels = sum(part.kernel_seconds for part in self.ended)
         rows.append(("kernels, other chapters", (kernels + rest) / 2, SHARE_OF_KERNELS))
         rows.append(("pages", self.took.get("pages", 0), SHARES["pages"]))

@@ -181,7 +181,7 @@ def _run_chapters(missing: list[Chapter], values: dict[str, Any], workers: int, 
         scheduling.cluster(workers=own) as client,
         ThreadPoolExecutor(_CHAPTERS_AT_ONCE if client or elsewhere else 1) as pool,
     ):
-        spent = scheduling.seconds_by_priority(client) if client else {}
+        spent = scheduling.seconds_by_priority(client) if client else None
         address = {scheduling.SCHEDULER_VARIABLE: client.scheduler_info()["address"]} if client else {}
         running = [pool.submit(run, chapter, address) for chapter in missing]
         try:
@@ -191,7 +191,8 @@ def _run_chapters(missing: list[Chapter], values: dict[str, Any], workers: int, 
             pool.shutdown(wait=False, cancel_futures=True)
             watch.stop()
             raise
-        watch.jobs |= {f"{-priority:02}": seconds for priority, seconds in spent.items()}
+        if spent is not None:
+            watch.jobs = {f"{-priority:02}": seconds for priority, seconds in spent.items()}
 
 
 def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: int) -> Path:
@@ -210,7 +211,7 @@ def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: in
             _run_chapters(missing, values, workers, watch)
         with watch.part("pages"):
             built = _build_pages(root, out, values)
-        if watch.jobs:
+        if watch.jobs is not None:
             watch.say(watch.table())
     click.echo(f"book      {from_here(built / 'index.html')}")
     return built
