@@ -62,7 +62,7 @@ def test_what_is_left_is_told_by_the_shares(monkeypatch):
 
 def test_seconds_are_told_beside_their_shares():
     watch = Watch([], file=io.StringIO())
-    watch.jobs |= {"01": 100.0, "03": 60.0, "05": 300.0, "08": 20.0}
+    watch.jobs = {"01": 100.0, "03": 60.0, "05": 300.0, "08": 20.0}
     with watch.part("05_five") as part:
         part.kernel_seconds = 30.0
     rows = {line[:24].strip(): line[24:].split() for line in watch.table().splitlines()}
