@@ -32,7 +32,7 @@ def new_width(name: str, store: Store, *, train: int, test: int) -> list[tuple[f
     """
     trained = studies.studies(seeds=range(4), train_images=train, test_images=test)
     for plan in studies._plans(trained, store):
-        network = build("resnet18", classes=len(plan.images.label_names), image_size=32)
+        network = build(plan.study.arch, classes=len(plan.images.label_names), image_size=32)
         job = plan.original
         if not store.find(job.kind, job.identity):
             store.keep(job.kind, job.identity, Item(network.state_dict(), {"device": "cpu"}))

@@ -137,7 +137,7 @@ story.won_and_lost(made["answers"], made["collapse"])
 # ## On other moths, and in a wider network
 #
 # Is all this so because these moths are as they are, or because the network is small? And do other networks
-# say the same? Four settings stand beside it, each with {term}`seeds <seed>` of its own: forty more of the
+# say the same? Four settings stand beside it, each with seeds of its own: forty more of the
 # same networks, a network of four times the channels, and moths whose Others are harder, and easier, to tell.
 # Their answers are shipped with the book; only *this page* was computed on the machine that built it.
 

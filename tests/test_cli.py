@@ -209,12 +209,12 @@ def said(*arguments, exit_code=0):
 def test_a_sweep_is_made_once_counted_exported_and_pruned(store, tmp_path):
     made = said("sweep", *SWEEP, "--treatments", "ptq,mse,nf4")
     assert made.startswith("8 predictions of 2 networks are in ")
-    assert made.endswith("made now: 2 datasets, 2 networks, 8 predictions\n")
+    assert made.endswith("made now: 20 datasets, 2 networks, 8 predictions\n")
     assert said("sweep", *SWEEP, "--treatments", "ptq,mse,nf4").endswith("made now: nothing\n")
 
     rows = [line.split() for line in said("status").splitlines()[1:]]
     assert [row[:3] for row in rows[:3]] == [
-        ["datasets", "current", "2"],
+        ["datasets", "current", "20"],  # broods: five groups, two splits, two draws
         ["networks", "current", "2"],
         ["predictions", "current", "8"],
     ]
@@ -246,7 +246,7 @@ def test_what_other_code_made_is_pruned_with_what_rests_on_it(store, monkeypatch
     rows = {tuple(line.split()[:2]) for line in said("status").splitlines()[1:4]}
     assert rows == {("datasets", "current"), ("networks", "outdated"), ("predictions", "outdated")}
     assert said("prune").startswith("6 files")
-    assert [path.parent.name for path in store.glob("*/*.safetensors")] == ["datasets"] * 2
+    assert [path.parent.name for path in store.glob("*/*.safetensors")] == ["datasets"] * 20
 
 
 def everything(folder):
@@ -401,7 +401,7 @@ def test_data_are_counted_and_kept(store, tmp_path):
     )
     assert "Alder       24       2    17   43" in output
     assert json.loads((tmp_path / "card").read_text())["images"] == 100
-    assert len(list(store.glob("datasets/*.safetensors"))) == 1
+    assert len(list(store.glob("datasets/*.safetensors"))) == 10  # a brood of each group and split
 
 
 def test_every_word_of_a_treatment_is_explained():
