@@ -34,7 +34,14 @@ class Printed:
 
     @cached_property
     def texts(self):
-        return [page.get_textpage().get_text_range() for page in pypdfium2.PdfDocument(self.path)]
+        # PDFium may take a sheet that lies on its side for one that is written from top to bottom.
+        document = pypdfium2.PdfDocument(self.path)
+        return [
+            own.extract_text()
+            if own.mediabox.width > own.mediabox.height
+            else page.get_textpage().get_text_range()
+            for own, page in zip(self.reader.pages, document, strict=True)
+        ]
 
     @cached_property
     def outline(self):
