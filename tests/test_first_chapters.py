@@ -96,6 +96,7 @@ def test_every_table_on_who_pays_is_made(store, chosen):
 
 def test_the_contrast_of_several_settings_is_that_of_each_by_itself(store, chosen):
     got = gather(chosen, DISPARITY, store=store)
+    wide = gather(chosen, of_disparity.Asks(bit_widths=[7], grids=[], grid_bit_widths=[7]), store=store)
     both = disparity_tables.contrasts({"Here": got, "There": got})
     alone = disparity_tables.make(got)["change_by_network"].query("group == 'contrast'")
     for title in ("Here", "There"):
@@ -104,6 +105,7 @@ def test_the_contrast_of_several_settings_is_that_of_each_by_itself(store, chose
         assert own["estimate"].tolist() == alone["estimate"].tolist()
     said = disparity_story.elsewhere(both).text
     assert said.startswith("- **Here**, 2 networks: int8 ")
+    assert set(disparity_tables.contrasts({"Here": wide, "There": got})["setting"]) == {"There"}
     picture = disparity_figures.contrasts(both)
     assert "There, int3: " in repr(picture)
 

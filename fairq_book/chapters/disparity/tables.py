@@ -147,12 +147,15 @@ def change_by_network(
 
 
 def contrasts(settings: Mapping[str, Gathered]) -> pd.DataFrame:
-    """Records: the contrast in several settings, by title, under the treatments that all of them have."""
+    """Records: the contrast in several settings, by title: of the first, where the others have it too.
+
+    That is the page's own, which may have been asked for other widths, or have no majority.
+    """
     found = []
     for title, got in settings.items():
         changed = change_by_network(accuracy_by_seed(got["rounded"]), got.majority)
         found.append(changed[changed["group"] == CONTRAST].assign(setting=title))
-    common = set.intersection(*(set(table["treatment"]) for table in found))
+    common = set.intersection(*(set(table["treatment"]) for table in found[1:]))
     every = pd.concat(found, ignore_index=True)
     return every[every["treatment"].isin(common)]
 
