@@ -263,7 +263,7 @@ def test_the_same_bytes_here_and_on_workers(tmp_path, client):
     studies.predictions(wanted, treatments, store=here)
     studies.predictions(wanted, treatments, store=there, client=client)
     files = [path.relative_to(here.root) for path in sorted(here.root.glob("*/*.safetensors"))]
-    assert len(files) == 2 * (1 + 2 + 5)
+    assert len(files) == 2 * (10 + 2 + 5)  # of each seed a brood of each group and split, too
     assert [path.relative_to(there.root) for path in sorted(there.root.glob("*/*.safetensors"))] == files
     for file in files:
         equal = (here.root / file).read_bytes() == (there.root / file).read_bytes()
@@ -427,7 +427,7 @@ def test_a_caller_that_is_killed_goes_on_with_what_is_missing(clone):
     done = clone.fairq("sweep", *options)
     assert done.returncode == 0, done.stderr
     after = {path: path.stat().st_mtime_ns for path in clone.store.glob("*/*.safetensors")}
-    assert len(after) == 4 * (1 + 1 + 3) > len(before)  # of each seed its images, too
+    assert len(after) == 4 * (10 + 1 + 3) > len(before)  # of each seed its broods of moths, too
     assert before.items() <= after.items()
     assert not list(clone.store.glob("*/.*"))
 
