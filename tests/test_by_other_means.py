@@ -26,6 +26,7 @@ def study(request):
         pytest.skip("FAIRQ_TEST_DATA is not set: expected a folder with UTKFace")
     (made,) = studies.studies(
         seeds=[0],
+        arch="resnet18",  # torchvision's own
         dataset=request.param,
         root="" if request.param == "moths" else folder,
         train_images=600,
