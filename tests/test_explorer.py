@@ -999,7 +999,8 @@ def test_with_a_kernel_another_width_can_be_asked_for_and_without_one_it_cannot(
     assert told["bar"] == [True, False, pytest.approx(1 / 3), True]
     # Numbers of one network beside those of three would be read as fewer answers: till then, shares.
     assert told["some"] == [
-        "Moths, resnet18-16, 32 pixels: 3 networks (seeds), counted together; so far 1 under int3, 400 images.",
+        "Moths, resnet18-16, 32 pixels: 3 networks (seeds), counted together; so far 1 under int3, 400 "
+        "images.",
         told["busy"],
     ]
     assert told["someNames"][0] == " So far 1 of 3 networks"
