@@ -493,7 +493,7 @@ def _violation(measured: Measured) -> list[Effect]:
     by_seed = measured["accuracy_by_seed"]
     found = tables.readings(by_seed, measured.majority).drop(columns=["groups", "word"])
     effects = []
-    for width in ("int8", *shown_widths(measured, by_seed)) if len(found) else ():
+    for width in shown_widths(measured, by_seed) if len(found) else ():
         for reading in (tables.GAP, tables.PAIR):
             says, where = f"{reading} at {width} against fp32", {"treatment": width, "reading": reading}
             effects.append(effect_in_row(measured, "accuracy_by_seed", found, says, "points", where))
