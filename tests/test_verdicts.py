@@ -333,8 +333,6 @@ def test_a_claim_is_asked_where_all_of_its_tables_are(key):
 
 SHOWN = {
     "A1": [  # of four networks, of which one names the pair
-        "+0.0 (+0.0 to +0.0) points",
-        "+0.0 (+0.0 to +0.0) points",
         "+10.7 (+9.3 to +12.2) points",
         "+11.0 (+8.6 to +13.3) points",
     ],
