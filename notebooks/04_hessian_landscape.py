@@ -212,7 +212,7 @@ figures.bound_against_excess(made["bounds"], groups)
 story.how_tight(made["bounds"], made["ranks"])
 
 # %% tags=["hide-input"]
-ranked = story.bound_tells_who_is_hurt(made["ranks"], collapse, seeds=len(trained))
+ranked = story.bound_tells_who_is_hurt(made["bounds"], collapse, seeds=len(trained))
 ranked
 
 # %% [markdown]

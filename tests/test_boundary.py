@@ -16,7 +16,6 @@ from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit import wording
 from fairq_book.kit.treatments import with_columns
-from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.treatments.treatment import FP32, Treatment
 
@@ -62,22 +61,6 @@ def of(table: pd.DataFrame, **where) -> pd.Series:
 
 
 # ---------------------------------------------------------------- tables
-
-
-def test_the_smallest_group_is_that_of_training_among_those_that_are_tested():
-    groups = torch.tensor([0] * 6 + [1] * 3 + [2] * 1 + [0, 1, 1, 1])
-    images = Dataset(
-        torch.zeros(14, 3, 8, 8, dtype=torch.uint8),
-        torch.zeros(14, dtype=torch.long),
-        groups,
-        torch.arange(14) < 10,
-        torch.zeros(14, dtype=torch.bool),
-        ("x", "y"),
-        ("a", "b", "c"),
-    )
-    logits, labels = torch.zeros(4, 2), torch.zeros(4, dtype=torch.long)
-    tested = Prediction(Study(), FP32, logits, labels, groups[10:], ("x", "y"), ("a", "b", "c"))
-    assert kit_tables.smallest_group(images, [tested]) == "b"
 
 
 def test_measures_are_means_and_changes_are_differences():

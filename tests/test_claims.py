@@ -104,6 +104,13 @@ def test_without_a_bound_a_verdict_stays_undecided(missing):
     assert wording.unsure(rows.iloc[:0])[0] == "undecided"
 
 
+def test_where_a_width_has_no_margin_the_reach_bounds_without_a_declared_word():
+    rows = pd.DataFrame({"treatment": ["int7"], "bits": [7], "lower": [-0.004], "upper": [0.006]})
+    assert wording.unsure(rows) == ("bounded", "No difference larger than 0.6 points at int7")
+    named = rows.assign(margin=pd.Series([None], dtype=object))
+    assert wording.unsure(named) == ("bounded", "No difference larger than 0.6 points at int7")
+
+
 def test_a_collapsed_network_decides_nothing_and_is_named():
     verdict = story.violation_grows(of_eighteen(int4=EVEN, int2=LOST), in_use(int4=4.0, int2=1.0), seeds=18)
     assert verdict.word == "no difference"
@@ -187,8 +194,11 @@ def test_who_gains_is_named_as_well():
 
 def test_little_change_is_bounded_and_few_networks_are_said_to_be_few():
     still = payers(many=[0.0, 0.001, -0.001], some=[0.001, 0.0, 0.0], few=[0.002, -0.002, 0.0])
-    assert still.text.startswith(f"no group changes by more than {100 * still.bound:.1f} points; ")
+    within = f"no group changes by more than {100 * still.bound:.1f} points, each by less than matters; "
+    assert still.text.startswith(within)
     assert still.bound < 0.02
+    more = payers(many=[0.0, 0.015, -0.015], some=[0.0, 0.001, 0.0], few=[0.002, -0.002, 0.0])
+    assert more.text.startswith(f"no group changes by more than {100 * more.bound:.1f} points; ")
     open_ = payers(many=[0.0, 0.001, -0.001], some=[0.3, -0.3, 0.0], few=[0.002, -0.002, 0.0])
     assert "3 networks do not tell who pays" in open_.text
     alone = payers(many=[-0.2], some=[-0.2], few=[-0.2])

@@ -2,15 +2,24 @@
 
 import hashlib
 
+import pytest
+
 from tests.test_book import PROFILE, pages_of
 
 
-def test_a_fact_that_nobody_counted_fails_the_book(bare_book):
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{fact}`moths notes.eyes`", "there is no fact 'moths notes.eyes'"),
+        ("{cite}`nobody1900`", "nobody1900"),
+    ],
+)
+def test_what_sphinx_warns_of_fails_the_book(bare_book, line, said):
     page = bare_book.root / "book" / "index.md"
-    page.write_text(page.read_text() + "\n{fact}`moths notes.eyes`\n")
+    page.write_text(f"{page.read_text()}\n{line}\n")
     done = bare_book.fairq("book", "--profile", PROFILE)
     assert done.returncode == 1
-    assert "there is no fact 'moths notes.eyes'" in done.stderr
+    assert said in done.stderr
 
 
 def test_a_damaged_network_is_named_and_trained_again(clone):
@@ -36,11 +45,3 @@ def test_a_failing_chapter_fails_the_book(short_book):
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
     assert not pages_of(short_book).exists()
-
-
-def test_a_warning_of_sphinx_fails_the_book(bare_book):
-    index = bare_book.root / "book" / "index.md"
-    index.write_text(index.read_text() + "\n{cite}`nobody1900`\n")
-    done = bare_book.fairq("book", "--profile", PROFILE)
-    assert done.returncode == 1
-    assert "nobody1900" in done.stderr

@@ -3,6 +3,7 @@
 import math
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from scipy import stats
 
+from fairq_audit.formats import signed
 from fairq_book.chapters.landscape import figures, story, tables
 from fairq_book.experiments.studies import Landscape, Prediction, Spectrum, Study
 from fairq_book.kit import figures as kit_figures
@@ -432,33 +434,40 @@ def test_training_flattens_where_the_ratio_is_below_one(interval, word):
     assert nothing.word == "undecided"
 
 
-def ranks(intervals: dict[str, tuple[float, float, float]], groups: int = 5) -> pd.DataFrame:
-    bound = ratios(intervals, forecast="bound", outcome="excess", groups=groups)
-    parabola = ratios({"int4": (-0.9, -1.0, -0.8)}, forecast="parabola", outcome="excess", groups=groups)
-    return pd.concat([bound, parabola])
-
-
-AGREE, OPPOSED, NEITHER = (0.8, 0.4, 1.2), (-0.8, -1.2, -0.4), (0.1, -0.9, 1.1)
+def bounds_of(excess: list[float], *, seeds: int = 3, treatments: Sequence[str] = ("int4",)) -> pd.DataFrame:
+    """Forecasts that rise from group to group, and what it cost each group in the mean over networks."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (treatment, seed, f"g{group}", 1.0 + group, rng.normal(), cost + 0.01 * rng.normal(), cost)
+        for treatment in treatments
+        for seed in range(seeds)
+        for group, cost in enumerate(excess)
+    ]
+    names = ["treatment", "seed", "group", "bound", "parabola", "excess", "excess_test"]
+    return pd.DataFrame(rows, columns=names)
 
 
 @pytest.mark.parametrize(
-    ("intervals", "word"),
+    ("excess", "word"),
     [
-        ({"int4": AGREE, "int3": NEITHER}, "supported"),
-        ({"int4": OPPOSED, "int3": NEITHER}, "contradicted"),
-        ({"int4": AGREE, "int3": OPPOSED}, "mixed"),
-        ({"int4": NEITHER}, "bounded"),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], "supported"),
+        ([0.5, 0.4, 0.3, 0.2, 0.1], "contradicted"),
+        ([0.1, 0.2, 0.3, 0.5, 0.4], "undecided"),  # one pair swapped: as like by chance in 10 of 120 orders
+        ([0.3, 0.1, 0.5, 0.2, 0.4], "undecided"),
     ],
 )
-def test_the_word_on_the_bound_is_that_of_its_ranks(intervals, word):
-    verdict = story.bound_tells_who_is_hurt(ranks(intervals), collapse(), seeds=3)
+@pytest.mark.parametrize("seeds", [3, 30])
+def test_the_word_on_the_bound_is_that_of_its_groups_in_however_many_networks(excess, word, seeds):
+    bounds = bounds_of(excess, seeds=seeds, treatments=["int4", "int3"])
+    verdict = story.bound_tells_who_is_hurt(bounds, collapse(), seeds=seeds)
     assert verdict.word == word
-    assert "over 5 groups, mean of 3 seeds" in verdict.because
-    assert "1.2" not in verdict.because  # no correlation is beyond one
+    rho, p = stats.spearmanr(range(5), excess).statistic, "p = 0.0" if word != "undecided" else "p = 0."
+    assert f"rank correlation {signed(rho, 2)}, {p}" in verdict.because
+    assert "5 groups are as many data" in verdict.because
 
 
 def test_two_groups_cannot_be_ranked():
-    verdict = story.bound_tells_who_is_hurt(ranks({"int4": (1.0, 1.0, 1.0)}, groups=2), collapse(), seeds=3)
+    verdict = story.bound_tells_who_is_hurt(bounds_of([0.1, 0.2]), collapse(), seeds=3)
     assert verdict.word == "undecided"
     assert "A ranking of 2 groups says nothing" in verdict.because
 

@@ -18,7 +18,6 @@ from fairq_book.experiments.layer import (
     LayerNetwork,
     Split,
     compact,
-    refuse_unequal_weights,
     stale,
     verify,
 )
@@ -420,14 +419,7 @@ def test_a_setting_is_a_folder_of_the_layer(layer, setting):
         layer.write(setting, a_network(), a_split())
 
 
-# ---------------------------------------------------------------- what may be compared
-
-
-def test_only_equal_weights_are_compared():
-    refuse_unequal_weights({})
-    refuse_unequal_weights({"fp32": "1" * 64, "int4": "1" * 64})
-    with pytest.raises(BadInput, match=r"fp32 descends from the weights 1{16}, int2 from 2{16};"):
-        refuse_unequal_weights({"fp32": "1" * 64, "int4": "1" * 64, "int2": "2" * 64})
+# ---------------------------------------------------------------- what is made anew
 
 
 def test_stages_whose_code_changed_or_went_are_stale():

@@ -9,6 +9,8 @@ choice would have given there, and `` {provenance} `` where all of it comes from
 is what that setting says.
 """
 
+import functools
+
 import executed_chapters
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -23,17 +25,23 @@ from fairq_book.pages import claims, front, plain_words
 
 def depend_on_results(env):
     """The page is read again when a table, or the code or template that says it, has changed."""
-    folder = earlier.earlier_folder()  # the folder itself changes when a setting is added to it
+    # Files alone: a page that depends on a folder is read again each time.
+    folder = earlier.earlier_folder()
     code = code_files("fairq_book.pages.claims") | code_files("fairq_book.kit.figures")
     templates = claims.TEMPLATES.glob("*.html")
-    for file in (folder, *folder.glob("*/provenance.json"), *code.values(), *templates):
+    for file in (*folder.glob("*/provenance.json"), *code.values(), *templates):
         env.note_dependency(str(file))
+
+
+@functools.cache
+def here():
+    """What the chapters of this book measured."""
+    return notebooks.measured_by(executed_chapters.parameters())
 
 
 def settings(names):
     """The settings of these names."""
-    here = {"here": notebooks.measured_by(executed_chapters.parameters())} if "here" in names else {}
-    return {name: here.get(name) or earlier.load(name) for name in names}
+    return {name: here() if name == "here" else earlier.load(name) for name in names}
 
 
 class Overview(Directive):

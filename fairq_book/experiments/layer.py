@@ -320,21 +320,6 @@ def _short(study: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(study).encode()).hexdigest()[:16]
 
 
-def refuse_unequal_weights(weights: Mapping[str, str]) -> None:
-    """Refuse to compare what descends from different full-precision weights, given their SHA-256 by name.
-
-    A seed gives another network on another machine, so two items of one study may share nothing else.
-    """
-    names = [*weights]
-    for name in names:
-        if weights[name] != weights[names[0]]:
-            raise BadInput(
-                f"{names[0]} descends from the weights {weights[names[0]][:16]}, {name} from "
-                f"{weights[name][:16]}; expected the same, because else their difference is not the "
-                "treatment's: make both here, or read both from the book's results."
-            )
-
-
 def stale(network: LayerNetwork, digests: Mapping[str, str]) -> list[str]:
     """The stages that made a network whose code is another by today's digests, or that are no more."""
     return [stage for stage, digest in network.made["code"].items() if digests.get(stage) != digest]

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from fairq_book.experiments.studies import Landscape, Prediction
 from fairq_book.kit.treatments import NONE, UNTRAINED, columns, counterparts
-from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.intervals import student
 from fairq_utils.metrics import by_network as metrics_by_network
@@ -192,13 +190,6 @@ def together(count: int, *, error: float = 0.05) -> float:
     0.99
     """
     return 1 - error / max(count, 1)
-
-
-def smallest_group(images: Dataset, predictions: Sequence[Prediction]) -> str:
-    """The group with the fewest training images, among those that have test images."""
-    sizes = np.bincount(images.groups[images.is_train], minlength=len(images.group_names))
-    tested = np.unique(torch.cat([p.groups for p in predictions]))
-    return images.group_names[tested[sizes[tested].argmin()]]
 
 
 def answer_changes(

@@ -117,8 +117,9 @@ def unsure(rows: pd.DataFrame, unit: str = "points") -> tuple[Word, str]:
     """Of what surely goes neither way: the word, and a sentence's beginning on how far it may still go.
 
     By the ends of the intervals, for each width or treatment. No difference, where each lies within the
-    margin that is declared for its width, or which the rows name; such margins there are for points alone. A
-    `ratio`, `share` or `correlation` has a bound to either side. Over 100 points is no bound.
+    margin that is declared for its width, or which the rows name; such margins there are for points alone,
+    and not for every width. A `ratio`, `share` or `correlation` has a bound to either side. Over 100 points
+    is no bound.
 
     >>> rows = pd.DataFrame({"treatment": ["int8", "int4"], "lower": [-0.004, -0.01], "upper": [0.006, 0.02]})
     >>> unsure(rows), unsure(rows.assign(bits=[8, 4]))[0]
@@ -139,7 +140,7 @@ def unsure(rows: pd.DataFrame, unit: str = "points") -> tuple[Word, str]:
     beginning = f"No {unit} outside" if two_sided else "No difference larger than"
     word: Word = "bounded"
     if unit == "points" and ("margin" in rows or "bits" in rows):
-        margins = rows["margin"] if "margin" in rows else rows["bits"].map(MARGINS)
+        margins = rows["margin"].astype(float) if "margin" in rows else rows["bits"].map(MARGINS)
         word = "no difference" if (reach <= margins).all() else word
     return word, f"{beginning} {', '.join(said)}"
 

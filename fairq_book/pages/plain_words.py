@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from scipy import stats
 
 from fairq_audit.formats import counted
@@ -13,6 +12,7 @@ from fairq_book.kit.claims import Claim, Effect
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.wording import Prose, as_sentence
 from fairq_book.registry import CLAIMS
+from fairq_utils.metrics.verdicts import seeds_needed
 
 _PRACTICAL = 200  # more seeds than that nobody will train
 
@@ -54,36 +54,23 @@ def _line(claim: Claim, measured: Measured, word: str) -> str:
 
 
 def what_would_decide(effects: Sequence[Effect], measured: Measured) -> str:
-    """How many seeds it would take for the first interval to leave out no effect, were the estimate true."""
+    """How many networks would tell the first number from none in four of five studies, were it true."""
     if not effects:
         return "Models that survive being rounded would decide it."
     effect = effects[0]
     estimate, lower, upper = effect.numbers
-    if effect.form == "classes" or math.isnan(lower) or measured.seeds < 2:
+    if effect.form == "rank":
+        return "More groups would decide it, and not more seeds."
+    if effect.form == "classes" or math.isnan(lower) or measured.networks < 2:
         return "More seeds would decide it."
     if effect.form in ("times", "share"):  # of what is multiplied, none is one
         estimate, lower, upper = (math.log(max(number, 1e-12)) for number in (estimate, lower, upper))
     if lower > 0 or upper < 0:
         return "The first number is clear; the claim asks for more than that."
-    distance = abs(estimate)
-    reach = estimate - lower if estimate > 0 else upper - estimate  # to the end that lies beyond none
-    fewest, most = _seeds_that_tell(reach / distance, measured.seeds) if distance else (math.inf, math.inf)
-    if fewest > _PRACTICAL:
+    freedom = measured.networks - 1
+    spread = (upper - lower) / 2 / stats.t.ppf(0.975, freedom) * math.sqrt(measured.networks)
+    # Student's shortest interval of as many as anybody trains; if that holds none, no count need be sought.
+    if abs(estimate) <= 2 * spread / math.sqrt(_PRACTICAL):
         return "The first number is so near to none that no practical number of seeds would tell them apart."
-    return (
-        f"Were the first number true, {fewest} seeds might tell it from none and {most} would, with more "
-        "test images besides if these are what limits it."
-    )
-
-
-def _seeds_that_tell(reach: float, seeds: int) -> tuple[float, float]:
-    """How many seeds shorten an interval that reaches so many times too far, at best and at worst.
-
-    It shrinks with the root of their number. Of few seeds it is also long because their spread is hardly
-    known; how much of it that is, depends on how much is due to the seeds and how much to the images.
-    """
-    most = math.ceil(seeds * min(reach, 1e6) ** 2 - 1e-9)  # nine is not ten for how floats are cut
-    numbers = np.arange(seeds, min(most, _PRACTICAL) + 1)
-    shrinks = np.sqrt(seeds / numbers) * stats.t.ppf(0.975, numbers - 1) / stats.t.ppf(0.975, seeds - 1)
-    told = numbers[reach * shrinks <= 1 + 1e-9]
-    return int(told[0]) if len(told) else most, most
+    needed = seeds_needed(spread, effect=estimate)
+    return f"Were the first number true, {needed} networks would tell it from none in four of five studies."

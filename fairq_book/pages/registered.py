@@ -9,18 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import special
 
+from fairq_book.chapters.disparity.tables import KINDS_OF_MOTHS
 from fairq_book.root import book_root
+from fairq_utils.data.sources import ROLES
 from fairq_utils.files import write_atomically
+from fairq_utils.metrics.by_network import JUMP, TREND, effects_of_two, others_against, over_widths
+from fairq_utils.metrics.verdicts import MARGINS
 
 _LARGEST = "Alder"
-_ROLES = ("Peer 1", "Peer 2", "Peer 3", "Peer 4", "Focal")
-_SMALL, _HARD = ("moths-by-size", "moths-by-both"), ("moths-by-difficulty", "moths-by-both")
 NETWORKS, OF_A_KIND = 20, 30
-# Per question the margin in points, of those that are asked at one width.
-_MARGINS = {"int8": 1, "int6": 1, "int5": 3, "int4": 3, "int3": 5}
-_TREND = {"int8": -0.8, "int6": -0.4, "int5": 0.0, "int4": 0.4, "int3": 0.8}
+FOCAL = len(ROLES) - 1
+_MARGINS = {f"int{bits}": round(100 * margin) for bits, margin in MARGINS.items()}  # in points
 
 
 def folder(root: Path | None = None) -> Path:
@@ -41,8 +43,8 @@ def scatter(pilots: pd.DataFrame) -> pd.DataFrame:
     }
     found = []
 
-    def add(question: str, asked: str, values: pd.Series, networks: int, margin: float) -> None:
-        sd = float(values.std())
+    def add(question: str, asked: str, values: NDArray[np.float64], networks: int, margin: float) -> None:
+        sd = float(values.std(ddof=1))
         x = special.stdtrit(networks - 1, 0.95) * sd / np.sqrt(networks)
         about = {"question": question, "of": asked, "sd": round(sd, 1), "networks": networks}
         found.append(about | {"x": round(float(x), 1), "margin": margin})
@@ -50,32 +52,25 @@ def scatter(pilots: pd.DataFrame) -> pd.DataFrame:
     def changed(dataset: str, treatment: str) -> pd.DataFrame:
         return by_network[dataset, treatment] - by_network[dataset, "fp32"]
 
-    def gaps(treatment: str) -> pd.Series:
-        own = by_network["moths", treatment]
-        return own.max(axis=1) - own.min(axis=1)
-
-    contrast = {}
-    for treatment in _MARGINS:
-        change = changed("moths", treatment)
-        contrast[treatment] = change.drop(columns=_LARGEST).mean(axis=1) - change[_LARGEST]
-    add("M1", "contrast, int4 minus int8", contrast["int4"] - contrast["int8"], NETWORKS, 3)
-    trend = pd.DataFrame(contrast) @ pd.Series(_TREND)
-    add("M2", "trend of the contrast", trend, NETWORKS, 3)
-    for treatment, margin in _MARGINS.items():
-        add("M3", f"contrast at {treatment}", contrast[treatment], NETWORKS, margin)
-    for treatment, margin in _MARGINS.items():
-        add("M4", f"FVO per network at {treatment}", gaps(treatment) - gaps("fp32"), NETWORKS, margin)
+    of_width = {name: changed("moths", name) for name in _MARGINS}
+    contrast = {
+        name: others_against(change, list(change).index(_LARGEST)) for name, change in of_width.items()
+    }
+    over = np.stack(list(contrast.values()), axis=1)
+    add("M1", "contrast, int4 minus int8", over_widths(over, JUMP), NETWORKS, _MARGINS["int4"])
+    add("M2", "trend of the contrast", over_widths(over, TREND), NETWORKS, _MARGINS["int4"])
+    for name, margin in _MARGINS.items():
+        add("M3", f"contrast at {name}", contrast[name], NETWORKS, margin)
+    for name, margin in _MARGINS.items():
+        gaps = [np.ptp(by_network["moths", one].to_numpy(), axis=1) for one in (name, "fp32")]
+        add("M4", f"FVO per network at {name}", gaps[0] - gaps[1], NETWORKS, margin)
     for treatment in ("int4", "int3-mse-channel"):
-        beyond = {}
-        for dataset in ("moths-equal", "moths-by-size", "moths-by-difficulty", "moths-by-both"):
-            *peers, focal = _ROLES
-            change = changed(dataset, treatment)
-            beyond[dataset] = change[focal] - change[peers].mean(axis=1)
-        for question, cause, kinds in (("M6", "size", _SMALL), ("M7", "difficulty", _HARD)):
-            effect = pd.DataFrame(beyond) @ pd.Series(
-                {name: 0.5 if name in kinds else -0.5 for name in beyond}
-            )
-            add(question, f"what {cause} adds at {treatment}", effect, OF_A_KIND, 5)
+        kinds = [changed(dataset, treatment)[list(ROLES)] for dataset in KINDS_OF_MOTHS]
+        beyond = [-others_against(change, FOCAL) for change in kinds]
+        effects = effects_of_two(*beyond)
+        for question, effect, cause in (("M6", "first", "size"), ("M7", "second", "difficulty")):
+            asked = f"what {cause} adds at {treatment}"
+            add(question, asked, effects[effect], OF_A_KIND, _MARGINS["int3"])
     return pd.DataFrame(found)
 
 

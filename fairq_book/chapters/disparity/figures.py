@@ -272,7 +272,7 @@ def contrasts(table: pd.DataFrame) -> Picture:
         axis, looks, said = axes[0, 0], {}, []
         for number, title in enumerate(titles):
             rows = table[table["setting"] == title].set_index("treatment").reindex(treatments).reset_index()
-            looks[title] = {"color": PALETTE[number], "marker": "os^D"[number % 4], "linestyle": "none"}
+            looks[title] = {"color": PALETTE[number], "marker": "os^Dv"[number % 5], "linestyle": "none"}
             place = np.arange(len(treatments)) + 0.15 * (number - (len(titles) - 1) / 2)
             axis.errorbar(place, 100 * rows["estimate"], yerr=error_bars(rows), **looks[title])
             said += [

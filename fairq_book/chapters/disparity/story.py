@@ -218,6 +218,12 @@ class Payers:
         return math.inf if any(map(math.isnan, ends)) else max(ends)
 
     @property
+    def negligible(self) -> bool:
+        """Whether every group surely changes by less than its margin, where the width has one."""
+        rows = [self.rows[name] for name in self.groups]
+        return all(max(-row["lower"], row["upper"]) <= row.get("margin", math.nan) for row in rows)
+
+    @property
     def tells(self) -> bool:
         """Whether so many networks would have shown a change of any size that matters."""
         return self.bound <= _TELLING
@@ -248,7 +254,8 @@ class Payers:
             )
         else:
             open_ = f"{self.networks} networks do not tell who pays, and " if not self.tells else ""
-            said = f"{open_}no group changes by more than {100 * self.bound:.1f} points; {accuracy}"
+            within = ", each by less than matters" if self.negligible else ""
+            said = f"{open_}no group changes by more than {100 * self.bound:.1f} points{within}; {accuracy}"
         more = f"; {self._surely(self.gained, 'gain')}" if self.gained else ""
         return f"{said}{more}{self._against_the_majority}"
 

@@ -26,17 +26,12 @@ from fairq_book.kit.tables import (
 )
 from fairq_book.kit.treatments import columns, columns_of
 from fairq_utils.metrics import groups as metrics_groups
-from fairq_utils.metrics.by_network import JUMP, TREND, WIDTHS, others_against, read_gap_over
-from fairq_utils.metrics.verdicts import MARGINS, Reading, read
+from fairq_utils.metrics.by_network import JUMP, TREND, WIDTHS, effects_of_two, others_against, read_gap_over
+from fairq_utils.metrics.verdicts import MARGINS, Reading, margin_at, read
 from fairq_utils.treatments.treatment import FP32
 
-# Moths by whether their focal group is small, and whether it is hard.
-KINDS_OF_MOTHS = {
-    "moths-equal": (False, False),
-    "moths-by-size": (True, False),
-    "moths-by-difficulty": (False, True),
-    "moths-by-both": (True, True),
-}
+# Moths whose focal group is neither small nor hard, small, hard, and both.
+KINDS_OF_MOTHS = ("moths-equal", "moths-by-size", "moths-by-difficulty", "moths-by-both")
 CAUSES = ("size", "difficulty")
 # What is measured of each image. Points have a floor, for who is seldom right has little to lose; flips and
 # nats have none.
@@ -113,7 +108,8 @@ def change_by_network(
     Student's over networks. At each treatment those of the groups hold together (Bonferroni): whoever asks
     which groups lose asks of all of them. The `contrast` is the mean change of all groups but
     `majority`, minus that of `majority`; it and OA are one question each. Without a majority there is no
-    contrast, and of one network there is no interval. `fell` counts the networks in which it fell.
+    contrast, and of one network there is no interval. `fell` counts the networks in which it fell. A change
+    within the `margin` counts as none, at widths that have one.
 
     >>> rows = [("fp32", 0, 9, 4), ("fp32", 1, 8, 4), ("int4", 0, 9, 2), ("int4", 1, 8, 1)]
     >>> long = [(t, seed, g, n, k) for t, seed, *right in rows for g, n, k in zip("ab", (10, 5), right)]
@@ -137,9 +133,14 @@ def change_by_network(
     for treatment in (name for name in there["treatment"].unique() if name != FP32.name):
         after = wide.loc[treatment]
         changed = after - wide.loc[FP32.name].loc[after.index]
-        for name in wide:
+        for name in map(str, wide):
             own = 1 - (1 - level) / len(groups) if name in groups else level
             record = {"treatment": treatment, "group": name, "networks": len(changed)}
+            bits = columns_of(treatment)["bits"]
+            if bits in MARGINS:
+                original = wide.xs(FP32.name, level="treatment")
+                before = float(original[name].mean()) if name in groups else None
+                record["margin"] = margin_at(bits, before)
             records.append(
                 record | {"fell": (changed[name] < 0).sum()} | student_interval(changed[name], own)
             )
@@ -259,9 +260,8 @@ def size_and_difficulty(predictions: Sequence[Prediction], *, level: float = 0.9
         for unit in UNITS:
             wide = own.pivot_table(index="seed", columns="kind", values=unit)
             effects = {kind: wide[kind] for kind in KINDS_OF_MOTHS}
-            for place, cause in enumerate(CAUSES):
-                signed = [0.5 if has[place] else -0.5 for has in KINDS_OF_MOTHS.values()]
-                effects[cause] = wide[list(KINDS_OF_MOTHS)] @ signed
+            size, difficulty, _ = effects_of_two(*effects.values()).values()
+            effects |= {"size": pd.Series(size), "difficulty": pd.Series(difficulty)}
             for effect, values in effects.items():
                 about = {"treatment": treatment.name, **columns(treatment), "unit": unit, "effect": effect}
                 about |= {"before": before.get(effect, np.nan), "networks": len(values)}

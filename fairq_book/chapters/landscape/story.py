@@ -25,14 +25,16 @@ from fairq_book.kit.wording import (
     Prose,
     Verdict,
     Word,
+    as_sentence,
     nowhere,
     percent,
     those_standing,
     unsure,
     whole_percent,
-    word_and_reading,
     word_for,
+    word_of,
 )
+from fairq_utils.metrics.ranks import rank_agreement
 
 
 def who_is_compared(ends: Ends, table: pd.DataFrame, split: str) -> Prose:
@@ -197,34 +199,40 @@ def training_flattens(
     )
 
 
-def bound_tells_who_is_hurt(ranks: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
-    """Does the bound rank the groups as the excess loss does? By `tables.rank_correlations`."""
+def bound_tells_who_is_hurt(bounds: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Does the bound rank the groups as the excess loss does? `bounds` of `tables.bounds`.
+
+    Judged once, by means over networks and widths: in however many networks, five groups are five data.
+    """
     claim = "The Taylor bound ranks the groups by what rounding costs them."
-    of_bound = ranks[(ranks["forecast"] == "bound") & (ranks["outcome"] == "excess")]
-    judged, apart = those_standing(of_bound, collapse)
-    if len(judged) and judged["groups"].max() < _FEWEST_TO_RANK:
+    judged, apart = those_standing(bounds.dropna(subset=["bound", "excess"]), collapse)
+    if judged.empty:
+        return nowhere(claim, apart)
+    means = judged.groupby("group", sort=False)[["bound", "excess"]].mean()
+    groups = counted(len(means), "group")
+    if len(means) < _FEWEST_TO_RANK:
         return Verdict(
             claim,
             "undecided",
-            f"A ranking of {counted(int(judged['groups'].max()), 'group')} says nothing: chance alone gets "
-            f"it right half of the time. At least {_FEWEST_TO_RANK} are needed.",
+            f"A ranking of {groups} says nothing: chance alone gets it right half of the time. At least "
+            f"{_FEWEST_TO_RANK} are needed.",
         )
-    known = judged.dropna(subset="estimate")
-    if known.empty:
-        return nowhere(claim, apart)
-    readings: dict[Word, str] = {
-        "supported": "Somewhere the ranks surely agree, and nowhere are they surely opposed",
-        "contradicted": "Somewhere the ranks are surely opposed, and nowhere do they surely agree",
-        "mixed": "The ranks surely agree at one width and are surely opposed at another",
-    }
-    word, reading = word_and_reading(known, readings, "correlation")
-    said = "; ".join(f"{row['treatment']} {_correlation(row)}" for row in known.to_dict("records"))
-    groups = counted(int(known["groups"].max()), "group")
+    found = rank_agreement([means["bound"]], [means["excess"]])
+    surely = found.p < 0.05
+    word = word_of(speaks_for=surely and found.rho > 0, speaks_against=surely and found.rho < 0)
+    reading = {
+        "supported": "The ranks agree more than chance explains",
+        "contradicted": "The ranks are opposed more than chance explains",
+    }.get(word, f"The order of {groups} would be as like, or as opposed, by chance often enough")
+    ranks = tables.rank_correlations(judged)
+    single = ranks[(ranks["forecast"] == "bound") & (ranks["outcome"] == "excess")]
+    said = "; ".join(f"{row['treatment']} {_correlation(row)}" for row in single.to_dict("records"))
     return Verdict(
         claim,
         word,
-        f"{reading}. Rank correlation over {groups}, mean of {counted(seeds, 'seed')}: {said}."
-        f"{_of_one_seed(seeds)}{apart}",
+        f"{reading}: rank correlation {signed(found.rho, 2)}, p = {found.p:.2f} by permuting the groups. "
+        f"{as_sentence(groups)} are as many data, in however many networks. Within single networks, mean of "
+        f"{counted(seeds, 'seed')}: {said}.{_of_one_seed(seeds)}{apart}",
     )
 
 
@@ -478,13 +486,14 @@ def _show_ratio(measured: Measured, measure: str, who: str, of: str, treatment: 
 
 def _plain_rounding_bounds(measured: Measured) -> pd.DataFrame:
     table = measured["bounds"]
-    return tables.rank_correlations(table[~table["ends8"]])
+    return table[~table["ends8"]]
 
 
 def _bound(measured: Measured) -> list[Effect]:
     row = {"treatment": WIDTH, "forecast": "bound", "outcome": "excess"}
     says = f"rank correlation of bound and excess loss at {WIDTH}"
-    return [effect_in_row(measured, "bounds", _plain_rounding_bounds(measured), says, "rank", row)]
+    ranks = tables.rank_correlations(_plain_rounding_bounds(measured))
+    return [effect_in_row(measured, "bounds", ranks, says, "rank", row)]
 
 
 CLAIMS = (
