@@ -22,6 +22,7 @@ from fairq_utils.data.datasets import PARTS
 from fairq_utils.data.layouts import AGES, GENDERS
 from fairq_utils.items import Item
 from fairq_utils.quantization.models import storage_bytes, zero_share
+from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import Treatment
 
 _STAGES = ("read", "train", "predict")  # that decide what is shipped
@@ -43,7 +44,7 @@ def write(
 
 
 def answered(
-    study: Study, treatments: Sequence[Treatment], *, store: Store | None = None
+    study: Study, treatments: Sequence[Treatment | Ablation], *, store: Store | None = None
 ) -> tuple[LayerNetwork, Split]:
     """What a network and its treatments answered, and the images that they were tested on."""
     store = store or Store()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fairq_utils.errors import BadInput
+from fairq_utils.quantization.controls import all_but_zero_bin, only_zero_bin
 from fairq_utils.quantization.models import (
     bake,
     describe,
@@ -32,8 +33,6 @@ from fairq_utils.quantization.quantizers import (
     NF4Quantizer,
     PowerOfTwoQuantizer,
     UniformQuantizer,
-    all_but_zero_bin,
-    only_zero_bin,
 )
 from fairq_utils.training.architectures import build
 

@@ -157,5 +157,5 @@ def test_what_cannot_be_read_is_refused(folder, tmp_path, monkeypatch):
 
 def test_where_it_is_missing_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "open_clip", None)
-    with pytest.raises(BadInput, match=r"pip install 'fairq-utils\[clip\]'"):
+    with pytest.raises(BadInput, match=r"pip install 'fairq-utils\[models\]'"):
         pretrained.open_clip("ViT-B-32")

@@ -9,6 +9,7 @@ from torch import nn
 
 from fairq_utils.data import sources
 from fairq_utils.errors import BadInput
+from fairq_utils.quantization.controls import only_zero_bin
 from fairq_utils.quantization.quantizers import (
     CodebookQuantizer,
     FloatQuantizer,
@@ -16,7 +17,6 @@ from fairq_utils.quantization.quantizers import (
     NF4Quantizer,
     PowerOfTwoQuantizer,
     UniformQuantizer,
-    only_zero_bin,
 )
 from fairq_utils.training.fairqat import FairQAT
 from fairq_utils.training.loop import Recipe, to_input

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,6 +38,40 @@ def write(ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], 
     for setting, studies in chosen_settings(ctx, settings, root, seeds):
         for network in results.write(setting, studies):
             click.echo(f"{setting.name}: {network.name}, {len(network.logits)} treatments")
+
+
+@results_group.command()
+@click.argument("settings", nargs=-1, required=True, metavar="SETTING...")
+@_root_option
+@click.option("--seeds", default="", help="Of these alone, such as 0-2.  [default: all that are declared]")
+@click.option("--workers", default=0, metavar="N", help="Make them in N processes of this machine.")
+@click.pass_context
+def measure(
+    ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], seeds: str, workers: int
+) -> None:
+    """Measure by group what each treatment of settings does, into book/measured: a table each, no answers.
+
+    For settings of so many treatments that what their networks answer is too much to ship. The table is
+    written after each network, so what was stopped goes on where it was. Networks are made where missing.
+    """
+    from fairq_book.experiments import scheduling
+    from fairq_book.experiments.gather import sizes_of
+    from fairq_book.experiments.store import Store
+    from fairq_book.experiments.studies import dataset, predictions
+    from fairq_book.kit import by_network
+
+    store = Store()
+    with scheduling.cluster(workers=workers, scheduler=None) as client:
+        for setting, studies in chosen_settings(ctx, settings, root, seeds):
+            of_seed = {study.seed: study for study in studies}
+
+            def predict(seed: int, setting: Any = setting, of_seed: Any = of_seed) -> Any:
+                study = of_seed[seed]
+                found = predictions([study], setting.treatments(), store=store, client=client)
+                sizes = sizes_of(dataset(study, store=store)).set_index("group")["train"]
+                return found, str(sizes.idxmax())
+
+            by_network.measure(setting, list(of_seed), predict, told=click.echo)
 
 
 @results_group.command("list")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from fairq_book.experiments.parameters import StudyParameters
 from fairq_book.experiments.studies import Study, studies
 from fairq_book.root import book_root
 from fairq_utils.errors import BadInput
+from fairq_utils.treatments.ablations import Ablation, parse_name
 from fairq_utils.treatments.treatment import Treatment
 
 
@@ -49,20 +52,38 @@ def _plain(value: Any) -> Any:
 class Setting(StudyParameters):
     """Studies under one name, and what is done to each network: every width in every one of the `ways`.
 
+    What is done `also` is named one by one, or several at once in braces.
+
     >>> few = Setting(name="few", title="Few", bit_widths=[8, 3], ways=["", "mse-bn"])
     >>> [treatment.name for treatment in few.treatments()]
     ['fp32', 'int8', 'int3', 'int8-mse-bn', 'int3-mse-bn']
+    >>> few = Setting(name="few", title="Few", bit_widths=[8], also=["int{4,3}-zeros"])
+    >>> [treatment.name for treatment in few.treatments()]
+    ['fp32', 'int8', 'int4-zeros', 'int3-zeros']
     """
 
     name: str
     title: str
     bit_widths: Sequence[int] = (8, 6, 5, 4, 3, 2)
     ways: Sequence[str] = ("",)
+    also: Sequence[str] = ()
 
-    def treatments(self) -> list[Treatment]:
-        """Full precision, and then every width in every way."""
+    def treatments(self) -> list[Treatment | Ablation]:
+        """Full precision, and then every width in every way, and what is done `also`."""
         names = [f"int{bits}{'-' * bool(way)}{way}" for way in self.ways for bits in self.bit_widths]
-        return [Treatment.parse(name) for name in ["fp32", *names]]
+        more = [name for pattern in self.also for name in spelled_out(pattern)]
+        return list(dict.fromkeys(parse_name(name) for name in ["fp32", *names, *more]))
+
+
+def spelled_out(pattern: str) -> list[str]:
+    """The names that a pattern with alternatives in braces stands for.
+
+    >>> spelled_out("int{4,3}{,-bn}")
+    ['int4', 'int4-bn', 'int3', 'int3-bn']
+    """
+    parts = re.split(r"\{([^{}]*)\}", pattern)
+    choices = [part.split(",") if place % 2 else [part] for place, part in enumerate(parts)]
+    return ["".join(chosen) for chosen in product(*choices)]
 
 
 def settings(root: Path | None = None) -> dict[str, Setting]:

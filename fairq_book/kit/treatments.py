@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from fairq_utils.errors import BadInput
-from fairq_utils.treatments.ablations import KINDS, Ablation
+from fairq_utils.treatments.ablations import Ablation, parse_name
 from fairq_utils.treatments.treatment import Treatment
 
 COLUMNS = (
     *("bits", "activation_bits", "grid", "ends8"),
     *("training", "weighting", "sampling", "batchnorm"),
     *("ablation", "ablated_layer"),
+    *("input_range", "calibration", "aligned", "scaled", "coarser"),
 )
 NONE = "none"
 _PUBLISHED_WEIGHT = Treatment.parse("int4-fairqat").weight
@@ -35,12 +36,15 @@ def columns(treatment: Treatment | Ablation) -> dict[str, Any]:
     `bits` of a weight and `activation_bits` of an input are 32 where nothing is rounded. `grid` is the format
     and how its values are chosen; `ends8`, whether the first and the last layer have 8 bits. `training`,
     `weighting`, `sampling` and `ablation` are the words of `fairq treatments`, or none. `batchnorm`: whether
-    its statistics are taken again. `ablated_layer` is the one that is touched, or all.
+    its statistics are taken again. `ablated_layer` is the one that is touched, or all. `input_range`: how the
+    range of inputs is chosen. `calibration`: whose images ranges and statistics are taken of. `aligned`: what
+    of the logits is brought back to what it was. `scaled` and `coarser`: how many times, 1 where not.
 
     >>> columns(Treatment.parse("int4-mse-fairqat"))
     {'bits': 4, 'activation_bits': 32, 'grid': 'int-mse', 'ends8': True, 'training': 'qat',
      'weighting': 'weighted', 'sampling': 'sampled', 'batchnorm': False,
-     'ablation': 'none', 'ablated_layer': 'none'}
+     'ablation': 'none', 'ablated_layer': 'none', 'input_range': 'absmax', 'calibration': 'all',
+     'aligned': 'none', 'scaled': 1, 'coarser': 1}
     """
     if isinstance(treatment, Ablation):
         own = {"ablation": treatment.kind, "ablated_layer": treatment.layer or "all"}
@@ -57,6 +61,11 @@ def columns(treatment: Treatment | Ablation) -> dict[str, Any]:
         "batchnorm": treatment.batchnorm,
         "ablation": treatment.only or NONE,
         "ablated_layer": "all" if treatment.only else NONE,
+        "input_range": treatment.inputs,
+        "calibration": _calibration(treatment),
+        "aligned": _words(temperature=treatment.temperature, offsets=treatment.offsets),
+        "scaled": treatment.scaled or 1,
+        "coarser": treatment.coarser or 1,
     }
 
 
@@ -67,16 +76,12 @@ def columns_of(name: str) -> Mapping[str, Any]:
     >>> [columns_of(name)["bits"] for name in ("w4a8", "int3-random@fc.weight", "bnb-nf4", "nobody's")]
     [4, 3, 4, None]
     """
+    if name in _OF_LIBRARIES:
+        return columns(Treatment()) | dict(zip(COLUMNS, _OF_LIBRARIES[name], strict=False))
     try:
-        return columns(Treatment.parse(name))
+        return columns(parse_name(name))
     except BadInput:  # a name of something else
-        base, _, layer = name.partition("@")
-        whole, _, kind = base.rpartition("-")
-    if kind in KINDS and whole:
-        return columns(Ablation(Treatment.parse(whole), kind, layer))
-    if name not in _OF_LIBRARIES:
         return dict.fromkeys(COLUMNS)
-    return columns(Treatment()) | dict(zip(COLUMNS, _OF_LIBRARIES[name], strict=False))
 
 
 def with_columns(table: pd.DataFrame, of: str = "treatment") -> pd.DataFrame:
@@ -136,9 +141,15 @@ def _grid(treatment: Treatment) -> str:
 
 def _weighting(treatment: Treatment) -> str:
     weight = treatment.weight
-    words = {
-        "weighted" if weight == _PUBLISHED_WEIGHT else f"weighted{weight}": weight is not None,
-        "dro": treatment.dro,
-        "adjusted": treatment.adjusted,
-    }
-    return " ".join(word for word, is_said in words.items() if is_said) or NONE
+    weighted = "weighted" if weight == _PUBLISHED_WEIGHT else f"weighted{weight}"
+    own = {weighted: weight is not None, "dro": treatment.dro, "adjusted": treatment.adjusted}
+    return _words(**own)
+
+
+def _calibration(treatment: Treatment) -> str:
+    whose = treatment.calibration or "all"
+    return f"{whose} augmented" if treatment.augmented else whose
+
+
+def _words(**said: bool) -> str:
+    return " ".join(word for word, is_said in said.items() if is_said) or NONE

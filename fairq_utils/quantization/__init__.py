@@ -1,5 +1,6 @@
 """Round weights and activations: grids, quantizers, whole models, and files."""
 
+from fairq_utils.quantization.controls import all_but_zero_bin, coarser, only_clip, only_round, only_zero_bin
 from fairq_utils.quantization.grids import FloatGrid, Grid, LookupGrid, UniformGrid
 from fairq_utils.quantization.models import (
     bake,
@@ -20,8 +21,6 @@ from fairq_utils.quantization.quantizers import (
     PowerOfTwoQuantizer,
     Quantizer,
     UniformQuantizer,
-    all_but_zero_bin,
-    only_zero_bin,
 )
 
 __all__ = [
@@ -38,10 +37,13 @@ __all__ = [
     "UniformQuantizer",
     "all_but_zero_bin",
     "bake",
+    "coarser",
     "describe",
     "export_onnx",
     "grids",
     "load_packed",
+    "only_clip",
+    "only_round",
     "only_zero_bin",
     "pack_codes",
     "quantize_model",

@@ -1,7 +1,7 @@
 """The values that a rounded tensor may take, and how a tensor is put on them."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from fairq_utils.errors import BadInput
+
+_BEYOND = 2**23  # steps to either side that a grid without ends has; float32 holds no finer ones
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -142,6 +144,15 @@ class UniformGrid(Grid):
         """The grid values that the codes stand for."""
         return (codes - self._along(self.zero_point, codes)) * self._along(self.scale, codes)
 
+    def clip(self, weight: Tensor) -> Tensor:
+        """Cut off what lies beyond the outermost values, and leave the rest as it is."""
+        lowest, highest = ((self._along(self.scale, weight) * end) for end in self._ends(weight))
+        return working_precision(weight).clamp(lowest, highest).to(weight.dtype)
+
+    def unclipped(self) -> "UniformGrid":
+        """The grid of the same steps that goes on beyond its ends."""
+        return replace(self, lowest=-_BEYOND, highest=_BEYOND)
+
     def __call__(self, weight: Tensor) -> Tensor:
         """Round to the grid; the gradient passes, or stops where a value is clipped."""
         with torch.no_grad():
@@ -250,11 +261,15 @@ class FloatGrid(Grid):
 
 @dataclass(frozen=True, eq=False)
 class HalfGrid(Grid):
-    """A grid of which only the zero is used, or only the rest; the other weights stay free."""
+    """A grid that does only a half of its work; what the other half would touch stays free.
+
+    `does`: `zeros` empties the zero bin alone, `nonzeros` rounds all but that; `clip` cuts off what lies
+    beyond the outermost values and rounds nothing, `round` goes on with the same steps beyond them.
+    """
 
     scale: Tensor
     whole: Grid
-    zero_bin: bool
+    does: str
     free_bits: int
 
     @property
@@ -276,6 +291,9 @@ class HalfGrid(Grid):
         return self.codes(codes)
 
     def __call__(self, weight: Tensor) -> Tensor:
-        """The weight with one half of it rounded: the zero bin, or all else."""
-        values = self.whole(weight)
-        return torch.where((values == 0) == self.zero_bin, values, weight)
+        """The weight with one half of it done."""
+        if self.does in ("zeros", "nonzeros"):
+            values = self.whole(weight)
+            return torch.where((values == 0) == (self.does == "zeros"), values, weight)
+        assert isinstance(self.whole, UniformGrid)  # what makes this refuses other grids
+        return self.whole.clip(weight) if self.does == "clip" else self.whole.unclipped()(weight)

@@ -28,7 +28,10 @@ class _FakeQuantized(nn.Module):
 
 
 class InputQuantizer(nn.Module):
-    """What rounds the inputs of a layer, on a range that is fixed once the calibration batches are seen."""
+    """What rounds the inputs of a layer, on a range that is fixed once the calibration batches are seen.
+
+    With `axis=0` the range is dynamic: each example has its own, chosen when it comes.
+    """
 
     low: Tensor
     high: Tensor
@@ -38,22 +41,35 @@ class InputQuantizer(nn.Module):
         self.quantizer = quantizer
         self.calibrating = True
         self.seen = False
+        self.dynamic = quantizer.axis is not None
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.zeros(()))
 
     def grid(self) -> UniformGrid:
         """The grid of the range that was seen."""
+        if self.dynamic:
+            raise BadInput("The range is dynamic: a grid for each example; expected one that is fixed.")
         return self.quantizer.spaced(self.low, self.high, self.low.dtype)
 
     def forward(self, values: Tensor) -> Tensor:
         """The values on the grid; while calibrating, the values as they are, whose range is noted."""
         if not self.calibrating:
-            return self.grid()(values)
+            return self.quantizer.choose(values)(values) if self.dynamic else self.grid()(values)
         require_finite(values)
-        low, high = self.quantizer.span(values)
-        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+        if not self.dynamic:
+            low, high = self.quantizer.span(_some(values) if self.quantizer.clip != "absmax" else values)
+            self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
         self.seen = True
         return values
+
+
+_ENOUGH = 2**16  # values of a batch that tell a percentile, or the range with the least squared error
+
+
+def _some(values: Tensor) -> Tensor:
+    """Values from all over the batch, about as many as tell its range; a search among all takes minutes."""
+    flat = values.reshape(-1)
+    return flat[:: max(len(flat) // _ENOUGH, 1)]
 
 
 class _Place(NamedTuple):
@@ -127,8 +143,10 @@ def quantize_model(
     `activations`: a quantizer and batches to calibrate it on, as in
     `activations=(UniformQuantizer(8, symmetric=False), batches)`. The inputs of convolutions, linear layers
     and attention are then rounded too, on one grid a layer, which reaches as far as the widest range that
-    any of the batches asks for. Inputs of layers that the batches do not reach stay as they are, and so does
-    what attention computes inside. With `quantizer=None` only the inputs are rounded.
+    any of the batches asks for; with `clip="percentile"` or `"mse"` each batch is asked by 65,536 of its
+    values or a few more. With `axis=0` ranges are dynamic: a grid for each example, chosen when it comes.
+    Inputs of layers that the batches do not reach stay as they are, and so does what attention computes
+    inside. With `quantizer=None` only the inputs are rounded.
 
     >>> layer = torch.nn.Linear(2, 1, bias=False)
     >>> _ = layer.weight.data.copy_(torch.tensor([[1.4, -0.3]]))
@@ -174,8 +192,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _quantize_inputs(model: nn.Module, quantizer: UniformQuantizer, batches: Iterable[Tensor]) -> None:
     """Round what goes into each layer, on a grid for what the batches send into it."""
-    if not isinstance(quantizer, UniformQuantizer) or quantizer.axis is not None:
-        raise BadInput(f"activations got {quantizer}; expected a UniformQuantizer with axis=None.")
+    if not isinstance(quantizer, UniformQuantizer) or quantizer.axis not in (None, 0):
+        raise BadInput(f"activations got {quantizer}; expected a UniformQuantizer with axis=None, or 0.")
     inputs = {}
     for layer in dict.fromkeys(place.module for place in places_of_weights(model)):
         if not isinstance(layer, nn.Embedding | nn.EmbeddingBag):  # their inputs are whole numbers
@@ -241,7 +259,7 @@ def describe(model: nn.Module) -> pd.DataFrame:
     (the median, where there are several); `zero_share` (of weights that are exactly zero); `error` (root
     mean square of the rounding error over that of the weights); `bytes` (packed codes with their scales, zero
     points and tables). A baked model tells what it was baked from. An input has no shape, codes, zero share
-    or error of its own.
+    or error of its own, and where its range is dynamic no scale.
 
     >>> layer = torch.nn.Linear(2, 1, bias=False)
     >>> _ = layer.weight.data.copy_(torch.tensor([[1.4, -0.3]]))
@@ -261,7 +279,9 @@ def _table(model: nn.Module) -> pd.DataFrame:
     rows = rows_of_weights(model)
     for name, module in model.named_modules():
         if isinstance(module, InputQuantizer):
-            rows.append(_row(name.removesuffix("_quantizer"), module.grid()))
+            layer = name.removesuffix("_quantizer")
+            dynamic = {"layer": layer, "bits": module.quantizer.bits, "scale": math.nan, "bytes": 0}
+            rows.append(dynamic if module.dynamic else _row(layer, module.grid()))
     columns = ["layer", "shape", "bits", "lowest", "highest", "scale", "zero_share", "error", "bytes"]
     return pd.DataFrame(rows, columns=columns)
 

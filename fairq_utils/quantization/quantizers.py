@@ -14,7 +14,6 @@ from fairq_utils.errors import BadInput
 from fairq_utils.quantization.grids import (
     FloatGrid,
     Grid,
-    HalfGrid,
     LearnedGrid,
     LookupGrid,
     UniformGrid,
@@ -461,39 +460,3 @@ class FloatQuantizer(Quantizer):
             return FloatGrid(rows.new_ones(()), format)
         largest = torch.finfo(format).max
         return FloatGrid(_bounded(_absmax(rows).squeeze(0) / largest, largest, weight.dtype), format)
-
-
-@dataclass(frozen=True)
-class _Half(Quantizer):
-    """One half of the ablation that `only_zero_bin` and `all_but_zero_bin` make."""
-
-    whole: Quantizer
-    zero_bin: bool
-
-    def with_bits(self, bits: int) -> "_Half":
-        return replace(self, whole=self.whole.with_bits(bits))
-
-    def choose(self, weight: Tensor) -> HalfGrid:
-        grid = self.whole.choose(weight)
-        return HalfGrid(grid.scale, grid, self.zero_bin, torch.finfo(weight.dtype).bits)
-
-
-def only_zero_bin(quantizer: Quantizer) -> Quantizer:
-    """Zero what the quantizer would zero, and leave the other weights as they are.
-
-    Together with `all_but_zero_bin` it splits the harm of quantization in two: small weights lost, and the
-    others rounded. Give either to `quantize_model`; `describe` then counts the weights as unpacked.
-
-    >>> only_zero_bin(UniformQuantizer(2))(torch.tensor([1.0, 0.8, -0.3]))
-    tensor([1.0000, 0.8000, 0.0000])
-    """
-    return _Half(quantizer, zero_bin=True)
-
-
-def all_but_zero_bin(quantizer: Quantizer) -> Quantizer:
-    """Round what the quantizer would not zero, and leave the small weights as they are.
-
-    >>> all_but_zero_bin(UniformQuantizer(2))(torch.tensor([1.0, 0.8, -0.3]))
-    tensor([ 1.0000,  1.0000, -0.3000])
-    """
-    return _Half(quantizer, zero_bin=False)

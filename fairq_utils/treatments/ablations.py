@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
+from fairq_utils.quantization.controls import only_zero_bin
 from fairq_utils.quantization.models import zero_share
-from fairq_utils.quantization.quantizers import only_zero_bin
 from fairq_utils.treatments.treatment import FP32, Treatment
 
 KINDS = {
     "zeros": "the zero bin emptied, all other weights as they are",
     "random": "as many weights of each tensor set to zero, drawn at random",
     "norm": "weights drawn at random and set to zero until as much is taken, in squared length",
+    "largest": "the largest weights set to zero until as much is taken, in squared length",
     "global": "as many weights set to zero, the smallest of the whole network",
     "midrise": "evenly spaced values at half steps, zero not among them",
 }
@@ -41,7 +42,8 @@ class Ablation:
     >>> Ablation(Treatment(3), "rnadom")
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: kind is 'rnadom'; expected one of: zeros, random, norm, global, midrise.
+    fairq_utils.errors.BadInput: kind is 'rnadom'; expected one of: zeros, random, norm, largest, global,
+    midrise.
     """
 
     treatment: Treatment
@@ -93,8 +95,11 @@ class Ablation:
         emptied = self._emptied(weight)
         if self.kind == "zeros":
             return emptied
-        order = torch.randperm(weight.numel(), generator=torch.Generator().manual_seed(_seed(name)))
         flat = weight.flatten().clone()
+        if self.kind == "largest":
+            order = flat.abs().argsort(descending=True, stable=True)
+        else:
+            order = torch.randperm(flat.numel(), generator=torch.Generator().manual_seed(_seed(name)))
         if self.kind == "random":
             count = _zeros(emptied)
         else:
@@ -117,6 +122,19 @@ class Ablation:
     def _emptied(self, weight: Tensor) -> Tensor:
         assert self.treatment.quantizer is not None  # refused at construction
         return only_zero_bin(self.treatment.quantizer)(weight)
+
+
+def parse_name(name: str) -> Treatment | Ablation:
+    """The treatment or the ablation of that name.
+
+    >>> parse_name("int3-zeros"), parse_name("int3-random@fc.weight").layer
+    (Treatment(bits=3, ...only='zeros', ...), 'fc.weight')
+    """
+    base, _, layer = name.partition("@")
+    whole, _, kind = base.rpartition("-")
+    if whole and kind in KINDS and (layer or kind not in Treatment.words()):
+        return Ablation(Treatment.parse(whole), kind, layer)
+    return Treatment.parse(name)
 
 
 def layers(network: nn.Module) -> list[str]:
@@ -153,12 +171,12 @@ def halves(treatment: Treatment) -> list[Treatment | Ablation]:
 
 
 def controls(treatment: Treatment) -> list[Ablation]:
-    """Ablations of other weights than those of the zero bin: as much is done to them, in three senses.
+    """Ablations of other weights than those of the zero bin: as much is done to them, in four senses.
 
     >>> [control.name for control in controls(Treatment(3))]
-    ['int3-random', 'int3-norm', 'int3-global']
+    ['int3-random', 'int3-norm', 'int3-largest', 'int3-global']
     """
-    return [Ablation(treatment, kind) for kind in ("random", "norm", "global")]
+    return [Ablation(treatment, kind) for kind in ("random", "norm", "largest", "global")]
 
 
 def other_grids(treatment: Treatment) -> list[Treatment | Ablation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.progress import Report
+from fairq_utils.quantization.alignment import Aligned, align
+from fairq_utils.quantization.controls import (
+    all_but_zero_bin,
+    coarser,
+    only_clip,
+    only_round,
+    only_zero_bin,
+)
 from fairq_utils.quantization.models import bake, quantize_model, reestimate_batchnorm
+from fairq_utils.quantization.outliers import scale_outliers
 from fairq_utils.quantization.quantizers import (
     CodebookQuantizer,
     FloatQuantizer,
@@ -24,11 +33,9 @@ from fairq_utils.quantization.quantizers import (
     PowerOfTwoQuantizer,
     Quantizer,
     UniformQuantizer,
-    all_but_zero_bin,
-    only_zero_bin,
 )
 from fairq_utils.training.fairqat import TUNING, FairQAT
-from fairq_utils.training.loop import Checkpoint, Recipe, to_input
+from fairq_utils.training.loop import Checkpoint, Recipe, augment, predict, to_input
 
 # A word of a name, what it sets, and what it means. The order here is their order in a name.
 _WORDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -41,6 +48,8 @@ _WORDS: dict[str, tuple[dict[str, Any], str]] = {
     "lsq": ({"learned": True}, "a learned step size"),
     "zeros": ({"only": "zeros"}, "only the zero bin is emptied, all other weights stay as they are"),
     "nonzeros": ({"only": "nonzeros"}, "the zero bin stays as it is, all other weights are rounded"),
+    "clipped": ({"only": "clip"}, "weights beyond the range are cut off, and none is rounded"),
+    "unclipped": ({"only": "round"}, "weights are rounded to the steps of the range, and none is cut off"),
     "ends8": ({"ends8": True}, "8 bits in the first and the last layer"),
     "qat": ({"training": "qat"}, "trained further while quantized"),
     "tuned": ({"training": "tuned"}, "trained further in full precision, then quantized"),
@@ -55,6 +64,21 @@ _WORDS: dict[str, tuple[dict[str, Any], str]] = {
         "the published FairQAT: qat, ends8, weighted and sampled",
     ),
     "bn": ({"batchnorm": True}, "batch norm statistics taken again"),
+    "amse": (
+        {"inputs": "mse"},
+        "inputs on ranges with the least squared error, instead of all",
+    ),
+    "apercentile": ({"inputs": "percentile"}, "inputs on ranges that leave out 0.1 % of the values"),
+    "dynamic": ({"inputs": "dynamic"}, "inputs on a range of each image, taken when it comes"),
+    "balanced": ({"calibration": "balanced"}, "statistics and ranges from equally many images of each group"),
+    "majority": ({"calibration": "majority"}, "statistics and ranges from the largest group's images alone"),
+    "smallest": (
+        {"calibration": "smallest"},
+        "statistics and ranges from the smallest group's images alone",
+    ),
+    "augmented": ({"augmented": True}, "statistics and ranges from images mirrored and moved as in training"),
+    "temperature": ({"temperature": True}, "logits divided by what brings them closest to those before"),
+    "offsets": ({"offsets": True}, "to each class an offset, so that it is as probable as it was before"),
 }
 _FORMATS = {
     "fp32": "no rounding",
@@ -69,22 +93,33 @@ _FORMATS = {
 _NUMBERED = {
     "weighted40": "images of the smallest group count 0.4 (any percentage)",
     "sampled50": "every group seen half as far from its own size as sampled would have it (any percentage)",
+    "scaled4": "first, the channel with a layer's largest weight 4 times as large, undone by its batch norm",
+    "coarser4": "steps 4 times as wide, as all other channels get them from scaled4",
 }
+_AFTER = {"temperature", "offsets", "bn", "amse", "apercentile", "dynamic", "scaled"}
+_AFTER |= {"balanced", "majority", "smallest", "augmented"}  # what needs no rounding of weights
+_FACTORS = ("scaled", "coarser")  # words that a whole number follows
 _FURTHER = {"weighted", "dro", "adjusted", "sampled", "oversampled", "undersampled"}  # how it is trained
-_ROUNDED = {"zeros", "nonzeros", "qat", "bn"} | _FURTHER
+_ROUNDED = {"zeros", "nonzeros", "qat"} | _FURTHER | _AFTER
 _TAKES = {
-    "fp32": {"tuned", "bn"} | _FURTHER,
+    "fp32": {"tuned"} | _FURTHER | _AFTER,
     "fp16": _ROUNDED | {"tuned"},
     "bf16": _ROUNDED | {"tuned"},
     "fp8": _ROUNDED | {"tuned", "e5m2"},
     "nf4": _ROUNDED | {"tuned"},
-    "int": _WORDS.keys() - {"e5m2"},
+    "int": _WORDS.keys() - {"e5m2"} | {"scaled", "coarser"},
     "codebook": _ROUNDED | {"tuned", "channel", "ends8", "fairqat"},
     "pot": _ROUNDED | {"tuned", "ends8", "fairqat"},
 }
 _INPUTS = {
     "w4a8": "int4 weights, and the inputs of each layer at 8 bits (any two widths)",
     "a8": "inputs alone at 8 bits, weights in full precision (any width; also as a word: nf4-a8)",
+}
+_HALVES: dict[str, Callable[[Any], Quantizer]] = {
+    "zeros": only_zero_bin,
+    "nonzeros": all_but_zero_bin,
+    "clip": only_clip,
+    "round": only_round,
 }
 _CALIBRATION_IMAGES, _CALIBRATION_BATCH = 1000, 250
 
@@ -125,6 +160,13 @@ class Treatment:
     dro: bool = False
     adjusted: bool = False
     sampling: str | None = None  # both, over, under, or a percentage of the way
+    inputs: str = "absmax"  # or mse, percentile, dynamic: the ranges of activations
+    calibration: str | None = None  # balanced, majority, smallest: whose images statistics and ranges are of
+    augmented: bool = False  # these images
+    temperature: bool = False
+    offsets: bool = False
+    scaled: int | None = None
+    coarser: int | None = None
 
     def __post_init__(self) -> None:
         if self.bits is None and self.format == "int":
@@ -148,6 +190,26 @@ class Treatment:
         if self.learned and (self.affine or self.clip != "absmax"):
             raise BadInput(
                 f"treatment {self.name!r} has a range to learn; leave out affine, mse and percentile."
+            )
+        if self.only in ("clip", "round") and (self.learned or self.trains):
+            raise BadInput(
+                f"treatment {self.name!r} takes rounding apart; leave out clipped and unclipped, or what "
+                "trains or learns."
+            )
+        if (self.temperature or self.offsets) and self.trains:
+            raise BadInput(
+                f"treatment {self.name!r} trains, and there is no network before that to align with; leave "
+                "out temperature and offsets."
+            )
+        if self.coarser and (self.affine or self.learned or self.only or self.trains):
+            raise BadInput(
+                f"treatment {self.name!r} makes steps coarser that are not plain; leave out one of them."
+            )
+        if self.inputs != "absmax" and not self.activations:
+            raise BadInput(f"treatment {self.name!r} says how inputs are rounded, to no width; add a8.")
+        if (self.calibration or self.augmented) and not (self.activations or self.batchnorm):
+            raise BadInput(
+                f"treatment {self.name!r} says on which images, but not what is taken of them; add bn or a8."
             )
         if self.full and self.affine:
             raise BadInput(f"treatment {self.name!r} is affine and uses all codes already; leave out full.")
@@ -181,6 +243,7 @@ class Treatment:
                 yield f"weighted{self.weight}"
             elif word == "sampled" and self.sampling and self.sampling.isdecimal():
                 yield f"sampled{self.sampling}"
+        yield from (f"{word}{factor}" for word in _FACTORS if (factor := getattr(self, word)) is not None)
 
     @classmethod
     def parse(cls, name: str) -> Treatment:
@@ -199,6 +262,8 @@ class Treatment:
                 settings["weight"] = int(match[1])
             elif match := re.fullmatch(r"sampled([1-9]\d?)", word):
                 settings["sampling"] = match[1]
+            elif match := re.fullmatch(r"(scaled|coarser)([1-9]\d{0,3})", word):
+                settings[match[1]] = int(match[2])
             elif word in _WORDS:
                 settings |= _WORDS[word][0]
             else:
@@ -225,8 +290,10 @@ class Treatment:
         """What rounds the weights; nothing does at full precision."""
         quantizer = self._whole_quantizer()
         if quantizer is None or self.only is None:
+            if self.coarser and isinstance(quantizer, UniformQuantizer) and quantizer.symmetric:
+                return coarser(quantizer, self.coarser)
             return quantizer
-        return only_zero_bin(quantizer) if self.only == "zeros" else all_but_zero_bin(quantizer)
+        return _HALVES[self.only](quantizer)
 
     def _whole_quantizer(self) -> Quantizer | None:
         axis = 0 if self.channel else None
@@ -257,7 +324,15 @@ class Treatment:
 
     @cached_property
     def _input_quantizer(self) -> UniformQuantizer | None:
-        return UniformQuantizer(self.activations, symmetric=False) if self.activations is not None else None
+        if self.activations is None:
+            return None
+        dynamic = self.inputs == "dynamic"
+        return UniformQuantizer(
+            self.activations,
+            symmetric=False,
+            clip="absmax" if dynamic else self.inputs,
+            axis=0 if dynamic else None,
+        )
 
     @property
     def as_trained(self) -> Treatment:
@@ -266,7 +341,14 @@ class Treatment:
             # Trained in full precision, so one network serves every width.
             further = {name: getattr(self, name) for name in ("weight", "dro", "adjusted", "sampling")}
             return Treatment(training="tuned", **further)
-        return replace(self, activations=None, batchnorm=False)
+        return replace(
+            self,
+            activations=None,
+            inputs="absmax",
+            batchnorm=False,
+            calibration=None,
+            augmented=False,
+        )
 
     def images_seen(self, data: Dataset, recipe: Recipe = TUNING) -> int:
         """How many images its training shows, each as often as it is shown; 0 where it does not train."""
@@ -305,16 +387,31 @@ class Treatment:
         """The treated network, after `train` if this treatment trains; the given one stays as it is.
 
         Where inputs are rounded or batch norm statistics are taken again, some training images of the data
-        are run through the network: those for tuning stay unseen, to choose among what comes out.
+        are run through the network: those for tuning stay unseen, to choose among what comes out. On these
+        the logits are aligned with those of the given network.
         """
-        quantizer = self.quantizer if self.training != "qat" else None  # after that, weights are rounded
-        batches = _some_batches(data) if self.activations or self.batchnorm else []
+        before, quantizer = network, self.quantizer
+        if self.training == "qat":
+            quantizer = None  # weights are rounded already
+        needed = self.activations or self.batchnorm
+        batches = _some_batches(data, self.calibration, self.augmented) if needed else []
+        if self.scaled:
+            network = scale_outliers(network, self.scaled)
         if quantizer:
             network = bake(quantize_model(network, quantizer, first_last=8 if self.ends8 else None))
         if self.batchnorm:
             network = reestimate_batchnorm(network, batches)
         if self._input_quantizer:
             network = quantize_model(network, None, activations=(self._input_quantizer, batches))
+        if self.temperature or self.offsets:
+            images = data.images[data.is_tuning]
+            found = align(
+                predict(network, images),
+                predict(before, images),
+                temperature=self.temperature,
+                offsets=self.offsets,
+            )
+            network = Aligned(network, found).eval()
         return network
 
 
@@ -336,7 +433,7 @@ def vocabulary() -> pd.DataFrame:
 
 def _without_number(word: str) -> str:
     """The word that a percentage may follow, by itself."""
-    return re.sub(r"^(weighted|sampled)\d+$", r"\1", word)
+    return re.sub(r"^(weighted|sampled|scaled|coarser)\d+$", r"\1", word)
 
 
 def _parse_base(base: str) -> dict[str, Any] | None:
@@ -350,8 +447,22 @@ def _parse_base(base: str) -> dict[str, Any] | None:
     return {"format": base} if base in ("fp32", "fp16", "bf16", "fp8", "nf4") else None
 
 
-def _some_batches(data: Dataset) -> list[Tensor]:
-    """Training images as a network sees them, the same ones every time."""
-    images = data.images[data.is_train]
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:_CALIBRATION_IMAGES]
-    return [to_input(batch) for batch in images[chosen].split(_CALIBRATION_BATCH)]
+def _some_batches(data: Dataset, whose: str | None, augmented: bool) -> list[Tensor]:
+    """Training images as a network sees them, the same ones every time; `whose` as in the treatment."""
+    random = torch.Generator().manual_seed(0)
+    shown = data.is_train.nonzero()[:, 0]
+    shown = shown[torch.randperm(len(shown), generator=random)]
+    groups = data.groups[shown]
+    sizes = torch.bincount(groups, minlength=len(data.group_names))
+    there = sizes.nonzero()[:, 0]
+    if whose == "balanced":
+        each = min(int(sizes[there].min()), _CALIBRATION_IMAGES // len(there))
+        shown = torch.cat([shown[groups == group][:each] for group in there])
+        shown = shown[torch.randperm(len(shown), generator=random)]
+    elif whose is not None:
+        place = sizes[there].argmax() if whose == "majority" else sizes[there].argmin()
+        shown = shown[groups == there[place]]
+    images = data.images[shown[:_CALIBRATION_IMAGES]]
+    if augmented:
+        images = augment(images, Recipe(), random)
+    return [to_input(batch) for batch in images.split(_CALIBRATION_BATCH)]
