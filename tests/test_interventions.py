@@ -384,6 +384,22 @@ def test_as_much_length_goes_among_the_largest_weights(network):
         assert gone.sum() <= (emptied.get_parameter(name) == 0).sum()
 
 
+@pytest.mark.parametrize("kind", ["norm", "largest", "midrise"])
+def test_a_control_is_put_right_as_the_treatment_is(kind, network, moths):
+    alone = Ablation(Treatment(3), kind).apply(network, moths)
+    renewed = Ablation(Treatment.parse("int3-bn"), kind).apply(network, moths)
+    differ = same(alone, renewed)
+    assert differ
+    assert all("running" in name or "tracked" in name for name in differ)
+    assert not same(renewed, Treatment.parse("fp32-bn").apply(alone, moths))
+    offset = Ablation(Treatment.parse("int3-offsets"), kind).apply(network, moths)
+    tuning = moths.images[moths.is_tuning]
+    found = align(predict(alone, tuning), predict(network, tuning), offsets=True)
+    assert torch.allclose(offset.offsets, found.offsets)
+    with pytest.raises(BadInput, match="treatment is int3-scaled2; expected one that rounds"):
+        Ablation(Treatment.parse("int3-scaled2"), kind)
+
+
 # ---------------------------------------------------------------- words that contradict
 
 

@@ -32,7 +32,8 @@ KINDS = {
 class Ablation:
     """What is done instead of a treatment, to tell which part of it does the harm. Goes where it goes.
 
-    `treatment`: whose zero bin is meant: one that rounds weights and does not train, such as int3.
+    `treatment`: whose zero bin is meant: one that rounds weights and does not train, such as int3. What it
+    does besides, such as new batch norm statistics, is done as well: int3-bn.
     `kind`: one of `KINDS`. `layer`: the weight that alone is touched, by its name in `layers`; empty for all.
 
     What is drawn at random is the same every time, and the same whether a layer is touched alone or not.
@@ -55,12 +56,13 @@ class Ablation:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise BadInput(f"kind is {self.kind!r}; expected one of: {', '.join(KINDS)}.")
-        if self.treatment.quantizer is None or self.treatment.trains or self.treatment.only:
+        own = self.treatment
+        if own.quantizer is None or own.trains or own.only or own.scaled:
             raise BadInput(
                 f"treatment is {self.treatment.name}; expected one that rounds weights and does not train, "
                 "such as int3."
             )
-        if self.kind == "midrise" and self.treatment != Treatment(self.treatment.bits):
+        if self.kind == "midrise" and (own.format != "int" or own.quantizer != Treatment(own.bits).quantizer):
             raise BadInput(
                 f"treatment is {self.treatment.name}, of which there is no midrise; expected a plain int, "
                 "such as int3."
@@ -75,8 +77,11 @@ class Ablation:
 
     @torch.no_grad()
     def apply(self, network: nn.Module, data: Dataset | None = None) -> nn.Module:
-        """The network so changed; the given one stays as it is. No data are needed."""
-        network = copy.deepcopy(network)
+        """The network so changed; the given one stays as it is.
+
+        Data are needed where the treatment takes batch norm statistics again, rounds inputs or aligns logits.
+        """
+        before, network = network, copy.deepcopy(network)
         known = layers(network)
         if self.layer and self.layer not in known:
             raise BadInput(f"layer is {self.layer!r}; expected one of: {', '.join(known)}.")
@@ -85,7 +90,7 @@ class Ablation:
         for name, weight in weights.items():
             if self.layer in ("", name):
                 weight.copy_(self._changed(name, weight, threshold))
-        return network
+        return network if data is None else self.treatment.finish(network, before, data)
 
     def _changed(self, name: str, weight: Tensor, threshold: Tensor | None) -> Tensor:
         if threshold is not None:

@@ -390,15 +390,22 @@ class Treatment:
         are run through the network: those for tuning stay unseen, to choose among what comes out. On these
         the logits are aligned with those of the given network.
         """
-        before, quantizer = network, self.quantizer
+        treated, quantizer = network, self.quantizer
         if self.training == "qat":
             quantizer = None  # weights are rounded already
+        if self.scaled:
+            treated = scale_outliers(treated, self.scaled)
+        if quantizer:
+            treated = bake(quantize_model(treated, quantizer, first_last=8 if self.ends8 else None))
+        return self.finish(treated, network, data)
+
+    def finish(self, network: nn.Module, before: nn.Module, data: Dataset) -> nn.Module:
+        """What is done once the weights are as they shall be: statistics, ranges of inputs, alignment.
+
+        `before` is the network whose logits those of this one are aligned with.
+        """
         needed = self.activations or self.batchnorm
         batches = _some_batches(data, self.calibration, self.augmented) if needed else []
-        if self.scaled:
-            network = scale_outliers(network, self.scaled)
-        if quantizer:
-            network = bake(quantize_model(network, quantizer, first_last=8 if self.ends8 else None))
         if self.batchnorm:
             network = reestimate_batchnorm(network, batches)
         if self._input_quantizer:

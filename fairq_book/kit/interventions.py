@@ -1,0 +1,335 @@
+"""Questions on why minorities pay: each a contrast of interventions with their control, one number a network.
+
+The questions stand on the page of registered questions and were asked before the networks that answer them
+were trained. A number is in points: of accuracy, or of the share of answers that change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import special
+
+from fairq_book.kit.by_network import MeasuredNetworks
+from fairq_utils.errors import BadInput
+from fairq_utils.metrics.by_network import others_against
+from fairq_utils.metrics.verdicts import MARGINS, Reading, read
+from fairq_utils.treatments.decomposition import taken_apart
+from fairq_utils.treatments.treatment import Treatment
+
+Floats = NDArray[np.float64]
+
+
+class Networks:
+    """What treatments do to minorities and to the majority of each network, by a table of `by_network`.
+
+    >>> rows = [("fp32", 9, 8), ("int4", 9, 6), ("int4-bn", 9, 8), ("fp32-bn", 9, 9)]
+    >>> table = pd.DataFrame(
+    ...     [(name, 0, group, 10, right) for name, *both in rows for group, right in zip("ab", both)],
+    ...     columns=["treatment", "seed", "group", "n", "right"],
+    ... )
+    >>> networks = Networks(table, "a")
+    >>> networks.contrast("int4"), networks.contrast("int4-bn", "fp32-bn")
+    (array([-0.2]), array([-0.1]))
+    """
+
+    def __init__(self, table: pd.DataFrame, majority: str) -> None:
+        self.table, self.majority = table, majority
+        self.groups = list(table["group"].unique())
+        if majority not in self.groups:
+            raise BadInput(f"majority is {majority!r}; expected one of: {', '.join(self.groups)}.")
+
+    def of(self, treatment: str, measure: str = "right") -> pd.DataFrame:
+        """A measure of each network and group, seeds by groups; counts as shares of the images."""
+        own = self.table[self.table["treatment"] == treatment]
+        if own.empty:
+            raise BadInput(f"{treatment} was not measured; expected it, or another question.")
+        value = own[measure] / own["n"] if measure in ("right", "lost", "won", "flips") else own[measure]
+        wide = own.assign(value=value).pivot_table(index="seed", columns="group", values="value")
+        return wide[self.groups]
+
+    def change(self, treatment: str, control: str = "fp32", measure: str = "right") -> pd.DataFrame:
+        """How a measure differs from that of the control, seeds by groups."""
+        return self.of(treatment, measure) - self.of(control, measure)
+
+    def contrast(self, treatment: str, control: str = "fp32", measure: str = "right") -> Floats:
+        """The mean change of all groups but the largest, minus that of the largest: one number a network."""
+        return self._against(self.change(treatment, control, measure))
+
+    def level(self, treatment: str, measure: str) -> Floats:
+        """What all groups but the largest have of it in the mean, minus what the largest has."""
+        return self._against(self.of(treatment, measure))
+
+    def parts(self, treatment: str, measure: str = "right") -> pd.DataFrame:
+        """A treatment's change taken apart, by `taken_apart`: a row for each network, group and part."""
+        share = self.table["right"] / self.table["n"] if measure == "right" else self.table[measure]
+        table = self.table[["treatment", "seed", "group"]].assign(value=share)
+        return taken_apart(table, Treatment.parse(treatment), value="value")
+
+    def part(self, treatment: str, part: str) -> Floats:
+        """The contrast of one part of a treatment's change."""
+        found = self.parts(treatment)
+        own = found[found["part"] == part]
+        return self._against(own.pivot_table(index="seed", columns="group", values="share")[self.groups])
+
+    def _against(self, wide: pd.DataFrame) -> Floats:
+        return others_against(wide, self.groups.index(self.majority))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, of which number, at which width; and which way the number goes if the answer is yes."""
+
+    key: str
+    asks: str
+    number: Callable[[Networks], Floats]
+    said: str  # what the number is
+    bits: int
+    yes: str  # falls or rises
+    chapter: str
+
+    @property
+    def margin(self) -> float:
+        """The least difference that matters."""
+        return MARGINS[self.bits]
+
+    def reading(self, measured: MeasuredNetworks) -> Reading:
+        """What the networks say."""
+        return read(self.number(Networks(measured.table, measured.majority)), self.margin)
+
+    def answer(self, reading: Reading) -> str:
+        """Yes, no, the reverse, or how large a difference the networks leave possible."""
+        if reading.word == "no change":
+            return "no"
+        if reading.word == "bounded":
+            return f"no difference larger than {100 * reading.bound:.1f}"
+        return "yes" if reading.word == self.yes else "the reverse"
+
+
+_RANGE, _WHY, _BIN = "01_disparity_baseline", "02_logit_variance_collapse", "03_zero_bin_sparsity"
+
+QUESTIONS = (
+    Question(
+        "W1",
+        "Does the range with the least squared error make minorities pay?",
+        lambda own: own.contrast("int4-mse"),
+        "contrast, int4 with that range",
+        4,
+        "falls",
+        _RANGE,
+    ),
+    Question(
+        "W2",
+        "More than the range that takes in every weight?",
+        lambda own: own.contrast("int4-mse", "int4"),
+        "contrast, int4 with that range against int4",
+        4,
+        "falls",
+        _RANGE,
+    ),
+    Question(
+        "W3",
+        "Is it that large weights are cut off?",
+        lambda own: own.contrast("int4-mse-clipped"),
+        "contrast, cut off there and not rounded",
+        4,
+        "falls",
+        _RANGE,
+    ),
+    Question(
+        "W4",
+        "Is it that weights are rounded?",
+        lambda own: own.contrast("int4-mse-unclipped"),
+        "contrast, rounded with its steps and not cut off",
+        4,
+        "falls",
+        _RANGE,
+    ),
+    Question(
+        "W5",
+        "Do minorities pay once each class is as probable as it was before?",
+        lambda own: own.contrast("int4-offsets"),
+        "contrast, int4 with class offsets",
+        4,
+        "falls",
+        _WHY,
+    ),
+    Question(
+        "W6",
+        "And with the range of least error?",
+        lambda own: own.contrast("int4-mse-offsets"),
+        "contrast, int4 with that range and class offsets",
+        4,
+        "falls",
+        _WHY,
+    ),
+    Question(
+        "W7",
+        "Do old batch norm statistics make minorities pay?",
+        lambda own: own.contrast("int3-bn", "fp32-bn") - own.contrast("int3"),
+        "contrast, what new statistics give back at int3, beyond full precision",
+        3,
+        "rises",
+        _WHY,
+    ),
+    Question(
+        "W8",
+        "Do minorities still pay with new ones?",
+        lambda own: own.contrast("int3-bn", "fp32-bn"),
+        "contrast, int3 against full precision, both with new statistics",
+        3,
+        "falls",
+        _WHY,
+    ),
+    Question(
+        "W9",
+        "Is anything left once statistics, class offsets and temperature are put right?",
+        lambda own: own.part("int4-mse", "rest"),
+        "contrast, the rest, int4 with the range of least error",
+        4,
+        "falls",
+        _WHY,
+    ),
+    Question(
+        "W10",
+        "Does it matter whose images the statistics are of?",
+        lambda own: own.contrast("int3-bn-majority", "int3-bn-balanced"),
+        "contrast, int3, statistics of the majority alone against balanced ones",
+        3,
+        "rises",
+        _WHY,
+    ),
+    Question(
+        "W11",
+        "Do steps four times as wide make minorities pay, where the function is the same?",
+        lambda own: own.contrast("int4-bn-scaled4", "int4-bn"),
+        "contrast, int4 with a loud channel in each layer against without, new statistics",
+        4,
+        "falls",
+        _BIN,
+    ),
+    Question(
+        "W12",
+        "Does the loud channel do anything beyond widening the steps?",
+        lambda own: own.contrast("int4-bn-scaled4", "int4-bn-coarser4"),
+        "contrast, the same against steps as wide without it",
+        4,
+        "falls",
+        _BIN,
+    ),
+    Question(
+        "W13",
+        "Does emptying the zero bin, and nothing else, make minorities pay?",
+        lambda own: own.contrast("int3-zeros-bn", "fp32-bn"),
+        "contrast, int3's zero bin emptied, new statistics",
+        3,
+        "falls",
+        _BIN,
+    ),
+    Question(
+        "W14",
+        "More than taking as much from weights at random?",
+        lambda own: own.contrast("int3-zeros-bn", "int3-bn-norm"),
+        "contrast, the zero bin against as much squared length at random",
+        3,
+        "falls",
+        _BIN,
+    ),
+    Question(
+        "W15",
+        "Does the majority rely on the largest weights?",
+        lambda own: own.contrast("int3-bn-largest", "int3-zeros-bn"),
+        "contrast, as much squared length of the largest weights against the zero bin",
+        3,
+        "rises",
+        _BIN,
+    ),
+    Question(
+        "W16",
+        "Is a grid without a zero kinder to minorities?",
+        lambda own: own.contrast("int3-bn-midrise", "int3-bn"),
+        "contrast, values at half steps against int3, new statistics",
+        3,
+        "rises",
+        _BIN,
+    ),
+    Question(
+        "W17",
+        "Do activations of four bits alone make minorities pay?",
+        lambda own: own.contrast("a4"),
+        "contrast, activations alone at 4 bits",
+        4,
+        "falls",
+        _WHY,
+    ),
+    Question(
+        "W18",
+        "More together with weights than both apart?",
+        lambda own: own.contrast("w4a4") - own.contrast("int4") - own.contrast("a4"),
+        "contrast, both at 4 bits, less weights alone and activations alone",
+        4,
+        "falls",
+        _WHY,
+    ),
+    Question(
+        "W19",
+        "Do more answers change for minorities?",
+        lambda own: own.level("int4", "flips"),
+        "share of answers that change at int4, minorities minus majority",
+        4,
+        "rises",
+        _RANGE,
+    ),
+    Question(
+        "W20",
+        "Because their answers were nearer to the boundary?",
+        lambda own: own.level("int4", "flips_by_margins"),
+        "of that difference, what their margins explain",
+        4,
+        "rises",
+        _RANGE,
+    ),
+)
+
+
+def answers(measured: MeasuredNetworks) -> pd.DataFrame:
+    """What the networks of a setting say to each question, in points."""
+    rows = []
+    for question in QUESTIONS:
+        own = question.reading(measured)
+        rows.append(
+            {
+                "question": question.key,
+                "asks": question.asks,
+                "number": question.said,
+                "estimate": 100 * own.estimate,
+                "lower": 100 * own.lower,
+                "upper": 100 * own.upper,
+                "bound": 100 * own.bound,
+                "margin": 100 * question.margin,
+                "networks": own.networks,
+                "answer": question.answer(own),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def left_possible(pilots: dict[str, MeasuredNetworks], networks: dict[str, int]) -> pd.DataFrame:
+    """By how much pilots scatter, and how large a difference so many networks leave where there is none.
+
+    In points: `sd` over the pilots, and `x`, the bound of two one-sided tests at 95 % where the mean is 0.
+    """
+    rows = []
+    for question in QUESTIONS:
+        row: dict[str, object] = {"question": question.key, "number": question.said}
+        for name, measured in pilots.items():
+            values = question.number(Networks(measured.table, measured.majority))
+            spread, count = 100 * float(np.std(values, ddof=1)), networks[name]
+            bound = float(special.stdtrit(count - 1, 0.95)) * spread / np.sqrt(count)
+            row |= {f"sd, {name}": round(spread, 1), f"x, {name}": round(bound, 1)}
+        rows.append(row | {"margin": round(100 * question.margin)})
+    return pd.DataFrame(rows)
