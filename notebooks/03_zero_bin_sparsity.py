@@ -53,13 +53,15 @@ layer: str = ""  # the layer whose weights are drawn; empty for the one with the
 images_each: int = 200  # test images of each group for the interventions
 images_each_layer: int = 75  # test images of each group where one layer at a time is touched
 seeds_by_layer: int = 3  # networks for that, the first ones
+outliers: list[int] = [4]  # times as loud as it is to make a channel of each layer
 
 # %% tags=["hide-input"]
 from fairq_book.chapters.zero_bin import asks, figures, story, tables
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
-from fairq_book.kit import earlier, measured
+from fairq_book.kit import by_network, earlier, interventions, measured
+from fairq_book.kit import figures as kit_figures
 from fairq_book.pages import claims
 from fairq_utils.treatments import ablations
 from fairq_utils.treatments.treatment import Treatment
@@ -71,7 +73,7 @@ trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
 
 # %% tags=["hide-input"]
 sizes = {"images_each": images_each, "images_each_layer": images_each_layer, "seeds_by_layer": seeds_by_layer}
-wanted = asks.Asks(bit_widths=bit_widths, width=width, layer=layer, **sizes)
+wanted = asks.Asks(bit_widths=bit_widths, width=width, layer=layer, outliers=outliers, **sizes)
 got = gather(trained, wanted)
 rounded = wanted.taken_apart(got)
 made = tables.make(got, rounded)
@@ -213,6 +215,49 @@ figures.loss_by_treatment(changes, list(notes), list(notes.values()))
 story.held_against(made["zero_grids"], rounded.name, got.smallest, notes=notes)
 
 # %% [markdown]
+# ## The same function on another grid
+#
+# What does a width mean? Take the output channel that holds a layer's largest weight, make it louder, and
+# let its {term}`batch norm <BN>` make it small again. The network computes what it computed before. But the
+# step of a grid for the whole tensor is now so many times as wide, for every other channel; a grid
+# {term}`for each channel <per channel>` does not change at all. The control has steps as wide and no loud
+# channel. Batch norm statistics are taken again, so that what is left is the grid's. Over the width of the
+# step, all widths lie on one curve: that is arithmetic, and it says that bits are not what counts.
+
+# %% tags=["hide-input"]
+figures.two_grids(made["two_grids"], "The networks of this page")
+
+# %% [markdown]
+# The same on the twenty networks that were [measured before](../book/registered), with factors up to 16, and
+# with the old statistics beside.
+
+# %% tags=["hide-input"]
+why = by_network.load("moths_why")
+figures.two_grids(tables.two_grids(why.table, why.majority), why.title)
+
+# %% [markdown]
+# How far do real layers reach? This is the largest weight of each layer of the networks of this page, in
+# standard deviations of its weights.
+
+# %% tags=["hide-input"]
+story.how_far_layers_reach(got.networks())
+
+# %% [markdown]
+# ## The zero bin, put right
+#
+# Much of what rounding does to groups is a shift of whole classes, and the controls above shift them, too.
+# So here the zero bin and its controls are shown as they are, with batch norm statistics taken again, and
+# with an offset for each class, fitted to full precision without labels. If the claim holds, *zero bin
+# alone* stays left of the line in all three, and *as much, of the largest* right of it.
+
+# %% tags=["hide-input"]
+kit_figures.dots_of_contrasts(tables.zero_bin_put_right(why), "of the zero bin and its controls")
+
+# %% tags=["hide-input"]
+faces_why = by_network.load("utkface_why")
+interventions.answered([why, faces_why], "03_zero_bin_sparsity")
+
+# %% [markdown]
 # ## Layer by layer
 #
 # All layers at once may be too much to see anything. So the zero bin of one layer is emptied and all others
@@ -281,6 +326,17 @@ story.held_against(faces["zero_controls"], halves[0].name, faces.ends.smallest)
 
 # %% tags=["hide-input"]
 story.held_against(faces["zero_grids"], apart.name, faces.ends.smallest)
+
+# %% [markdown]
+# The same function on two grids, and the zero bin put right, on twelve networks of `resnet18-16`.
+
+# %% tags=["hide-input"]
+figures.two_grids(tables.two_grids(faces_why.table, faces_why.majority), "UTKFace")
+
+# %% tags=["hide-input"]
+kit_figures.dots_of_contrasts(
+    tables.zero_bin_put_right(faces_why), "of the zero bin and its controls, on UTKFace"
+)
 
 # %% tags=["hide-input"]
 claims.judge("A5", faces)

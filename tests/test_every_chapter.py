@@ -27,12 +27,14 @@ TINY = {
 }
 # Of the chapters that have such parameters: the same path at the size of a test.
 SMALLER = {
-    "grids": ["mse"],
+    "weight_range": ["mse"],
     "grid_bit_widths": [3],
     "moth_seeds": [0, 1],
     "moth_treatments": ["int3-mse-channel"],
     "moth_train_images": 60,
     "controls": ["bf16"],
+    "activation_bits": [4],
+    "outliers": [4],
     "images_each": 10,
     "images_each_layer": 10,
     "seeds_by_layer": 1,

@@ -72,12 +72,12 @@ def test_a_chapter_of_defaults_runs_again_without_a_parameter(monkeypatch):
     assert "fairq run 01\n```" in box
     assert "out.ipynb\n```" in box
     assert ", here" not in box
-    spoken = run_again.box(first, {"root": "~/my data", "grids": ["mse"]})
+    spoken = run_again.box(first, {"root": "~/my data", "weight_range": ["mse"]})
     (command,) = re.findall(r"```sh\n(fairq .*?)\n```", spoken, re.DOTALL)
     words = shlex.split(command.replace("\\\n", " "))[3:]
     assert console.parse_parameters(word for word in words if word != "-p") == {
         "root": "~/my data",
-        "grids": ["mse"],
+        "weight_range": ["mse"],
     }
 
 

@@ -18,7 +18,7 @@ NOTHING_YET = Gathered(studies.studies())
 
 DISPARITY = of_disparity.Asks(
     bit_widths=[3, 8],
-    grids=["mse", "mse-channel"],
+    weight_range=["mse", "mse-channel"],
     grid_bit_widths=[3],
     moth_seeds=[0, 1],
     moth_treatments=["int3-mse-channel"],
@@ -96,7 +96,9 @@ def test_every_table_on_who_pays_is_made(store, chosen):
 
 def test_the_contrast_of_several_settings_is_that_of_each_by_itself(store, chosen):
     got = gather(chosen, DISPARITY, store=store)
-    wide = gather(chosen, of_disparity.Asks(bit_widths=[7], grids=[], grid_bit_widths=[7]), store=store)
+    wide = gather(
+        chosen, of_disparity.Asks(bit_widths=[7], weight_range=[], grid_bit_widths=[7]), store=store
+    )
     both = disparity_tables.contrasts({"Here": got, "There": got})
     alone = disparity_tables.make(got)["change_by_network"].query("group == 'contrast'")
     for title in ("Here", "There"):

@@ -58,7 +58,7 @@ def asking(*names):
 
 def test_without_a_photograph_a_chapter_reads_what_the_networks_answered(written, store, photographs):
     chosen, here = studies(**EVERYWHERE), studies(root=str(photographs), **EVERYWHERE)
-    wanted = asks.Asks(bit_widths=[8, 4], grids=["channel"], grid_bit_widths=[4])
+    wanted = asks.Asks(bit_widths=[8, 4], weight_range=["channel"], grid_bit_widths=[4])
     nothing = Layer(written.folder / "nothing")
     shipped = gather.gather(chosen, wanted, layer=written)
     made = gather.gather(here, wanted, store=store, layer=nothing)

@@ -494,3 +494,14 @@ def _dots(
     axis.set_yticks(range(len(lines)), lines, fontsize=9)
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(len(lines) - 0.5, -0.5)
+
+
+def dots_of_contrasts(table: pd.DataFrame, what: str) -> Picture:
+    """A panel for each width, a line for each way to round, and a mark for each way to put it right."""
+    return rows_of_dots(
+        table,
+        list(dict.fromkeys(table["group"])),
+        what=f"The contrast {what}",
+        caption=f"The contrast {what}: the mean change of all groups but the largest, minus that of the "
+        "largest, with 95 % intervals over networks. Left of the line the smaller groups lose more.",
+    )

@@ -6,18 +6,20 @@ were trained. A number is in points: of accuracy, or of the share of answers tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import special
 
 from fairq_book.kit.by_network import MeasuredNetworks
+from fairq_book.kit.tables import student_interval
+from fairq_book.kit.wording import Prose, in_points
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics.by_network import others_against
 from fairq_utils.metrics.verdicts import MARGINS, Reading, read
+from fairq_utils.treatments.ablations import parse_name
 from fairq_utils.treatments.decomposition import taken_apart
 from fairq_utils.treatments.treatment import Treatment
 
@@ -56,6 +58,11 @@ class Networks:
         """How a measure differs from that of the control, seeds by groups."""
         return self.of(treatment, measure) - self.of(control, measure)
 
+    def overall(self, treatment: str) -> Floats:
+        """The accuracy over all images of each network."""
+        own = self.table[self.table["treatment"] == treatment].groupby("seed")[["right", "n"]].sum()
+        return (own["right"] / own["n"]).to_numpy()
+
     def contrast(self, treatment: str, control: str = "fp32", measure: str = "right") -> Floats:
         """The mean change of all groups but the largest, minus that of the largest: one number a network."""
         return self._against(self.change(treatment, control, measure))
@@ -78,6 +85,49 @@ class Networks:
 
     def _against(self, wide: pd.DataFrame) -> Floats:
         return others_against(wide, self.groups.index(self.majority))
+
+
+def put_right(words: str, width: str) -> dict[str, tuple[str, str]]:
+    """A treatment of that width as it is, with new batch norm statistics, and with class offsets.
+
+    Each with its control: of new statistics full precision with new ones, for it changes by them as well.
+    Offsets change nothing in full precision, to which they are fitted.
+
+    >>> put_right("mse", "int4")["new statistics"]
+    ('int4-mse-bn', 'fp32-bn')
+    """
+    endings = {
+        "as it is": ("", "fp32"),
+        "new statistics": ("bn", "fp32-bn"),
+        "class offsets": ("offsets", "fp32"),
+    }
+    return {
+        variant: (parse_name("-".join(filter(None, [width, ending, words]))).name, control)
+        for variant, (ending, control) in endings.items()
+    }
+
+
+def in_rows(
+    networks: Networks,
+    rows: Mapping[str, Mapping[str, tuple[str, str]]],
+    *,
+    width: str = "",
+    measure: str = "right",
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Contrasts for a figure of dots: for each row and each of its variants a treatment and its control.
+
+    What was not measured is left out. `width` names the panel. Intervals are Student's over networks.
+    """
+    there = set(networks.table["treatment"])
+    found = []
+    for row, variants in rows.items():
+        for variant, (treatment, control) in variants.items():
+            if {treatment, control} <= there:
+                values = pd.Series(networks.contrast(treatment, control, measure))
+                about = {"width": width, "row": row, "group": variant, "networks": len(values)}
+                found.append(about | student_interval(values, level))
+    return pd.DataFrame(found)
 
 
 @dataclass(frozen=True)
@@ -296,40 +346,33 @@ QUESTIONS = (
 )
 
 
-def answers(measured: MeasuredNetworks) -> pd.DataFrame:
-    """What the networks of a setting say to each question, in points."""
-    rows = []
+def answered(settings: Sequence[MeasuredNetworks], chapter: str) -> Prose:
+    """The questions of a chapter, each with what the networks of each setting say, as a list."""
+    lines = []
     for question in QUESTIONS:
-        own = question.reading(measured)
-        rows.append(
-            {
-                "question": question.key,
-                "asks": question.asks,
-                "number": question.said,
-                "estimate": 100 * own.estimate,
-                "lower": 100 * own.lower,
-                "upper": 100 * own.upper,
-                "bound": 100 * own.bound,
-                "margin": 100 * question.margin,
-                "networks": own.networks,
-                "answer": question.answer(own),
-            }
-        )
-    return pd.DataFrame(rows)
+        if question.chapter == chapter:
+            said = [f"{own.title.partition(',')[0]}: {_said(question, own)}" for own in settings]
+            lines.append(f"- **{question.asks}** ({question.key}: {question.said}.) {'. '.join(said)}.")
+    return Prose("\n".join(lines))
 
 
-def left_possible(pilots: dict[str, MeasuredNetworks], networks: dict[str, int]) -> pd.DataFrame:
-    """By how much pilots scatter, and how large a difference so many networks leave where there is none.
+def _said(question: Question, measured: MeasuredNetworks) -> str:
+    reading = question.reading(measured)
+    record: dict[Hashable, float] = {
+        "estimate": reading.estimate,
+        "lower": reading.lower,
+        "upper": reading.upper,
+    }
+    return f"*{question.answer(reading)}*, {in_points(record)}"
 
-    In points: `sd` over the pilots, and `x`, the bound of two one-sided tests at 95 % where the mean is 0.
-    """
-    rows = []
-    for question in QUESTIONS:
-        row: dict[str, object] = {"question": question.key, "number": question.said}
-        for name, measured in pilots.items():
-            values = question.number(Networks(measured.table, measured.majority))
-            spread, count = 100 * float(np.std(values, ddof=1)), networks[name]
-            bound = float(special.stdtrit(count - 1, 0.95)) * spread / np.sqrt(count)
-            row |= {f"sd, {name}": round(spread, 1), f"x, {name}": round(bound, 1)}
-        rows.append(row | {"margin": round(100 * question.margin)})
-    return pd.DataFrame(rows)
+
+def numbers(measured: MeasuredNetworks) -> pd.DataFrame:
+    """The number of each network to each question, in points."""
+    networks = Networks(measured.table, measured.majority)
+    seeds = sorted(measured.table["seed"].unique())
+    rows = [
+        (measured.name, question.key, seed, round(100 * value, 2))
+        for question in QUESTIONS
+        for seed, value in zip(seeds, question.number(networks), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["setting", "question", "seed", "points"])

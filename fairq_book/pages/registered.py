@@ -1,6 +1,6 @@
 """How large a difference the registered numbers of networks leave possible, from what pilots scattered.
 
-`python -m fairq_book.pages.registered` writes the table on the page of registered questions.
+`python -m fairq_book.pages.registered` writes the tables on the page of registered questions.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from fairq_book.chapters.disparity.tables import KINDS_OF_MOTHS
+from fairq_book.kit.interventions import QUESTIONS
 from fairq_book.root import book_root
 from fairq_utils.data.sources import ROLES
 from fairq_utils.files import write_atomically
@@ -74,10 +75,43 @@ def scatter(pilots: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+# The settings that questions on why are asked of, with the number of their networks.
+WHY = {"moths_why": 20, "utkface_why": 12}
+
+
+def why_questions() -> pd.DataFrame:
+    """The questions on why minorities pay, as they stand on the page."""
+    rows = [(own.key, own.asks, own.said, own.yes, round(100 * own.margin)) for own in QUESTIONS]
+    return pd.DataFrame(rows, columns=["", "question", "number of each network", "yes if it", "margin"])
+
+
+def why_scatter(pilots: pd.DataFrame) -> pd.DataFrame:
+    """Of each question on why: what pilots scatter by, and what the registered networks leave possible.
+
+    `pilots` holds, for each setting, question and seed, the `points`, as `interventions.numbers` makes them.
+    """
+    rows = []
+    for question in QUESTIONS:
+        row: dict[str, object] = {"question": question.key}
+        for name, count in WHY.items():
+            chosen = (pilots["setting"] == name) & (pilots["question"] == question.key)
+            sd = float(pilots["points"][chosen].std())
+            x = float(special.stdtrit(count - 1, 0.95)) * sd / np.sqrt(count)
+            of = name.partition("_")[0]
+            row |= {f"sd, {of}": round(sd, 1), f"x, {of}": round(x, 1)}
+        rows.append(row | {"margin": round(100 * question.margin)})
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
-    """Write the table anew."""
-    table = scatter(pd.read_csv(folder() / "moths_pilots.csv"))
-    write_atomically(folder() / "moths.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    """Write the tables anew."""
+    made = {
+        "moths.csv": scatter(pd.read_csv(folder() / "moths_pilots.csv")),
+        "why.csv": why_questions(),
+        "why_scatter.csv": why_scatter(pd.read_csv(folder() / "why_pilots.csv")),
+    }
+    for name, table in made.items():
+        write_atomically(folder() / name, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ class Asks:
     """All widths, and some of them on other grids; and of moths of four kinds, a few treatments."""
 
     bit_widths: Sequence[int] = parameter((8, 6, 5, 4, 3, 2), "widths from 2 to 16 to round the weights to")
-    grids: Sequence[str] = parameter(("mse", "channel", "mse-channel"), "other ways to choose the grid")
+    weight_range: Sequence[str] = parameter(
+        ("mse", "channel", "mse-channel"), "other ways to choose the range"
+    )
     grid_bit_widths: Sequence[int] = parameter((4, 3, 2), "widths at which they are compared")
     moth_seeds: Sequence[int] = parameter((), "seeds of the last section; empty for those that are shipped")
     moth_treatments: Sequence[str] = parameter(("int4", "int3-mse-channel"), "what is done to their networks")
@@ -36,7 +38,7 @@ class Asks:
 
     def __call__(self, got: Gathered) -> dict[str, Request]:
         """The requests that can be named with what there is so far: all of them."""
-        compared = [one for grid in ("", *self.grids) for one in treatments(self.grid_bit_widths, grid)]
+        compared = [one for way in ("", *self.weight_range) for one in treatments(self.grid_bit_widths, way)]
         return {
             "rounded": Request(treatments=treatments(self.bit_widths)),
             "grids": Request(treatments=list(dict.fromkeys(compared))),

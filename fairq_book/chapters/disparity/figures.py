@@ -25,6 +25,7 @@ from fairq_book.kit.figures import (
     groups_of,
     legend_above,
     look_of,
+    rows_of_dots,
     table_in_words,
     treatment_ticks,
 )
@@ -290,3 +291,15 @@ def contrasts(table: pd.DataFrame) -> Picture:
             caption="The mean change of all groups but the largest, minus that of the largest, with 95 % "
             "intervals over networks. Below the line, the smaller groups lose more.",
         )
+
+
+def why_flips(table: pd.DataFrame, majority: str) -> Picture:
+    """A panel for each width, a line for each group, and a mark for each part of what flips more."""
+    return rows_of_dots(
+        table,
+        list(dict.fromkeys(table["group"])),
+        what=f"By how much more answers of each group flip than those of {majority}, and why",
+        caption=f"By how many more points answers of a group go to their runner-up than those of {majority}, "
+        "in all and in parts: smaller margins, a wider spread of the noise, a drift of it, and what a "
+        "Gaussian forecast misses. Means over networks, with 95 % intervals.",
+    )

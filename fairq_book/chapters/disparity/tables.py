@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction
+from fairq_book.kit.by_network import MeasuredNetworks
+from fairq_book.kit.interventions import Networks, in_rows, put_right
 from fairq_book.kit.tables import (
     CONTRAST,
     accuracy,
@@ -27,6 +29,7 @@ from fairq_book.kit.tables import (
 from fairq_book.kit.treatments import columns, columns_of
 from fairq_utils.metrics import groups as metrics_groups
 from fairq_utils.metrics.by_network import JUMP, TREND, WIDTHS, effects_of_two, others_against, read_gap_over
+from fairq_utils.metrics.shares import FLIP_PARTS
 from fairq_utils.metrics.verdicts import MARGINS, Reading, margin_at, read
 from fairq_utils.treatments.treatment import FP32
 
@@ -284,3 +287,60 @@ def _beyond_peers(before: Prediction, after: Prediction) -> dict[str, float]:
         for unit, values in changed.items()
     }
     return beyond | {"before": float(before.correct[focal].mean())}
+
+
+# ---------------------------------------------------------------- the range, and answers that change
+
+RANGES = {
+    "largest weight": "",
+    "largest weight, by channel": "channel",
+    "least error": "mse",
+    "least error, by channel": "mse-channel",
+    "99.9 % of weights": "percentile",
+    "99.9 %, by channel": "percentile-channel",
+    "zero point": "affine",
+    "zero point, by channel": "channel-affine",
+}
+_HALVES = {
+    "both": "mse",
+    "cut off alone": "mse-clipped",
+    "rounded alone": "mse-unclipped",
+    "both, by channel": "mse-channel",
+    "cut off, by channel": "mse-channel-clipped",
+    "rounded, by channel": "mse-channel-unclipped",
+}
+
+
+def ranges(measured: MeasuredNetworks, widths: Sequence[str] = ("int4", "int3")) -> pd.DataFrame:
+    """The contrast by the range of the weights, as it is and put right: rows for a figure of dots."""
+    return _by_words(measured, RANGES, widths)
+
+
+def clipped_or_rounded(measured: MeasuredNetworks, widths: Sequence[str] = ("int4", "int3")) -> pd.DataFrame:
+    """The contrast where weights beyond the range of least error are cut off, or rounded to it, or both."""
+    return _by_words(measured, _HALVES, widths)
+
+
+def _by_words(measured: MeasuredNetworks, rows: Mapping[str, str], widths: Sequence[str]) -> pd.DataFrame:
+    networks = Networks(measured.table, measured.majority)
+    found = [
+        in_rows(networks, {row: put_right(words, width) for row, words in rows.items()}, width=width)
+        for width in widths
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
+def flips_apart(measured: MeasuredNetworks, widths: Sequence[str] = ("int4", "int3")) -> pd.DataFrame:
+    """Why more answers of a group change than of the largest: rows for a figure of dots, a mark each part."""
+    networks = Networks(measured.table, measured.majority)
+    rows = []
+    for width in widths:
+        parts = {part: networks.of(width, f"flips_by_{part}") for part in (*FLIP_PARTS, "beyond")}
+        parts = {"in all": pd.concat(parts.values()).groupby(level=0).sum()} | parts
+        for group in networks.groups:
+            if group == measured.majority:
+                continue
+            for part, values in parts.items():
+                about = {"width": width, "row": group, "group": part, "networks": len(values)}
+                rows.append(about | student_interval(values[group], 0.95))
+    return pd.DataFrame(rows)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction
+from fairq_book.kit.by_network import MeasuredNetworks
+from fairq_book.kit.interventions import Networks, in_rows
 from fairq_book.kit.tables import (
     ALL,
     MEASURES,
@@ -29,6 +31,7 @@ from fairq_book.kit.tables import (
     laid,
     loss_beyond_others,
     means_of_groups,
+    student_interval,
     together,
 )
 from fairq_book.kit.treatments import columns
@@ -317,3 +320,68 @@ def _scaled(logits: Tensor, *, like: Tensor) -> Tensor:
         return logits.double()
     spread = wanted.clamp(_NO_VARIANCE).log() - own.clamp(_NO_VARIANCE).log()
     return logits.double() * (spread.mean() / 2).exp()
+
+
+# ---------------------------------------------------------------- taken apart
+
+PARTS = {
+    "batchnorm": "old batch norm statistics",
+    "offsets": "class offsets",
+    "temperature": "temperature",
+    "rest": "the rest",
+}
+_WHOSE = {
+    "all, as they come": "fp32-bn",
+    "moved and mirrored": "fp32-bn-augmented",
+    "as many of each group": "fp32-bn-balanced",
+    "of the majority alone": "fp32-bn-majority",
+    "of the smallest group alone": "fp32-bn-smallest",
+}
+
+
+def parts_of_groups(
+    measured: MeasuredNetworks, treatment: str = "int4-mse", measure: str = "right"
+) -> pd.DataFrame:
+    """What a treatment costs each group, in parts: means over networks, with intervals.
+
+    `least` and `most` are those of the mean over networks in any order of the steps. `change` is the whole.
+    """
+    found = Networks(measured.table, measured.majority).parts(treatment, measure)
+    rows = []
+    for (group, part), own in found.groupby(["group", "part"], sort=False):
+        about = {"treatment": treatment, "group": group, "part": part, "networks": len(own)}
+        ends = {name: float(own[name].mean()) for name in ("least", "most", "change")}
+        rows.append(about | ends | student_interval(own["share"], 0.95))
+    return pd.DataFrame(rows)
+
+
+def whose_statistics(measured: MeasuredNetworks) -> pd.DataFrame:
+    """The contrast by whose images batch norm statistics are of: rows for a figure of dots."""
+    networks = Networks(measured.table, measured.majority)
+    found = []
+    for width in ("fp32", "int4", "int3"):
+        rows = {row: {"contrast": (name.replace("fp32", width), "fp32")} for row, name in _WHOSE.items()}
+        found.append(in_rows(networks, rows, width=width))
+    return pd.concat(found, ignore_index=True)
+
+
+def rounded_inputs(measured: MeasuredNetworks) -> pd.DataFrame:
+    """The contrast by the widths of weights and of activations: rows for a figure of dots."""
+    networks = Networks(measured.table, measured.majority)
+    found = []
+    for weights in (32, 8, 4, 3):
+        base = "a" if weights == 32 else f"w{weights}a"
+        rows = {
+            f"{bits} bits": {
+                "as it is": (f"{base}{bits}", "fp32"),
+                "class offsets": (f"{base}{bits}-offsets", "fp32"),
+            }
+            for bits in (8, 4, 3)
+        }
+        rows |= {
+            f"4 bits, {name}": {"as it is": (f"{base}4-{word}", "fp32")}
+            for name, word in {"99.9 %": "apercentile", "least error": "amse", "dynamic": "dynamic"}.items()
+        }
+        whole = "weights in full precision" if weights == 32 else f"weights of {weights} bits"
+        found.append(in_rows(networks, rows, width=whole))
+    return pd.concat(found, ignore_index=True)

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
 from fairq_audit.formats import counted
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, under_review
@@ -27,6 +28,7 @@ from fairq_book.kit.wording import (
     together,
     word_and_reading,
 )
+from fairq_utils.quantization.outliers import reach
 
 _ONE_ANSWER = 0.95  # a larger share of equal answers, and a network tells nothing apart
 _AS_GAUSSIAN = 0.03  # a layer whose zero share is nearer than this to a Gaussian's tells nothing else
@@ -280,3 +282,14 @@ CLAIMS = (
         ),
     ),
 )
+
+
+def how_far_layers_reach(networks: Sequence[nn.Module]) -> Prose:
+    """The largest weight of each layer in standard deviations: the least and the most of any layer."""
+    found = pd.DataFrame([reach(network) for network in networks]).mean()
+    near, far = found.idxmin(), found.idxmax()
+    return Prose(
+        f"In the mean over {counted(len(networks), 'network')}, `{near}` reaches {found[near]:.1f} standard "
+        f"deviations and `{far}` {found[far]:.1f}; half of {counted(len(found), 'layer')} reach more than "
+        f"{found.median():.1f}. Where a layer reaches twice as far, a plain grid has steps twice as wide."
+    )

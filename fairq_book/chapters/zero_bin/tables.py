@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from torch import nn
 
 from fairq_book.experiments.gather import Gathered
 from fairq_book.experiments.studies import Prediction, Study
+from fairq_book.kit.by_network import MeasuredNetworks, by_network
+from fairq_book.kit.interventions import Networks, in_rows, put_right
 from fairq_book.kit.tables import (
     ALL,
     answer_changes,
@@ -20,6 +23,7 @@ from fairq_book.kit.tables import (
     collapse,
     loss_beyond_others,
     standing_treatments,
+    student_interval,
     together,
 )
 from fairq_book.kit.treatments import columns
@@ -48,6 +52,9 @@ def make(got: Gathered, apart: Treatment) -> dict[str, pd.DataFrame]:
         "zero_grids": _differences(tried, apart, grids),
         "zero_layers": layers,
         "zero_layer_signs": layer_signs(layers),
+        "two_grids": two_grids(by_network(got["two_grids"], got.majority), got.majority)
+        if "two_grids" in got and got.majority
+        else pd.DataFrame(),
     }
 
 
@@ -226,3 +233,49 @@ def zero_notes(treatments: Sequence[Treatment | Ablation], networks: Sequence[nn
         treatment.name: f"{100 * zero_share(network)['total']:.0f} % zeros"
         for treatment, network in zip(treatments, networks, strict=True)
     }
+
+
+# ---------------------------------------------------------------- another grid, and the zero bin put right
+
+FACTORS = (1, 2, 4, 8, 16)
+_WAYS = {"a loud channel": "scaled", "the same steps without it": "coarser"}
+_INSTEAD = {
+    "all rounded": "",
+    "zero bin alone": "zeros",
+    "all but the zero bin": "nonzeros",
+    "as much, at random": "norm",
+    "as much, of the largest": "largest",
+    "values at half steps": "midrise",
+}
+
+
+def two_grids(table: pd.DataFrame, majority: str) -> pd.DataFrame:
+    """Accuracy and contrast where a loud channel makes steps wider, and where they are wider without it.
+
+    A row for each width, factor, way and whether statistics were taken again. `step` is that of the grid, in
+    halves of the range without a loud channel: by arithmetic, all widths lie on one curve over it.
+    """
+    networks, there = Networks(table, majority), set(table["treatment"])
+    rows = []
+    for bits, factor, (way, word), renewed in product((8, 6, 5, 4, 3), FACTORS, _WAYS.items(), (False, True)):
+        words = [f"int{bits}", "bn" if renewed else "", f"{word}{factor}" if factor > 1 else ""]
+        name, control = "-".join(filter(None, words)), "fp32-bn" if renewed else "fp32"
+        if name in there:
+            about = {"treatment": name, "bits": bits, "factor": factor, "way": way, "renewed": renewed}
+            about["step"] = factor / (2 ** (bits - 1) - 1)
+            overall = student_interval(pd.Series(networks.overall(name)), 0.95)
+            contrast = student_interval(pd.Series(networks.contrast(name, control)), 0.95)
+            rows.append(about | overall | {f"contrast_{end}": value for end, value in contrast.items()})
+    return pd.DataFrame(rows)
+
+
+def zero_bin_put_right(measured: MeasuredNetworks, widths: Sequence[str] = ("int4", "int3")) -> pd.DataFrame:
+    """The contrast of the zero bin, of its controls and of grids without one: rows for a figure of dots."""
+    networks, found = Networks(measured.table, measured.majority), []
+    for width in widths:
+        rows = {row: put_right(words, width) for row, words in _INSTEAD.items()}
+        rows["values by k-means"] = put_right("", width.replace("int", "codebook"))
+        if width == "int4":
+            rows["NF4"] = put_right("", "nf4")
+        found.append(in_rows(networks, rows, width=width))
+    return pd.concat(found, ignore_index=True)

@@ -1,0 +1,335 @@
+"""What single networks do under many treatments, and the questions that are asked of them."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from pandas.testing import assert_frame_equal
+
+from fairq_book.chapters.disparity import figures as disparity_figures
+from fairq_book.chapters.disparity import tables as disparity_tables
+from fairq_book.chapters.logits import figures as logits_figures
+from fairq_book.chapters.logits import tables as logits_tables
+from fairq_book.chapters.zero_bin import figures as zero_bin_figures
+from fairq_book.chapters.zero_bin import tables as zero_bin_tables
+from fairq_book.cli.main import main
+from fairq_book.experiments import settings
+from fairq_book.experiments.settings import Setting, find_setting
+from fairq_book.experiments.studies import Prediction, Study
+from fairq_book.kit import by_network, interventions
+from fairq_book.kit import figures as kit_figures
+from fairq_book.kit.by_network import MeasuredNetworks
+from fairq_book.kit.interventions import QUESTIONS, Networks
+from fairq_book.kit.treatments import with_columns
+from fairq_book.pages import registered
+from fairq_utils.errors import BadInput
+from fairq_utils.treatments.ablations import parse_name
+
+GROUPS = ("many", "some", "few")
+SETTINGS = ("moths_why", "utkface_why")
+
+
+def prediction(name: str, seed: int, answers: list[int], labels: list[int], groups: list[int]) -> Prediction:
+    logits = torch.nn.functional.one_hot(torch.tensor(answers), 3).float() * 2 + torch.tensor([0.2, 0.1, 0.0])
+    own = torch.tensor(labels), torch.tensor(groups)
+    return Prediction(Study(seed=seed), parse_name(name), logits, *own, ("x", "y", "z"), GROUPS)
+
+
+def test_a_network_is_counted_group_by_group():
+    labels, groups = [0, 1, 2, 0, 1, 2], [0, 0, 1, 1, 2, 2]
+    before = prediction("fp32", 7, [0, 1, 2, 1, 1, 0], labels, groups)
+    after = prediction("int3-bn-norm", 7, [0, 2, 2, 0, 0, 1], labels, groups)
+    found = by_network.by_network([before, after], "many")
+    own = found[found["treatment"] == "int3-bn-norm"].set_index("group")
+    assert own[["n", "right", "lost", "won", "flips"]].to_numpy().tolist() == [
+        [2, 1, 1, 0, 1],
+        [2, 2, 0, 1, 1],
+        [2, 0, 1, 0, 2],
+    ]
+    assert own["ablation"].tolist() == ["norm"] * 3
+    assert own["batchnorm"].all()
+    assert found[found["treatment"] == "fp32"]["flips"].sum() == 0
+    loss = torch.nn.functional.cross_entropy(after.logits, after.labels, reduction="none")
+    assert own["loss"].tolist() == pytest.approx(loss.reshape(3, 2).mean(1).tolist())
+    assert own["logit_variance"].tolist() == pytest.approx(
+        after.logits.var(1, correction=0).reshape(3, 2).mean(1).tolist()
+    )
+    parts = own[[f"flips_by_{part}" for part in ("margins", "spread", "drift", "beyond")]]
+    assert parts.loc["many"].abs().max() < 1e-12
+
+
+# ---------------------------------------------------------------- questions
+
+# What each number is: treatments, and how often the contrast of each counts. Full precision never counts
+# by itself, for its contrast is taken off every time.
+IS = {
+    "W1": {"int4-mse": 1, "fp32": -1},
+    "W2": {"int4-mse": 1, "int4": -1},
+    "W3": {"int4-mse-clipped": 1, "fp32": -1},
+    "W4": {"int4-mse-unclipped": 1, "fp32": -1},
+    "W5": {"int4-offsets": 1, "fp32": -1},
+    "W6": {"int4-mse-offsets": 1, "fp32": -1},
+    "W7": {"int3-bn": 1, "fp32-bn": -1, "int3": -1, "fp32": 1},
+    "W8": {"int3-bn": 1, "fp32-bn": -1},
+    "W9": {"int4-mse-bn-temperature-offsets": 1, "fp32-bn-temperature-offsets": -1},
+    "W10": {"int3-bn-majority": 1, "int3-bn-balanced": -1},
+    "W11": {"int4-bn-scaled4": 1, "int4-bn": -1},
+    "W12": {"int4-bn-scaled4": 1, "int4-bn-coarser4": -1},
+    "W13": {"int3-zeros-bn": 1, "fp32-bn": -1},
+    "W14": {"int3-zeros-bn": 1, "int3-bn-norm": -1},
+    "W15": {"int3-bn-largest": 1, "int3-zeros-bn": -1},
+    "W16": {"int3-bn-midrise": 1, "int3-bn": -1},
+    "W17": {"a4": 1, "fp32": -1},
+    "W18": {"w4a4": 1, "int4": -1, "a4": -1, "fp32": 1},
+}
+
+
+def toy(setting: str, *, seeds: int = 6, scatter: float = 0.2, seed: int = 0) -> MeasuredNetworks:
+    """Random numbers for every treatment of a setting."""
+    random = np.random.default_rng(seed)
+    names = [one.name for one in find_setting(setting).treatments()]
+    rows = []
+    for name in names:
+        for number in range(seeds):
+            for group, n in zip(GROUPS, (900, 400, 300), strict=True):
+                right = int(n * np.clip(0.6 + scatter * random.normal(), 0, 1))
+                rest = random.random(3 + 4).tolist()
+                rows.append((name, number, group, n, right, 0, 0, int(0.1 * n), *rest))
+    table = pd.DataFrame(rows, columns=list(by_network.COLUMNS))
+    made = {str(number): {"code": {}, "date": "2026-11-29 12:00 UTC"} for number in range(seeds)}
+    record = {"title": find_setting(setting).title, "majority": "many", "made": made}
+    return MeasuredNetworks(setting, with_columns(table), record)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("key", IS)
+def test_each_number_is_the_contrast_that_it_says(setting, key):
+    measured = toy(setting)
+    (question,) = [one for one in QUESTIONS if one.key == key]
+    share = measured.table.assign(share=measured.table["right"] / measured.table["n"])
+    wide = share.pivot_table(index="seed", columns=["treatment", "group"], values="share")
+    expected = sum(
+        often * (wide[name][["some", "few"]].mean(axis=1) - wide[name]["many"])
+        for name, often in IS[key].items()
+    )
+    found = question.number(Networks(measured.table, measured.majority))
+    assert found.tolist() == pytest.approx(expected.tolist())
+
+
+def test_two_numbers_are_of_answers_that_change():
+    measured = toy("moths_why")
+    own = measured.table[measured.table["treatment"] == "int4"]
+    wide = own.assign(flips=own["flips"] / own["n"]).pivot_table(
+        index="seed", columns="group", values=["flips", "flips_by_margins"]
+    )
+    for key, column in (("W19", "flips"), ("W20", "flips_by_margins")):
+        (question,) = [one for one in QUESTIONS if one.key == key]
+        expected = wide[column][["some", "few"]].mean(axis=1) - wide[column]["many"]
+        found = question.number(Networks(measured.table, measured.majority))
+        assert found.tolist() == pytest.approx(expected.tolist())
+    assert {one.key for one in QUESTIONS} == {*IS, "W19", "W20"}
+
+
+def shifted(name: str, by: float) -> MeasuredNetworks:
+    """Networks that agree but for a treatment, under which minorities have so much more."""
+    measured = toy("moths_why", scatter=0.002, seeds=12)
+    table = measured.table.copy()
+    rows = (table["treatment"] == name) & (table["group"] != "many")
+    table.loc[rows, "right"] += (by * table.loc[rows, "n"]).astype(int)
+    return replace(measured, table=table)
+
+
+@pytest.mark.parametrize("key", [key for key in IS if key != "W9"])
+@pytest.mark.parametrize("by", [-0.2, 0.2])
+def test_an_effect_is_found_whichever_way_it_goes(key, by):
+    (question,) = [one for one in QUESTIONS if one.key == key]
+    name, often = next(iter(IS[key].items()))
+    measured = shifted(name, by)
+    goes = "falls" if by * often < 0 else "rises"
+    assert question.answer(question.reading(measured)) == ("yes" if goes == question.yes else "the reverse")
+    still = shifted("nothing", by)
+    assert question.answer(question.reading(still)) in ("no", "yes", "the reverse")
+    loud = toy("moths_why", seeds=5)
+    said = question.answer(question.reading(loud))
+    assert said in ("yes", "the reverse") or said.startswith("no difference larger than ")
+
+
+def test_nothing_is_said_of_networks_that_agree_in_most_of_the_questions():
+    """Networks under which nothing happens are told so: at most one question in five is answered wrongly."""
+    still = shifted("nothing", 0)
+    words = [one.answer(one.reading(still)) for one in QUESTIONS if one.key in IS]
+    assert words.count("no") >= len(words) - 2
+
+
+def test_what_is_asked_is_answered_in_words_for_its_chapter():
+    both = [toy(name) for name in SETTINGS]
+    said = [
+        interventions.answered(both, chapter).text
+        for chapter in ("01_disparity_baseline", "02_logit_variance_collapse", "03_zero_bin_sparsity")
+    ]
+    for question in QUESTIONS:
+        assert sum(f"({question.key}: " in text for text in said) == 1
+    assert all("Moths: *" in line and "UTKFace: *" in line for text in said for line in text.splitlines())
+
+
+def test_what_was_not_measured_is_named():
+    measured = toy("moths_why")
+    networks = Networks(measured.table, "many")
+    with pytest.raises(BadInput, match="int7 was not measured"):
+        networks.contrast("int7")
+    with pytest.raises(BadInput, match="majority is 'most'; expected one of: many, some, few"):
+        Networks(measured.table, "most")
+
+
+# ---------------------------------------------------------------- what is registered
+
+
+def test_the_tables_of_the_page_are_those_of_the_questions_and_of_the_pilots():
+    pilots = pd.read_csv(registered.folder() / "why_pilots.csv")
+    assert (pilots["seed"] >= 900).all()
+    shown = pd.read_csv(registered.folder() / "why_scatter.csv")
+    assert_frame_equal(shown, registered.why_scatter(pilots), check_exact=True)
+    asked = pd.read_csv(registered.folder() / "why.csv").rename(columns={"Unnamed: 0": ""})
+    assert_frame_equal(asked, registered.why_questions())
+
+
+def test_the_seeds_are_those_that_were_registered_and_no_others_were_measured():
+    known = settings.settings()
+    assert known["moths_why"].seeds == list(range(20, 40))
+    assert known["utkface_why"].seeds == list(range(200, 212))
+    for name, count in registered.WHY.items():
+        measured = by_network.load(name)
+        assert set(measured.table["seed"]) == set(known[name].seeds)
+        assert measured.networks == count
+        of_each = measured.table.groupby("seed")["treatment"].nunique()
+        assert (of_each == len(known[name].treatments())).all()
+
+
+# ---------------------------------------------------------------- measured, and gone on with
+
+
+@pytest.fixture
+def small() -> Setting:
+    return Setting(
+        name="small",
+        title="Small, to be tried",
+        train_images=60,
+        test_images=60,
+        arch="resnet18-4",
+        epochs=1,
+        seeds=[3, 4],
+        bit_widths=[4],
+        also=["int4-bn"],
+    )
+
+
+def measured_by(setting: Setting, folder, calls: list[int]) -> list[str]:
+    labels, groups = [0, 1, 2] * 4, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+
+    def predict(seed: int):
+        calls.append(seed)
+        answers = list(np.random.default_rng(seed).integers(0, 3, 12))
+        names = [one.name for one in setting.treatments()]
+        return [prediction(name, seed, answers, labels, groups) for name in names], "many"
+
+    said: list[str] = []
+    by_network.measure(setting, setting.seeds, predict, root=folder, told=said.append)
+    return said
+
+
+def test_what_was_measured_is_not_measured_again_unless_its_code_changed(small, tmp_path, monkeypatch):
+    calls: list[int] = []
+    assert measured_by(small, tmp_path, calls) == [
+        "small, seed 3: 3 treatments",
+        "small, seed 4: 3 treatments",
+    ]
+    first = (tmp_path / "book" / "measured" / "small.csv").read_bytes()
+    assert all("measured already" in line for line in measured_by(small, tmp_path, calls))
+    assert calls == [3, 4]
+    assert (tmp_path / "book" / "measured" / "small.csv").read_bytes() == first
+    found = by_network.load("small", tmp_path)
+    assert (found.title, found.majority, found.networks) == ("Small, to be tried", "many", 2)
+    assert "earlier code" not in found.made
+    monkeypatch.setitem(by_network.CODE, "predict", "0" * 64)
+    assert "by earlier code" in by_network.load("small", tmp_path).made
+    measured_by(small, tmp_path, calls)
+    assert calls == [3, 4, 3, 4]
+    more = replace(small, bit_widths=[4, 3])
+    measured_by(more, tmp_path, calls)
+    assert calls == [3, 4] * 3
+
+
+def test_what_was_stopped_has_whole_networks(small, tmp_path):
+    labels, groups = [0, 1, 2] * 4, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+
+    def predict(seed: int):
+        if seed == 4:
+            raise KeyboardInterrupt
+        names = [one.name for one in small.treatments()]
+        return [prediction(name, seed, [0] * 12, labels, groups) for name in names], "many"
+
+    with pytest.raises(KeyboardInterrupt):
+        by_network.measure(small, small.seeds, predict, root=tmp_path, told=lambda said: None)
+    assert by_network.load("small", tmp_path).table["seed"].unique().tolist() == [3]
+
+
+def test_the_command_measures_networks_that_it_makes(small, tmp_path, monkeypatch):
+    (tmp_path / "book").mkdir()
+    monkeypatch.setenv("FAIRQ_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(settings, "find_setting", lambda name, root=None: small)
+    monkeypatch.setattr(by_network, "book_root", lambda: tmp_path)
+    done = CliRunner().invoke(main, ["results", "measure", "small", "--seeds", "3"])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[-1] == "small, seed 3: 3 treatments"
+    record = json.loads((tmp_path / "book" / "measured" / "small.json").read_text())
+    assert set(record["made"]["3"]["code"]) == {"read", "train", "predict", "ablate"}
+    table = by_network.load("small", tmp_path).table
+    assert table.groupby("treatment")["n"].sum().tolist() == [60] * 3
+
+
+# ---------------------------------------------------------------- what is drawn
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_figure_shows_and_says_its_numbers(setting):
+    measured = toy(setting)
+    networks = Networks(measured.table, measured.majority)
+    ranges = disparity_tables.ranges(measured)
+    assert set(ranges["row"]) == set(disparity_tables.RANGES)
+    assert ranges.groupby(["width", "row"]).size().eq(3).all()
+    own = ranges.query("width == 'int4' and row == 'least error' and group == 'new statistics'")
+    assert own["estimate"].item() == pytest.approx(networks.contrast("int4-mse-bn", "fp32-bn").mean())
+    picture = kit_figures.dots_of_contrasts(ranges, "by range")
+    assert f"least error {100 * own['estimate'].item():+.1f}" in picture.alt
+    kit_figures.dots_of_contrasts(disparity_tables.clipped_or_rounded(measured), "apart")
+    flips = disparity_tables.flips_apart(measured)
+    assert set(flips["row"]) == {"some", "few"}
+    parts = flips[flips["group"] != "in all"].groupby(["width", "row"])["estimate"].sum()
+    assert parts.tolist() == pytest.approx(
+        flips[flips["group"] == "in all"].set_index(["width", "row"])["estimate"].loc[parts.index].tolist()
+    )
+    disparity_figures.why_flips(flips, "many")
+    split = logits_tables.parts_of_groups(measured)
+    whole = split.groupby("group")["estimate"].sum()
+    assert whole[list(GROUPS)].tolist() == pytest.approx(networks.change("int4-mse").mean().tolist())
+    picture = logits_figures.waterfall(split, "Toy")
+    assert f"few {100 * whole['few']:+.1f}: old batch norm statistics" in picture.alt
+    whose = logits_tables.whose_statistics(measured)
+    assert set(whose["width"]) == {"fp32", "int4", "int3"}
+    inputs = logits_tables.rounded_inputs(measured)
+    assert inputs.query("width == 'weights of 4 bits' and row == '4 bits'")["estimate"].iloc[0] == (
+        pytest.approx(networks.contrast("w4a4").mean())
+    )
+    kit_figures.dots_of_contrasts(inputs, "by both")
+    grids = zero_bin_tables.two_grids(measured.table, "many")
+    scaled = grids.query("bits == 4 and factor == 4 and way == 'a loud channel' and renewed")
+    assert scaled["estimate"].item() == pytest.approx(networks.overall("int4-bn-scaled4").mean())
+    assert scaled["step"].item() == pytest.approx(4 / 7)
+    assert "int4, a loud channel, new statistics: 1 times" in zero_bin_figures.two_grids(grids, "Toy").alt
+    right = zero_bin_tables.zero_bin_put_right(measured)
+    assert right.groupby(["width", "row"]).size().eq(3).all()
+    assert "so nothing is shown" in zero_bin_figures.two_grids(grids[:0], "Toy").text
