@@ -235,6 +235,8 @@ def _where_it_lies(table: pd.DataFrame, group: str, treatment: str, signed: bool
 def waterfall(table: pd.DataFrame, title: str) -> Picture:
     """What a treatment costs each group: from zero to the whole change, one part after the other."""
     groups, parts = (list(dict.fromkeys(table[name])) for name in ("group", "part"))
+    # A part that is nothing by arithmetic, as a temperature of accuracy, would only take room.
+    parts = [part for part in parts if table["most"][table["part"] == part].abs().max() > 0]
     said = []
     with canvas(0.42 * len(groups) * len(parts) / 2 + 1.3) as (figure, axes):
         axis, place, ticks = axes[0, 0], 0.0, {}

@@ -280,5 +280,5 @@ def two_grids(table: pd.DataFrame, title: str) -> Picture | Prose:
             alt=f"Line charts, {title}: accuracy over all images, in percent. {'; '.join(said)}.",
             caption=f"{title}. Filled marks: the same function, with one channel of each layer 1 to 16 times "
             "as loud. Hollow marks: steps that are as wide, without it. Above the accuracy over all images, "
-            "below the contrast; with 95 % intervals over networks.",
+            "below the contrast where networks have not collapsed; with 95 % intervals over networks.",
         )

@@ -238,6 +238,7 @@ def zero_notes(treatments: Sequence[Treatment | Ablation], networks: Sequence[nn
 # ---------------------------------------------------------------- another grid, and the zero bin put right
 
 FACTORS = (1, 2, 4, 8, 16)
+_STANDING = 0.05
 _WAYS = {"a loud channel": "scaled", "the same steps without it": "coarser"}
 _INSTEAD = {
     "all rounded": "",
@@ -253,9 +254,12 @@ def two_grids(table: pd.DataFrame, majority: str) -> pd.DataFrame:
     """Accuracy and contrast where a loud channel makes steps wider, and where they are wider without it.
 
     A row for each width, factor, way and whether statistics were taken again. `step` is that of the grid, in
-    halves of the range without a loud channel: by arithmetic, all widths lie on one curve over it.
+    halves of the range without a loud channel: by arithmetic, all widths lie on one curve over it. There is
+    no contrast where OA is less than 5 points above the share of the largest group.
     """
     networks, there = Networks(table, majority), set(table["treatment"])
+    sizes = table[table["treatment"] == "fp32"].groupby("group")["n"].sum()
+    share = sizes[majority] / sizes.sum()
     rows = []
     for bits, factor, (way, word), renewed in product((8, 6, 5, 4, 3), FACTORS, _WAYS.items(), (False, True)):
         words = [f"int{bits}", "bn" if renewed else "", f"{word}{factor}" if factor > 1 else ""]
@@ -265,6 +269,8 @@ def two_grids(table: pd.DataFrame, majority: str) -> pd.DataFrame:
             about["step"] = factor / (2 ** (bits - 1) - 1)
             overall = student_interval(pd.Series(networks.overall(name)), 0.95)
             contrast = student_interval(pd.Series(networks.contrast(name, control)), 0.95)
+            if overall["estimate"] < _STANDING + share:  # of networks that say one thing groups say nothing
+                contrast = dict.fromkeys(contrast, np.nan)
             rows.append(about | overall | {f"contrast_{end}": value for end, value in contrast.items()})
     return pd.DataFrame(rows)
 
