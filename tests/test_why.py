@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from click.testing import CliRunner
 from pandas.testing import assert_frame_equal
 
@@ -25,8 +26,9 @@ from fairq_book.kit import figures as kit_figures
 from fairq_book.kit.by_network import MeasuredNetworks
 from fairq_book.kit.interventions import QUESTIONS, Networks
 from fairq_book.kit.treatments import with_columns
-from fairq_book.pages import registered
+from fairq_book.pages import claims, registered
 from fairq_utils.errors import BadInput
+from fairq_utils.metrics.by_network import TREND, WIDTHS
 from fairq_utils.treatments.ablations import parse_name
 
 GROUPS = ("many", "some", "few")
@@ -333,3 +335,28 @@ def test_every_figure_shows_and_says_its_numbers(setting):
     right = zero_bin_tables.zero_bin_put_right(measured)
     assert right.groupby(["width", "row"]).size().eq(3).all()
     assert "so nothing is shown" in zero_bin_figures.two_grids(grids[:0], "Toy").text
+
+
+def test_the_page_of_claims_has_every_answer_with_its_number():
+    both = {name: toy(name) for name in SETTINGS}
+    shown = BeautifulSoup(claims.why(both)._repr_html_(), "html.parser")
+    rows = shown.select("tbody tr")
+    questions = (*interventions.OF_WIDTHS, *QUESTIONS)
+    assert [row.find("strong").text for row in rows] == [question.key for question in questions]
+    assert [cell.text for cell in shown.select("thead th")][1].startswith("Moths, 6 networks")
+    for question, row in zip(questions, rows, strict=True):
+        for cell, measured in zip(row.find_all("td"), both.values(), strict=True):
+            reading = question.reading(measured)
+            assert cell.find("strong").text == question.answer(reading)
+            assert f"{100 * reading.estimate:+.1f}".replace("-", "−") in cell.text
+
+
+def test_plain_widths_are_asked_as_the_moths_are():
+    measured = toy("moths_why")
+    networks = Networks(measured.table, "many")
+    of = {question.key: question.number(networks) for question in interventions.OF_WIDTHS}
+    assert of["M1"].tolist() == pytest.approx((of["M3, int4"] - of["M3, int8"]).tolist())
+    trend = sum(weight * of[f"M3, int{bits}"] for weight, bits in zip(TREND, WIDTHS, strict=True))
+    assert of["M2"].tolist() == pytest.approx(trend.tolist())
+    for bits in WIDTHS:
+        assert of[f"M3, int{bits}"].tolist() == networks.contrast(f"int{bits}").tolist()

@@ -19,7 +19,7 @@ from docutils.statemachine import StringList
 from fairq_book.build import notebooks
 from fairq_book.chapters.disparity import figures
 from fairq_book.experiments.code import code_files
-from fairq_book.kit import earlier
+from fairq_book.kit import by_network, earlier
 from fairq_book.pages import claims, front, plain_words
 
 
@@ -61,6 +61,22 @@ class Claims(Overview):
     """The claims of these settings with numbers, reasons and sources."""
 
     draw = staticmethod(claims.page)
+
+
+class Why(Directive):
+    """The registered questions on who pays and why, with what networks of these settings answer."""
+
+    required_arguments = 1
+    optional_arguments = 9
+
+    def run(self):
+        """Called by docutils."""
+        env = self.state.document.settings.env
+        depend_on_results(env)
+        for file in by_network.measured_folder().glob("*.csv"):
+            env.note_dependency(str(file))
+        found = {name: by_network.load(name) for name in self.arguments}
+        return [nodes.raw("", claims.why(found)._repr_html_(), format="html")]
 
 
 class HowMany(Overview):
@@ -133,6 +149,7 @@ def setup(app):
     app.add_directive("in-plain-words", InPlainWords)
     app.add_directive("front", Front)
     app.add_directive("choices", Choices)
+    app.add_directive("why", Why)
     app.add_directive("provenance", Provenance)
     return {
         "parallel_read_safe": True,

@@ -6,8 +6,9 @@ were trained. A number is in points: of accuracy, or of the share of answers tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from fairq_book.kit.by_network import MeasuredNetworks
 from fairq_book.kit.tables import student_interval
 from fairq_book.kit.wording import Prose, in_points
 from fairq_utils.errors import BadInput
-from fairq_utils.metrics.by_network import others_against
+from fairq_utils.metrics.by_network import JUMP, TREND, WIDTHS, others_against, over_widths
 from fairq_utils.metrics.verdicts import MARGINS, Reading, read
 from fairq_utils.treatments.ablations import parse_name
 from fairq_utils.treatments.decomposition import taken_apart
@@ -346,17 +347,39 @@ QUESTIONS = (
 )
 
 
+def _by_width() -> Iterator[Question]:
+    """What is asked of plain rounding, with a number for each network: the jump, the trend, each width."""
+
+    def over(own: Networks, coefficients: Sequence[float]) -> Floats:
+        every = np.stack([own.contrast(f"int{bits}") for bits in WIDTHS], axis=1)
+        return over_widths(every, coefficients)
+
+    said, asks = "contrast, int4 minus int8", "Is there a jump from int8 to int4?"
+    yield Question("M1", asks, partial(over, coefficients=JUMP), said, 4, "falls", "")
+    said = "contrast, its trend over 8, 6, 5, 4, 3 bits"
+    asks = "Do minorities lose more with every bit?"
+    yield Question("M2", asks, partial(over, coefficients=TREND), said, 4, "falls", "")
+    for bits in WIDTHS:
+        number = partial(Networks.contrast, treatment=f"int{bits}")
+        asks = f"Do minorities pay at int{bits}?"
+        yield Question(f"M3, int{bits}", asks, number, f"contrast, int{bits}", bits, "falls", "")
+
+
+OF_WIDTHS = tuple(_by_width())
+
+
 def answered(settings: Sequence[MeasuredNetworks], chapter: str) -> Prose:
     """The questions of a chapter, each with what the networks of each setting say, as a list."""
     lines = []
     for question in QUESTIONS:
         if question.chapter == chapter:
-            said = [f"{own.title.partition(',')[0]}: {_said(question, own)}" for own in settings]
+            said = [f"{own.title.partition(',')[0]}: {in_words(question, own)}" for own in settings]
             lines.append(f"- **{question.asks}** ({question.key}: {question.said}.) {'. '.join(said)}.")
     return Prose("\n".join(lines))
 
 
-def _said(question: Question, measured: MeasuredNetworks) -> str:
+def in_words(question: Question, measured: MeasuredNetworks) -> str:
+    """The answer and the number that it rests on, with its interval, in points."""
     reading = question.reading(measured)
     record: dict[Hashable, float] = {
         "estimate": reading.estimate,

@@ -9,7 +9,7 @@ import functools
 import html
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fairq_audit.formats import hundredths
+from fairq_book.kit.by_network import MeasuredNetworks
 from fairq_book.kit.claims import Claim, Effect, Remark
+from fairq_book.kit.interventions import OF_WIDTHS, QUESTIONS, Question
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.treatments import COLUMNS
-from fairq_book.kit.wording import Verdict, as_sentence
+from fairq_book.kit.wording import Verdict, as_sentence, in_points
 from fairq_book.pages.plain_words import seeds_in_words
 from fairq_book.registry import CLAIMS
 from fairq_utils.intervals import benjamini_hochberg
@@ -155,6 +157,31 @@ def provenance(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
     """
     heads = ["record", "seeds", "code", "machine", "date"]
     return _filled("provenance", heads=heads, rows=measured.values(), up=up)
+
+
+def why(measured: Mapping[str, MeasuredNetworks]) -> Shown:
+    """The registered questions on who pays and why, with the answer of each of these settings."""
+    rows = [
+        {"question": question, "answers": [_answered(question, own) for own in measured.values()]}
+        for question in (*OF_WIDTHS, *QUESTIONS)
+    ]
+    heads = ["question", *(f"{_title(own)}, {own.made}" for own in measured.values())]
+    return _filled("why", heads=heads, rows=rows)
+
+
+def _answered(question: Question, measured: MeasuredNetworks) -> dict[str, str]:
+    reading = question.reading(measured)
+    record: dict[Hashable, float] = {
+        "estimate": reading.estimate,
+        "lower": reading.lower,
+        "upper": reading.upper,
+    }
+    number = f"{in_points(record)} points"
+    return {"title": _title(measured), "word": question.answer(reading), "number": number}
+
+
+def _title(measured: MeasuredNetworks) -> str:
+    return measured.title.partition(",")[0]
 
 
 def _by_claim_and_setting(measured: Mapping[str, Measured]) -> dict[str, Any]:
