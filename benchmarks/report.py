@@ -24,12 +24,12 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def as_markdown(rows: list[dict]) -> str:
+def as_markdown(rows: list[dict], *, title: str = "Benchmarks", made_by: str = "make bench") -> str:
     head = [
-        "# Benchmarks",
+        f"# {title}",
         "",
         f"{date.today().isoformat()}, {processor()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, torch {version('torch')}. `make bench` writes this page.",
+        f"Python {platform.python_version()}, torch {version('torch')}. `{made_by}` writes this page.",
         "",
         "| case | measured | limit | against | note |",
         "|---|---:|---:|---|---|",

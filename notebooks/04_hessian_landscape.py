@@ -166,6 +166,15 @@ story.sharpens(made["to_full_precision"], ends, collapse, seeds=len(trained))
 story.steep_where_hard(made["with_loss"])
 
 # %% [markdown]
+# ## Do sharper groups generalize worse?
+#
+# The paper says so: a group whose loss is more curved should lose more from the images that were learned to
+# those that were not. Look whether the order of the groups is the same.
+
+# %% tags=["hide-input"]
+story.sharper_generalize_worse(made["landscape"], made["generalization"], seeds=len(trained))
+
+# %% [markdown]
 # ## The whole spectrum
 #
 # The top eigenvalue is one of millions. Here are the others, for the network of the first seed, as far as a

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 import benchmarks
-from benchmarks import report
+from benchmarks import book, report
 
 ROOMS = sorted(path.stem for path in Path(benchmarks.__file__).parent.glob("bench_*.py"))
 TINY = 0.01
@@ -89,3 +89,22 @@ def test_only_a_full_run_leaves_the_page(monkeypatch, tmp_path, arguments, writt
     assert (tmp_path / "RESULTS.md").exists() is written
     if written:
         assert (tmp_path / "RESULTS.md").read_text() == report.as_markdown([ROW] * len(ROOMS))
+
+
+def test_the_book_as_a_whole_is_timed_in_a_clone(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(book, "seconds", lambda clone, *command: asked.append(command) or 90.0)
+    (tmp_path / ".venv" / "torch").mkdir(parents=True)
+    (tmp_path / ".venv" / "torch" / "large").write_bytes(b"0" * 200_000)
+    (tmp_path / ".venv" / "small").write_bytes(b"0" * 100_000)
+    rows = list(book.cases(tmp_path))
+    assert [command[0].rpartition("/")[2] for command in asked] == ["make", "make", "fairq", "make"]
+    assert [row["measured"] for row in rows if row["unit"] == "min"] == [1.5, 1.5]
+    (beyond,) = [row["measured"] for row in rows if "beyond torch" in row["case"]]
+    assert 0.1 <= beyond < 0.2
+    assert all(row["limit"] for row in rows)
+
+
+def test_what_fails_while_the_book_is_timed_ends_it(tmp_path):
+    with pytest.raises(SystemExit, match="false failed with 1"):
+        book.seconds(tmp_path, "false")

@@ -16,7 +16,8 @@ def names(request) -> list[str]:
 def test_the_loss_is_looked_at_where_the_networks_were_asked():
     wanted = asks.Asks(bit_widths=[3, 8], images_per_group=7, split="test", tol=0.2)
     requests = wanted(Gathered(studies(seeds=[0])))
-    assert list(requests) == ["treated", "landscapes", "spectra"]
+    assert list(requests) == ["treated", "learned", "landscapes", "spectra"]
+    assert (names(requests["learned"]), requests["learned"].split) == (["fp32", "int8", "int3"], "train")
     assert names(requests["treated"]) == names(requests["landscapes"]) == ["fp32", "int8", "int3", "int3-qat"]
     assert requests["treated"].survey is None
     survey = requests["landscapes"].survey

@@ -466,6 +466,44 @@ def test_the_word_on_the_bound_is_that_of_its_groups_in_however_many_networks(ex
     assert "5 groups are as many data" in verdict.because
 
 
+@pytest.mark.parametrize(
+    ("gaps", "word"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.5], "supported"),
+        ([0.5, 0.4, 0.3, 0.2, 0.1], "contradicted"),
+        ([0.3, 0.1, 0.5, 0.2, 0.4], "undecided"),
+    ],
+)
+def test_whether_sharper_groups_generalize_worse_is_told_by_their_order(gaps, word):
+    rng = np.random.default_rng(0)
+    groups = [f"g{place}" for place in range(5)]
+    rows = [
+        ("fp32", seed, name, 10.0 * (place + 1) * np.exp(0.1 * rng.normal()), True, gap + 0.01 * rng.normal())
+        for seed in range(8)
+        for place, (name, gap) in enumerate(zip(groups, gaps, strict=True))
+    ]
+    both = pd.DataFrame(rows, columns=["treatment", "seed", "group", "eigenvalue", "converged", "gap"])
+    both.loc[0, ["eigenvalue", "converged"]] = [1e9, False]  # one that was not reached says nothing
+    verdict = story.sharper_generalize_worse(both, both, seeds=8)
+    assert verdict.word == word
+    few = both[both["group"].isin(groups[:2])]
+    assert story.sharper_generalize_worse(few, few, seeds=8).word == "undecided"
+
+
+def test_the_gap_is_what_was_learned_less_what_was_not():
+    labels, groups = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
+
+    def answers(split: str, given: list[int]) -> Prediction:
+        logits = torch.nn.functional.one_hot(torch.tensor(given), 2).float()
+        return Prediction(Study(seed=3), FP32, logits, labels, groups, ("x", "y"), ("a", "b"), split=split)
+
+    found = tables.generalization([answers("train", [0, 1, 0, 1])], [answers("test", [0, 0, 0, 1])])
+    assert found[["group", "train", "test", "gap"]].to_numpy().tolist() == [
+        ["a", 1, 0.5, 0.5],
+        ["b", 1, 1, 0],
+    ]
+
+
 def test_two_groups_cannot_be_ranked():
     verdict = story.bound_tells_who_is_hurt(bounds_of([0.1, 0.2]), collapse(), seeds=3)
     assert verdict.word == "undecided"

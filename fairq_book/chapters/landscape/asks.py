@@ -28,6 +28,7 @@ class Asks:
         ends = [rounded[0], rounded[-1]]
         return {
             "treated": Request(treatments=every),
+            "learned": Request(treatments=rounded, split="train"),
             "landscapes": Request(treatments=every, survey=self.survey),
             "spectra": Request(treatments=ends, survey=self.survey, density=True, networks=1),
         }

@@ -155,6 +155,32 @@ def steep_where_hard(ranks: pd.DataFrame) -> Prose:
     )
 
 
+def sharper_generalize_worse(landscape: pd.DataFrame, generalization: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Do the more curved groups lose more between training and test images? In full precision.
+
+    Judged once, by means over networks: in however many networks, five groups are five data.
+    """
+    claim = "The groups whose loss is more curved generalize worse."
+    reached = landscape[(landscape["treatment"] == "fp32") & landscape["converged"]]
+    curved = reached.assign(log=np.log(reached["eigenvalue"])).groupby("group", sort=False)["log"].mean()
+    own = generalization[generalization["treatment"] == "fp32"]
+    gaps = own.groupby("group", sort=False)["gap"].mean()
+    groups = [name for name in curved.index if name in gaps.index]
+    if len(groups) < _FEWEST_TO_RANK:
+        return Verdict(claim, "undecided", f"A ranking of {counted(len(groups), 'group')} says nothing.")
+    found = rank_agreement([curved[groups]], [gaps[groups]])
+    surely = found.p < 0.05
+    word = word_of(speaks_for=surely and found.rho > 0, speaks_against=surely and found.rho < 0)
+    said = ", ".join(f"{name} {np.exp(curved[name]):.3g} and {100 * gaps[name]:.1f}" for name in groups)
+    return Verdict(
+        claim,
+        word,
+        f"Top eigenvalue, and points by which accuracy on training images is higher than on test images, "
+        f"means of {counted(seeds, 'network')}: {said}. Rank correlation {signed(found.rho, 2)}, p = "
+        f"{found.p:.2f} by permuting the groups, which are {len(groups)} data in however many networks.",
+    )
+
+
 def sharpens(ratios: pd.DataFrame, ends: Ends, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
     """Does rounding raise the top eigenvalue of the groups? By `tables.to_full_precision`."""
     claim = "Quantization raises the top eigenvalue."

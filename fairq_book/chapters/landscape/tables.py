@@ -13,6 +13,7 @@ from fairq_book.experiments.studies import Landscape, Prediction, Spectrum
 from fairq_book.kit.tables import (
     AROUND,
     Ends,
+    accuracy_by_seed,
     around,
     collapse,
     landscape,
@@ -23,7 +24,7 @@ from fairq_book.kit.tables import (
     to_rounded,
     values_by_treatment,
 )
-from fairq_book.kit.treatments import NONE, columns
+from fairq_book.kit.treatments import NONE, columns, with_columns
 from fairq_utils.curvature import surveys
 from fairq_utils.curvature.surveys import Survey
 from fairq_utils.data.datasets import Dataset
@@ -50,6 +51,7 @@ def make(got: Gathered, ends: Ends) -> dict[str, pd.DataFrame]:
         "to_full_precision": to_full_precision(table),
         "to_rounded": to_rounded(table),
         "with_loss": with_loss(table),
+        "generalization": generalization(got["learned"], got["treated"]),
         "spectra": spectra(got["spectra"]),
         "slices": slices(got["landscapes"]),
         "bounds": forecast,
@@ -143,6 +145,18 @@ def with_loss(table: pd.DataFrame) -> pd.DataFrame:
     columns = ["treatment", "measure", "seed", "groups", "value"]
     keys = ["treatment", "measure", "groups"]
     return over_seeds(pd.DataFrame(rows, columns=columns), keys, 0.95, back=np.asarray)
+
+
+def generalization(learned: Sequence[Prediction], tested: Sequence[Prediction]) -> pd.DataFrame:
+    """Of each network, treatment and group: accuracy on what it learned from, on test images, and the gap."""
+    columns = ["treatment", "seed", "group", "share"]
+    shares = {}
+    for part, predictions in (("train", learned), ("test", tested)):
+        counts = accuracy_by_seed(predictions)
+        shares[part] = counts[counts["n"] > 0].assign(share=counts["correct"] / counts["n"])[columns]
+    both = shares["train"].merge(shares["test"], on=columns[:3], suffixes=("_train", "_test"))
+    both = both.rename(columns={"share_train": "train", "share_test": "test"})
+    return with_columns(both.assign(gap=both["train"] - both["test"]))
 
 
 def to_full_precision(table: pd.DataFrame) -> pd.DataFrame:
