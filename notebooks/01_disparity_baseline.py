@@ -216,10 +216,10 @@ story.grid_matters(made["storage"])
 # A range decides two things at once: how wide the steps are, and which weights are cut off. Which of the two
 # makes minorities pay, and in which range? Twenty networks that no other page uses answer; what each does to
 # each group was [measured before](../book/registered) and is part of the book. Three marks stand in each
-# row. *As it is*; with {term}`batch norm <BN>` statistics taken again; and with *class offsets*: to the
-# logit of each class is added what makes the class as probable, on images that no network learned from, as
-# it was in full precision. No label is used for that. Look how far apart networks are, and how little of
-# that is left once whole classes have been put right.
+# row. *As it is*; with batch norm statistics taken again; and with {term}`class offsets <class offset>`,
+# which make each class as probable, over images that no network learned from, as it was in full precision.
+# No label is used for that. Look at how wide the intervals are, and whether they stay so wide once whole
+# classes have been put right.
 
 # %% tags=["hide-input"]
 why = by_network.load("moths_why")
@@ -236,7 +236,7 @@ kit_figures.dots_of_contrasts(tables.clipped_or_rounded(why), "cut off and round
 # ## Why do answers flip?
 #
 # An answer changes where the noise of rounding is larger than the distance to the next class. So a group
-# whose answers change more often may have smaller {term}`margins <margin>`, or more noise, or noise that
+# whose answers change more often may have smaller margins, or more noise, or noise that
 # leans to one side. Each is exchanged for that of the largest group, one after the other in every order, and
 # the mean over the orders is its share of the difference.
 

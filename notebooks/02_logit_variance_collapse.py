@@ -209,8 +209,8 @@ story.what_statistics_mend(made["regained"], made["changes_statistics"], made["v
 # %% [markdown]
 # ## What each group loses, taken apart
 #
-# Batch norm is one thing that can be put right without labels. A shift of whole classes is another: an
-# *offset* for each class makes it as probable as it was in full precision. A {term}`temperature` is the
+# Batch norm is one thing that can be put right without labels. A shift of whole classes is another: a
+# {term}`class offset` makes each as probable as it was in full precision. A temperature is the
 # third. What is left is what rounding did to single images. Full precision is put right as well, and counts
 # against it. The steps do not commute, so each has the mean of its shares over all their orders. A
 # temperature changes no answer: its share of accuracy is nothing by arithmetic, and only of loss may it have
@@ -222,6 +222,13 @@ figures.waterfall(tables.parts_of_groups(why, "int4-mse"), f"{why.title}: int4 w
 
 # %% tags=["hide-input"]
 figures.waterfall(tables.parts_of_groups(why, "int3"), f"{why.title}: int3")
+
+# %% [markdown]
+# The same of the loss, in nats, to the right where a group loses. Here a temperature may have a share.
+
+# %% tags=["hide-input"]
+loss = tables.parts_of_groups(why, "int4-mse", "loss")
+figures.waterfall(loss, f"{why.title}: int4 with the range of least error", unit="nats")
 
 # %% [markdown]
 # Whose images are the statistics of? Here nothing is done to weights in the first panel, and they are

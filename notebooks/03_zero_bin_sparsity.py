@@ -218,7 +218,7 @@ story.held_against(made["zero_grids"], rounded.name, got.smallest, notes=notes)
 # ## The same function on another grid
 #
 # What does a width mean? Take the output channel that holds a layer's largest weight, make it louder, and
-# let its {term}`batch norm <BN>` make it small again. The network computes what it computed before. But the
+# let its batch norm make it small again. The network computes what it computed before. But the
 # step of a grid for the whole tensor is now so many times as wide, for every other channel; a grid
 # {term}`for each channel <per channel>` does not change at all. The control has steps as wide and no loud
 # channel. Batch norm statistics are taken again, so that what is left is the grid's. Over the width of the
@@ -245,10 +245,10 @@ story.how_far_layers_reach(got.networks())
 # %% [markdown]
 # ## The zero bin, put right
 #
-# Much of what rounding does to groups is a shift of whole classes, and the controls above shift them, too.
-# So here the zero bin and its controls are shown as they are, with batch norm statistics taken again, and
-# with an offset for each class, fitted to full precision without labels. If the claim holds, *zero bin
-# alone* stays left of the line in all three, and *as much, of the largest* right of it.
+# Rounding may shift whole classes, and so may the controls above. So here the zero bin and its controls are
+# shown as they are, with batch norm statistics taken again, and with {term}`class offsets <class offset>`.
+# If the claim holds, *zero bin alone* stays left of the line in all three, and *as much, of the largest*
+# right of it.
 
 # %% tags=["hide-input"]
 kit_figures.dots_of_contrasts(tables.zero_bin_put_right(why), "of the zero bin and its controls")

@@ -52,6 +52,7 @@ def test_every_table_is_made_of_what_was_asked_for(tmp_path):
             "to_full_precision",
             "to_rounded",
             "with_loss",
+            "generalization",
         ),
         *("spectra", "slices", "bounds", "ranks", "part_bounds", "part_ranks"),
     }

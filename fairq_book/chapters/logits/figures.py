@@ -232,8 +232,9 @@ def _where_it_lies(table: pd.DataFrame, group: str, treatment: str, signed: bool
     return f"{treatment} {middle:.1f}"
 
 
-def waterfall(table: pd.DataFrame, title: str) -> Picture:
+def waterfall(table: pd.DataFrame, title: str, *, unit: str = "points") -> Picture:
     """What a treatment costs each group: from zero to the whole change, one part after the other."""
+    factor, digits = (100, 1) if unit == "points" else (1, 2)
     groups, parts = (list(dict.fromkeys(table[name])) for name in ("group", "part"))
     # A part that is nothing by arithmetic, as a temperature of accuracy, would only take room.
     parts = [part for part in parts if table["most"][table["part"] == part].abs().max() > 0]
@@ -245,32 +246,36 @@ def waterfall(table: pd.DataFrame, title: str) -> Picture:
             start, top = 0.0, place
             for number, part in enumerate(parts):
                 row = own.loc[part]
-                axis.barh(place, 100 * row["estimate"], left=100 * start, height=0.8, color=PALETTE[number])
+                axis.barh(
+                    place, factor * row["estimate"], left=factor * start, height=0.8, color=PALETTE[number]
+                )
                 start += row["estimate"]
                 # what it would be in the order that makes least of it, and in the one that makes most
                 axis.plot(
-                    [100 * (start - row["estimate"] + row[end]) for end in ("least", "most")],
+                    [factor * (start - row["estimate"] + row[end]) for end in ("least", "most")],
                     [place, place],
                     color=INK,
                     linewidth=0.9,
                 )
                 place += 1
-            axis.plot([100 * start] * 2, [top - 0.6, place - 0.4], color=INK, linewidth=2.2)
+            axis.plot([factor * start] * 2, [top - 0.6, place - 0.4], color=INK, linewidth=2.2)
             ticks[(top + place - 1) / 2] = group
-            parts_said = ", ".join(f"{PARTS[part]} {100 * own.loc[part, 'estimate']:+.1f}" for part in parts)
-            said.append(f"{group} {100 * start:+.1f}: {parts_said}")
+            parts_said = ", ".join(
+                f"{PARTS[part]} {factor * own.loc[part, 'estimate']:+.{digits}f}" for part in parts
+            )
+            said.append(f"{group} {factor * start:+.{digits}f}: {parts_said}")
             place += 0.9
         axis.axvline(0, color=INK, linewidth=0.9)
         axis.set_yticks(list(ticks), list(ticks.values()))
         axis.tick_params(axis="y", length=0)
         axis.invert_yaxis()
-        axis.set_xlabel("points")
+        axis.set_xlabel(unit)
         bars = {PARTS[part]: {"color": PALETTE[number], "linewidth": 6} for number, part in enumerate(parts)}
         legend_above(figure, bars)
         return drawn(
             figure,
-            alt=f"Waterfall of points, {title}. {'; '.join(said)}.",
-            caption=f"{title}. From 0 to the thick line goes all that a group loses; each bar is what "
+            alt=f"Waterfall of {unit}, {title}. {'; '.join(said)}.",
+            caption=f"{title}. From 0 to the thick line goes the whole change of a group; each bar is what "
             "putting one thing right gives back, beyond what it gives in full precision. Means over networks "
             "and over the orders of the steps; thin lines reach from the least to the most of any order.",
         )
