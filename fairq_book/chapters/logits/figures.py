@@ -235,8 +235,11 @@ def _where_it_lies(table: pd.DataFrame, group: str, treatment: str, signed: bool
 def waterfall(table: pd.DataFrame, title: str, *, unit: str = "points") -> Picture:
     """What a treatment costs each group: from zero to the whole change, one part after the other."""
     factor, digits = (100, 1) if unit == "points" else (1, 2)
+    ends = ["estimate", "least", "most"]
+    table = table.assign(**{end: factor * table[end] for end in ends})
     groups, parts = (list(dict.fromkeys(table[name])) for name in ("group", "part"))
     # A part that is nothing by arithmetic, as a temperature of accuracy, would only take room.
+    colours = {part: PALETTE[number] for number, part in enumerate(PARTS)}
     parts = [part for part in parts if table["most"][table["part"] == part].abs().max() > 0]
     said = []
     with canvas(0.42 * len(groups) * len(parts) / 2 + 1.3) as (figure, axes):
@@ -244,33 +247,29 @@ def waterfall(table: pd.DataFrame, title: str, *, unit: str = "points") -> Pictu
         for group in groups:
             own = table[table["group"] == group].set_index("part")
             start, top = 0.0, place
-            for number, part in enumerate(parts):
+            for part in parts:
                 row = own.loc[part]
-                axis.barh(
-                    place, factor * row["estimate"], left=factor * start, height=0.8, color=PALETTE[number]
-                )
+                axis.barh(place, row["estimate"], left=start, height=0.8, color=colours[part])
                 start += row["estimate"]
                 # what it would be in the order that makes least of it, and in the one that makes most
                 axis.plot(
-                    [factor * (start - row["estimate"] + row[end]) for end in ("least", "most")],
+                    [(start - row["estimate"] + row[end]) for end in ("least", "most")],
                     [place, place],
                     color=INK,
                     linewidth=0.9,
                 )
                 place += 1
-            axis.plot([factor * start] * 2, [top - 0.6, place - 0.4], color=INK, linewidth=2.2)
+            axis.plot([start] * 2, [top - 0.6, place - 0.4], color=INK, linewidth=2.2)
             ticks[(top + place - 1) / 2] = group
-            parts_said = ", ".join(
-                f"{PARTS[part]} {factor * own.loc[part, 'estimate']:+.{digits}f}" for part in parts
-            )
-            said.append(f"{group} {factor * start:+.{digits}f}: {parts_said}")
+            parts_said = ", ".join(f"{PARTS[part]} {own.loc[part, 'estimate']:+.{digits}f}" for part in parts)
+            said.append(f"{group} {start:+.{digits}f}: {parts_said}")
             place += 0.9
         axis.axvline(0, color=INK, linewidth=0.9)
         axis.set_yticks(list(ticks), list(ticks.values()))
         axis.tick_params(axis="y", length=0)
         axis.invert_yaxis()
         axis.set_xlabel(unit)
-        bars = {PARTS[part]: {"color": PALETTE[number], "linewidth": 6} for number, part in enumerate(parts)}
+        bars = {PARTS[part]: {"color": colours[part], "linewidth": 6} for part in parts}
         legend_above(figure, bars)
         return drawn(
             figure,
