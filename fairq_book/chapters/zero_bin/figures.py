@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from torch import nn
 
 from fairq_audit.formats import MARKERS, PALETTE
@@ -22,6 +22,7 @@ from fairq_book.kit.figures import (
     label_below,
     label_ends,
     legend_above,
+    plain_number,
 )
 from fairq_book.kit.tables import ALL
 from fairq_book.kit.wording import Prose
@@ -239,10 +240,10 @@ def two_grids(table: pd.DataFrame, title: str) -> Picture | Prose:
             "These networks have no convolution that only a batch norm follows, or no group that is larger "
             "than the others; so nothing is shown of them."
         )
-    widths = list(dict.fromkeys(table["bits"]))
+    widths, measured = list(dict.fromkeys(table["bits"])), sorted(set(table["renewed"]))
     said = []
-    with canvas(5.0, rows=2, columns=2, sharex=True, sharey="row") as (figure, axes):
-        for column, renewed in enumerate((False, True)):
+    with canvas(5.0, rows=2, columns=len(measured), sharex=True, sharey="row") as (figure, axes):
+        for column, renewed in enumerate(measured):
             for number, bits in enumerate(widths):
                 for way, filled in (("a loud channel", True), ("the same steps without it", False)):
                     chosen = (table["bits"] == bits) & (table["way"] == way) & (table["renewed"] == renewed)
@@ -269,6 +270,9 @@ def two_grids(table: pd.DataFrame, title: str) -> Picture | Prose:
             axes[0, column].set_title("new statistics" if renewed else "as it is", fontsize=9.5)
             axes[1, column].axhline(0, color=INK, linewidth=0.9)
             axes[1, column].set_xscale("log")
+            axes[1, column].xaxis.set_major_locator(FixedLocator([0.01, 0.1, 1]))
+            axes[1, column].xaxis.set_minor_locator(NullLocator())
+            axes[1, column].xaxis.set_major_formatter(FuncFormatter(plain_number))
         axes[0, 0].set_ylabel("OA, %")
         axes[1, 0].set_ylabel("contrast, points")
         label_below(figure, "step, in halves of the range")
