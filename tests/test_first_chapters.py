@@ -24,7 +24,7 @@ DISPARITY = of_disparity.Asks(
     moth_treatments=["int3-mse-channel"],
     moth_train_images=60,
 )
-LOGITS = of_logits.Asks(bit_widths=[8, 6, 3, 4], controls=["bf16", "a4"])
+LOGITS = of_logits.Asks(bit_widths=[8, 6, 3, 4], controls=["bf16", "a4"], activation_bits=[4, 3])
 
 
 def named(requests) -> dict[str, list[str]]:
@@ -62,7 +62,7 @@ def test_logits_are_asked_at_every_width_repaired_at_the_three_narrowest_and_und
     assert named(LOGITS(NOTHING_YET)) == {
         "rounded": ["fp32", "int8", "int6", "int4", "int3"],
         "statistics": ["int6-bn", "int4-bn", "int3-bn"],
-        "controls": ["fp32", "bf16", "a4"],
+        "controls": ["fp32", "bf16", "a4", "a3"],
     }
 
 

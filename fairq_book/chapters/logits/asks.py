@@ -33,4 +33,5 @@ class Asks:
     def _fine(self) -> list[Treatment]:
         """What leaves weights as fine as they are."""
         widths = whole_numbers("activation_bits", self.activation_bits, such_as=[8, 4])
-        return [*map(Treatment.parse, self.controls), *(Treatment(activations=bits) for bits in widths)]
+        asked = [*map(Treatment.parse, self.controls), *(Treatment(activations=bits) for bits in widths)]
+        return list(dict.fromkeys(asked))
