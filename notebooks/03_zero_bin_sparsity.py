@@ -53,7 +53,7 @@ layer: str = ""  # the layer whose weights are drawn; empty for the one with the
 images_each: int = 200  # test images of each group for the interventions
 images_each_layer: int = 75  # test images of each group where one layer at a time is touched
 seeds_by_layer: int = 3  # networks for that, the first ones
-outliers: list[int] = [4]  # times as loud as it is to make a channel of each layer
+outliers: list[int] = [4]  # how many times as loud one channel of each layer is made
 
 # %% tags=["hide-input"]
 from fairq_book.chapters.zero_bin import asks, figures, story, tables

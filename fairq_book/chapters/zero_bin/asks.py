@@ -29,7 +29,7 @@ class Asks:
     images_each_layer: int = parameter(75, "test images of each group where one layer at a time is touched")
     seeds_by_layer: int = parameter(3, "networks for that, the first ones")
 
-    outliers: Sequence[int] = parameter((4,), "times as loud as it is to make a channel of each layer")
+    outliers: Sequence[int] = parameter((4,), "how many times as loud one channel of each layer is made")
 
     def __call__(self, got: Gathered) -> dict[str, Request]:
         """The requests that can be named with what there is so far."""
