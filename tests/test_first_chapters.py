@@ -147,4 +147,4 @@ def test_every_table_on_logits_is_made(store, chosen):
     }
     assert not any(table.empty for table in made.values())
     assert set(made["densities"]["measure"]) == {"logit_variance", "margin"}
-    assert list(made["variance_controls"]["treatment"].unique()) == ["bf16", "a4"]
+    assert list(made["variance_controls"]["treatment"].unique()) == ["bf16", "a4", "a3"]

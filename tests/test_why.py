@@ -64,6 +64,15 @@ def test_a_network_is_counted_group_by_group():
     assert parts.loc["many"].abs().max() < 1e-12
 
 
+def test_groups_of_one_image_or_none_are_counted_and_not_taken_apart():
+    before = prediction("fp32", 7, [0, 1, 2], [0, 1, 2], [0, 1, 1])
+    after = prediction("int4", 7, [1, 1, 0], [0, 1, 2], [0, 1, 1])
+    found = by_network.by_network([before, after], "many").query("treatment == 'int4'").set_index("group")
+    assert found["n"].to_dict() == {"many": 1, "some": 2}
+    assert found["flips"].to_dict() == {"many": 1, "some": 1}
+    assert found["flips_by_margins"].isna().all()
+
+
 # ---------------------------------------------------------------- questions
 
 # What each number is: treatments, and how often the contrast of each counts. Full precision never counts

@@ -43,7 +43,7 @@ def by_network(predictions: Sequence[Prediction], majority: str) -> pd.DataFrame
     Of `n` test images so many are named `right`; against full precision so many right answers were `lost`
     and so many `won`, and so many answers of whatever kind changed: `flips`. `loss`, `logit_variance` and
     `confidence` are means over the images. `flips_by_margins` and so on say why more answers flip to their
-    runner-up than of the majority, as `why_flips_differ` splits it.
+    runner-up than of the majority, as `why_flips_differ` splits it, where both have two images or more.
     """
     original = {one.study.seed: one for one in in_full_precision(predictions)}
     rows = []
@@ -62,7 +62,7 @@ def _rows(before: Prediction, own: Prediction, majority: int) -> list[dict[str, 
     rows = []
     for place, name in enumerate(own.group_names):
         rows_of = groups == place
-        if rows_of.sum() < 2:
+        if not rows_of.any():
             continue
         row = {
             "treatment": own.treatment.name,
@@ -75,7 +75,7 @@ def _rows(before: Prediction, own: Prediction, majority: int) -> list[dict[str, 
             "flips": int((was != is_)[rows_of].sum()),
             **{measure: float(examples[measure][rows_of].mean()) for measure in _MEASURES},
         }
-        if own.treatment != FP32:
+        if own.treatment != FP32 and min(rows_of.sum(), (groups == majority).sum()) > 1:
             parts = why_flips_differ(margin, change, groups, majority, place)
             row |= dict(zip(_FLIPS, parts["share"], strict=True))
         rows.append(row)

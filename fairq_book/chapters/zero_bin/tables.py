@@ -52,10 +52,16 @@ def make(got: Gathered, apart: Treatment) -> dict[str, pd.DataFrame]:
         "zero_grids": _differences(tried, apart, grids),
         "zero_layers": layers,
         "zero_layer_signs": layer_signs(layers),
-        "two_grids": two_grids(by_network(got["two_grids"], got.majority), got.majority)
-        if "two_grids" in got and got.majority
-        else pd.DataFrame(),
+        "two_grids": _louder(got),
     }
+
+
+def _louder(got: Gathered) -> pd.DataFrame:
+    """What loud channels do; nothing where no network has any, or no group with test images is the largest."""
+    if "two_grids" not in got or got.majority is None:
+        return pd.DataFrame()
+    table = by_network(got["two_grids"], got.majority)
+    return two_grids(table, got.majority) if got.majority in set(table["group"]) else pd.DataFrame()
 
 
 def _differences(
