@@ -74,7 +74,7 @@ def cases(clone: Path) -> Iterator[dict]:
 
 
 def main() -> None:
-    """Clone what is committed, measure, and write the table."""
+    """Clone what is committed, measure, and write the table, anew after each row."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
@@ -82,13 +82,8 @@ def main() -> None:
         for row in cases(clone):
             rows.append(row)
             print(f"{row['case']:<60} {report.measured(row):>12}  at most {row['limit']}", flush=True)
-    title = "# The book as a whole"
-    page = (
-        report.as_markdown(rows)
-        .replace("# Benchmarks", title)
-        .replace("`make bench`", "`python -m benchmarks.book`")
-    )
-    (ROOT / "benchmarks" / "BOOK.md").write_text(page, encoding="utf-8")
+            page = report.as_markdown(rows, title="The book as a whole", made_by="python -m benchmarks.book")
+            (ROOT / "benchmarks" / "BOOK.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
