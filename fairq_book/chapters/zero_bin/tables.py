@@ -57,7 +57,7 @@ def make(got: Gathered, apart: Treatment) -> dict[str, pd.DataFrame]:
 
 
 def _louder(got: Gathered) -> pd.DataFrame:
-    """What loud channels do; nothing where networks have none, or no group with test images is the largest."""
+    """What loud channels do; nothing where no network has any, or no group that is tested is the largest."""
     if "two_grids" not in got or got.majority is None:
         return pd.DataFrame()
     table = by_network(got["two_grids"], got.majority)
