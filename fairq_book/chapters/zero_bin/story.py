@@ -278,7 +278,8 @@ CLAIMS = (
         _judge_zero_bin,
         _zero_bin,
         under_review(
-            "it is asked at four bits alone, where rounding may harm too little for a cause to be seen."
+            "it is asked at four bits alone, where rounding may harm too little for a cause to be seen. Other "
+            "networks answer at three bits, as W13 to W16 among the interventions."
         ),
     ),
 )
