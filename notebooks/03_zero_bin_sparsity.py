@@ -225,7 +225,7 @@ story.held_against(made["zero_grids"], rounded.name, got.smallest, notes=notes)
 # step, all widths lie on one curve: that is arithmetic, and it says that bits are not what counts.
 
 # %% tags=["hide-input"]
-figures.two_grids(made["two_grids"], "The networks of this page")
+figures.two_grids(made["two_grids"], "The first networks of this page")
 
 # %% [markdown]
 # The same on the twenty networks that were [measured before](../book/registered), with factors up to 16, and

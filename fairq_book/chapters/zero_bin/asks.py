@@ -47,7 +47,8 @@ class Asks:
                 networks=self.seeds_by_layer,
             )
             if louder := self._louder(study):
-                found["two_grids"] = Request(treatments=louder, each=self.images_each)
+                few = self.seeds_by_layer
+                found["two_grids"] = Request(treatments=louder, each=self.images_each, networks=few)
         return found
 
     def _louder(self, study: Study) -> list[Treatment]:
