@@ -278,8 +278,8 @@ CLAIMS = (
         _judge_zero_bin,
         _zero_bin,
         under_review(
-            "it is asked at four bits alone, where rounding may harm too little for a cause to be seen. Other "
-            "networks answer at three bits, as W13 to W16 among the interventions."
+            "it is asked at four bits alone, where rounding may harm too little for a cause to be seen. At "
+            "three bits other networks answer, as W13 to W16 among the interventions."
         ),
     ),
 )
