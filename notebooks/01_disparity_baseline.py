@@ -243,8 +243,21 @@ kit_figures.dots_of_contrasts(tables.clipped_or_rounded(why), "cut off and round
 # %% tags=["hide-input"]
 figures.why_flips(tables.flips_apart(why), why.majority)
 
+# %% [markdown]
+# Of fifty language models Hua and others {cite}`hua2026` report that up to 21 % of answers change while the
+# average stands, that four bits change four to six times as many as eight, and that groups go opposite ways
+# in one model. Here is the same of moths and of faces. That answers flip more often where a network is
+# unsure, their fourth claim, is looked at in [the next chapter](02_logit_variance_collapse).
+
 # %% tags=["hide-input"]
 faces_why = by_network.load("utkface_why")
+shipped = {"Moths": why, "UTKFace": faces_why}
+story.answers_change({title: tables.answers_that_change(own) for title, own in shipped.items()})
+
+# %% [markdown]
+# The registered questions of this chapter, and what the networks answer:
+
+# %% tags=["hide-input"]
 interventions.answered([why, faces_why], "01_disparity_baseline")
 
 # %% [markdown]

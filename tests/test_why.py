@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from pandas.testing import assert_frame_equal
 
 from fairq_book.chapters.disparity import figures as disparity_figures
+from fairq_book.chapters.disparity import story as disparity_story
 from fairq_book.chapters.disparity import tables as disparity_tables
 from fairq_book.chapters.logits import figures as logits_figures
 from fairq_book.chapters.logits import tables as logits_tables
@@ -218,6 +219,27 @@ def test_the_seeds_are_those_that_were_registered_and_no_others_were_measured():
         assert measured.networks == count
         of_each = measured.table.groupby("seed")["treatment"].nunique()
         assert (of_each == len(known[name].treatments())).all()
+
+
+def test_answers_that_change_are_counted_and_groups_that_part_ways_are_told_within_a_network():
+    measured = toy("moths_why", seeds=4, scatter=0)
+    table = measured.table.copy()
+    rows = table["treatment"] == "int4"
+    table.loc[rows, ["lost", "won", "flips"]] = [20, 20, 45]
+    first = rows & (table["seed"] == 0)
+    table.loc[first & (table["group"] == "many"), ["lost", "won"]] = [5, 60]
+    table.loc[first & (table["group"] == "few"), ["lost", "won"]] = [60, 5]
+    table.loc[rows & (table["seed"] == 1) & (table["group"] == "few"), ["lost", "won"]] = [60, 5]
+    found = disparity_tables.answers_that_change(replace(measured, table=table))
+    own = found[found["treatment"] == "int4"].set_index("seed")
+    assert own["apart"].tolist() == [True, False, False, False]  # in the second nobody won
+    assert own["flips"].tolist() == pytest.approx([3 * 45 / 1600] * 4)
+    assert own["accuracy"].abs().max() == 0
+    said = disparity_story.answers_change({"Toy": found}).text
+    assert "at int4 8.4 (8.4 to 8.4) % of all answers change, while OA changes by +0.0" in said
+    times = 3 * 45 / (90 + 40 + 30)
+    assert f"That is {times:.1f} ({times:.1f} to {times:.1f}) times as many as at int8" in said
+    assert "In 1 of 4 networks some group surely won and another surely lost." in said
 
 
 # ---------------------------------------------------------------- measured, and gone on with

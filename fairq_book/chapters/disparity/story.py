@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairq_audit.formats import counted, hundredths
+from fairq_audit.formats import counted, hundredths, number
 from fairq_book.chapters.disparity import tables
 from fairq_book.chapters.disparity.tables import CAUSES, GRIDS
 from fairq_book.experiments.studies import Prediction
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, effect_in_row, shown_widths, under_review
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.tables import CONTRAST, share_standing, standing_treatments, together
+from fairq_book.kit.tables import CONTRAST, share_standing, standing_treatments, student_interval, together
 from fairq_book.kit.treatments import columns_of
 from fairq_book.kit.wording import (
     Prose,
@@ -28,8 +28,10 @@ from fairq_book.kit.wording import (
     in_units,
     nowhere,
     percent,
+    points,
     those_standing,
     unsure,
+    with_interval,
     word_of,
 )
 from fairq_utils.metrics.by_network import WIDTHS
@@ -476,6 +478,34 @@ def elsewhere(contrasts: pd.DataFrame) -> Prose:
         networks = counted(int(rows["networks"].max()), "network")
         lines.append(f"- **{title}**, {networks}: {', '.join(said)} points.")
     return Prose("\n".join(lines))
+
+
+def answers_change(found: Mapping[str, pd.DataFrame]) -> Prose:
+    """How many answers change while the average hardly does, in each setting; of `answers_that_change`."""
+    lines = []
+    for title, table in found.items():
+        own = {str(name): rows.set_index("seed") for name, rows in table.groupby("treatment")}
+        four, eight = own["int4"], own["int8"].loc[own["int4"].index]
+        times = np.log(four["flips"]) - np.log(eight["flips"].clip(lower=1e-6))
+        flips = with_interval(number, **_ends(100 * four["flips"]))
+        average = with_interval(points, **_ends(four["accuracy"]))
+        often = with_interval(_factor, **_ends(times))
+        apart = f"{int(four['apart'].sum())} of {counted(len(four), 'network')}"
+        lines.append(
+            f"- **{title}**: at int4 {flips} % of all answers change, while OA changes by {average} points. "
+            f"That is {often} times as many as at int8. In {apart} some group surely won and another "
+            "surely lost."
+        )
+    return Prose("\n".join(lines))
+
+
+def _ends(values: pd.Series) -> dict[str, float]:
+    interval = student_interval(values, 0.95)
+    return {end: interval[end] for end in ("estimate", "lower", "upper")}
+
+
+def _factor(logarithm: float) -> str:
+    return number(math.exp(logarithm), 1)
 
 
 def at_the_narrowest(accuracies: pd.DataFrame, collapse: pd.DataFrame, *, classes: int) -> Prose:

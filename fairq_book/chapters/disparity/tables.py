@@ -27,6 +27,7 @@ from fairq_book.kit.tables import (
     together,
 )
 from fairq_book.kit.treatments import columns, columns_of
+from fairq_utils.intervals import holm, sign_test
 from fairq_utils.metrics import groups as metrics_groups
 from fairq_utils.metrics.by_network import JUMP, TREND, WIDTHS, effects_of_two, others_against, read_gap_over
 from fairq_utils.metrics.shares import FLIP_PARTS
@@ -328,6 +329,32 @@ def _by_words(measured: MeasuredNetworks, rows: Mapping[str, str], widths: Seque
         for width in widths
     ]
     return pd.concat(found, ignore_index=True)
+
+
+def answers_that_change(measured: MeasuredNetworks) -> pd.DataFrame:
+    """What each network's answers do at each width: the share that changes, OA, and groups that part ways.
+
+    `flips` and `accuracy` are over all images, `accuracy` as it changed. `apart` says whether some group
+    surely gained and another surely lost in that very network, by the images that were lost and won (sign
+    tests, with Holm's correction over the groups).
+    """
+    rows = []
+    table = measured.table
+    before = table[table["treatment"] == FP32.name].groupby("seed")["right"].sum()
+    for width in (f"int{bits}" for bits in WIDTHS):
+        for seed, own in table[table["treatment"] == width].groupby("seed"):
+            n, won, lost = own["n"].sum(), own["won"].to_numpy(), own["lost"].to_numpy()
+            surely = holm(sign_test(won, lost)) < 0.05
+            rows.append(
+                {
+                    "treatment": width,
+                    "seed": seed,
+                    "flips": own["flips"].sum() / n,
+                    "accuracy": (own["right"].sum() - before[seed]) / n,
+                    "apart": bool((surely & (won > lost)).any() and (surely & (won < lost)).any()),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def flips_apart(measured: MeasuredNetworks, widths: Sequence[str] = ("int4", "int3")) -> pd.DataFrame:
