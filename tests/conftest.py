@@ -108,7 +108,7 @@ def clone(tmp_path) -> Clone:
 @pytest.fixture
 def short_book(clone) -> Clone:
     """A clone whose book has the first chapter only: enough to see how a book is built, in less time."""
-    return without_api(without_chapters(clone, "[2-9]"))
+    return without_chapters(clone, "[2-9]")
 
 
 @pytest.fixture
@@ -132,16 +132,6 @@ def without_chapters(clone: Clone, numbers: str) -> Clone:
         path.write_text("\n".join(kept) + "\n")
     for path in (clone.root / "tests" / "profile.yml", *(clone.root / "book" / "profiles").iterdir()):
         path.write_text(left_out.split(path.read_text())[0])
-    return clone
-
-
-def without_api(clone: Clone) -> Clone:
-    """The clone without the pages that are made of docstrings, which take half of a build."""
-    shutil.rmtree(clone.root / "book" / "api")
-    contents, index = clone.root / "_toc.yml", clone.root / "book" / "index.md"
-    of_api = r"  - file: book/api/index\n    sections:\n(      - file: book/api/.*\n)+"
-    contents.write_text(re.sub(of_api, "", contents.read_text()))
-    index.write_text(index.read_text().replace("[three packages](api/index)", "three packages"))
     return clone
 
 
