@@ -327,7 +327,8 @@ figures.violation_by_treatment(faces["accuracy"], faces["chance"], faces["collap
 figures.accuracy_by_size(faces["storage"])
 
 # %% [markdown]
-# Which range makes minorities pay there? Twelve networks of `resnet18-16` answer.
+# Which range makes minorities pay there? Networks of `resnet18-16` answer, whose number
+# [the page of claims](../book/claims) says.
 
 # %% tags=["hide-input"]
 kit_figures.dots_of_contrasts(tables.ranges(faces_why), "by the range of the weights, on UTKFace")

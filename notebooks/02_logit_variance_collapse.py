@@ -341,7 +341,7 @@ story.what_statistics_mend(faces["regained"], faces["changes_statistics"], faces
 story.variance_stands(faces["variance_controls"], seeds=faces.seeds)
 
 # %% [markdown]
-# What each group loses, taken apart, on twelve networks of `resnet18-16`; whose images statistics are of;
+# What each group loses, taken apart, on networks of `resnet18-16`; whose images statistics are of;
 # and activations.
 
 # %% tags=["hide-input"]

@@ -328,7 +328,7 @@ story.held_against(faces["zero_controls"], halves[0].name, faces.ends.smallest)
 story.held_against(faces["zero_grids"], apart.name, faces.ends.smallest)
 
 # %% [markdown]
-# The same function on two grids, and the zero bin put right, on twelve networks of `resnet18-16`.
+# The same function on two grids, and the zero bin put right, on networks of `resnet18-16`.
 
 # %% tags=["hide-input"]
 figures.two_grids(tables.two_grids(faces_why.table, faces_why.majority), "UTKFace")
