@@ -220,7 +220,7 @@ story.held_against(made["zero_grids"], rounded.name, got.smallest, notes=notes)
 # What does a width mean? Take the output channel that holds a layer's largest weight, make it louder, and
 # let its batch norm make it small again. The network computes what it computed before. But the
 # step of a grid for the whole tensor is now so many times as wide, for every other channel; a grid
-# {term}`for each channel <per channel>` does not change at all. The control has steps as wide and no loud
+# for each channel does not change at all. The control has steps as wide and no loud
 # channel. Batch norm statistics are taken again, so that what is left is the grid's. Over the width of the
 # step, all widths lie on one curve: that is arithmetic, and it says that bits are not what counts.
 
