@@ -247,7 +247,7 @@ figures.why_flips(tables.flips_apart(why), why.majority)
 # Of fifty language models Hua and others {cite}`hua2026` report that up to 21 % of answers change while the
 # average stands, that four bits change four to six times as many as eight, and that groups go opposite ways
 # in one model. Here is the same of moths and of faces. That answers flip more often where a network is
-# unsure, their fourth claim, is looked at in [the next chapter](02_logit_variance_collapse).
+# unsure, their fourth claim, is looked at in the next chapter.
 
 # %% tags=["hide-input"]
 faces_why = by_network.load("utkface_why")
