@@ -47,7 +47,7 @@ def no_kernel(monkeypatch):
         (["run", "01", "-p", "bit_widths"], "'bit_widths' cannot be read; expected NAME=VALUE"),
         (["run", "01", "-p", "bit_widths=[3"], "cannot be read; expected NAME=VALUE"),
         (["run", "77"], "chapter is '77'; expected one of: 01_disparity_baseline"),
-        (["book", "-p", "colour=red"], "No chapter has a parameter 'colour'; expected one of: activation_bits"),
+        (["book", "-p", "colour=red"], "No chapter has a parameter 'colour'; expected one of: activation"),
         (["book", "-p", "seeds=x"], "seeds is 'x'; expected list[int]"),
         (["book", "--profile", "desktop"], "profile is 'desktop'; expected one of: laptop"),
     ],
