@@ -114,7 +114,8 @@ class MeasuredNetworks:
         dates = sorted(made["date"][:10] for made in self.record["made"].values())
         codes = [made["code"] for made in self.record["made"].values()]
         earlier = "" if all(_is_current(code) for code in codes) else ", by earlier code"
-        return f"{counted(self.networks, 'network')}, {dates[0]} to {dates[-1]}{earlier}"
+        when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
+        return f"{counted(self.networks, 'network')}, {when}{earlier}"
 
 
 def measured_folder(root: Path | None = None) -> Path:
