@@ -391,3 +391,11 @@ def test_plain_widths_are_asked_as_the_moths_are():
     assert of["M2"].tolist() == pytest.approx(trend.tolist())
     for bits in WIDTHS:
         assert of[f"M3, int{bits}"].tolist() == networks.contrast(f"int{bits}").tolist()
+
+
+def test_the_numbers_that_pilots_scatter_by_are_those_of_the_questions():
+    measured = toy("moths_why", seeds=3)
+    found = interventions.numbers(measured).set_index(["question", "seed"])["points"]
+    for question in QUESTIONS:
+        expected = 100 * question.number(Networks(measured.table, "many"))
+        assert found[question.key].tolist() == pytest.approx(expected.tolist(), abs=0.005)
