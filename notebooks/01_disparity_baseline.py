@@ -214,7 +214,7 @@ story.grid_matters(made["storage"])
 # ## The range, taken apart
 #
 # A range decides two things at once: how wide the steps are, and which weights are cut off. Which of the two
-# makes minorities pay, and in which range? Twenty networks that no other page uses answer; what each does to
+# makes minorities pay, and in which range? Twenty networks with seeds of their own answer; what each does to
 # each group was [measured before](../book/registered) and is part of the book. Three marks stand in each
 # row. *As it is*; with batch norm statistics taken again; and with {term}`class offsets <class offset>`,
 # which make each class as probable, over images that no network learned from, as it was in full precision.

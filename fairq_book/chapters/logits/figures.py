@@ -276,5 +276,6 @@ def waterfall(table: pd.DataFrame, title: str, *, unit: str = "points") -> Pictu
             alt=f"Waterfall of {unit}, {title}. {'; '.join(said)}.",
             caption=f"{title}. From 0 to the thick line goes the whole change of a group; each bar is what "
             "putting one thing right gives back, beyond what it gives in full precision. Means over networks "
-            "and over the orders of the steps; thin lines reach from the least to the most of any order.",
+            "and over the orders of the steps; thin lines reach from the least to the most that an order "
+            "gives in a network, on average.",
         )

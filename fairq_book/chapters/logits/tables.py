@@ -344,7 +344,8 @@ def parts_of_groups(
 ) -> pd.DataFrame:
     """What a treatment costs each group, in parts: means over networks, with intervals.
 
-    `least` and `most` are those of the mean over networks in any order of the steps. `change` is the whole.
+    `least` and `most` are the means over networks of what any order of the steps gives in each of them.
+    `change` is the whole.
     """
     found = Networks(measured.table, measured.majority).parts(treatment, measure)
     rows = []
