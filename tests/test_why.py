@@ -206,7 +206,7 @@ def test_the_tables_of_the_page_are_those_of_the_questions_and_of_the_pilots():
     shown = pd.read_csv(registered.folder() / "why_scatter.csv")
     assert_frame_equal(shown, registered.why_scatter(pilots), check_exact=True)
     asked = pd.read_csv(registered.folder() / "why.csv").rename(columns={"Unnamed: 0": ""})
-    assert_frame_equal(asked, registered.why_questions())
+    assert_frame_equal(asked, registered.listed(QUESTIONS))
 
 
 def test_the_seeds_are_those_that_were_registered_in_their_order_and_no_others_were_measured():

@@ -55,9 +55,7 @@ def measure(
     written after each network, so what was stopped goes on where it was. Networks are made where missing.
     """
     from fairq_book.experiments import scheduling
-    from fairq_book.experiments.gather import sizes_of
     from fairq_book.experiments.store import Store
-    from fairq_book.experiments.studies import dataset, predictions
     from fairq_book.kit import by_network
 
     store = Store()
@@ -65,13 +63,10 @@ def measure(
         for setting, studies in chosen_settings(ctx, settings, root, seeds):
             of_seed = {study.seed: study for study in studies}
 
-            def predict(seed: int, setting: Any = setting, of_seed: Any = of_seed) -> Any:
-                study = of_seed[seed]
-                found = predictions([study], setting.treatments(), store=store, client=client)
-                sizes = sizes_of(dataset(study, store=store)).set_index("group")["train"]
-                return found, str(sizes.idxmax())
+            def make(seed: int, setting: Any = setting, of_seed: Any = of_seed) -> by_network.Made:
+                return by_network.make(setting, of_seed[seed], store=store, client=client)
 
-            by_network.measure(setting, list(of_seed), predict, told=click.echo)
+            by_network.measure(setting, list(of_seed), make, told=click.echo)
 
 
 @results_group.command("list")

@@ -52,7 +52,8 @@ def _plain(value: Any) -> Any:
 class Setting(StudyParameters):
     """Studies under one name, and what is done to each network: every width in every one of the `ways`.
 
-    What is done `also` is named one by one, or several at once in braces.
+    What is done `also` is named one by one, or several at once in braces. `part` is what the networks are
+    asked about: the images for the test, or those for tuning where something is to be chosen.
 
     >>> few = Setting(name="few", title="Few", bit_widths=[8, 3], ways=["", "mse-bn"])
     >>> [treatment.name for treatment in few.treatments()]
@@ -67,6 +68,11 @@ class Setting(StudyParameters):
     bit_widths: Sequence[int] = (8, 6, 5, 4, 3, 2)
     ways: Sequence[str] = ("",)
     also: Sequence[str] = ()
+    part: str = "test"
+
+    def __post_init__(self) -> None:
+        if self.part not in ("test", "tuning"):
+            raise BadInput(f"part of {self.name} is {self.part!r}; expected test or tuning.")
 
     def treatments(self) -> list[Treatment | Ablation]:
         """Full precision, and then every width in every way, and what is done `also`."""
