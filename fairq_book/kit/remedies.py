@@ -172,7 +172,8 @@ def choose(networks: Networks, remedies: Mapping[str, str], before: str, *, leve
     name = allowed[row]
 
     def brought(values: Floats) -> dict[Hashable, float]:
-        return {**student_interval(pd.Series(values), level)}
+        found = student_interval(pd.Series(values), level)
+        return {"estimate": found["estimate"], "lower": found["lower"], "upper": found["upper"]}
 
     return Choice(
         row,
