@@ -179,7 +179,7 @@ def how_long(table: pd.DataFrame) -> Prose:
     falls = 100 * (of["FVO", "fp32", fewest] - of["FVO", "fp32", most])
     return Prose(
         f"Within a point of what full precision reaches when it trains as long comes {', '.join(said)} "
-        "passes. But look at full precision itself: from {fewest} to {most} passes its FVO falls by "
+        f"passes. But look at full precision itself: from {fewest} to {most} passes its FVO falls by "
         f"{falls:.0f} points. Whoever compares a remedy that trains with a network that does not, measures "
         "that, too."
     )
