@@ -243,7 +243,11 @@ repair_story.advice(made["what_to_do"])
 # training at all: new statistics, a better range, and offsets of classes, which are five numbers.
 
 # %% tags=["hide-input"]
-repaired = [by_network.load("moths_repair"), by_network.load("utkface_repair")]
+asked = ["moths_repair", "utkface_repair"]
+repaired = by_network.measured(asked)
+beside.who_answers(asked)
+
+# %% tags=["hide-input"]
 beside.remedies(repaired, 4, trained=False)
 
 # %% tags=["hide-input"]

@@ -183,6 +183,20 @@ def test_a_setting_is_chosen_within_two_points_of_plain_training():
 # ---------------------------------------------------------------- what is shown
 
 
+def all_there(name: str) -> MeasuredNetworks:
+    found = toy({"fp32": (1.0, 1.0, 1.0)}, seeds=len(find_setting(name).seeds))
+    return MeasuredNetworks(name, found.table, found.record)
+
+
+def test_how_many_answer_is_said_and_that_fewer_are_provisional(monkeypatch):
+    monkeypatch.setattr(beside, "measured", lambda names: [all_alike("moths_repair", scatter=0.0)])
+    said = str(beside.who_answers(SETTINGS))
+    assert "on Moths 9 of 12, on UTKFace 0 of 8" in said
+    assert "provisional" in said
+    monkeypatch.setattr(beside, "measured", lambda names: [all_there(name) for name in names])
+    assert str(beside.who_answers(SETTINGS)).endswith("on Moths all 12, on UTKFace all 8.")
+
+
 @pytest.mark.parametrize("trained", [False, True])
 def test_each_data_set_has_its_panel_of_remedies(trained):
     picture = beside.remedies([all_alike(name, scatter=0.02) for name in SETTINGS], 4, trained=trained)

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from fairq_book.kit.by_network import MeasuredNetworks
+from fairq_book.experiments.settings import find_setting
+from fairq_book.kit.by_network import MeasuredNetworks, measured
 from fairq_book.kit.figures import (
     Picture,
     canvas,
@@ -54,12 +55,29 @@ _CURES = {
 _FOCAL = "Focal"
 
 
-def _networks(measured: MeasuredNetworks) -> Networks:
-    return Networks(measured.table, measured.majority)
+def _networks(one: MeasuredNetworks) -> Networks:
+    return Networks(one.table, one.majority)
 
 
-def _short(measured: MeasuredNetworks) -> str:
-    return measured.title.partition(",")[0]
+def _short(one: MeasuredNetworks) -> str:
+    return one.title.partition(",")[0]
+
+
+def who_answers(names: Sequence[str]) -> Prose:
+    """How many networks there are of each setting, of how many that were registered."""
+    there = {own.name: own.networks for own in measured(names)}
+    said = []
+    for name in names:
+        setting = find_setting(name)
+        own = setting.title.partition(",")[0]
+        registered = len(list(setting.seeds))
+        of = f"all {registered}" if there.get(name) == registered else f"{there.get(name, 0)} of {registered}"
+        said.append(f"on {own} {of}")
+    unfinished = any(there.get(name, 0) < len(list(find_setting(name).seeds)) for name in names)
+    more = " What fewer than that say is provisional: the others are made in the order of their seeds."
+    return Prose(
+        f"Networks that answer, of those that were registered: {', '.join(said)}.{more * unfinished}"
+    )
 
 
 # ---------------------------------------------------------------- every remedy at one width
@@ -115,9 +133,9 @@ def by_bytes(settings: Sequence[MeasuredNetworks]) -> Picture:
 # ---------------------------------------------------------------- how long to train
 
 
-def longer(measured: MeasuredNetworks) -> pd.DataFrame:
+def longer(trained: MeasuredNetworks) -> pd.DataFrame:
     """OA and FVO by how often training went over the images: of QAT at each width, and of full precision."""
-    networks = _networks(measured)
+    networks = _networks(trained)
     rows = []
     for name in networks.table["treatment"].unique():
         one = parse_name(name)
@@ -191,8 +209,8 @@ def how_long(table: pd.DataFrame) -> Prose:
 def cures(settings: Mapping[str, MeasuredNetworks]) -> pd.DataFrame:
     """What each cure does for the focal group beyond its peers, against plain QAT: a value a network."""
     rows = []
-    for name, measured in settings.items():
-        networks = _networks(measured)
+    for name, one in settings.items():
+        networks = _networks(one)
         for cure, words in _CURES.items():
             values = _for_focal(networks, arm(4, words))
             seeds = sorted(networks.table["seed"].unique())
@@ -306,11 +324,11 @@ def _chosen(choice: Choice) -> dict[str, str]:
     }
 
 
-def who_gains(measured: MeasuredNetworks, bits: int = 4) -> pd.DataFrame:
+def who_gains(one: MeasuredNetworks, bits: int = 4) -> pd.DataFrame:
     """Of a thousand images of each group, how many a remedy wins or loses; precision and F1 beside recall."""
     known = {**UNTRAINED, **TRAINED}
     shown = ("rounded", "class offsets, from labels that count alike", "QAT", "QAT, loss weights", "FairQAT")
-    return people(_networks(measured), {name: arm(bits, known[name]) for name in shown}, arm(bits))
+    return people(_networks(one), {name: arm(bits, known[name]) for name in shown}, arm(bits))
 
 
 def costs(settings: Sequence[MeasuredNetworks], bits: int = 4) -> pd.DataFrame:
