@@ -62,6 +62,26 @@ class FairQAT:
     Batch norm keeps learning its statistics, because those of the original do not fit rounded weights, and
     is then fixed with the rest: nothing is folded into the weights, which would change what is rounded.
 
+    Any network will do, and any groups, of which labels know nothing:
+
+    >>> number = torch.arange(60)
+    >>> data = Dataset(
+    ...     images=torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8),
+    ...     labels=number % 2,
+    ...     groups=(number % 5 == 0).long(),
+    ...     is_train=number < 40,
+    ...     is_tuning=(number >= 40) & (number < 50),
+    ...     label_names=("coat", "shoe"),
+    ...     group_names=("adults", "children"),
+    ... )
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2))
+    >>> repaired = FairQAT(4, loss_weights="inverse", sampling="both", epochs=1).fit(model, data)
+    >>> from fairq_utils.quantization.models import describe
+    >>> describe(repaired)[["layer", "bits"]].to_numpy().tolist()
+    [['0.weight', 8], ['1.weight', 4], ['3.weight', 8]]
+
+    What cannot be is refused:
+
     >>> FairQAT(4, sampling="sideways")
     Traceback (most recent call last):
         ...
