@@ -273,28 +273,6 @@ def test_what_is_won_and_lost_is_told_of_the_narrowest_width_that_stands():
 WHEN = (("before", 0.7), ("after", 0.625))
 
 
-def collapsed(**ranges: tuple[float, float]) -> pd.DataFrame:
-    rows = [
-        (name, 0.5, sum(ends) / 2, *ends, sum(end >= 2 for end in ends) / 2) for name, ends in ranges.items()
-    ]
-    columns = ["treatment", "share", "effective_classes", "fewest", "most", "standing"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-@pytest.mark.parametrize(
-    ("table", "word"),
-    [
-        (collapsed(int8=(4, 5), int3=(1.0, 1.5), int2=(1.0, 1.2)), "supported"),
-        (collapsed(int8=(4, 5), int3=(3, 4), int2=(2.5, 3)), "contradicted"),
-        (collapsed(int3=(3, 4), int2=(1.0, 1.2)), "mixed"),
-        (collapsed(int3=(1.2, 2.4)), "mixed"),
-        (collapsed(int8=(1.0, 1.1), int4=(1.0, 1.0)), "undecided"),
-    ],
-)
-def test_collapse_is_judged_at_two_and_three_bits_in_every_seed(table, word):
-    assert story.answers_collapse(table, seeds=5).word == word
-
-
 def effects(size, difficulty) -> pd.DataFrame:
     nothing = float("nan")
     rows = [

@@ -52,7 +52,8 @@ def _plain(value: Any) -> Any:
 class Setting(StudyParameters):
     """Studies under one name, and what is done to each network: every width in every one of the `ways`.
 
-    What is done `also` is named one by one, or several at once in braces.
+    What is done `also` is named one by one, or several at once in braces. With `images_per_group` the loss
+    around each network is looked at, on so many images of each, and not what it answers.
 
     >>> few = Setting(name="few", title="Few", bit_widths=[8, 3], ways=["", "mse-bn"])
     >>> [treatment.name for treatment in few.treatments()]
@@ -67,6 +68,7 @@ class Setting(StudyParameters):
     bit_widths: Sequence[int] = (8, 6, 5, 4, 3, 2)
     ways: Sequence[str] = ("",)
     also: Sequence[str] = ()
+    images_per_group: int = 0
 
     def treatments(self) -> list[Treatment | Ablation]:
         """Full precision, and then every width in every way, and what is done `also`."""

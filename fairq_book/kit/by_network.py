@@ -1,13 +1,14 @@
 """What single networks do under many treatments, measured for each group: more than could be shipped whole.
 
 `book/measured` has a table for each such setting, with a row for each network, treatment and group, and a
-record of what it was made of. What networks answered is not kept, so other questions need them made again.
+record of what it was made of: of what networks answer, or of the loss around them. Neither is kept whole, so
+other questions need them made again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import StringIO
@@ -21,8 +22,9 @@ from fairq_audit.formats import counted
 from fairq_book.experiments.codes import CODE
 from fairq_book.experiments.export import made_by
 from fairq_book.experiments.settings import Setting
-from fairq_book.experiments.studies import Prediction
-from fairq_book.kit.tables import in_full_precision
+from fairq_book.experiments.studies import Landscape, Prediction
+from fairq_book.kit import treatments
+from fairq_book.kit.tables import in_full_precision, landscape
 from fairq_book.kit.treatments import with_columns
 from fairq_book.root import book_root
 from fairq_utils.errors import BadInput
@@ -31,7 +33,8 @@ from fairq_utils.metrics.groups import example_metrics
 from fairq_utils.metrics.shares import FLIP_PARTS, margins, why_flips_differ
 from fairq_utils.treatments.treatment import FP32
 
-_STAGES = ("read", "train", "predict", "ablate")  # that decide what is measured
+# That decide what is measured.
+_OF_ANSWERS, _OF_LOSS = ("read", "train", "predict", "ablate"), ("read", "train", "survey")
 _MEASURES = ("loss", "logit_variance", "confidence")
 _FLIPS = tuple(f"flips_by_{part}" for part in (*FLIP_PARTS, "beyond"))
 COLUMNS = ("treatment", "seed", "group", "n", "right", "lost", "won", "flips", *_MEASURES, *_FLIPS)
@@ -80,6 +83,24 @@ def _rows(before: Prediction, own: Prediction, majority: int) -> list[dict[str, 
             row |= dict(zip(_FLIPS, parts["share"], strict=True))
         rows.append(row)
     return rows
+
+
+def around_networks(landscapes: Mapping[str, Sequence[Landscape]]) -> pd.DataFrame:
+    """The loss around networks on each split: a row for each network, treatment, split and group.
+
+    As `tables.landscape` has it. There is no eigenvalue where it was not reached, and none where inputs are
+    rounded: gradients go straight through the rounding, and a second derivative would know nothing of it.
+    """
+    found = []
+    for split, own in landscapes.items():
+        table = landscape(own)
+        known = table["converged"] & (table["activation_bits"] == _FULL)
+        found.append(table.assign(split=split, eigenvalue=table["eigenvalue"].where(known)))
+    return pd.concat(found, ignore_index=True)[["treatment", "seed", "split", "group", *_LOSS]]
+
+
+_FULL = 32  # bits of inputs that are not rounded
+_LOSS = ("n", "loss", "gradient_norm", "squared_gradient_norm", "eigenvalue")
 
 
 # ---------------------------------------------------------------- what was measured before
@@ -143,19 +164,20 @@ def load(name: str, root: Path | None = None) -> MeasuredNetworks:
 def measure(
     setting: Setting,
     seeds: Sequence[int],
-    predict: Callable[[int], tuple[Sequence[Prediction], str]],
+    rows_of: Callable[[int], tuple[pd.DataFrame, str]],
     *,
     root: Path | None = None,
     told: Callable[[str], None] = print,
 ) -> None:
     """Measure each network of a setting that is not in its table, and write the table after each of them.
 
-    `predict` gives what the network of a seed answers under every treatment, and the largest group. A
-    network that other code measured, or under other treatments, is measured again.
+    `rows_of` gives the rows of the network of a seed under every treatment, and the largest group. A network
+    that other code measured, or under other treatments, is measured again.
     """
     folder, names = measured_folder(root), [one.name for one in setting.treatments()]
     path, card = folder / f"{setting.name}.csv", folder / f"{setting.name}.json"
-    table = _read(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    table = _read(path) if path.is_file() else pd.DataFrame(columns=["treatment", "seed"])
+    stages = _OF_LOSS if setting.images_per_group else _OF_ANSWERS
     record = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
     made = record.get("made", {})
     for seed in seeds:
@@ -163,12 +185,12 @@ def measure(
         if there == set(names) and _is_current(made.get(str(seed), {}).get("code", {})):
             told(f"{setting.name}, seed {seed}: measured already")
             continue
-        predictions, majority = predict(seed)
-        own = by_network(predictions, majority)[list(COLUMNS)]
+        found, majority = rows_of(seed)
+        own = found.drop(columns=[name for name in found if name in treatments.COLUMNS])
         table = pd.concat([table[table["seed"] != seed], own], ignore_index=True) if len(table) else own
         by = made_by()
         made[str(seed)] = {
-            "code": {stage: CODE[stage] for stage in _STAGES},
+            "code": {stage: CODE[stage] for stage in stages},
             "revision": by["git_revision"] or "none",
             "hardware": by["hardware"],
             "versions": by["versions"],
@@ -191,7 +213,7 @@ def _read(path: Path) -> pd.DataFrame:
 def _write(path: Path, table: pd.DataFrame) -> None:
     text = StringIO()
     shown = table.copy()
-    floats = [*_MEASURES, *_FLIPS]
+    floats = shown.select_dtypes("float").columns
     shown[floats] = shown[floats].map(lambda value: f"{value:.4g}" if np.isfinite(value) else "")
     shown.to_csv(text, index=False, lineterminator="\n")
     write_atomically(path, text.getvalue().encode())
