@@ -234,6 +234,17 @@ kit_figures.dots_of_contrasts(tables.ranges(why), "by the range of the weights")
 kit_figures.dots_of_contrasts(tables.clipped_or_rounded(why), "cut off and rounded apart")
 
 # %% [markdown]
+# In which layers does cutting off do this? Here one layer after the other has its large weights cut off, and
+# all else stays as it is, on the same twenty networks and on those of faces.
+
+# %% tags=["hide-input"]
+by_layer = tables.clipped_by_layer([by_network.load("moths_clipping"), by_network.load("utkface_clipping")])
+figures.clipped_by_layer(by_layer)
+
+# %% tags=["hide-input"]
+story.where_clipping_acts(by_layer)
+
+# %% [markdown]
 # ## Why do answers flip?
 #
 # An answer changes where the noise of rounding is larger than the distance to the next class. So a group

@@ -483,6 +483,24 @@ def elsewhere(contrasts: pd.DataFrame) -> Prose:
     return Prose("\n".join(lines))
 
 
+def where_clipping_acts(table: pd.DataFrame) -> Prose:
+    """In which layers cutting off alone surely costs the smaller groups; of `tables.clipped_by_layer`."""
+    lines = []
+    for title, rows in table.groupby("setting", sort=False):
+        alone = rows[rows["layer"] != tables.ALL_LAYERS]
+        (whole,) = rows[rows["layer"] == tables.ALL_LAYERS].to_dict("records")
+        costs = alone[alone["upper"] < 0].sort_values("estimate").to_dict("records")
+        named = ", ".join(f"`{row['layer']}` {in_points(row)}" for row in costs) or "none"
+        spares = ", ".join(f"`{name}`" for name in alone.loc[alone["lower"] > 0, "layer"])
+        lines.append(
+            f"- **{title}**, {counted(int(whole['networks']), 'network')}: of {len(alone)} layers, cut off "
+            f"alone, {len(costs)} surely cost the smaller groups more: {named}. Surely less: "
+            f"{spares or 'none'}. All single layers add up to {points(alone['estimate'].sum())} points; cut "
+            f"off in all at once it is {in_points(whole)}."
+        )
+    return Prose("\n".join(lines))
+
+
 def answers_change(found: Mapping[str, pd.DataFrame]) -> Prose:
     """How many answers change while the average hardly does, in each setting; of `answers_that_change`."""
     lines = []

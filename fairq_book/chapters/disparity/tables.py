@@ -325,6 +325,29 @@ def clipped_or_rounded(measured: MeasuredNetworks, widths: Sequence[str] = ("int
     return _by_words(measured, _HALVES, widths)
 
 
+ALL_LAYERS = "all layers"
+
+
+def clipped_by_layer(
+    settings: Sequence[MeasuredNetworks], treatment: str = "int4-mse-clipped"
+) -> pd.DataFrame:
+    """The contrast where large weights of one layer alone are cut off, and of all: by setting and layer.
+
+    Intervals of the layers hold together with 95 % in each setting; that of all layers by itself.
+    """
+    found = []
+    for measured in settings:
+        networks = Networks(measured.table, measured.majority)
+        names = [name for name in networks.table["treatment"].unique() if name.startswith(f"{treatment}@")]
+        for name in [*names, treatment]:
+            layer = name.partition("@")[2].removesuffix(".weight") or ALL_LAYERS
+            values = pd.Series(networks.contrast(name))
+            about = {"setting": measured.title.partition(",")[0], "layer": layer, "networks": len(values)}
+            level = together(len(names)) if name in names else 0.95
+            found.append(about | student_interval(values, level))
+    return pd.DataFrame(found)
+
+
 def _by_words(measured: MeasuredNetworks, rows: Mapping[str, str], widths: Sequence[str]) -> pd.DataFrame:
     networks = Networks(measured.table, measured.majority)
     found = [

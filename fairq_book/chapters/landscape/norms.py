@@ -91,7 +91,7 @@ def high_where_wrong(found: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int)
     return replace(
         chain,
         because=f"{chain.because} Rank correlations over {counted(int(found['groups'].max()), 'group')}, of "
-        f"means of {counted(seeds, 'network')}, with p by permuting the groups: {said}."
+        f"means over {counted(seeds, 'seed')}, with p by permuting the groups: {said}."
         f"{already if before and before[0] < 0 else ''}{apart if fallen else ''}",
     )
 
