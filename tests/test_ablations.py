@@ -73,10 +73,22 @@ def test_without_a_zero_bin_nothing_goes():
         assert zeros(Ablation(INT3, kind).apply(weight)) == [0]
 
 
-@pytest.mark.parametrize("kind", ["zeros", "random", "norm", "midrise"])
+@pytest.mark.parametrize("kind", ["clipped", "unclipped"])
+def test_halves_of_clipping_and_rounding_are_those_of_the_treatment(network, kind):
+    treatment = Treatment.parse(f"int3-mse-{kind}")
+    ours = Ablation(Treatment.parse("int3-mse"), kind).apply(network).state_dict()
+    assert all(
+        torch.equal(ours[name], value) for name, value in treatment.apply(network, None).state_dict().items()
+    )
+    changed = [name for name in layers(network) if not torch.equal(ours[name], network.state_dict()[name])]
+    assert changed == layers(network)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "random", "norm", "midrise", "clipped", "unclipped"])
 def test_one_layer_alone_is_touched_and_as_it_is_when_all_are(network, kind):
-    alone = Ablation(INT3, kind, "2.weight").apply(network).state_dict()
-    together = Ablation(INT3, kind).apply(network).state_dict()
+    treatment = Treatment.parse("int3-mse") if kind.endswith("clipped") else INT3
+    alone = Ablation(treatment, kind, "2.weight").apply(network).state_dict()
+    together = Ablation(treatment, kind).apply(network).state_dict()
     for name, value in network.state_dict().items():
         assert torch.equal(alone[name], together[name] if name == "2.weight" else value)
     assert not torch.equal(alone["2.weight"], network.state_dict()["2.weight"])
@@ -112,6 +124,7 @@ def test_midrise_of_nothing_is_nothing():
         (lambda: Ablation(Treatment.parse("int3-zeros"), "zeros"), "treatment is int3-zeros; expected"),
         (lambda: Ablation(Treatment.parse("int3-mse"), "midrise"), "of which there is no midrise"),
         (lambda: Ablation(INT3, "global", "fc.weight"), "expected no layer"),
+        (lambda: Ablation(Treatment.parse("nf4"), "clipped"), "treatment is nf4, which has no range"),
         (
             lambda: Ablation(INT3, "zeros", "x").apply(nn.Linear(2, 2)),
             "layer is 'x'; expected one of: weight",

@@ -206,7 +206,7 @@ def test_tuned_is_trained_free_and_then_rounded(moths, network):
         ("int4-mse-lsq", "has a range to learn; leave out affine, mse and percentile"),
         ("int4-affine-full", "uses all codes already; leave out full"),
         ("int4-qat-weighted0", "'weighted0' is not understood"),
-        ("int4-qat-weighted40-dro", "weights groups in two ways; leave out dro or weighted"),
+        ("int4-qat-weighted40-dro", "weights groups in two ways; leave out dro, share or weighted"),
         ("int4-sampled50", "weights or samples, but does not train"),
         ("", "'' is not understood"),
     ],

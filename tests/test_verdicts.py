@@ -652,7 +652,9 @@ def test_a_number_that_stands_nowhere_would_be_noticed():
     changed["accuracy_by_seed"] = by_seed(
         int8=dict.fromkeys(BEFORE, KEPT_BY_ALL), int4={**dict.fromkeys(BEFORE, KEPT_BY_ALL), FEW: [-0.05] * 4}
     )
-    changed["landscape"] = changed["landscape"].assign(gradient_norm=1 / changed["landscape"]["gradient_norm"])
+    changed["landscape"] = changed["landscape"].assign(
+        gradient_norm=1 / changed["landscape"]["gradient_norm"]
+    )
     other = two() | {"toy": stored(changed)}
     strays, _ = untraced(cells(two()), other)
     assert "+10.7" in strays

@@ -210,7 +210,7 @@ def test_the_tables_of_the_page_are_those_of_the_questions_and_of_the_pilots():
     shown = pd.read_csv(registered.folder() / "why_scatter.csv")
     assert_frame_equal(shown, registered.why_scatter(pilots), check_exact=True)
     asked = pd.read_csv(registered.folder() / "why.csv").rename(columns={"Unnamed: 0": ""})
-    assert_frame_equal(asked, registered.why_questions())
+    assert_frame_equal(asked, registered.listed(QUESTIONS))
 
 
 def test_the_seeds_are_those_that_were_registered_in_their_order_and_no_others_were_measured():
@@ -272,7 +272,7 @@ def measured_by(setting: Setting, folder, calls: list[int]) -> list[str]:
         answers = list(np.random.default_rng(seed).integers(0, 3, 12))
         names = [one.name for one in setting.treatments()]
         answered = [prediction(name, seed, answers, labels, groups) for name in names]
-        return by_network.by_network(answered, "many"), "many"
+        return by_network.Made(answered, {"many": 3, "some": 2, "few": 1}, {}, {})
 
     said: list[str] = []
     by_network.measure(setting, setting.seeds, predict, root=folder, told=said.append)
@@ -309,7 +309,7 @@ def test_what_was_stopped_has_whole_networks(small, tmp_path):
             raise KeyboardInterrupt
         names = [one.name for one in small.treatments()]
         answered = [prediction(name, seed, [0] * 12, labels, groups) for name in names]
-        return by_network.by_network(answered, "many"), "many"
+        return by_network.Made(answered, {"many": 3, "some": 2, "few": 1}, {}, {})
 
     with pytest.raises(KeyboardInterrupt):
         by_network.measure(small, small.seeds, predict, root=tmp_path, told=lambda said: None)

@@ -56,36 +56,18 @@ def measure(
     on where it was. Networks are made where missing.
     """
     from fairq_book.experiments import scheduling
-    from fairq_book.experiments.gather import sizes_of
     from fairq_book.experiments.store import Store
-    from fairq_book.experiments.studies import dataset, landscapes, predictions
     from fairq_book.kit import by_network
-    from fairq_utils.curvature.surveys import Survey
 
     store = Store()
     with scheduling.cluster(workers=workers, scheduler=None) as client:
         for setting, studies in chosen_settings(ctx, settings, root, seeds):
             of_seed = {study.seed: study for study in studies}
 
-            def rows_of(seed: int, setting: Any = setting, of_seed: Any = of_seed) -> Any:
-                study, asked = of_seed[seed], setting.treatments()
-                sizes = sizes_of(dataset(study, store=store)).set_index("group")["train"]
-                majority, made_by = str(sizes.idxmax()), {"store": store, "client": client}
-                if not setting.images_per_group:
-                    return by_network.by_network(predictions([study], asked, **made_by), majority), majority
-                around = {
-                    split: landscapes(
-                        [study],
-                        asked,
-                        Survey(images_per_group=setting.images_per_group, split=split),
-                        around=True,
-                        **made_by,
-                    )
-                    for split in ("train", "test")
-                }
-                return by_network.around_networks(around), majority
+            def make(seed: int, setting: Any = setting, of_seed: Any = of_seed) -> by_network.Made:
+                return by_network.make(setting, of_seed[seed], store=store, client=client)
 
-            by_network.measure(setting, list(of_seed), rows_of, told=click.echo)
+            by_network.measure(setting, list(of_seed), make, told=click.echo)
 
 
 @results_group.command("list")

@@ -52,8 +52,10 @@ def _plain(value: Any) -> Any:
 class Setting(StudyParameters):
     """Studies under one name, and what is done to each network: every width in every one of the `ways`.
 
-    What is done `also` is named one by one, or several at once in braces. With `images_per_group` the loss
-    around each network is looked at, on so many images of each, and not what it answers.
+    What is done `also` is named one by one, or several at once in braces. `part` is what the networks are
+    asked about: the images for the test, or those for tuning where something is to be chosen. With
+    `images_per_group` the loss around each network is looked at, on so many images of each group, and not
+    what it answers.
 
     >>> few = Setting(name="few", title="Few", bit_widths=[8, 3], ways=["", "mse-bn"])
     >>> [treatment.name for treatment in few.treatments()]
@@ -69,6 +71,11 @@ class Setting(StudyParameters):
     ways: Sequence[str] = ("",)
     also: Sequence[str] = ()
     images_per_group: int = 0
+    part: str = "test"
+
+    def __post_init__(self) -> None:
+        if self.part not in ("test", "tuning"):
+            raise BadInput(f"part of {self.name} is {self.part!r}; expected test or tuning.")
 
     def treatments(self) -> list[Treatment | Ablation]:
         """Full precision, and then every width in every way, and what is done `also`."""

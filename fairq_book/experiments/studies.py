@@ -77,6 +77,10 @@ class Study:
         # Refuses an architecture that is unknown or does not take such images.
         build(self.arch, classes=2, image_size=self.dataset.image_size)
 
+    def recipe_of(self, treatment: Treatment) -> Recipe:
+        """How a treatment trains: a narrower network from scratch, as the original was."""
+        return self.recipe if treatment.format == "narrow" else self.tuning
+
     @property
     def name(self) -> str:
         """Short enough for a file name; the settings it leaves out are in the digest beside it."""
@@ -340,7 +344,9 @@ def networks(
         [plan.network(treatment) for plan, treatment in asked], store=store, client=client
     )
     return [
-        treatment.apply(restored(plan.study.arch, plan.images, item), plan.images)
+        treatment.apply(
+            restored(treatment.arch(plan.study.arch, plan.images), plan.images, item), plan.images
+        )
         for (plan, treatment), item in zip(asked, items, strict=True)
     ]
 
@@ -477,11 +483,12 @@ class _Plan:
         if trained in self.trained_further:  # one job, however many widths it serves
             return self.trained_further[trained]
         study = self.study
+        recipe = study.recipe_of(trained)
         identity = {
             "name": f"{study.name}-{trained.name}",
             "network": self.original.identity,
             "treatment": trained.name,
-            "recipe": asdict(study.tuning),
+            "recipe": asdict(recipe),
             "code": CODE["train_further"],
         }
         job = self.trained_further[trained] = scheduling.Job(
@@ -491,14 +498,14 @@ class _Plan:
                 train_further,
                 treatment=trained,
                 arch=study.arch,
-                recipe=study.tuning,
+                recipe=recipe,
                 seed=study.seed,
                 description=f"{study.name} {trained.name}",
                 checkpoint=self._checkpoint(identity),
             ),
             data=self.images,
             needs=(self.original,),
-            cost=3 * trained.images_seen(self.images, study.tuning),
+            cost=3 * trained.images_seen(self.images, recipe),
         )
         return job
 

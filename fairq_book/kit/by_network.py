@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,34 +22,51 @@ from fairq_audit.formats import counted
 from fairq_book.experiments.codes import CODE
 from fairq_book.experiments.export import made_by
 from fairq_book.experiments.settings import Setting
-from fairq_book.experiments.studies import Landscape, Prediction
-from fairq_book.kit import treatments
+from fairq_book.experiments.store import Store
+from fairq_book.experiments.studies import (
+    Landscape,
+    Prediction,
+    Study,
+    dataset,
+    landscapes,
+    networks,
+    predictions,
+)
 from fairq_book.kit.tables import in_full_precision, landscape
 from fairq_book.kit.treatments import with_columns
 from fairq_book.root import book_root
+from fairq_utils.curvature.surveys import Survey
 from fairq_utils.errors import BadInput
 from fairq_utils.files import write_atomically
-from fairq_utils.metrics.groups import example_metrics
+from fairq_utils.metrics.groups import calibration, example_metrics
 from fairq_utils.metrics.shares import FLIP_PARTS, margins, why_flips_differ
-from fairq_utils.treatments.treatment import FP32
+from fairq_utils.quantization.models import storage_bytes
+from fairq_utils.treatments.treatment import FP32, Treatment
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 # That decide what is measured.
 _OF_ANSWERS, _OF_LOSS = ("read", "train", "predict", "ablate"), ("read", "train", "survey")
 _MEASURES = ("loss", "logit_variance", "confidence")
 _FLIPS = tuple(f"flips_by_{part}" for part in (*FLIP_PARTS, "beyond"))
-COLUMNS = ("treatment", "seed", "group", "n", "right", "lost", "won", "flips", *_MEASURES, *_FLIPS)
+_COUNTS = ("n", "right", "lost", "won", "flips", "named")
+_FLOATS = (*_MEASURES, "squared_calibration_error", *_FLIPS)
+COLUMNS = ("treatment", "seed", "group", *_COUNTS, *_FLOATS)
 
 
 def by_network(predictions: Sequence[Prediction], majority: str) -> pd.DataFrame:
     """A row for each network, treatment and group, with the columns of the treatment beside its name.
 
-    Of `n` test images so many are named `right`; against full precision so many right answers were `lost`
-    and so many `won`, and so many answers of whatever kind changed: `flips`. `loss`, `logit_variance` and
-    `confidence` are means over the images. `flips_by_margins` and so on say why more answers flip to their
-    runner-up than of the majority, as `why_flips_differ` splits it, where both have two images or more.
+    Of `n` test images so many are named `right`; against full precision so many right answers were `lost` and
+    so many `won`, and so many answers of whatever kind changed: `flips`. Where groups are labels, `named` is
+    how many images of any group were given this one's. `loss`, `logit_variance` and `confidence` are means
+    over the images, and `squared_calibration_error` is that of `calibration`. `flips_by_margins` and so on
+    say why more answers flip to their runner-up than of the majority, as `why_flips_differ` splits it, where
+    both have two images or more.
     """
     original = {one.study.seed: one for one in in_full_precision(predictions)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for own in predictions:
         before = original[own.study.seed]
         rows += _rows(before, own, own.group_names.index(majority))
@@ -61,6 +78,10 @@ def _rows(before: Prediction, own: Prediction, majority: int) -> list[dict[str, 
     was, is_ = before.logits.argmax(1).numpy(), own.logits.argmax(1).numpy()
     right_before, right = before.correct, own.correct
     examples = example_metrics(own.logits, own.labels)
+    believed = calibration(
+        own.logits, own.labels, own.groups, seed=own.study.seed, group_names=own.group_names
+    ).set_index("group")["squared_calibration_error"]
+    labels = own.label_names if own.label_names == own.group_names else ()
     margin, change = margins(before.logits, own.logits)
     rows = []
     for place, name in enumerate(own.group_names):
@@ -76,6 +97,8 @@ def _rows(before: Prediction, own: Prediction, majority: int) -> list[dict[str, 
             "lost": int((right_before & ~right)[rows_of].sum()),
             "won": int((~right_before & right)[rows_of].sum()),
             "flips": int((was != is_)[rows_of].sum()),
+            "named": int((is_ == place).sum()) if labels else None,
+            "squared_calibration_error": float(believed[name]),
             **{measure: float(examples[measure][rows_of].mean()) for measure in _MEASURES},
         }
         if own.treatment != FP32 and min(rows_of.sum(), (groups == majority).sum()) > 1:
@@ -139,6 +162,67 @@ class MeasuredNetworks:
         return f"{counted(self.networks, 'network')}, {when}{earlier}"
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a network answers under treatments, and what these cost.
+
+    `sizes`: how many images each group has in training. `images_seen`: how many the training of the original
+    showed, as `fp32`, and that of each treatment that trains. `bytes`: what a network takes under each
+    treatment that decides it; training does not. `around`: the loss around it on the images of each split,
+    where that is looked at instead.
+    """
+
+    predictions: Sequence[Prediction]
+    sizes: dict[str, int]
+    images_seen: dict[str, int]
+    bytes: dict[str, int]
+    around: Mapping[str, Sequence[Landscape]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """A row for each treatment and group: of its answers, or of the loss around it."""
+        if self.around:
+            return around_networks(self.around)
+        return by_network(self.predictions, self.majority)[list(COLUMNS)]
+
+    @property
+    def majority(self) -> str:
+        """The group with the most training images."""
+        return max(self.sizes, key=lambda group: self.sizes[group])
+
+
+def make(setting: Setting, study: Study, *, store: Store | None = None, client: Client | None = None) -> Made:
+    """What the network of that study answers under all treatments of the setting, made where missing."""
+    treatments = setting.treatments()
+    images = dataset(study, store=store)
+    counts = images.groups[images.is_train].bincount(minlength=len(images.group_names))
+    sizes = dict(zip(images.group_names, counts.tolist(), strict=True))
+    if setting.images_per_group:
+        rounded = [one for one in treatments if isinstance(one, Treatment)]
+        around = {}
+        for split in ("train", "test"):
+            survey = Survey(images_per_group=setting.images_per_group, split=split)
+            around[split] = landscapes([study], rounded, survey, around=True, store=store, client=client)
+        return Made((), sizes, {}, {}, around)
+    trained = [one for one in treatments if isinstance(one, Treatment) and one.trains]
+    packed = [one for one in treatments if isinstance(one, Treatment) and _decides_bytes(one)]
+    made = networks([study], packed, store=store, client=client)
+    return Made(
+        predictions([study], treatments, split=setting.part, store=store, client=client),
+        sizes,
+        {FP32.name: round(int(images.is_train.sum()) * study.recipe.epochs)}
+        | {one.name: one.images_seen(images, study.recipe_of(one)) for one in trained},
+        {one.name: storage_bytes(own) for one, own in zip(packed, made, strict=True)},
+    )
+
+
+def _decides_bytes(treatment: Treatment) -> bool:
+    """Whether it packs in a way of its own; what trains, aligns or gives bits to layers takes no more."""
+    further = treatment.trains and treatment.format != "narrow"
+    after = treatment.batchnorm or treatment.aligns or treatment.activations or treatment.scaled
+    return not (further or after or treatment.only or treatment.coarser or treatment.allocated)
+
+
 def measured_folder(root: Path | None = None) -> Path:
     """Where the tables lie."""
     return (root or book_root()) / "book" / "measured"
@@ -164,15 +248,15 @@ def load(name: str, root: Path | None = None) -> MeasuredNetworks:
 def measure(
     setting: Setting,
     seeds: Sequence[int],
-    rows_of: Callable[[int], tuple[pd.DataFrame, str]],
+    predict: Callable[[int], Made],
     *,
     root: Path | None = None,
     told: Callable[[str], None] = print,
 ) -> None:
     """Measure each network of a setting that is not in its table, and write the table after each of them.
 
-    `rows_of` gives the rows of the network of a seed under every treatment, and the largest group. A network
-    that other code measured, or under other treatments, is measured again.
+    `predict` gives what the network of a seed answers under every treatment. A network that other code
+    measured, or under other treatments, is measured again.
     """
     folder, names = measured_folder(root), [one.name for one in setting.treatments()]
     path, card = folder / f"{setting.name}.csv", folder / f"{setting.name}.json"
@@ -185,8 +269,8 @@ def measure(
         if there == set(names) and _is_current(made.get(str(seed), {}).get("code", {})):
             told(f"{setting.name}, seed {seed}: measured already")
             continue
-        found, majority = rows_of(seed)
-        own = found.drop(columns=[name for name in found if name in treatments.COLUMNS])
+        found = predict(seed)
+        own = found.rows
         table = pd.concat([table[table["seed"] != seed], own], ignore_index=True) if len(table) else own
         by = made_by()
         made[str(seed)] = {
@@ -196,7 +280,14 @@ def measure(
             "versions": by["versions"],
             "date": by["date"],
         }
-        record = {"title": setting.title, "majority": majority, "made": dict(sorted(made.items()))}
+        record = {
+            "title": setting.title,
+            "majority": found.majority,
+            "sizes": found.sizes,
+            "images_seen": found.images_seen,
+            "bytes": found.bytes,
+            "made": dict(sorted(made.items())),
+        }
         _write(path, table.sort_values("seed", kind="stable"))
         write_atomically(card, (json.dumps(record, indent=1) + "\n").encode())
         told(f"{setting.name}, seed {seed}: {len(names)} treatments")
@@ -207,13 +298,17 @@ def _is_current(code: dict[str, str]) -> bool:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path)
+    table = pd.read_csv(path)
+    of_answers = "right" in table  # of which one that was measured earlier has fewer columns
+    return table.reindex(columns=list(COLUMNS)) if of_answers else table
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
     text = StringIO()
     shown = table.copy()
-    floats = shown.select_dtypes("float").columns
+    floats = shown.select_dtypes("float").columns.difference(["named"])
+    if "named" in shown:
+        shown["named"] = shown["named"].astype("Int64")
     shown[floats] = shown[floats].map(lambda value: f"{value:.4g}" if np.isfinite(value) else "")
     shown.to_csv(text, index=False, lineterminator="\n")
     write_atomically(path, text.getvalue().encode())

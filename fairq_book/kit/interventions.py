@@ -145,8 +145,8 @@ class Question:
 
     @property
     def margin(self) -> float:
-        """The least difference that matters."""
-        return MARGINS[self.bits]
+        """The least difference that matters; two bits are judged as three are."""
+        return MARGINS[max(self.bits, min(MARGINS))]
 
     def reading(self, measured: MeasuredNetworks) -> Reading:
         """What the networks say."""

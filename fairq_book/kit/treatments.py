@@ -14,9 +14,9 @@ from fairq_utils.treatments.treatment import Treatment
 
 COLUMNS = (
     *("bits", "activation_bits", "grid", "ends8"),
-    *("training", "weighting", "sampling", "batchnorm"),
+    *("training", "weighting", "sampling", "passes", "batchnorm"),
     *("ablation", "ablated_layer"),
-    *("input_range", "calibration", "aligned", "scaled", "coarser"),
+    *("input_range", "calibration", "aligned", "allocated", "scaled", "coarser"),
 )
 NONE = "none"
 _PUBLISHED_WEIGHT = Treatment.parse("int4-fairqat").weight
@@ -38,13 +38,15 @@ def columns(treatment: Treatment | Ablation) -> dict[str, Any]:
     `weighting`, `sampling` and `ablation` are the words of `fairq treatments`, or none. `batchnorm`: whether
     its statistics are taken again. `ablated_layer` is the one that is touched, or all. `input_range`: how the
     range of inputs is chosen. `calibration`: whose images ranges and statistics are taken of. `aligned`: what
-    of the logits is brought back to what it was. `scaled` and `coarser`: how many times, 1 where not.
+    of the logits is brought back to what it was, or fitted to labels. `passes` over the images of training, 0
+    where the recipe says how many; `allocated`: for whom bits are given to layers. `scaled` and `coarser`:
+    how many times, 1 where not.
 
     >>> columns(Treatment.parse("int4-mse-fairqat"))
     {'bits': 4, 'activation_bits': 32, 'grid': 'int-mse', 'ends8': True, 'training': 'qat',
-     'weighting': 'weighted', 'sampling': 'sampled', 'batchnorm': False,
+     'weighting': 'weighted', 'sampling': 'sampled', 'passes': 0, 'batchnorm': False,
      'ablation': 'none', 'ablated_layer': 'none', 'input_range': 'absmax', 'calibration': 'all',
-     'aligned': 'none', 'scaled': 1, 'coarser': 1}
+     'aligned': 'none', 'allocated': 'none', 'scaled': 1, 'coarser': 1}
     """
     if isinstance(treatment, Ablation):
         own = {"ablation": treatment.kind, "ablated_layer": treatment.layer or "all"}
@@ -58,12 +60,19 @@ def columns(treatment: Treatment | Ablation) -> dict[str, Any]:
         "training": treatment.training or NONE,
         "weighting": _weighting(treatment),
         "sampling": _SAMPLINGS.get(sampling, f"sampled{sampling}"),
+        "passes": treatment.passes or 0,
         "batchnorm": treatment.batchnorm,
         "ablation": treatment.only or NONE,
         "ablated_layer": "all" if treatment.only else NONE,
         "input_range": treatment.inputs,
         "calibration": _calibration(treatment),
-        "aligned": _words(temperature=treatment.temperature, offsets=treatment.offsets),
+        "aligned": _words(
+            temperature=treatment.temperature,
+            offsets=treatment.offsets,
+            labels=treatment.fitted == "labels",
+            evenlabels=treatment.fitted == "even",
+        ),
+        "allocated": treatment.allocated or NONE,
         "scaled": treatment.scaled or 1,
         "coarser": treatment.coarser or 1,
     }
@@ -142,7 +151,12 @@ def _grid(treatment: Treatment) -> str:
 def _weighting(treatment: Treatment) -> str:
     weight = treatment.weight
     weighted = "weighted" if weight == _PUBLISHED_WEIGHT else f"weighted{weight}"
-    own = {weighted: weight is not None, "dro": treatment.dro, "adjusted": treatment.adjusted}
+    own = {
+        weighted: weight is not None,
+        f"share{treatment.share}": treatment.share is not None,
+        "dro": treatment.dro,
+        "adjusted": treatment.adjusted,
+    }
     return _words(**own)
 
 

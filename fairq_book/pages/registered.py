@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from scipy import special
 
 from fairq_book.chapters.disparity.tables import KINDS_OF_MOTHS
 from fairq_book.chapters.landscape import norms
-from fairq_book.kit.interventions import QUESTIONS
+from fairq_book.kit import remedy_questions
+from fairq_book.kit.interventions import QUESTIONS, Question
 from fairq_book.root import book_root
 from fairq_utils.data.sources import ROLES
 from fairq_utils.files import write_atomically
@@ -80,9 +82,9 @@ def scatter(pilots: pd.DataFrame) -> pd.DataFrame:
 WHY = {"moths_why": 20, "utkface_why": 12}
 
 
-def why_questions() -> pd.DataFrame:
-    """The questions on why minorities pay, as they stand on the page."""
-    rows = [(own.key, own.asks, own.said, own.yes, round(100 * own.margin)) for own in QUESTIONS]
+def listed(questions: Sequence[Question]) -> pd.DataFrame:
+    """The questions as they stand on the page."""
+    rows = [(own.key, own.asks, own.said, own.yes, round(100 * own.margin)) for own in questions]
     return pd.DataFrame(rows, columns=["", "question", "number of each network", "yes if it", "margin"])
 
 
@@ -114,8 +116,9 @@ def main() -> None:
     """Write the tables anew."""
     made = {
         "moths.csv": scatter(pd.read_csv(folder() / "moths_pilots.csv")),
-        "why.csv": why_questions(),
+        "why.csv": listed(QUESTIONS),
         "steep.csv": steep_questions(),
+        "repair.csv": listed([*remedy_questions.OF_WIDTHS, *remedy_questions.QUESTIONS]),
         "why_scatter.csv": why_scatter(pd.read_csv(folder() / "why_pilots.csv")),
     }
     for name, table in made.items():

@@ -57,30 +57,58 @@ def align(
     return Alignment(1 / max(inverse, _FLATTEST), (shift - shift.mean()).float())
 
 
-def _newton(scores: Tensor, wanted: Tensor, adds: Tensor) -> Tensor:
+def fit_offsets(logits: Tensor, labels: Tensor, *, evenly: bool = False) -> Alignment:
+    """The offsets of classes that make the labels likeliest: each becomes as probable as it is frequent.
+
+    `evenly`: each label counts alike, however many images it has. Every label needs an image.
+
+    >>> logits = torch.tensor([[2.0, 0.0], [1.0, 0.0], [1.0, 0.5], [0.5, 0.0]])
+    >>> found = fit_offsets(logits, torch.tensor([0, 0, 0, 1]))
+    >>> found(logits).softmax(1).mean(0)
+    tensor([0.7500, 0.2500])
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise BadInput(
+            f"logits have shape {tuple(logits.shape)}, labels {tuple(labels.shape)}; expected a row of "
+            "logits for each label."
+        )
+    classes = logits.shape[1]
+    counts = torch.bincount(labels, minlength=classes)
+    if len(counts) > classes or not counts.all():
+        raise BadInput(
+            f"labels have {counts.tolist()} images each; expected at least one of each of {classes} labels."
+        )
+    weights = (1 / counts.double())[labels] if evenly else torch.ones(len(labels), dtype=torch.float64)
+    eye = torch.eye(classes, dtype=torch.float64)
+    shift = _newton(logits.double(), eye[labels], eye.expand(len(labels), -1, -1), weights)
+    return Alignment(1.0, (shift - shift.mean()).float())
+
+
+def _newton(scores: Tensor, wanted: Tensor, adds: Tensor, weights: Tensor | None = None) -> Tensor:
     """How much of each of some things to add to the scores: `adds`, images by things by classes.
 
-    Newton's steps from nothing, each halved until the divergence falls.
+    Newton's steps from nothing, each halved until the divergence falls. Images count by `weights`.
     """
+    shares = torch.ones(len(scores), dtype=torch.float64) if weights is None else weights
+    shares = shares / shares.sum()
 
     def at(found: Tensor) -> Tensor:
         return scores + torch.einsum("ijk,j->ik", adds, found)
 
     def divergence(found: Tensor) -> Tensor:
-        return functional.cross_entropy(at(found), wanted)
+        return shares @ functional.cross_entropy(at(found), wanted, reduction="none")
 
     found = torch.zeros(adds.shape[1], dtype=torch.float64)
     now = divergence(found)
     for _ in range(_STEPS):
         chances = at(found).softmax(1)
-        slope = torch.einsum("ik,ijk->j", chances - wanted, adds) / len(adds)
+        slope = torch.einsum("i,ik,ijk->j", shares, chances - wanted, adds)
         mean = torch.einsum("ik,ijk->ij", chances, adds)
-        bend = torch.einsum("ik,ijk,ilk->jl", chances, adds, adds) / len(adds) - mean.T @ mean / len(adds)
+        bend = torch.einsum("i,ik,ijk,ilk->jl", shares, chances, adds, adds)
+        bend -= mean.T @ (shares[:, None] * mean)
         # A constant added to all offsets changes nothing, so the matrix may be singular.
         step = -(torch.linalg.pinv(bend, hermitian=True) @ slope)
-        while (
-            then := functional.cross_entropy(at(found + step), wanted)
-        ) > now and step.abs().max() > _CLOSE:
+        while (then := divergence(found + step)) > now and step.abs().max() > _CLOSE:
             step /= 2
         if not then < now:
             break

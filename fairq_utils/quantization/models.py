@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -127,6 +127,7 @@ def quantize_model(
     quantizer: Quantizer | None,
     *,
     first_last: int | None = None,
+    bits: Mapping[str, int] | None = None,
     activations: tuple[UniformQuantizer, Iterable[Tensor]] | None = None,
 ) -> Model:
     """A copy of the model whose weights are rounded whenever they are read; the model itself is untouched.
@@ -139,6 +140,8 @@ def quantize_model(
     A weight that two layers share is one weight.
 
     `first_last`: another number of bits for the first and the last of these weights, often 8.
+
+    `bits`: another number of bits for some weights, by the names that `describe` gives them.
 
     `activations`: a quantizer and batches to calibrate it on, as in
     `activations=(UniformQuantizer(8, symmetric=False), batches)`. The inputs of convolutions, linear layers
@@ -161,15 +164,24 @@ def quantize_model(
     if any(place.is_parametrized for place in places):
         raise BadInput("the model is quantized or parametrized already; bake it, or start from the original.")
     if quantizer is not None:
-        outer = quantizer if first_last is None else quantizer.with_bits(first_last)
-        ends = {id(places[0].original), id(places[-1].original)}
+        others = {} if first_last is None else dict.fromkeys((places[0].name, places[-1].name), first_last)
+        others |= bits or {}
+        if unknown := others.keys() - {place.name for place in places}:
+            raise BadInput(
+                f"bits are given of {sorted(unknown)[0]!r}; expected of: "
+                f"{', '.join(place.name for place in places)}."
+            )
+        chosen = {
+            id(place.original): quantizer.with_bits(others[place.name])
+            for place in places
+            if place.name in others
+        }
         fitted: dict[int, _FakeQuantized] = {}
         for place in places:
             weight = place.original
             require_finite(weight)
             if id(weight) not in fitted:
-                chosen = outer if id(weight) in ends else quantizer
-                fitted[id(weight)] = _FakeQuantized(chosen.fitted(weight))
+                fitted[id(weight)] = _FakeQuantized(chosen.get(id(weight), quantizer).fitted(weight))
             # unsafe leaves out a trial run, which would double the time of a search for the best range
             parametrize.register_parametrization(place.module, place.tensor, fitted[id(weight)], unsafe=True)
     if activations is not None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
-from fairq_utils.quantization.controls import only_zero_bin
+from fairq_utils.quantization.controls import only_clip, only_round, only_zero_bin
 from fairq_utils.quantization.models import zero_share
+from fairq_utils.quantization.quantizers import UniformQuantizer
 from fairq_utils.treatments.treatment import FP32, Treatment
 
 KINDS = {
@@ -25,7 +26,10 @@ KINDS = {
     "largest": "the largest weights set to zero until as much is taken, in squared length",
     "global": "as many weights set to zero, the smallest of the whole network",
     "midrise": "evenly spaced values at half steps, zero not among them",
+    "clipped": "weights beyond the range cut off, and none rounded",
+    "unclipped": "weights rounded to the steps of the range, and none cut off",
 }
+_HALVES = {"clipped": only_clip, "unclipped": only_round}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Ablation:
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: kind is 'rnadom'; expected one of: zeros, random, norm, largest, global,
-    midrise.
+    midrise, clipped, unclipped.
     """
 
     treatment: Treatment
@@ -67,6 +71,11 @@ class Ablation:
                 f"treatment is {self.treatment.name}, of which there is no midrise; expected a plain int, "
                 "such as int3."
             )
+        if self.kind in _HALVES and not isinstance(own.quantizer, UniformQuantizer):
+            raise BadInput(
+                f"treatment is {self.treatment.name}, which has no range to clip to; expected an int, such "
+                "as int4-mse."
+            )
         if self.kind == "global" and self.layer:
             raise BadInput(f"kind is global and layer is {self.layer}; expected no layer: leave it out.")
 
@@ -74,6 +83,10 @@ class Ablation:
     def name(self) -> str:
         """The name that stands in tables and figures."""
         return f"{self.treatment.name}-{self.kind}" + (f"@{self.layer}" if self.layer else "")
+
+    def arch(self, arch: str, data: Dataset) -> str:
+        """The architecture of the network that comes out: that of the original."""
+        return arch
 
     @torch.no_grad()
     def apply(self, network: nn.Module, data: Dataset | None = None) -> nn.Module:
@@ -97,6 +110,9 @@ class Ablation:
             return weight.where(weight.abs() > threshold, 0.0)
         if self.kind == "midrise":
             return midrise(weight, self.treatment.bits or 0)
+        if self.kind in _HALVES:
+            assert isinstance(self.treatment.quantizer, UniformQuantizer)  # refused at construction
+            return _HALVES[self.kind](self.treatment.quantizer)(weight)
         emptied = self._emptied(weight)
         if self.kind == "zeros":
             return emptied

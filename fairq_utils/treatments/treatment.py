@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.errors import BadInput
 from fairq_utils.progress import Report
-from fairq_utils.quantization.alignment import Aligned, align
+from fairq_utils.quantization.alignment import Aligned, align, fit_offsets
 from fairq_utils.quantization.controls import (
     all_but_zero_bin,
     coarser,
@@ -25,6 +25,7 @@ from fairq_utils.quantization.controls import (
 )
 from fairq_utils.quantization.models import bake, quantize_model, reestimate_batchnorm
 from fairq_utils.quantization.outliers import scale_outliers
+from fairq_utils.quantization.pruning import pruner, sparsity_of
 from fairq_utils.quantization.quantizers import (
     CodebookQuantizer,
     FloatQuantizer,
@@ -34,8 +35,10 @@ from fairq_utils.quantization.quantizers import (
     Quantizer,
     UniformQuantizer,
 )
+from fairq_utils.training.distillation import narrower, train_narrower
 from fairq_utils.training.fairqat import TUNING, FairQAT
 from fairq_utils.training.loop import Checkpoint, Recipe, augment, predict, to_input
+from fairq_utils.treatments.bits_by_layer import bits_by_layer
 
 # A word of a name, what it sets, and what it means. The order here is their order in a name.
 _WORDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -51,8 +54,17 @@ _WORDS: dict[str, tuple[dict[str, Any], str]] = {
     "clipped": ({"only": "clip"}, "weights beyond the range are cut off, and none is rounded"),
     "unclipped": ({"only": "round"}, "weights are rounded to the steps of the range, and none is cut off"),
     "ends8": ({"ends8": True}, "8 bits in the first and the last layer"),
-    "qat": ({"training": "qat"}, "trained further while quantized"),
-    "tuned": ({"training": "tuned"}, "trained further in full precision, then quantized"),
+    "groupbits": (
+        {"allocated": "groups"},
+        "bits of each layer chosen so that the group that loses most loses least, at as many bytes",
+    ),
+    "meanbits": (
+        {"allocated": "mean"},
+        "bits of each layer chosen so that the groups lose least on average, at as many bytes",
+    ),
+    "distilled": ({"distilled": True}, "trained on what the original says, as much as on labels"),
+    "qat": ({"training": "qat"}, "trained further while quantized, or pruned"),
+    "tuned": ({"training": "tuned"}, "trained further in full precision, then quantized, or pruned"),
     "weighted": ({"weight": 60}, "images of the smallest group count 0.6 in the loss, of all others 0.4 / n"),
     "dro": ({"dro": True}, "each group counts by a weight that grows with its loss (group-DRO)"),
     "adjusted": ({"adjusted": True}, "a rare label has to win by more while training (logit adjustment)"),
@@ -79,6 +91,11 @@ _WORDS: dict[str, tuple[dict[str, Any], str]] = {
     "augmented": ({"augmented": True}, "statistics and ranges from images mirrored and moved as in training"),
     "temperature": ({"temperature": True}, "logits divided by what brings them closest to those before"),
     "offsets": ({"offsets": True}, "to each class an offset, so that it is as probable as it was before"),
+    "labels": ({"fitted": "labels"}, "to each class an offset, fitted to labels of images for tuning"),
+    "evenlabels": (
+        {"fitted": "even"},
+        "to each class an offset, fitted to labels of images for tuning of which each counts alike",
+    ),
 }
 _FORMATS = {
     "fp32": "no rounding",
@@ -89,17 +106,22 @@ _FORMATS = {
     "int": "int2 to int16: evenly spaced values",
     "codebook": "codebook2 to codebook16: values that k-means chooses",
     "pot": "pot2 to pot8: powers of two",
+    "narrow": "narrow2 to narrow16: a network with fewer channels, which takes no more bytes at 32 bits",
+    "pruned": "pruned2 to pruned8: the smallest weights zero, so many that it takes the bytes of int2..",
 }
 _NUMBERED = {
     "weighted40": "images of the smallest group count 0.4 (any percentage)",
+    "share32": "images of the smallest group have 0.32 of the loss, as they are shown (any percentage)",
     "sampled50": "every group seen half as far from its own size as sampled would have it (any percentage)",
+    "passes8": "trained further for 8 passes over the images, however many others take (any number)",
     "scaled4": "first, the channel with a layer's largest weight 4 times as large, undone by its batch norm",
     "coarser4": "steps 4 times as wide, as all other channels get them from scaled4",
 }
-_AFTER = {"temperature", "offsets", "bn", "amse", "apercentile", "dynamic", "scaled"}
+_AFTER = {"temperature", "offsets", "labels", "evenlabels", "bn", "amse", "apercentile", "dynamic", "scaled"}
 _AFTER |= {"balanced", "majority", "smallest", "augmented"}  # what needs no rounding of weights
-_FACTORS = ("scaled", "coarser")  # words that a whole number follows
-_FURTHER = {"weighted", "dro", "adjusted", "sampled", "oversampled", "undersampled"}  # how it is trained
+_NUMBERS = ("share", "passes", "scaled", "coarser")  # words that a whole number follows
+_HOW_TRAINED = ("weight", "share", "dro", "adjusted", "sampling", "passes")
+_FURTHER = {"weighted", "share", "dro", "adjusted", "sampled", "oversampled", "undersampled", "passes"}
 _ROUNDED = {"zeros", "nonzeros", "qat"} | _FURTHER | _AFTER
 _TAKES = {
     "fp32": {"tuned"} | _FURTHER | _AFTER,
@@ -107,9 +129,11 @@ _TAKES = {
     "bf16": _ROUNDED | {"tuned"},
     "fp8": _ROUNDED | {"tuned", "e5m2"},
     "nf4": _ROUNDED | {"tuned"},
-    "int": _WORDS.keys() - {"e5m2"} | {"scaled", "coarser"},
+    "int": _WORDS.keys() - {"e5m2", "distilled"} | {"share", "passes", "scaled", "coarser"},
     "codebook": _ROUNDED | {"tuned", "channel", "ends8", "fairqat"},
     "pot": _ROUNDED | {"tuned", "ends8", "fairqat"},
+    "narrow": {"distilled"} | _AFTER - {"scaled", "temperature", "offsets"},
+    "pruned": (_ROUNDED | {"tuned"}) - {"zeros", "nonzeros"},
 }
 _INPUTS = {
     "w4a8": "int4 weights, and the inputs of each layer at 8 bits (any two widths)",
@@ -156,15 +180,20 @@ class Treatment:
     ends8: bool = False
     batchnorm: bool = False
     training: str | None = None
+    distilled: bool = False
     weight: int | None = None  # of an image of the smallest group, in percent
     dro: bool = False
     adjusted: bool = False
+    share: int | None = None  # of the loss that the smallest group has, in percent
     sampling: str | None = None  # both, over, under, or a percentage of the way
+    passes: int | None = None  # over the images, to train further; None for what the recipe says
     inputs: str = "absmax"  # or mse, percentile, dynamic: the ranges of activations
     calibration: str | None = None  # balanced, majority, smallest: whose images statistics and ranges are of
     augmented: bool = False  # these images
     temperature: bool = False
     offsets: bool = False
+    fitted: str | None = None  # labels or even: what offsets of classes are fitted to
+    allocated: str | None = None  # groups or mean: for whom bits are given to layers
     scaled: int | None = None
     coarser: int | None = None
 
@@ -179,13 +208,14 @@ class Treatment:
                     f"treatment {self.name!r} says {word}, which {self.format} does not take; expected of: "
                     f"{', '.join(sorted(_TAKES[self.format]))}."
                 )
-        further = self.weight is not None or self.dro or self.adjusted or self.sampling is not None
-        if further and not self.training:
+        if any(getattr(self, name) for name in _HOW_TRAINED) and not self.training:
             raise BadInput(
                 f"treatment {self.name!r} weights or samples, but does not train; add qat or tuned."
             )
-        if self.weight is not None and self.dro:
-            raise BadInput(f"treatment {self.name!r} weights groups in two ways; leave out dro or weighted.")
+        if sum((self.weight is not None, self.share is not None, self.dro)) > 1:
+            raise BadInput(
+                f"treatment {self.name!r} weights groups in two ways; leave out dro, share or weighted."
+            )
         self._further(TUNING)  # refuses a percentage that is none
         if self.learned and (self.affine or self.clip != "absmax"):
             raise BadInput(
@@ -200,6 +230,13 @@ class Treatment:
             raise BadInput(
                 f"treatment {self.name!r} trains, and there is no network before that to align with; leave "
                 "out temperature and offsets."
+            )
+        if self.fitted and self.offsets:
+            raise BadInput(f"treatment {self.name!r} has offsets of two kinds; leave out offsets or labels.")
+        if self.allocated and (self.trains or self.only or self.learned or self.ends8 or self.coarser):
+            raise BadInput(
+                f"treatment {self.name!r} gives bits to layers, which goes with ranges alone; leave out what "
+                "trains, learns, takes apart or gives them bits already."
             )
         if self.coarser and (self.affine or self.learned or self.only or self.trains):
             raise BadInput(
@@ -217,7 +254,11 @@ class Treatment:
     @property
     def name(self) -> str:
         """The name that stands in tables and figures."""
-        base = f"{self.format}{self.bits}" if self.format in ("int", "codebook", "pot") else self.format
+        base = (
+            f"{self.format}{self.bits}"
+            if self.format in ("int", "codebook", "pot", "narrow", "pruned")
+            else self.format
+        )
         words = list(self._words())
         if self.activations and self.format == "int":
             base = f"w{self.bits}a{self.activations}"
@@ -243,7 +284,7 @@ class Treatment:
                 yield f"weighted{self.weight}"
             elif word == "sampled" and self.sampling and self.sampling.isdecimal():
                 yield f"sampled{self.sampling}"
-        yield from (f"{word}{factor}" for word in _FACTORS if (factor := getattr(self, word)) is not None)
+        yield from (f"{word}{factor}" for word in _NUMBERS if (factor := getattr(self, word)) is not None)
 
     @classmethod
     def parse(cls, name: str) -> Treatment:
@@ -262,7 +303,7 @@ class Treatment:
                 settings["weight"] = int(match[1])
             elif match := re.fullmatch(r"sampled([1-9]\d?)", word):
                 settings["sampling"] = match[1]
-            elif match := re.fullmatch(r"(scaled|coarser)([1-9]\d{0,3})", word):
+            elif match := re.fullmatch(rf"({'|'.join(_NUMBERS)})([1-9]\d{{0,3}})", word):
                 settings[match[1]] = int(match[2])
             elif word in _WORDS:
                 settings |= _WORDS[word][0]
@@ -283,7 +324,19 @@ class Treatment:
     @property
     def trains(self) -> bool:
         """Whether the network is trained further, and not only rounded."""
-        return self.training is not None
+        return self.training is not None or self.format == "narrow"
+
+    @property
+    def aligns(self) -> bool:
+        """Whether something is done to the logits."""
+        return self.temperature or self.offsets or self.fitted is not None
+
+    def arch(self, arch: str, data: Dataset) -> str:
+        """The architecture of the network that comes out, where that of the original is given."""
+        if self.format != "narrow":
+            return arch
+        size = int(data.images.shape[-1])
+        return narrower(arch, self._bits / 32, classes=len(data.label_names), image_size=size)
 
     @cached_property
     def quantizer(self) -> Quantizer | None:
@@ -310,6 +363,12 @@ class Treatment:
                 return CodebookQuantizer(self._bits, axis=axis)
             case "pot":
                 return PowerOfTwoQuantizer(self._bits)
+            case "narrow":
+                UniformQuantizer(self._bits)  # refuses a width that there is not
+                return None
+            case "pruned":
+                sparsity_of(self._bits)  # refuses a width that there is not
+                return None  # what is small is told of a whole network: see _quantizer_of
             case "nf4":
                 return NF4Quantizer()
             case "fp8" if self.e5m2:
@@ -317,6 +376,10 @@ class Treatment:
             case "fp16" | "bf16" | "fp8":
                 return FloatQuantizer(self.format)
         raise BadInput(f"format is {self.format!r}; expected one of: {', '.join(_FORMATS)}.")
+
+    def _quantizer_of(self, network: nn.Module) -> Quantizer | None:
+        """What rounds the weights of this very network, or prunes them."""
+        return pruner(network, sparsity_of(self._bits)) if self.format == "pruned" else self.quantizer
 
     @property
     def _bits(self) -> int:
@@ -339,8 +402,7 @@ class Treatment:
         """The treatment that decides the trained network: what is done to it afterwards is left out."""
         if self.training == "tuned":
             # Trained in full precision, so one network serves every width.
-            further = {name: getattr(self, name) for name in ("weight", "dro", "adjusted", "sampling")}
-            return Treatment(training="tuned", **further)
+            return Treatment(training="tuned", **{name: getattr(self, name) for name in _HOW_TRAINED})
         return replace(
             self,
             activations=None,
@@ -348,10 +410,13 @@ class Treatment:
             batchnorm=False,
             calibration=None,
             augmented=False,
+            fitted=None,
         )
 
     def images_seen(self, data: Dataset, recipe: Recipe = TUNING) -> int:
         """How many images its training shows, each as often as it is shown; 0 where it does not train."""
+        if self.format == "narrow":
+            return round(int(data.is_train.sum()) * recipe.epochs)
         return self._further(recipe).images_seen(data) if self.trains else 0
 
     def train(
@@ -361,14 +426,20 @@ class Treatment:
         *,
         recipe: Recipe = TUNING,
         seed: int = 0,
+        arch: str = "",
         description: str = "training",
         report: Report | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> nn.Module:
-        """The network trained further, as this treatment says; the given one stays as it is."""
-        return self._further(recipe).fit(
-            network, data, seed=seed, description=description, report=report, checkpoint=checkpoint
-        )
+        """The network trained further, as this treatment says; the given one stays as it is.
+
+        Where a narrower one is trained in its place, `arch` is the architecture of that one.
+        """
+        told: Any = {"seed": seed, "description": description, "report": report, "checkpoint": checkpoint}
+        if self.format == "narrow":
+            return train_narrower(network, data, arch=arch, distilled=self.distilled, recipe=recipe, **told)
+        quantizer = self._quantizer_of(network) if self.training == "qat" else None
+        return replace(self._further(recipe), quantizer=quantizer).fit(network, data, **told)
 
     def _further(self, recipe: Recipe) -> FairQAT:
         sampling = self.sampling
@@ -377,9 +448,10 @@ class Treatment:
             quantizer=self.quantizer if self.training == "qat" else None,
             first_last=8 if self.ends8 else None,
             loss_weights="dro" if self.dro else self.weight / 100 if self.weight is not None else None,
+            loss_share=self.share / 100 if self.share is not None else None,
             logit_adjustment=float(self.adjusted),
             sampling=int(sampling) / 100 if sampling and sampling.isdecimal() else sampling,
-            recipe=recipe,
+            recipe=recipe if self.passes is None else replace(recipe, epochs=self.passes),
             patience=None,  # a study shows collapsed networks too, and measures that they are
         )
 
@@ -390,13 +462,17 @@ class Treatment:
         are run through the network: those for tuning stay unseen, to choose among what comes out. On these
         the logits are aligned with those of the given network.
         """
-        treated, quantizer = network, self.quantizer
-        if self.training == "qat":
-            quantizer = None  # weights are rounded already
-        if self.scaled:
-            treated = scale_outliers(treated, self.scaled)
+        treated = scale_outliers(network, self.scaled) if self.scaled else network
+        # training has rounded the weights already
+        quantizer = None if self.training == "qat" else self._quantizer_of(treated)
         if quantizer:
-            treated = bake(quantize_model(treated, quantizer, first_last=8 if self.ends8 else None))
+            widths = (
+                bits_by_layer(treated, data, quantizer, bits=self._bits, whose=self.allocated)
+                if self.allocated
+                else None
+            )
+            ends = 8 if self.ends8 else None
+            treated = bake(quantize_model(treated, quantizer, first_last=ends, bits=widths))
         return self.finish(treated, network, data)
 
     def finish(self, network: nn.Module, before: nn.Module, data: Dataset) -> nn.Module:
@@ -419,6 +495,11 @@ class Treatment:
                 offsets=self.offsets,
             )
             network = Aligned(network, found).eval()
+        if self.fitted:
+            own = data.is_tuning
+            logits = predict(network, data.images[own])
+            fitted = fit_offsets(logits, data.labels[own], evenly=self.fitted == "even")
+            network = Aligned(network, fitted).eval()
         return network
 
 
@@ -440,12 +521,12 @@ def vocabulary() -> pd.DataFrame:
 
 def _without_number(word: str) -> str:
     """The word that a percentage may follow, by itself."""
-    return re.sub(r"^(weighted|sampled|scaled|coarser)\d+$", r"\1", word)
+    return re.sub(rf"^(weighted|sampled|{'|'.join(_NUMBERS)})\d+$", r"\1", word)
 
 
 def _parse_base(base: str) -> dict[str, Any] | None:
     """What the first part of a name says, or None."""
-    if match := re.fullmatch(r"(int|codebook|pot)(\d+)", base):
+    if match := re.fullmatch(r"(int|codebook|pot|narrow|pruned)(\d+)", base):
         return {"format": match[1], "bits": int(match[2])}
     if match := re.fullmatch(r"w(\d+)a(\d+)", base):
         return {"format": "int", "bits": int(match[1]), "activations": int(match[2])}

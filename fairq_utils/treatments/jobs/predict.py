@@ -26,7 +26,7 @@ def predict(
     report: Report,
 ) -> Item:
     """The logits of the images of a split, or of at most so many of each group."""
-    treated = treatment.apply(restored(arch, images, network), images)
+    treated = treatment.apply(restored(treatment.arch(arch, images), images, network), images)
     return logits_of(treated, images, each, split, report)
 
 

@@ -32,7 +32,7 @@ def take_survey(
     The change is that of a treatment which rounds the very network that is given. The seed draws the images:
     with the same one for every treatment of a network, changes are paired.
     """
-    treated = treatment.apply(restored(arch, images, network), images)
+    treated = treatment.apply(restored(treatment.arch(arch, images), images, network), images)
     if look == "change":
         return measure_change(restored(arch, images, network), treated, images, how, seed=seed, report=report)
     return _MEASURES[look](treated, images, how, seed=seed, report=report)

@@ -29,6 +29,7 @@ def train_further(
         images,
         recipe=recipe,
         seed=seed,
+        arch=treatment.arch(arch, images),
         description=description,
         report=report,
         checkpoint=reachable(checkpoint),

@@ -1,0 +1,259 @@
+"""Remedies beside one another: which narrows the gap, what it costs, and which one to take.
+
+By the tables that `by_network` makes. A number is one of each network, in shares; intervals are Student's
+over networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fairq_book.kit.interventions import Networks
+from fairq_book.kit.tables import student_interval
+from fairq_utils.errors import BadInput
+from fairq_utils.treatments.ablations import parse_name
+from fairq_utils.treatments.treatment import Treatment
+
+Floats = NDArray[np.float64]
+
+WIDTHS = (8, 4, 3, 2)
+# At two bits training takes longer than elsewhere, by the learning curves of networks that nothing else is
+# asked of; at the other widths it is as long as a setting says.
+PASSES = {2: 8}
+OA_LOSS = 0.02  # what a choice may cost of the overall accuracy
+_CHOOSERS = 3  # one network in so many chooses, and the others say what the choice brings
+
+# Of each remedy, what it is and the words that follow the width.
+UNTRAINED = {
+    "rounded": "",
+    "a range for each channel": "channel",
+    "the range with the least error, for each channel": "mse-channel",
+    "new batch norm statistics": "bn",
+    "class offsets, as before": "offsets",
+    "class offsets, from labels": "labels",
+    "class offsets, from labels that count alike": "evenlabels",
+    "new statistics and offsets from labels": "bn-labels",
+    "new statistics and offsets from labels that count alike": "bn-evenlabels",
+    "bits where the worst group needs them": "groupbits",
+    "bits where the mean needs them": "meanbits",
+}
+TRAINED = {
+    "rounded, 8 bits at the ends": "ends8",
+    "QAT": "ends8-qat",
+    "QAT, loss weights": "ends8-qat-weighted",
+    "QAT, a third of the loss": "ends8-qat-share32",
+    "QAT, sampled both ways": "ends8-qat-sampled",
+    "QAT, oversampled": "ends8-qat-oversampled",
+    "QAT, undersampled": "ends8-qat-undersampled",
+    "FairQAT": "fairqat",
+    "FairQAT, a third of the loss": "ends8-qat-share32-sampled",
+    "QAT, logit adjustment": "ends8-qat-adjusted",
+    "QAT, group-DRO": "ends8-qat-dro",
+    "QAT, learned scales": "lsq-ends8-qat",
+    "trained before": "ends8-tuned",
+    "trained before, loss weights": "ends8-tuned-weighted",
+    "trained before, sampled": "ends8-tuned-sampled",
+    "trained before, both": "ends8-tuned-weighted-sampled",
+}
+
+
+def arm(bits: int, words: str = "", format: str = "int") -> str:
+    """The name of a remedy at a width, with the passes of that width where it trains.
+
+    >>> arm(4, "ends8-qat-weighted"), arm(2, "fairqat"), arm(3, "bn"), arm(2, "qat", "pruned")
+    ('int4-ends8-qat-weighted', 'int2-fairqat-passes8', 'int3-bn', 'pruned2-qat-passes8')
+    """
+    name = "-".join(filter(None, [f"{format}{bits}", words]))
+    treatment = Treatment.parse(name)
+    if treatment.trains and bits in PASSES:
+        treatment = replace(treatment, passes=PASSES[bits])
+    return treatment.name
+
+
+def gap(networks: Networks, treatment: str) -> Floats:
+    """FVO of each network: the accuracy of its best group less that of its worst."""
+    return np.ptp(networks.of(treatment).to_numpy(), axis=1)
+
+
+def worst(networks: Networks, treatment: str) -> Floats:
+    """The accuracy of whichever group is worst in each network."""
+    return networks.of(treatment).to_numpy().min(axis=1)
+
+
+def compared(
+    networks: Networks, remedies: Mapping[str, str], before: str, *, width: str = "", level: float = 0.95
+) -> pd.DataFrame:
+    """What each remedy changes against `before`, for a figure of dots: OA, FVO and the worst group.
+
+    `remedies`: by what it is called, the name of the treatment; one that was not measured is left out.
+    """
+    there = set(networks.table["treatment"])
+    measures = {"OA": networks.overall, "FVO": lambda name: gap(networks, name)}
+    rows = []
+    for row, treatment in remedies.items():
+        if treatment in there and treatment != before:
+            for measure, of in measures.items():
+                values = pd.Series(of(treatment) - of(before))
+                about = {"width": width, "row": row, "group": measure, "treatment": treatment}
+                rows.append(about | student_interval(values, level))
+    return pd.DataFrame(rows)
+
+
+def people(networks: Networks, remedies: Mapping[str, str], before: str) -> pd.DataFrame:
+    """Of a thousand images of each group, how many more are right than `before`; and precision and F1.
+
+    Means over networks. Precision and F1 are known where groups are labels.
+    """
+    size = networks.of("fp32", "n")
+    rows = []
+    for row, treatment in remedies.items():
+        if treatment not in set(networks.table["treatment"]):
+            continue
+        right, named = (networks.of(treatment, one) for one in ("right", "named"))
+        precision = right * size / named
+        f1 = 2 * right * size / (named + size)
+        won = 1000 * networks.change(treatment, before).mean()
+        for group in networks.groups:
+            rows.append(
+                {
+                    "remedy": row,
+                    "group": group,
+                    "won of 1000": round(won[group]),
+                    "recall, %": 100 * right[group].mean(),
+                    "precision, %": 100 * precision[group].mean(),
+                    "F1, %": 100 * f1[group].mean(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------- which one to take
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A remedy that some networks chose, and what it brings to the others, in shares.
+
+    Changes are against rounding alone: of OA, of FVO, and of the accuracy of the worst group.
+    """
+
+    remedy: str
+    treatment: str
+    chosen_by: int
+    networks: int
+    overall: dict[str, float]
+    gap: dict[str, float]
+    worst: dict[str, float]
+
+
+def choose(networks: Networks, remedies: Mapping[str, str], before: str, *, level: float = 0.95) -> Choice:
+    """The remedy with the smallest mean FVO among those that lose no more than two points of OA.
+
+    The first third of the networks choose, by what they are right on; the others say what the choice brings
+    against `before`. Two points are counted from the remedy with the best OA.
+    """
+    there = {row: name for row, name in remedies.items() if name in set(networks.table["treatment"])}
+    if not there:
+        raise BadInput(f"none of {', '.join(remedies.values())} was measured; expected one to choose.")
+    seeds = sorted(networks.table["seed"].unique())
+    count = max(len(seeds) // _CHOOSERS, 1)
+    choosers, others = (
+        Networks(networks.table[networks.table["seed"].isin(some)], networks.majority)
+        for some in (seeds[:count], seeds[count:])
+    )
+    best = max(choosers.overall(name).mean() for name in there.values())
+    allowed = {row: name for row, name in there.items() if choosers.overall(name).mean() >= best - OA_LOSS}
+    row = min(allowed, key=lambda one: gap(choosers, allowed[one]).mean())
+    name = allowed[row]
+
+    def brought(values: Floats) -> dict[str, float]:
+        return student_interval(pd.Series(values), level)
+
+    return Choice(
+        row,
+        name,
+        count,
+        len(seeds) - count,
+        brought(others.overall(name) - others.overall(before)),
+        brought(gap(others, name) - gap(others, before)),
+        brought(worst(others, name) - worst(others, before)),
+    )
+
+
+# What somebody can do decides among what there is to choose.
+LINES: dict[str, tuple[str, ...]] = {
+    "You cannot train, and have images without labels": (
+        "rounded",
+        "a range for each channel",
+        "the range with the least error, for each channel",
+        "new batch norm statistics",
+        "class offsets, as before",
+    ),
+    "You cannot train, and have a few hundred images with labels": (
+        "rounded",
+        "class offsets, from labels",
+        "class offsets, from labels that count alike",
+        "new statistics and offsets from labels",
+        "new statistics and offsets from labels that count alike",
+        "bits where the worst group needs them",
+        "bits where the mean needs them",
+    ),
+    "You can train, and know no groups": ("QAT", "QAT, logit adjustment", "QAT, learned scales"),
+    "You can train, and know the groups of the training images": tuple(
+        name for name in TRAINED if name not in ("rounded, 8 bits at the ends", "QAT, logit adjustment")
+    ),
+}
+
+
+def what_to_do(networks: Networks, bits: int) -> dict[str, Choice]:
+    """For what somebody can do, the remedy to take at that width, and what it brings over rounding alone."""
+    known = UNTRAINED | TRAINED
+    found = {}
+    for line, names in LINES.items():
+        remedies = {name: arm(bits, known[name]) for name in names}
+        if set(remedies.values()) & set(networks.table["treatment"]):
+            found[line] = choose(networks, remedies, arm(bits))
+    return found
+
+
+# ---------------------------------------------------------------- settings by width
+
+
+def best_setting(networks: Networks, bits: int) -> str:
+    """Of all that was trained at that width, what has the smallest FVO within two points of plain QAT's OA.
+
+    Plain QAT with the same number of passes as the best plain one, by OA.
+    """
+    names = [
+        name
+        for name in networks.table["treatment"].unique()
+        if isinstance(one := parse_name(name), Treatment) and one.trains and one.bits == bits
+    ]
+    plain = [name for name in names if _is_plain(name)]
+    if not plain:
+        raise BadInput(f"no plain QAT was measured at {bits} bits; expected one to compare with.")
+    least = max(networks.overall(name).mean() for name in plain) - OA_LOSS
+    allowed = [name for name in names if networks.overall(name).mean() >= least]
+    return min(allowed, key=lambda name: gap(networks, name).mean())
+
+
+def at_width(treatment: str, bits: int) -> str:
+    """The same setting at another width.
+
+    >>> at_width("int4-ends8-qat-weighted40-passes8", 2)
+    'int2-ends8-qat-weighted40-passes8'
+    """
+    _, _, words = treatment.partition("-")
+    return f"int{bits}-{words}"
+
+
+def _is_plain(name: str) -> bool:
+    one = parse_name(name)
+    return isinstance(one, Treatment) and not any(
+        (one.weight, one.share, one.sampling, one.adjusted, one.dro)
+    )
