@@ -20,7 +20,7 @@ def test_the_loss_is_looked_at_where_the_networks_were_asked():
     assert (names(requests["learned"]), requests["learned"].split) == (["fp32", "int8", "int3"], "train")
     assert names(requests["landscapes"]) == ["fp32", "int8", "int3", "int3-qat"]
     assert names(requests["treated"]) == [*names(requests["landscapes"]), "int2"]
-    assert (names(requests["norms"]), requests["norms"].around) == (["int2"], True)
+    assert (names(requests["norms"]), requests["norms"].look) == (["int2"], "around")
     assert requests["norms"].survey == requests["landscapes"].survey
     assert requests["treated"].survey is None
     survey = requests["landscapes"].survey

@@ -95,9 +95,9 @@ def of_kind(name: str, focal: float, *, scatter: float = 0.1, times: float = 1.0
             for seed in SEEDS:
                 for group in ROLES:
                     square = 4 * by * more * (focal if group == ROLES[-1] else 1.0) + scatter * rng.normal()
-                    rows.append((treatment, seed, split, group, 64, 0.5, np.sqrt(abs(square)), square, 1.0))
+                    rows.append((treatment, seed, split, group, 64, 0.5, np.sqrt(abs(square)), square))
     columns = ["treatment", "seed", "split", "group", "n", "loss"]
-    columns += ["gradient_norm", "squared_gradient_norm", "eigenvalue"]
+    columns += ["gradient_norm", "squared_gradient_norm"]
     table = with_columns(pd.DataFrame(rows, columns=columns))
     return MeasuredNetworks(name, table, {"title": name, "majority": ROLES[0], "made": {}})
 
@@ -145,9 +145,9 @@ def inputs(**ratios: float) -> MeasuredNetworks:
                 norm = np.exp(0.01 * rng.normal())
                 if group != "many":
                     norm *= 2 * ratios.get(name, 1.0)
-                rows.append((name, seed, "train", group, 64, 0.5, norm, norm**2, 1.0))
+                rows.append((name, seed, "train", group, 64, 0.5, norm, norm**2))
     columns = ["treatment", "seed", "split", "group", "n", "loss"]
-    columns += ["gradient_norm", "squared_gradient_norm", "eigenvalue"]
+    columns += ["gradient_norm", "squared_gradient_norm"]
     table = with_columns(pd.DataFrame(rows, columns=columns))
     return MeasuredNetworks("inputs", table, {"title": "Inputs", "majority": "many", "made": {}})
 
@@ -179,17 +179,17 @@ def test_the_table_has_every_kind_and_both_causes():
 # ---------------------------------------------------------------- measured
 
 
-def test_no_eigenvalue_is_told_where_it_was_not_reached_or_inputs_are_rounded():
+def test_gradients_are_told_by_split_and_keep_their_sign():
     def around(name: str) -> Landscape:
         values = {name: torch.ones(2, dtype=torch.float64) for name in ("loss", "gradient_norm")}
-        values |= {"squared_gradient_norm": torch.tensor([0.5, -0.5]), "eigenvalue": torch.tensor([7.0, 8.0])}
-        values |= {"group": torch.tensor([0, 1]), "converged": torch.tensor([1.0, 0.0])}
+        values |= {"squared_gradient_norm": torch.tensor([0.5, -0.5]), "group": torch.tensor([1, 0])}
         return Landscape(Study(seed=3), Treatment.parse(name), ("a", "b"), Item(values, {"n": 5}))
 
-    found = by_network.around_networks({"train": [around("int4"), around("a4")], "test": [around("fp32")]})
-    assert found["eigenvalue"].notna().tolist() == [True, False, False, False, True, False]
+    found = by_network.gradients({"train": [around("int4"), around("a4")], "test": [around("fp32")]})
     assert found["split"].tolist() == ["train"] * 4 + ["test"] * 2
+    assert found["group"].tolist() == ["b", "a"] * 3
     assert found["squared_gradient_norm"].tolist() == [0.5, -0.5] * 3
+    assert found[["seed", "n"]].drop_duplicates().to_numpy().tolist() == [[3, 5]]
 
 
 @pytest.mark.parametrize("name", [*norms.KINDS, norms.INPUTS])

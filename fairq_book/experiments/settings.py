@@ -54,8 +54,8 @@ class Setting(StudyParameters):
 
     What is done `also` is named one by one, or several at once in braces. `part` is what the networks are
     asked about: the images for the test, or those for tuning where something is to be chosen. With
-    `images_per_group` the loss around each network is looked at, on so many images of each group, and not
-    what it answers.
+    `images_per_group` it is the gradients of each network that are measured, on so many images of each group,
+    and not what it answers.
 
     >>> few = Setting(name="few", title="Few", bit_widths=[8, 3], ways=["", "mse-bn"])
     >>> [treatment.name for treatment in few.treatments()]

@@ -356,13 +356,14 @@ def landscapes(
     treatments: Sequence[Treatment],
     survey: Survey | None = None,
     *,
-    around: bool = False,
+    look: str = "",
     store: Store | None = None,
     client: Client | None = None,
 ) -> list[Landscape]:
     """The loss around each treated network, group by group: read, or measured where missing.
 
-    With `around` that is all; else also its parts, and what lies between the original and the rounded one.
+    `look` is all that is looked at, `around` or its `gradients`. Without it there are also the parts of an
+    original, and what lies between it and a rounded one.
     A network takes about as long as a thousand images to train on for each product of Hessian and vector:
     ask for few studies, and for fewer images where it is too slow.
     """
@@ -371,7 +372,7 @@ def landscapes(
         (plan, treatment, look)
         for plan in _plans(studies, store)
         for treatment in treatments
-        for look in (["around"] if around else _looks(treatment))
+        for look in ([look] if look else _looks(treatment))
     ]
     wanted = [plan.landscape(treatment, survey, look) for plan, treatment, look in asked]
     items = scheduling.make(wanted, store=store, client=client)
@@ -383,7 +384,7 @@ def landscapes(
             plan.study,
             treatment,
             plan.images.group_names,
-            around=looks["around"],
+            around=looks[look or "around"],
             change=looks.get("change"),
             parts=looks.get("parts"),
         )

@@ -1,7 +1,7 @@
 """What single networks do under many treatments, measured for each group: more than could be shipped whole.
 
 `book/measured` has a table for each such setting, with a row for each network, treatment and group, and a
-record of what it was made of: of what networks answer, or of the loss around them. Neither is kept whole, so
+record of what it was made of: of what networks answer, or of their gradients. Neither is kept whole, so
 other questions need them made again.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ from fairq_book.experiments.studies import (
     networks,
     predictions,
 )
-from fairq_book.kit.tables import in_full_precision, landscape
+from fairq_book.kit.tables import in_full_precision
 from fairq_book.kit.treatments import with_columns
 from fairq_book.root import book_root
 from fairq_utils.curvature.surveys import Survey
@@ -108,22 +108,31 @@ def _rows(before: Prediction, own: Prediction, majority: int) -> list[dict[str, 
     return rows
 
 
-def around_networks(landscapes: Mapping[str, Sequence[Landscape]]) -> pd.DataFrame:
-    """The loss around networks on each split: a row for each network, treatment, split and group.
+def gradients(landscapes: Mapping[str, Sequence[Landscape]]) -> pd.DataFrame:
+    """The gradients of networks on each split: a row for each network, treatment, split and group.
 
-    As `tables.landscape` has it. There is no eigenvalue where it was not reached, and none where inputs are
-    rounded: gradients go straight through the rounding, and a second derivative would know nothing of it.
+    `gradient_norm` is that on `n` images, `squared_gradient_norm` an estimate of the square of that on all
+    images there could be, which is without bias and may be below 0.
     """
-    found = []
-    for split, own in landscapes.items():
-        table = landscape(own)
-        known = table["converged"] & (table["activation_bits"] == _FULL)
-        found.append(table.assign(split=split, eigenvalue=table["eigenvalue"].where(known)))
-    return pd.concat(found, ignore_index=True)[["treatment", "seed", "split", "group", *_LOSS]]
+    found = [
+        pd.DataFrame(
+            {
+                "treatment": own.treatment.name,
+                "seed": own.study.seed,
+                "split": split,
+                "group": np.array(own.group_names)[own.around.tensors["group"].int().numpy()],
+                "n": own.around.info["n"],
+                **{name: own.around.tensors[name].numpy() for name in _GRADIENTS},
+            }
+        )
+        for split, of_split in landscapes.items()
+        for own in of_split
+    ]
+    return pd.concat(found, ignore_index=True)
 
 
-_FULL = 32  # bits of inputs that are not rounded
-_LOSS = ("n", "loss", "gradient_norm", "squared_gradient_norm", "eigenvalue")
+_SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
+_GRADIENTS = ("loss", "gradient_norm", "squared_gradient_norm")
 
 
 # ---------------------------------------------------------------- what was measured before
@@ -168,21 +177,21 @@ class Made:
 
     `sizes`: how many images each group has in training. `images_seen`: how many the training of the original
     showed, as `fp32`, and that of each treatment that trains. `bytes`: what a network takes under each
-    treatment that decides it; training does not. `around`: the loss around it on the images of each split,
-    where that is looked at instead.
+    treatment that decides it; training does not. `landscapes`: its gradients on the images of each split,
+    where these are looked at instead.
     """
 
     predictions: Sequence[Prediction]
     sizes: dict[str, int]
     images_seen: dict[str, int]
     bytes: dict[str, int]
-    around: Mapping[str, Sequence[Landscape]] = field(default_factory=dict)
+    landscapes: Mapping[str, Sequence[Landscape]] = field(default_factory=dict)
 
     @property
     def rows(self) -> pd.DataFrame:
-        """A row for each treatment and group: of its answers, or of the loss around it."""
-        if self.around:
-            return around_networks(self.around)
+        """A row for each treatment and group: of its answers, or of its gradients."""
+        if self.landscapes:
+            return gradients(self.landscapes)
         return by_network(self.predictions, self.majority)[list(COLUMNS)]
 
     @property
@@ -200,9 +209,9 @@ def make(setting: Setting, study: Study, *, store: Store | None = None, client: 
     if setting.images_per_group:
         rounded = [one for one in treatments if isinstance(one, Treatment)]
         around = {}
-        for split in ("train", "test"):
+        for split in _SPLITS:
             survey = Survey(images_per_group=setting.images_per_group, split=split)
-            around[split] = landscapes([study], rounded, survey, around=True, store=store, client=client)
+            around[split] = landscapes([study], rounded, survey, look="gradients", store=store, client=client)
         return Made((), sizes, {}, {}, around)
     trained = [one for one in treatments if isinstance(one, Treatment) and one.trains]
     packed = [one for one in treatments if isinstance(one, Treatment) and _decides_bytes(one)]

@@ -35,7 +35,7 @@ class Asks:
             "treated": Request(treatments=[*every, *further]),
             "learned": Request(treatments=rounded, split="train"),
             "landscapes": Request(treatments=every, survey=self.survey),
-            "norms": Request(treatments=further, survey=self.survey, around=True),
+            "norms": Request(treatments=further, survey=self.survey, look="around"),
             "spectra": Request(treatments=ends, survey=self.survey, density=True, networks=1),
         }
 

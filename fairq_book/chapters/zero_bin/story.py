@@ -287,12 +287,12 @@ def how_far_layers_reach(layers: pd.DataFrame, *, networks: int) -> Prose:
     """The layers that reach least and farthest, and farther than Gaussians; of `tables.reach_by_layer`."""
     far = layers["mean"]
     beyond = int((layers["least"] > layers["gaussian"]).sum())
+    farther = f"{beyond} of {counted(len(far), 'layer')} reach farther than as many Gaussian weights would"
     return Prose(
         f"In the mean over {counted(networks, 'network')}, `{far.idxmin()}` reaches {far.min():.1f} standard "
-        f"deviations and `{far.idxmax()}` {far.max():.1f}; half of {counted(len(far), 'layer')} reach more "
-        f"than {far.median():.1f}. {as_sentence(counted(beyond, 'layer'))} reach farther than as many "
-        "Gaussian weights would, in every network. Where a layer reaches twice as far, a plain grid has "
-        "steps twice as wide."
+        f"deviations and `{far.idxmax()}` {far.max():.1f}; half of them reach more than "
+        f"{far.median():.1f}. In every network {farther}. Where a layer reaches twice as far, a plain grid "
+        "has steps twice as wide."
     )
 
 
