@@ -369,16 +369,16 @@ def landscapes(
     """
     store, survey = store or Store(), survey or Survey()
     asked = [
-        (plan, treatment, look)
+        (plan, treatment, one)
         for plan in _plans(studies, store)
         for treatment in treatments
-        for look in ([look] if look else _looks(treatment))
+        for one in ([look] if look else _looks(treatment))
     ]
-    wanted = [plan.landscape(treatment, survey, look) for plan, treatment, look in asked]
+    wanted = [plan.landscape(treatment, survey, one) for plan, treatment, one in asked]
     items = scheduling.make(wanted, store=store, client=client)
     found: dict[tuple[_Plan, Treatment], dict[str, Item]] = {}
-    for (plan, treatment, look), item in zip(asked, items, strict=True):
-        found.setdefault((plan, treatment), {})[look] = item
+    for (plan, treatment, one), item in zip(asked, items, strict=True):
+        found.setdefault((plan, treatment), {})[one] = item
     return [
         Landscape(
             plan.study,
