@@ -179,7 +179,8 @@ norms.high_where_wrong(both, made["collapse"], seeds=len(trained))
 # their small groups differ in both. So here are networks of moths whose focal group is neither, small, hard,
 # or both, while its four peers are alike; they were [measured before](../book/registered). Squared gradient
 # norms are less their sampling, and those of the focal group in times those of its peers. The last two rows
-# are what each of the two adds, in times the norm of peers where all groups are alike: 0 is nothing.
+# are what each of the two adds; their unit is the norm of peers in full precision where all groups are
+# alike, and 0 is nothing.
 
 # %% tags=["hide-input"]
 kinds, inputs = norms.measured_kinds(), by_network.load(norms.INPUTS)

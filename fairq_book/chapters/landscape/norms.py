@@ -208,21 +208,28 @@ def measured_kinds() -> list[MeasuredNetworks]:
 def by_kind(kinds: Sequence[MeasuredNetworks], split: str = "train") -> pd.DataFrame:
     """Records: the squared gradient norm, less sampling, of the focal group in times that of its peers.
 
-    `kinds` are networks of the same seeds whose focal group is neither small nor hard, small, hard, and
-    both: a row each, the ratio of means over networks with Fieller's interval. Beside these what size adds,
-    on average over difficulty, and what difficulty does, in times the norm of peers where all are alike.
+    `kinds` are networks whose focal group is neither small nor hard, small, hard, and both, of which the
+    seeds count that all have. A row each: the ratio of means over networks, with Fieller's interval. Beside
+    these what size adds to the difference of focal group and peers, on average over difficulty, and what
+    difficulty does; with Student's interval, in units of the mean squared norm that peers have in full
+    precision where all are alike.
     """
     found = []
     wide = [_squares(own, split) for own in kinds]
+    shared = set.intersection(*(set(own.index.unique("seed")) for own in wide))
+    wide = [own[own.index.isin(shared, level="seed")] for own in wide]
+    unit = wide[0].loc[FP32.name].drop(columns=_FOCAL).to_numpy().mean()
     for treatment in wide[0].index.unique("treatment"):
         focal = [own.loc[treatment][_FOCAL] for own in wide]
         peers = [own.loc[treatment].drop(columns=_FOCAL).mean(axis=1) for own in wide]
-        rows = {row: (above, below) for row, above, below in zip(_KINDS_IN_WORDS, focal, peers, strict=True)}
-        effects = effects_of_two(*(above - below for above, below in zip(focal, peers, strict=True)))
-        rows |= {row: (effects[effect], peers[0]) for effect, row in _CAUSES.items()}
-        for row, (above, below) in rows.items():
+        about = {"treatment": treatment, "split": split, "networks": len(shared)}
+        for row, above, below in zip(_KINDS_IN_WORDS, focal, peers, strict=True):
             ends = dict(zip(("estimate", "lower", "upper"), ratio_of_means(above, below), strict=True))
-            found.append({"treatment": treatment, "row": row, "split": split, "networks": len(above)} | ends)
+            found.append(about | {"row": row} | ends)
+        effects = effects_of_two(*(above - below for above, below in zip(focal, peers, strict=True)))
+        for effect, row in _CAUSES.items():
+            values = pd.Series(effects[effect] / unit)
+            found.append(about | {"row": row} | student_interval(values, 0.95))
     return pd.DataFrame(found)
 
 
@@ -296,13 +303,15 @@ def answers(kinds: Sequence[MeasuredNetworks], inputs: MeasuredNetworks) -> Pros
     """The registered questions on gradient norms, with what the networks say, on training images."""
     of_kind, of_inputs, lines = by_kind(kinds), by_inputs(inputs), []
     for question in QUESTIONS:
-        table, none = (of_inputs, 1.0) if question.row in set(of_inputs["row"]) else (of_kind, 0.0)
-        (row,) = table[(table["treatment"] == question.treatment) & (table["row"] == question.row)].to_dict(
-            "records"
-        )
+        of_focal = question.row in _CAUSES.values()
+        table, none, unit = (of_kind, 0.0, "a peer's") if of_focal else (of_inputs, 1.0, question.row)
+        chosen = (table["treatment"] == question.treatment) & (table["row"] == question.row)
+        (row,) = table[chosen].to_dict("records")
         word = "yes" if row["lower"] > none else "the reverse" if row["upper"] < none else "open"
+        networks = counted(row["networks"], "network") + (" of each kind" if of_focal else "")
         lines.append(
-            f"- **{question.asks}** ({question.key}: {question.said}.) *{word}*, {_times(row)} times."
+            f"- **{question.asks}** ({question.key}: {question.said}.) *{word}*, {_times(row)} times {unit}, "
+            f"over {networks}."
         )
     return Prose("\n".join(lines))
 
