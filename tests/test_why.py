@@ -467,29 +467,6 @@ def test_the_layers_in_which_cutting_off_costs_minorities_are_named():
     assert f"Toy, a: {100 * own.loc['a', 'estimate']:+.1f}" in picture.alt
 
 
-def test_other_networks_stand_side_by_side_and_the_collapsed_are_said_to_be():
-    measured = {}
-    for name in ("moths_why", "moths_vit"):
-        own = toy(name, seeds=5, scatter=0.01)
-        table = own.table.assign(right=own.table["right"] + (0.2 * own.table["n"]).astype(int))
-        if name == "moths_vit":  # at three bits they say one thing
-            fallen = table["treatment"] == "int3"
-            table.loc[fallen, "right"] = (table["n"] * (table["group"] == "many"))[fallen]
-        measured[name] = replace(own, table=table)
-    shown = BeautifulSoup(claims.siblings(measured)._repr_html_(), "html.parser")
-    rows = [[cell.text for cell in row.find_all(["th", "td"])] for row in shown.select("tbody tr")]
-    assert [row[0].split("5 networks")[0] for row in rows] == [
-        "resnet18-16, plain",
-        "resnet18-16, least squares, by channel",
-        "vit-64, plain",
-        "vit-64, least squares, by channel",
-    ]
-    own = Networks(measured["moths_why"].table, "many").contrast("int4-mse-channel").mean()
-    assert rows[1][3].startswith(f"{100 * own:+.1f}".replace("-", "−"))
-    assert rows[2][4].startswith("collapsedOA 56.2")
-    assert "collapsed" not in "".join([*rows[0], *rows[1], *rows[3]])
-
-
 def test_what_was_cut_off_layer_by_layer_is_what_was_registered():
     setting, measured = find_setting("moths_clipping"), by_network.load("moths_clipping")
     assert sorted(set(measured.table["seed"])) == setting.seeds == list(range(20, 40))

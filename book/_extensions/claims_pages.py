@@ -4,8 +4,7 @@ A setting is one that was measured earlier, or `here`: what the chapters of this
 
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
 `` {how-many} `` counts them; `` {in-plain-words} `` says what stands in one, `` {choices} `` what another
-choice would have given there, `` {siblings} `` what other networks do, and `` {provenance} `` where all of it
-comes from.
+choice would have given there, and `` {provenance} `` where all of it comes from.
 `` {front} `` opens the book: one figure and three sentences. The role `` {declared}`utkface image_size` ``
 is what that setting says.
 """
@@ -69,7 +68,6 @@ class Why(Directive):
 
     required_arguments = 1
     optional_arguments = 9
-    draw = staticmethod(claims.why)
 
     def run(self):
         """Called by docutils."""
@@ -78,13 +76,7 @@ class Why(Directive):
         for file in by_network.measured_folder().glob("*.csv"):
             env.note_dependency(str(file))
         found = {name: by_network.load(name) for name in self.arguments}
-        return [nodes.raw("", self.draw(found)._repr_html_(), format="html")]
-
-
-class Siblings(Why):
-    """What rounding does to the networks of these settings, which differ in their architecture."""
-
-    draw = staticmethod(claims.siblings)
+        return [nodes.raw("", claims.why(found)._repr_html_(), format="html")]
 
 
 class HowMany(Overview):
@@ -158,7 +150,6 @@ def setup(app):
     app.add_directive("front", Front)
     app.add_directive("choices", Choices)
     app.add_directive("why", Why)
-    app.add_directive("siblings", Siblings)
     app.add_directive("provenance", Provenance)
     return {
         "parallel_read_safe": True,

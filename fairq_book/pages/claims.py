@@ -14,23 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fairq_audit.formats import counted, hundredths
-from fairq_book.experiments.settings import find_setting
+from fairq_audit.formats import hundredths
 from fairq_book.kit.by_network import MeasuredNetworks
 from fairq_book.kit.claims import Claim, Effect, Remark
-from fairq_book.kit.interventions import OF_WIDTHS, QUESTIONS, Networks, Question
+from fairq_book.kit.interventions import OF_WIDTHS, QUESTIONS, Question
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.tables import student_interval
 from fairq_book.kit.treatments import COLUMNS
 from fairq_book.kit.wording import Verdict, as_sentence, in_points
 from fairq_book.pages.plain_words import seeds_in_words
 from fairq_book.registry import CLAIMS
 from fairq_utils.intervals import benjamini_hochberg
-from fairq_utils.metrics.by_network import collapsed
-from fairq_utils.treatments.treatment import FP32
 
 _FALSE_DISCOVERIES = 0.05  # of what a page says, so much may be wrong
 TEMPLATES = Path(__file__).parent / "templates"
@@ -172,34 +167,6 @@ def why(measured: Mapping[str, MeasuredNetworks]) -> Shown:
     ]
     heads = ["question", *(f"{_title(own)}, {own.made}" for own in measured.values())]
     return _filled("why", heads=heads, rows=rows)
-
-
-_GRIDS = {"": "plain", "-mse-channel": "least squares, by channel"}
-_WIDTHS = ("int8", "int4", "int3")
-
-
-def siblings(measured: Mapping[str, MeasuredNetworks]) -> Shown:
-    """What rounding does to other networks: a row for each and each grid, a cell for each width.
-
-    The contrast, and the accuracy over all images. Of networks that have collapsed only that is said.
-    """
-    rows = []
-    for name, own in measured.items():
-        arch, networks = find_setting(name).arch, Networks(own.table, own.majority)
-        sizes = own.table[own.table["treatment"] == FP32.name].groupby("group")["n"].sum()
-        largest = sizes[own.majority] / sizes.sum()
-        for ending, grid in _GRIDS.items():
-            cells = []
-            for width in _WIDTHS:
-                overall = networks.overall(f"{width}{ending}")
-                fallen = collapsed(overall, largest).mean() > 0.5
-                contrast = student_interval(pd.Series(networks.contrast(f"{width}{ending}")), 0.95)
-                text = "collapsed" if fallen else f"{in_points(contrast)} points"
-                cells.append({"contrast": text, "accuracy": hundredths(overall.mean())})
-            before = hundredths(networks.overall(FP32.name).mean())
-            about = {"arch": arch, "grid": grid, "networks": counted(own.networks, "network")}
-            rows.append(about | {"before": before, "cells": cells})
-    return _filled("siblings", heads=["network and grid", "OA at fp32", *_WIDTHS], rows=rows)
 
 
 def _answered(question: Question, measured: MeasuredNetworks) -> dict[str, str]:
