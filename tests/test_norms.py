@@ -66,7 +66,7 @@ def test_what_is_so_in_full_precision_is_said_to_be():
     other = norms.norm_with_accuracy(norms.beside_accuracy(*tables_of(fp32=RISING, int4=FALLING)))
     for found, said in ((same, True), (other, False)):
         verdict = norms.high_where_wrong(found, standing("fp32", "int4"), seeds=6)
-        assert ("It is so before anything is rounded" in verdict.because) == said
+        assert ("In full precision it is as low" in verdict.because) == said
         assert "over 5 groups, of means over 6 seeds" in verdict.because
 
 

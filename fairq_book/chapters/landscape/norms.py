@@ -87,12 +87,13 @@ def high_where_wrong(found: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int)
         f" At {' and '.join(fallen)} accuracy only says which answer is left, for networks have collapsed."
     )
     before = [row["rho"] for row in rows if row["treatment"] == FP32.name]
-    already = " It is so before anything is rounded: no sign of what rounding does."
+    as_low = bool(before) and before[0] <= min(row["rho"] for row in rounded) and before[0] < 0
+    already = " In full precision it is as low at least, so it is no sign of what rounding does."
     return replace(
         chain,
         because=f"{chain.because} Rank correlations over {counted(int(found['groups'].max()), 'group')}, of "
         f"means over {counted(seeds, 'seed')}, with p by permuting the groups: {said}."
-        f"{already if before and before[0] < 0 else ''}{apart if fallen else ''}",
+        f"{already if as_low else ''}{apart if fallen else ''}",
     )
 
 
