@@ -460,7 +460,7 @@ def test_the_layers_in_which_cutting_off_costs_minorities_are_named():
     low, high = stats.t.interval(1 - 0.05 / 3, 7, values.mean(), stats.sem(values))
     assert own.loc["a", ["lower", "upper"]].tolist() == pytest.approx([low, high])
     toy_line, other_line = disparity_story.where_clipping_acts(found).text.splitlines()
-    named = f"`a` {100 * own.loc['a', 'estimate']:.1f}".replace("-", "−")
+    named = f"`a` {100 * own.loc['a', 'estimate']:.2f}".replace("-", "−")
     assert f"of 3 layers, cut off alone, 1 surely cost the smaller groups more: {named}" in toy_line
     assert "Surely less: `c`." in toy_line
     assert "more: none. Surely less: none." in other_line

@@ -208,7 +208,7 @@ def make(setting: Setting, study: Study, *, store: Store | None = None, client: 
     sizes = dict(zip(images.group_names, counts.tolist(), strict=True))
     if setting.images_per_group:
         rounded = [one for one in treatments if isinstance(one, Treatment)]
-        around = {}
+        around: dict[str, Sequence[Landscape]] = {}
         for split in _SPLITS:
             survey = Survey(images_per_group=setting.images_per_group, split=split)
             around[split] = landscapes([study], rounded, survey, look="gradients", store=store, client=client)

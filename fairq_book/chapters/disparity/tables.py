@@ -197,8 +197,8 @@ def readings(by_seed: pd.DataFrame, majority: str | None = None, *, level: float
     asked: list[tuple[str, list[str], tuple[float, ...]]] = [
         (name, [FP32.name, name], (-1.0, 1.0)) for name in by_name if name != FP32.name
     ]
-    for name, own in OVER_WIDTHS.items():
-        used = {f"int{bits}": times for bits, times in zip(WIDTHS, own, strict=True) if times}
+    for name, over in OVER_WIDTHS.items():
+        used = {f"int{bits}": times for bits, times in zip(WIDTHS, over, strict=True) if times}
         asked.append((name, list(used), tuple(used.values())))
     records = []
     for name, needed, coefficients in asked:

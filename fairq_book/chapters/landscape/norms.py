@@ -248,7 +248,7 @@ def by_inputs(measured: MeasuredNetworks, split: str = "train") -> pd.DataFrame:
     paired. `every` is what happens to the norm of all groups, in times.
     """
     own = measured.table[measured.table["split"] == split]
-    logs = np.log(side_by_side_groups(own, ["treatment", "seed"], "gradient_norm"))
+    logs = side_by_side_groups(own, ["treatment", "seed"], "gradient_norm").apply(np.log)
     level = logs.drop(columns=measured.majority).mean(axis=1) - logs[measured.majority]
     every = logs.mean(axis=1)
     rows = []

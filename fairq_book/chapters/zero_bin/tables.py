@@ -248,7 +248,7 @@ def reach_by_layer(networks: Sequence[nn.Module]) -> pd.DataFrame:
     `gaussian` is what as many Gaussian weights reach in half of the cases.
     """
     found = pd.DataFrame([reach(network) for network in networks])
-    sizes = {name: networks[0].get_parameter(name).numel() for name in found}
+    sizes = {name: networks[0].get_parameter(str(name)).numel() for name in found}
     of_layers = {
         "weights": pd.Series(sizes),
         "mean": found.mean(),
