@@ -490,7 +490,7 @@ def where_clipping_acts(table: pd.DataFrame) -> Prose:
         alone = rows[rows["layer"] != tables.ALL_LAYERS]
         (whole,) = rows[rows["layer"] == tables.ALL_LAYERS].to_dict("records")
         costs = alone[alone["upper"] < 0].sort_values("estimate").to_dict("records")
-        named = ", ".join(f"`{row['layer']}` {_finely(row)}" for row in costs) or "none"
+        named = ", ".join(f"`{row['layer']}` {signed(100 * row['estimate'], 2)}" for row in costs) or "none"
         spares = ", ".join(f"`{name}`" for name in alone.loc[alone["lower"] > 0, "layer"])
         lines.append(
             f"- **{title}**, {counted(int(whole['networks']), 'network')}: of {len(alone)} layers, cut off "
@@ -499,12 +499,6 @@ def where_clipping_acts(table: pd.DataFrame) -> Prose:
             f"off in all at once it is {in_points(whole)}."
         )
     return Prose("\n".join(lines))
-
-
-def _finely(row: Mapping[Hashable, Any]) -> str:
-    """In hundredths of a point."""
-    ends = (row[end] for end in ("estimate", "lower", "upper"))
-    return with_interval(lambda share: signed(100 * share, 2), *ends)
 
 
 def answers_change(found: Mapping[str, pd.DataFrame]) -> Prose:
