@@ -198,6 +198,14 @@ def test_killed_again_and_again_two_clones_show_the_same_and_only_what_changed_r
             both = [soup(clone, page).find("article").decode() for clone in (short_book, built)]
             assert both[0] == both[1]
 
+    again = short_book.fairq("book", "--profile", PROFILE)
+    assert "pages: nothing changed" in again.stderr
+    page = root / "book" / "words.md"
+    page.write_text(page.read_text() + "\nOne sentence more.\n")
+    longer = short_book.fairq("book", "--profile", PROFILE)
+    assert "pages: running" in longer.stderr
+    assert "One sentence more." in (pages / "book" / "words.html").read_text()
+
     other = short_book.fairq("book", "--profile", PROFILE, "-p", "bit_widths=[4]")
     assert other.returncode == 0, other.stderr
     assert "01_disparity_baseline: running" in other.stderr

@@ -113,7 +113,7 @@ def toy(setting: str, *, seeds: int = 6, scatter: float = 0.2, seed: int = 0) ->
         for number in range(seeds):
             for group, n in zip(GROUPS, (900, 400, 300), strict=True):
                 right = int(n * np.clip(0.6 + scatter * random.normal(), 0, 1))
-                rest = random.random(3 + 4).tolist()
+                rest = [n, *random.random(3 + 1 + 4)]
                 rows.append((name, number, group, n, right, 0, 0, int(0.1 * n), *rest))
     table = pd.DataFrame(rows, columns=list(by_network.COLUMNS))
     made = {str(number): {"code": {}, "date": "2026-11-29 12:00 UTC"} for number in range(seeds)}
@@ -264,6 +264,10 @@ def small() -> Setting:
     )
 
 
+def made(predictions: list[Prediction]) -> by_network.Made:
+    return by_network.Made(predictions, {"many": 4, "some": 3, "few": 2}, {"fp32": 9}, {"fp32": 100})
+
+
 def measured_by(setting: Setting, folder, calls: list[int]) -> list[str]:
     labels, groups = [0, 1, 2] * 4, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
 
@@ -271,8 +275,7 @@ def measured_by(setting: Setting, folder, calls: list[int]) -> list[str]:
         calls.append(seed)
         answers = list(np.random.default_rng(seed).integers(0, 3, 12))
         names = [one.name for one in setting.treatments()]
-        answered = [prediction(name, seed, answers, labels, groups) for name in names]
-        return by_network.Made(answered, {"many": 3, "some": 2, "few": 1}, {}, {})
+        return made([prediction(name, seed, answers, labels, groups) for name in names])
 
     said: list[str] = []
     by_network.measure(setting, setting.seeds, predict, root=folder, told=said.append)
@@ -308,8 +311,7 @@ def test_what_was_stopped_has_whole_networks(small, tmp_path):
         if seed == 4:
             raise KeyboardInterrupt
         names = [one.name for one in small.treatments()]
-        answered = [prediction(name, seed, [0] * 12, labels, groups) for name in names]
-        return by_network.Made(answered, {"many": 3, "some": 2, "few": 1}, {}, {})
+        return made([prediction(name, seed, [0] * 12, labels, groups) for name in names])
 
     with pytest.raises(KeyboardInterrupt):
         by_network.measure(small, small.seeds, predict, root=tmp_path, told=lambda said: None)
@@ -326,6 +328,10 @@ def test_the_command_measures_networks_that_it_makes(small, tmp_path, monkeypatc
     assert done.output.splitlines()[-1] == "small, seed 3: 3 treatments"
     record = json.loads((tmp_path / "book" / "measured" / "small.json").read_text())
     assert set(record["made"]["3"]["code"]) == {"read", "train", "predict", "ablate"}
+    assert record["images_seen"] == {"fp32": 54}
+    assert list(record["bytes"]) == ["fp32", "int4"]
+    assert record["bytes"]["int4"] < record["bytes"]["fp32"] / 4
+    assert sum(record["sizes"].values()) == 54
     table = by_network.load("small", tmp_path).table
     assert table.groupby("treatment")["n"].sum().tolist() == [60] * 3
 

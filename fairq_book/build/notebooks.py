@@ -197,9 +197,33 @@ def library_digest() -> str:
 
 def results_digest(root: Path) -> str:
     """Digest of what was measured before and lies in the book, with which chapters end."""
-    places = ("book/settings.yml", "book/earlier/*/provenance.json", "book/results/**/*")
-    files = sorted(file for place in places for file in root.glob(place) if file.is_file())
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return _digest(
+        root, "book/settings.yml", "book/earlier/*/provenance.json", "book/results/**/*", "book/measured/*"
+    )
+
+
+def pages_key(root: Path, values: Mapping[str, Mapping[str, Any]]) -> str:
+    """A key of all that the pages of a book are made of, once its chapters are executed with these values.
+
+    Unlike that of a chapter it counts every comment and docstring, for the reference is made of them.
+    """
+    decided_by = {
+        "executed": [executed_path(chapter, values[chapter.slug]).name for chapter in chapters(root)],
+        "sources": _digest(root, "_*.yml", "requirements.txt", "README.md", "LICENSE", "book/**/*"),
+        "packages": [_digest(Path(__file__).parents[2], f"{package}/**/*") for package in PACKAGES],
+        "python": sys.version,
+    }
+    return hashlib.sha256(canonical(decided_by).encode()).hexdigest()
+
+
+def _digest(root: Path, *places: str) -> str:
+    """Digest of the files at these places, with their names."""
+    digest = hashlib.sha256()
+    for path in sorted({path for place in places for path in root.glob(place)}):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def executed_path(chapter: Chapter, values: Mapping[str, Any]) -> Path:

@@ -209,24 +209,32 @@ def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: in
                 watch.say(f"{chapter.slug}: nothing changed")
         if missing:
             _run_chapters(missing, values, workers, watch)
-        with watch.part("pages"):
-            built = _build_pages(root, out, values)
+        built, key = out / "_build" / "html", notebooks.pages_key(root, values)
+        if _is_built(built, key):
+            watch.say("pages: nothing changed")
+        else:
+            with watch.part("pages"):
+                _build_pages(root, out, values, key)
         if watch.jobs is not None:
             watch.say(watch.table())
     click.echo(f"book      {from_here(built / 'index.html')}")
     return built
 
 
-def _build_pages(root: Path, out: Path, values: dict[str, dict[str, Any]]) -> Path:
+def _is_built(built: Path, key: str) -> bool:
+    """Whether the pages were built, to their end, of all that this key is of."""
+    record = built.parent / ".built"
+    return (built / "index.html").exists() and record.exists() and record.read_text() == key
+
+
+def _build_pages(root: Path, out: Path, values: dict[str, dict[str, Any]], key: str) -> None:
     from fairq_book.build import notebooks
 
-    built = out / "_build" / "html"
-    unfinished = out / "_build" / ".unfinished"
-    if unfinished.exists():  # a killed build may have left half a page that looks newer than its source
-        for folder in (built, out / "_build" / ".doctrees"):
-            shutil.rmtree(folder, ignore_errors=True)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.touch()
+    record = out / "_build" / ".built"
+    if not record.exists():  # a killed build may have left half a page that looks newer than its source
+        for name in ("html", ".doctrees"):
+            shutil.rmtree(out / "_build" / name, ignore_errors=True)
+    record.unlink(missing_ok=True)
     jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     command = [*jupyter_book, "build", str(root), "--path-output", str(out)]
     done = subprocess.run(
@@ -238,8 +246,7 @@ def _build_pages(root: Path, out: Path, values: dict[str, dict[str, Any]]) -> Pa
     )
     if done.returncode:
         raise click.ClickException(f"the book could not be built:\n{done.stdout}\n{done.stderr}")
-    unfinished.unlink()
-    return built
+    record.write_text(key)
 
 
 @click.command()

@@ -44,8 +44,10 @@ def code_files(module: str) -> dict[str, Path]:
     waiting = [module]
     while waiting:
         name = waiting.pop()
+        if name in found or name in _DECIDE_NOTHING:
+            continue
         spec = importlib.util.find_spec(name)
-        if name in found or name in _DECIDE_NOTHING or spec is None or spec.origin is None:
+        if spec is None or spec.origin is None:
             continue
         found[name] = Path(spec.origin)
         waiting += _imported(found[name].read_text(encoding="utf-8"), spec.parent or "")
@@ -144,6 +146,7 @@ def versions(*packages: str) -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in packages}
 
 
+@cache
 def _is_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def filled(setting: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     if not setting:
         return dict(parameters)
     usual = {one.name: one.default for one in fields(StudyParameters)}
-    fills = {name: getattr(find_setting(setting), name) for name in usual}
+    declared_there = find_setting(setting)
+    fills = {name: getattr(declared_there, name) for name in usual}
     given = {
         name: value
         for name, value in parameters.items()
@@ -112,10 +114,15 @@ def find_setting(name: str, root: Path | None = None) -> Setting:
     return known[name]
 
 
+@cache  # chapters ask for one setting after the other, and YAML is read slowly
+def _parsed(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
 def declared(file: Path) -> dict[str, Setting]:
     """The settings that a file declares, by name, in its order: for each a block of fields of `Setting`."""
     try:
-        blocks = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        blocks = _parsed(file.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())  # of YAML's several lines one sentence
         raise BadInput(f"{file} cannot be read ({said}); expected settings in YAML.") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +74,7 @@ class Study:
     def __post_init__(self) -> None:
         if type(self.seed) is not int or self.seed < 0:
             raise BadInput(f"seed is {self.seed!r}; expected a whole number of at least 0.")
-        # Refuses an architecture that is unknown or does not take such images.
-        build(self.arch, classes=2, image_size=self.dataset.image_size)
+        _require_architecture(self.arch, self.dataset.image_size)
 
     def recipe_of(self, treatment: Treatment) -> Recipe:
         """How a treatment trains: a narrower network from scratch, as the original was."""
@@ -85,6 +84,12 @@ class Study:
     def name(self) -> str:
         """Short enough for a file name; the settings it leaves out are in the digest beside it."""
         return f"{self.dataset.name}-{self.arch}-{self.dataset.image_size}px-seed{self.seed}"
+
+
+@cache  # many studies have the same, and to build a network takes long
+def _require_architecture(arch: str, image_size: int) -> None:
+    """Refuse an architecture that is unknown or does not take such images."""
+    build(arch, classes=2, image_size=image_size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -254,6 +254,15 @@ def load(name: str, root: Path | None = None) -> MeasuredNetworks:
     return MeasuredNetworks(name, with_columns(_read(folder / f"{name}.csv")), record)
 
 
+def measured(names: Sequence[str], root: Path | None = None) -> list[MeasuredNetworks]:
+    """The tables of those settings that were measured.
+
+    >>> [own.name for own in measured(["moths_why", "nobody"])]
+    ['moths_why']
+    """
+    return [load(name, root) for name in names if (measured_folder(root) / f"{name}.json").is_file()]
+
+
 def measure(
     setting: Setting,
     seeds: Sequence[int],

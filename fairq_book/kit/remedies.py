@@ -6,7 +6,7 @@ over networks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -146,9 +146,9 @@ class Choice:
     treatment: str
     chosen_by: int
     networks: int
-    overall: dict[str, float]
-    gap: dict[str, float]
-    worst: dict[str, float]
+    overall: dict[Hashable, float]
+    gap: dict[Hashable, float]
+    worst: dict[Hashable, float]
 
 
 def choose(networks: Networks, remedies: Mapping[str, str], before: str, *, level: float = 0.95) -> Choice:
@@ -171,8 +171,9 @@ def choose(networks: Networks, remedies: Mapping[str, str], before: str, *, leve
     row = min(allowed, key=lambda one: gap(choosers, allowed[one]).mean())
     name = allowed[row]
 
-    def brought(values: Floats) -> dict[str, float]:
-        return student_interval(pd.Series(values), level)
+    def brought(values: Floats) -> dict[Hashable, float]:
+        found = student_interval(pd.Series(values), level)
+        return {"estimate": found["estimate"], "lower": found["lower"], "upper": found["upper"]}
 
     return Choice(
         row,

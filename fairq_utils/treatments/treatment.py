@@ -56,11 +56,11 @@ _WORDS: dict[str, tuple[dict[str, Any], str]] = {
     "ends8": ({"ends8": True}, "8 bits in the first and the last layer"),
     "groupbits": (
         {"allocated": "groups"},
-        "bits of each layer chosen so that the group that loses most loses least, at as many bytes",
+        "bits of each layer chosen so that the group whose answers change most changes least, as many in all",
     ),
     "meanbits": (
         {"allocated": "mean"},
-        "bits of each layer chosen so that the groups lose least on average, at as many bytes",
+        "bits of each layer chosen so that answers change least on average over groups, as many in all",
     ),
     "distilled": ({"distilled": True}, "trained on what the original says, as much as on labels"),
     "qat": ({"training": "qat"}, "trained further while quantized, or pruned"),

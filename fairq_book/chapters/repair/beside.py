@@ -1,0 +1,346 @@
+"""Remedies beside one another: figures, tables and sentences on networks that were measured before."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from fairq_book.experiments.settings import find_setting
+from fairq_book.kit.by_network import MeasuredNetworks, measured
+from fairq_book.kit.figures import (
+    Picture,
+    canvas,
+    drawn,
+    error_bars,
+    few_numbers,
+    legend_above,
+    look_of,
+    rows_of_dots,
+)
+from fairq_book.kit.interventions import Networks, Question, in_rows, in_words
+from fairq_book.kit.remedies import (
+    LINES,
+    TRAINED,
+    UNTRAINED,
+    WIDTHS,
+    Choice,
+    arm,
+    compared,
+    gap,
+    people,
+    what_to_do,
+)
+from fairq_book.kit.remedy_questions import OF_WIDTHS, QUESTIONS
+from fairq_book.kit.tables import student_interval
+from fairq_book.kit.wording import Prose, in_points
+from fairq_utils.metrics.by_network import others_against
+from fairq_utils.metrics.verdicts import Reading, read
+from fairq_utils.treatments.ablations import parse_name
+from fairq_utils.treatments.treatment import Treatment
+
+CAUSES = {
+    "moths_equal_repair": "all groups alike",
+    "moths_by_size_repair": "one group small",
+    "moths_by_difficulty_repair": "one group hard",
+    "moths_by_both_repair": "small and hard",
+}
+_CURES = {
+    "sampled": "ends8-qat-sampled",
+    "loss weights": "ends8-qat-weighted",
+    "both: FairQAT": "fairqat",
+    "group-DRO": "ends8-qat-dro",
+}
+_FOCAL = "Focal"
+
+
+def _networks(one: MeasuredNetworks) -> Networks:
+    return Networks(one.table, one.majority)
+
+
+def _short(one: MeasuredNetworks) -> str:
+    return one.title.partition(",")[0]
+
+
+def who_answers(names: Sequence[str]) -> Prose:
+    """How many networks there are of each setting, of how many that were registered."""
+    there = {own.name: own.networks for own in measured(names)}
+    said = []
+    for name in names:
+        setting = find_setting(name)
+        own = setting.title.partition(",")[0]
+        registered = len(list(setting.seeds))
+        of = f"all {registered}" if there.get(name) == registered else f"{there.get(name, 0)} of {registered}"
+        said.append(f"on {own} {of}")
+    unfinished = any(there.get(name, 0) < len(list(find_setting(name).seeds)) for name in names)
+    more = " What fewer than that say is provisional: the others are made in the order of their seeds."
+    return Prose(
+        f"Networks that answer, of those that were registered: {', '.join(said)}.{more * unfinished}"
+    )
+
+
+# ---------------------------------------------------------------- every remedy at one width
+
+
+def remedies(settings: Sequence[MeasuredNetworks], bits: int, *, trained: bool) -> Picture:
+    """What each remedy changes against rounding alone at that width: a panel for each data set."""
+    known = TRAINED if trained else UNTRAINED
+    before = arm(bits, "ends8" if trained else "")
+    found = [
+        compared(
+            _networks(one), {row: arm(bits, words) for row, words in known.items()}, before, width=_short(one)
+        )
+        for one in settings
+    ]
+    counts = " and ".join(f"{one.networks} networks on {_short(one)}" for one in settings)
+    return rows_of_dots(
+        pd.concat(found),
+        ["OA", "FVO"],
+        what=f"What remedies change at int{bits}",
+        caption=f"What each remedy changes at int{bits} against rounding alone, in points, with 95 % "
+        f"intervals over {counts}. A remedy is good where OA is to the right and FVO to the left.",
+    )
+
+
+def by_bytes(settings: Sequence[MeasuredNetworks]) -> Picture:
+    """The contrast of rounding, of pruning and of fewer channels where they take as many bytes."""
+    found = []
+    for one in settings:
+        networks = _networks(one)
+        rows = {}
+        for bits in WIDTHS:
+            rows[f"{bits} bits"] = {
+                "rounded": (arm(bits), "fp32"),
+                "pruned": (f"pruned{bits}", "fp32"),
+                "rounded, trained": (arm(bits, "ends8-qat"), "fp32"),
+                "pruned, trained": (arm(bits, "qat", "pruned"), "fp32"),
+                "fewer channels": (f"narrow{bits}", "fp32"),
+                "fewer channels, distilled": (f"narrow{bits}-distilled", "fp32"),
+            }
+        found.append(in_rows(networks, rows, width=_short(one)))
+    table = pd.concat(found)
+    return rows_of_dots(
+        table,
+        list(dict.fromkeys(table["group"])),
+        what="The contrast where as many bytes are saved in other ways",
+        caption="The contrast against full precision where the network takes the bytes of so many bits for a "
+        "weight: by rounding, by pruning with a mask, or with fewer channels. With 95 % intervals over "
+        "networks. Left of the line the smaller groups lose more.",
+    )
+
+
+# ---------------------------------------------------------------- how long to train
+
+
+def longer(trained: MeasuredNetworks) -> pd.DataFrame:
+    """OA and FVO by how often training went over the images: of QAT at each width, and of full precision."""
+    networks = _networks(trained)
+    rows = []
+    for name in networks.table["treatment"].unique():
+        one = parse_name(name)
+        if isinstance(one, Treatment) and one.passes:
+            for measure, values in (("OA", networks.overall(name)), ("FVO", gap(networks, name))):
+                about = {"width": f"int{one.bits}" if one.bits else "fp32", "passes": one.passes}
+                rows.append(about | {"measure": measure} | student_interval(pd.Series(values), 0.95))
+    return pd.DataFrame(rows)
+
+
+def learning_curves(table: pd.DataFrame) -> Picture:
+    """OA and FVO over the number of passes, a line for each width; by `longer`."""
+    widths = [name for name in ("fp32", *(f"int{bits}" for bits in WIDTHS)) if name in set(table["width"])]
+    looks = {name: look_of(number, name) for number, name in enumerate(widths)}
+    said = []
+    with canvas(3.0, columns=2) as (figure, axes):
+        for axis, measure in zip(axes[0], ("OA", "FVO"), strict=True):
+            few_numbers(axis, 2)
+            for name, look in looks.items():
+                rows = table[(table["measure"] == measure) & (table["width"] == name)].sort_values("passes")
+                axis.errorbar(
+                    rows["passes"],
+                    100 * rows["estimate"],
+                    yerr=error_bars(rows),
+                    markersize=4,
+                    elinewidth=0.8,
+                    **look,
+                )
+                numbers = ", ".join(
+                    f"{row['passes']} {100 * row['estimate']:.1f}" for row in rows.to_dict("records")
+                )
+                said.append(f"{measure}, {name}: {numbers}")
+            passes = sorted(table["passes"].unique())
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(passes, [str(count) for count in passes])
+            axis.set(xlabel="passes over the images", ylabel="OA, %" if measure == "OA" else "FVO, points")
+        legend_above(figure, looks)
+        return drawn(
+            figure,
+            alt=f"Lines over the number of passes. {'; '.join(said)}.",
+            caption="Training further, quantized (int) and in full precision (fp32), for so many passes over "
+            "the images. With 95 % intervals over networks.",
+        )
+
+
+def how_long(table: pd.DataFrame) -> Prose:
+    """How many passes bring back what rounding took, and what more of them do at every width; by `longer`."""
+    of = table.set_index(["measure", "width", "passes"])["estimate"]
+    most = int(table["passes"].max())
+    said = []
+    for width in (name for name in table["width"].unique() if name != "fp32"):
+        within = [
+            int(count)
+            for count in sorted(table["passes"].unique())
+            if of["OA", width, count] >= of["OA", "fp32", count] - 0.01
+        ]
+        said.append(f"{width} after {within[0]}" if within else f"{width} after none of up to {most}")
+    fewest = int(table["passes"].min())
+    falls = 100 * (of["FVO", "fp32", fewest] - of["FVO", "fp32", most])
+    return Prose(
+        f"Within a point of what full precision reaches when it trains as long comes {', '.join(said)} "
+        f"passes. But look at full precision itself: from {fewest} to {most} passes its FVO falls by "
+        f"{falls:.0f} points. Whoever compares a remedy that trains with a network that does not, measures "
+        "that, too."
+    )
+
+
+# ---------------------------------------------------------------- cure by cause
+
+
+def cures(settings: Mapping[str, MeasuredNetworks]) -> pd.DataFrame:
+    """What each cure does for the focal group beyond its peers, against plain QAT: a value a network."""
+    rows = []
+    for name, one in settings.items():
+        networks = _networks(one)
+        for cure, words in _CURES.items():
+            values = _for_focal(networks, arm(4, words))
+            seeds = sorted(networks.table["seed"].unique())
+            rows += [
+                {"setting": name, "cure": cure, "seed": seed, "value": value}
+                for seed, value in zip(seeds, values, strict=True)
+            ]
+    return pd.DataFrame(rows)
+
+
+def cure_by_cause(table: pd.DataFrame) -> Picture:
+    """What each cure does for the focal group, by what ails it; by `cures`."""
+    rows = [
+        {"width": "", "row": CAUSES[str(setting)], "group": cure} | student_interval(own["value"], 0.95)
+        for (setting, cure), own in table.groupby(["setting", "cure"], sort=False)
+    ]
+    return rows_of_dots(
+        pd.DataFrame(rows),
+        list(_CURES),
+        what="What cures do for the focal group beyond its peers, at int4",
+        caption="How much more than its four peers the focal group gains at int4, against plain QAT, in "
+        f"points, with 95 % intervals over {table['seed'].nunique()} networks of each kind.",
+    )
+
+
+def cures_read(table: pd.DataFrame) -> dict[str, Reading]:
+    """The answers to C1 to C4; by `cures`."""
+    wide = table.pivot_table(index="seed", columns=["setting", "cure"], values="value")
+
+    def beyond_equal(kind: str, cure: str) -> np.ndarray:
+        return (wide[kind, cure] - wide["moths_equal_repair", cure]).to_numpy()
+
+    small, hard = "moths_by_size_repair", "moths_by_difficulty_repair"
+    return {
+        "C1": read(beyond_equal(small, "sampled"), 0.03),
+        "C2": read(beyond_equal(small, "loss weights"), 0.03),
+        "C3": read(beyond_equal(hard, "loss weights"), 0.03),
+        "C4": read(beyond_equal(hard, "loss weights") - beyond_equal(hard, "sampled"), 0.03),
+    }
+
+
+_CAUSES_ASKED = {
+    "C1": "Does sampling mend what being small does?",
+    "C2": "Do loss weights mend what being small does?",
+    "C3": "Do loss weights mend what being hard does?",
+    "C4": "More than sampling does?",
+}
+
+
+def cures_answered(table: pd.DataFrame) -> Prose:
+    """C1 to C4, each with its answer."""
+    lines = []
+    for key, reading in cures_read(table).items():
+        question = Question(key, _CAUSES_ASKED[key], lambda own: own.overall("fp32"), "", 4, "rises", "")
+        lines.append(
+            f"- **{question.asks}** ({key}) *{question.answer(reading)}*, {in_points(_record(reading))}."
+        )
+    return Prose("\n".join(lines))
+
+
+def _for_focal(networks: Networks, after: str) -> np.ndarray:
+    change = networks.change(after, arm(4, "ends8-qat"))
+    return -others_against(change, networks.groups.index(_FOCAL))
+
+
+def _record(reading: Reading) -> dict[Hashable, float]:
+    return {"estimate": reading.estimate, "lower": reading.lower, "upper": reading.upper}
+
+
+# ---------------------------------------------------------------- answers, and what to do
+
+
+def published(settings: Sequence[MeasuredNetworks]) -> pd.DataFrame:
+    """The published remedy at each width: the number of each question on it, with its answer."""
+    rows = [
+        {"": question.asks, "width": f"int{question.bits}"}
+        | {_short(one): in_words(question, one).replace("*", "") for one in settings}
+        for question in sorted(OF_WIDTHS, key=lambda own: (own.key.partition(",")[0], -own.bits))
+    ]
+    return pd.DataFrame(rows).set_index(["", "width"])
+
+
+def answered(settings: Sequence[MeasuredNetworks]) -> Prose:
+    """The questions on what repairs, each with what the networks say, as a list."""
+    lines = []
+    for question in QUESTIONS:
+        said = [f"{_short(one)}: {in_words(question, one)}" for one in settings]
+        lines.append(f"- **{question.asks}** ({question.key}: {question.said}.) {'. '.join(said)}.")
+    return Prose("\n".join(lines))
+
+
+def choices(settings: Sequence[MeasuredNetworks], widths: Sequence[int] = (4, 3)) -> pd.DataFrame:
+    """What to do: for what somebody can do, the remedy that networks chose and what it brought to others."""
+    rows = []
+    for line in LINES:
+        for bits in widths:
+            for one in settings:
+                found = what_to_do(_networks(one), bits).get(line)
+                if found:
+                    rows.append({"": line, "width": f"int{bits}", "on": _short(one)} | _chosen(found))
+    return pd.DataFrame(rows).set_index(["", "width"])
+
+
+def _chosen(choice: Choice) -> dict[str, str]:
+    return {
+        "do": choice.remedy,
+        "OA": in_points(choice.overall),
+        "FVO": in_points(choice.gap),
+        "worst group": in_points(choice.worst),
+        "networks": str(choice.networks),
+    }
+
+
+def who_gains(one: MeasuredNetworks, bits: int = 4) -> pd.DataFrame:
+    """Of a thousand images of each group, how many a remedy wins or loses; precision and F1 beside recall."""
+    known = {**UNTRAINED, **TRAINED}
+    shown = ("rounded", "class offsets, from labels that count alike", "QAT", "QAT, loss weights", "FairQAT")
+    return people(_networks(one), {name: arm(bits, known[name]) for name in shown}, arm(bits))
+
+
+def costs(settings: Sequence[MeasuredNetworks], bits: int = 4) -> pd.DataFrame:
+    """What a remedy costs: images shown in training, as a share of the original's, and bytes when packed."""
+    rows = []
+    for name, words in TRAINED.items():
+        treatment = arm(bits, words)
+        row = {"remedy": name}
+        for one in settings:
+            seen = one.record["images_seen"]
+            row[_short(one)] = (
+                f"{100 * seen[treatment] / seen['fp32']:.0f} %" if treatment in seen else "none"
+            )
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("remedy")

@@ -1,0 +1,259 @@
+"""Remedies beside one another: what is compared, who chooses, and what is then said."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fairq_book.chapters.repair import beside
+from fairq_book.experiments.settings import find_setting
+from fairq_book.kit import by_network, remedies, remedy_questions
+from fairq_book.kit.by_network import MeasuredNetworks
+from fairq_book.kit.interventions import Networks
+from fairq_book.kit.remedies import TRAINED, UNTRAINED, arm
+from fairq_book.kit.treatments import with_columns
+from fairq_book.pages import registered
+from fairq_utils.errors import BadInput
+from fairq_utils.treatments.ablations import parse_name
+
+GROUPS = ("many", "some", "few")
+SIZES = (900, 400, 300)
+SETTINGS = ("moths_repair", "utkface_repair")
+
+
+def toy(
+    accuracies: dict[str, tuple[float, ...]], *, seeds: int = 9, scatter: float = 0.0, seed: int = 0
+) -> MeasuredNetworks:
+    """Networks that are right so often on each group under each treatment, give or take the scatter."""
+    random = np.random.default_rng(seed)
+    rows = [
+        {"treatment": name, "seed": number, "group": group, "n": n, "named": n}
+        | {"right": round(n * float(np.clip(share + scatter * random.normal(), 0, 1)))}
+        for name, shares in accuracies.items()
+        for number in range(seeds)
+        for group, n, share in zip(GROUPS, SIZES, shares, strict=True)
+    ]
+    table = pd.DataFrame(rows).reindex(columns=list(by_network.COLUMNS))
+    trained = {name: 50 for name in accuracies if getattr(parse_name(name), "trains", False)}
+    made = {str(number): {"code": {}, "date": "2026-11-30 12:00 UTC"} for number in range(seeds)}
+    record = {"title": "Toys, repaired", "majority": "many", "made": made}
+    return MeasuredNetworks("toy", with_columns(table), record | {"images_seen": {"fp32": 100} | trained})
+
+
+def all_alike(setting: str, *, scatter: float, seed: int = 0) -> MeasuredNetworks:
+    names = [one.name for one in find_setting(setting).treatments()]
+    found = toy(dict.fromkeys(names, (0.8, 0.7, 0.6)), scatter=scatter, seed=seed)
+    return MeasuredNetworks(setting, found.table, found.record | {"title": find_setting(setting).title})
+
+
+def networks(measured: MeasuredNetworks) -> Networks:
+    return Networks(measured.table, measured.majority)
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_gap_and_worst_group_are_those_of_each_network():
+    own = networks(toy({"fp32": (0.9, 0.5, 0.6)}))
+    assert remedies.gap(own, "fp32").tolist() == pytest.approx([0.4] * 9)
+    assert remedies.worst(own, "fp32").tolist() == pytest.approx([0.5] * 9)
+
+
+def test_a_remedy_is_compared_with_what_it_is_held_against_and_none_is_invented():
+    own = networks(toy({"fp32": (0.9, 0.9, 0.9), "int4": (0.8, 0.6, 0.5), "int4-bn": (0.8, 0.7, 0.7)}))
+    named = {"rounded": "int4", "new statistics": "int4-bn", "offsets": "int4-offsets"}
+    found = remedies.compared(own, named, "int4").set_index(["row", "group"])["estimate"]
+    assert set(found.index.get_level_values("row")) == {"new statistics"}
+    assert found["new statistics", "FVO"] == pytest.approx(0.1 - 0.3)
+    assert found["new statistics", "OA"] == pytest.approx((0.1 * 400 + 0.2 * 300) / 1600)
+
+
+def test_people_are_counted_with_precision_and_f1():
+    measured = toy({"fp32": (0.9, 0.9, 0.9), "int4": (0.8, 0.6, 0.5)})
+    measured.table.loc[measured.table["group"] == "few", "named"] = 600
+    found = remedies.people(networks(measured), {"rounded": "int4"}, "fp32").set_index("group")
+    assert found["won of 1000"].tolist() == [-100, -300, -400]
+    assert found.loc["few", "precision, %"] == pytest.approx(100 * 0.5 * 300 / 600)
+    assert found.loc["few", "F1, %"] == pytest.approx(100 * 2 * 150 / (600 + 300))
+    assert found.loc["some", "precision, %"] == found.loc["some", "recall, %"] == pytest.approx(60)
+
+
+def test_what_is_measured_holds_every_remedy_that_is_shown_or_asked():
+    for setting in SETTINGS:
+        there = {one.name for one in find_setting(setting).treatments()}
+        assert {
+            arm(bits, words) for bits in (8, 4) for words in UNTRAINED.values() if "bits" not in words
+        } <= there
+    there = {one.name for one in find_setting("moths_repair").treatments()}
+    assert {arm(4, words) for words in TRAINED.values()} <= there
+
+
+# ---------------------------------------------------------------- questions
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_question_can_be_asked_of_every_setting_and_nothing_is_said_of_networks_that_agree(setting):
+    asked = (*remedy_questions.OF_WIDTHS, *remedy_questions.QUESTIONS)
+    words = []
+    for seed in range(5):
+        still = all_alike(setting, scatter=0.004, seed=seed)
+        words += [one.answer(one.reading(still)) for one in asked]
+    assert np.mean([word in ("yes", "the reverse") for word in words]) <= 0.1
+    assert words.count("no") > len(words) / 2
+
+
+def test_a_remedy_that_narrows_the_gap_is_found_and_one_that_widens_it_is_the_reverse():
+    asked = {one.key: one for one in remedy_questions.QUESTIONS}
+    for few, answer in ((0.75, "yes"), (0.45, "the reverse")):
+        names = [one.name for one in find_setting("moths_repair").treatments()]
+        of = dict.fromkeys(names, (0.8, 0.7, 0.6)) | {"int4-ends8-qat-weighted": (0.8, 0.7, few)}
+        measured = toy(of, scatter=0.01)
+        assert asked["R3"].answer(asked["R3"].reading(measured)) == answer
+        assert asked["R4"].answer(asked["R4"].reading(measured)) not in ("yes", "the reverse")
+
+
+def test_registered_questions_are_those_that_are_asked():
+    table = pd.read_csv(registered.folder() / "repair.csv").rename(columns={"Unnamed: 0": ""})
+    asked = registered.listed([*remedy_questions.OF_WIDTHS, *remedy_questions.QUESTIONS])
+    pd.testing.assert_frame_equal(table, asked)
+    keys = [*table[""]]
+    assert len(set(keys)) == len(keys)
+
+
+# ---------------------------------------------------------------- which one to take
+
+
+def options(**accuracies: tuple[float, ...]) -> MeasuredNetworks:
+    return toy({"fp32": (0.9, 0.9, 0.9), "int4": (0.85, 0.7, 0.5)} | accuracies)
+
+
+def test_the_smallest_gap_is_taken_among_those_near_the_best_accuracy_and_another_table_names_another():
+    named = {"rounded": "int4", "offsets": "int4-labels", "even offsets": "int4-evenlabels"}
+    dear = options(**{"int4-labels": (0.85, 0.7, 0.6), "int4-evenlabels": (0.65, 0.65, 0.65)})
+    assert remedies.choose(networks(dear), named, "int4").remedy == "offsets"
+    cheap = options(**{"int4-labels": (0.85, 0.7, 0.6), "int4-evenlabels": (0.8, 0.75, 0.7)})
+    chosen = remedies.choose(networks(cheap), named, "int4")
+    assert (chosen.remedy, chosen.treatment) == ("even offsets", "int4-evenlabels")
+    assert (chosen.chosen_by, chosen.networks) == (3, 6)
+    assert chosen.gap["estimate"] == pytest.approx(0.1 - 0.35)
+    assert chosen.worst["estimate"] == pytest.approx(0.2)
+
+
+def test_those_that_choose_do_not_report():
+    measured = options(**{"int4-labels": (0.85, 0.7, 0.6)})
+    of_choosers = (measured.table["treatment"] == "int4-labels") & (measured.table["seed"] < 3)
+    measured.table.loc[of_choosers & (measured.table["group"] == "few"), "right"] = 240  # 80 % instead of 60
+    chosen = remedies.choose(networks(measured), {"a": "int4", "b": "int4-labels"}, "int4")
+    assert chosen.remedy == "b"
+    assert chosen.gap["estimate"] == pytest.approx(0.25 - 0.35)
+    with pytest.raises(BadInput, match="none of int3 was measured; expected one to choose"):
+        remedies.choose(networks(measured), {"a": "int3"}, "int4")
+
+
+def test_what_to_do_follows_from_the_table_for_each_that_somebody_can_do():
+    names = [one.name for one in find_setting("moths_repair").treatments()]
+    of = dict.fromkeys(names, (0.8, 0.7, 0.5))
+    better = {
+        "int4-channel": 0.6,
+        "int4-evenlabels": 0.6,
+        "int4-ends8-qat-adjusted": 0.6,
+        "int4-ends8-qat-dro": 0.6,
+    }
+    chosen = remedies.what_to_do(
+        networks(toy(of | {name: (0.8, 0.7, few) for name, few in better.items()})), 4
+    )
+    assert [choice.treatment for choice in chosen.values()] == list(better)
+    table = beside.choices([toy(of | {"int4-mse-channel": (0.8, 0.7, 0.6)})], widths=[4])
+    assert table["do"].iloc[0] == "the range with the least error, for each channel"
+
+
+def test_a_setting_is_chosen_within_two_points_of_plain_training():
+    of = {
+        "fp32": (0.9, 0.9, 0.9),
+        "int4-ends8-qat-passes2": (0.85, 0.7, 0.5),
+        "int4-ends8-qat-passes4": (0.86, 0.7, 0.5),
+        "int4-ends8-qat-weighted40-passes4": (0.85, 0.7, 0.6),
+        "int4-ends8-qat-weighted80-sampled-passes4": (0.7, 0.7, 0.7),
+        "int2-ends8-qat-passes4": (0.5, 0.5, 0.1),
+    }
+    assert remedies.best_setting(networks(toy(of)), 4) == "int4-ends8-qat-weighted40-passes4"
+    with pytest.raises(BadInput, match="no plain QAT was measured at 3 bits"):
+        remedies.best_setting(networks(toy(of)), 3)
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def all_there(name: str) -> MeasuredNetworks:
+    found = toy({"fp32": (1.0, 1.0, 1.0)}, seeds=len(find_setting(name).seeds))
+    return MeasuredNetworks(name, found.table, found.record)
+
+
+def test_how_many_answer_is_said_and_that_fewer_are_provisional(monkeypatch):
+    monkeypatch.setattr(beside, "measured", lambda names: [all_alike("moths_repair", scatter=0.0)])
+    said = str(beside.who_answers(SETTINGS))
+    assert "on Moths 9 of 12, on UTKFace 0 of 8" in said
+    assert "provisional" in said
+    monkeypatch.setattr(beside, "measured", lambda names: [all_there(name) for name in names])
+    assert str(beside.who_answers(SETTINGS)).endswith("on Moths all 12, on UTKFace all 8.")
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_each_data_set_has_its_panel_of_remedies(trained):
+    picture = beside.remedies([all_alike(name, scatter=0.02) for name in SETTINGS], 4, trained=trained)
+    assert "What remedies change at int4" in picture.alt
+    assert ("FairQAT" if trained else "new batch norm statistics") in picture.alt
+
+
+def test_longer_training_is_told_from_training_while_rounded():
+    of = {"fp32": (0.9, 0.8, 0.4)}
+    for passes, few in ((1, 0.40), (4, 0.50), (16, 0.70)):
+        of[f"fp32-tuned-passes{passes}"] = (0.9, 0.8, few)
+        of[f"int4-ends8-qat-passes{passes}"] = (0.9, 0.8, few - 0.01)
+        of[f"int2-ends8-qat-passes{passes}"] = (0.9, 0.8, 0.1 if passes < 16 else few)
+    table = beside.longer(toy(of, scatter=1e-4))
+    said = str(beside.how_long(table))
+    assert "int4 after 1, int2 after 16 passes" in said
+    assert "from 1 to 16 passes its FVO falls by 30 points" in said
+    picture = beside.learning_curves(table)
+    assert "FVO, fp32: 1 50.0, 4 40.0, 16 20.0" in picture.alt
+
+
+def kinds(**gains: dict[str, float]) -> dict[str, MeasuredNetworks]:
+    found = {}
+    for number, name in enumerate(beside.CAUSES):
+        of = {"fp32": (0.8, 0.8, 0.8)} | {
+            arm(4, words): (0.8, 0.8, 0.6 + gains.get(name, {}).get(words, 0.0))
+            for words in ("ends8-qat", "ends8-qat-sampled", "ends8-qat-weighted", "fairqat", "ends8-qat-dro")
+        }
+        own = toy(of, scatter=0.01, seed=number)
+        own.table["group"] = own.table["group"].map({"many": "Peer 1", "some": "Peer 2", "few": "Focal"})
+        found[name] = MeasuredNetworks(name, own.table, own.record | {"majority": "Peer 1"})
+    return found
+
+
+def test_a_cure_of_size_is_no_cure_of_difficulty_where_it_is_not_and_is_where_it_is():
+    small, hard = "moths_by_size_repair", "moths_by_difficulty_repair"
+    only_size = {small: {"ends8-qat-sampled": 0.15, "ends8-qat-weighted": 0.15}}
+    words = {key: own.word for key, own in beside.cures_read(beside.cures(kinds(**only_size))).items()}
+    assert words["C1"] == words["C2"] == "rises"
+    assert words["C3"] != "rises"
+    both = only_size | {hard: {"ends8-qat-weighted": 0.15}}
+    table = beside.cures(kinds(**both))
+    words = {key: own.word for key, own in beside.cures_read(table).items()}
+    assert set(words.values()) == {"rises"}
+    assert str(beside.cures_answered(table)).count("*yes*") == 4
+    assert "one group hard" in beside.cure_by_cause(table).alt
+
+
+def test_costs_are_shares_of_what_training_the_original_showed():
+    measured = toy({"fp32": (0.9, 0.8, 0.7), "int4-ends8-qat": (0.9, 0.8, 0.7)})
+    found = beside.costs([measured])["Toys"]
+    assert found["QAT"] == "50 %"
+    assert found["rounded, 8 bits at the ends"] == "none"
+
+
+def test_the_published_remedy_is_judged_at_each_width():
+    found = beside.published([all_alike(name, scatter=0.02) for name in SETTINGS])
+    assert len(found) == 16
+    assert list(found.index.get_level_values("width").unique()) == ["int8", "int4", "int3", "int2"]
+    assert "(" in found["Moths"].iloc[0]
