@@ -71,10 +71,19 @@ def test_people_are_counted_with_precision_and_f1():
     measured = toy({"fp32": (0.9, 0.9, 0.9), "int4": (0.8, 0.6, 0.5)})
     measured.table.loc[measured.table["group"] == "few", "named"] = 600
     found = remedies.people(networks(measured), {"rounded": "int4"}, "fp32").set_index("group")
-    assert found["won of 1000"].tolist() == [-100, -300, -400]
-    assert found.loc["few", "precision, %"] == pytest.approx(100 * 0.5 * 300 / 600)
-    assert found.loc["few", "F1, %"] == pytest.approx(100 * 2 * 150 / (600 + 300))
-    assert found.loc["some", "precision, %"] == found.loc["some", "recall, %"] == pytest.approx(60)
+    assert found["won"].tolist() == pytest.approx([-0.1, -0.3, -0.4])
+    assert found.loc["few", "precision"] == pytest.approx(0.5 * 300 / 600)
+    assert found.loc["few", "F1"] == pytest.approx(2 * 150 / (600 + 300))
+    assert found.loc["some", "precision"] == found.loc["some", "recall"] == pytest.approx(0.6)
+
+
+def test_who_gains_stands_in_a_line_for_each_remedy():
+    names = ("fp32", "int4", "int4-fairqat")
+    measured = toy(dict(zip(names, [(0.9, 0.9, 0.9), (0.8, 0.6, 0.5), (0.7, 0.6, 0.8)], strict=True)))
+    measured.record["sizes"] = dict(zip(GROUPS, SIZES, strict=True))
+    found = beside.who_gains(measured)
+    assert found.loc["FairQAT"].tolist() == ["−100", "+0", "+300", "80", "80", "80"]
+    assert list(found) == [*GROUPS, "recall of few, %", "precision of few, %", "F1 of few, %"]
 
 
 def test_what_is_measured_holds_every_remedy_that_is_shown_or_asked():

@@ -105,30 +105,27 @@ def compared(
 
 
 def people(networks: Networks, remedies: Mapping[str, str], before: str) -> pd.DataFrame:
-    """Of a thousand images of each group, how many more are right than `before`; and precision and F1.
+    """Recall, precision and F1 of each group under each remedy, and `won`: recall less that `before`.
 
-    Means over networks. Precision and F1 are known where groups are labels.
+    Means over networks, in shares. Precision and F1 are known where groups are labels.
     """
     size = networks.of("fp32", "n")
     rows = []
     for row, treatment in remedies.items():
         if treatment not in set(networks.table["treatment"]):
             continue
-        right, named = (networks.of(treatment, one) for one in ("right", "named"))
-        precision = right * size / named
-        f1 = 2 * right * size / (named + size)
-        won = 1000 * networks.change(treatment, before).mean()
-        for group in networks.groups:
-            rows.append(
-                {
-                    "remedy": row,
-                    "group": group,
-                    "won of 1000": round(won[group]),
-                    "recall, %": 100 * right[group].mean(),
-                    "precision, %": 100 * precision[group].mean(),
-                    "F1, %": 100 * f1[group].mean(),
-                }
-            )
+        recall, named = (networks.of(treatment, one) for one in ("right", "named"))
+        measures = {
+            "won": networks.change(treatment, before),
+            "recall": recall,
+            "precision": recall * size / named,
+            "F1": 2 * recall * size / (named + size),
+        }
+        means = {name: values.mean() for name, values in measures.items()}
+        rows += [
+            {"remedy": row, "group": group} | {name: mean[group] for name, mean in means.items()}
+            for group in networks.groups
+        ]
     return pd.DataFrame(rows)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from fairq_audit.formats import true_minus
 from fairq_book.experiments.settings import find_setting
 from fairq_book.kit.by_network import MeasuredNetworks, measured
 from fairq_book.kit.figures import (
@@ -325,10 +326,17 @@ def _chosen(choice: Choice) -> dict[str, str]:
 
 
 def who_gains(one: MeasuredNetworks, bits: int = 4) -> pd.DataFrame:
-    """Of a thousand images of each group, how many a remedy wins or loses; precision and F1 beside recall."""
+    """Of a thousand images of each group, how many a remedy wins or loses; and whether the smallest gains."""
     known = {**UNTRAINED, **TRAINED}
     shown = ("rounded", "class offsets, from labels that count alike", "QAT", "QAT, loss weights", "FairQAT")
-    return people(_networks(one), {name: arm(bits, known[name]) for name in shown}, arm(bits))
+    found = people(_networks(one), {name: arm(bits, known[name]) for name in shown}, arm(bits))
+    smallest = min(one.record["sizes"], key=lambda group: one.record["sizes"][group])
+    own = found[found["group"] == smallest].set_index("remedy")
+    table = found.pivot_table(index="remedy", columns="group", values="won", sort=False)
+    table = (1000 * table).map(lambda won: true_minus(f"{won:+.0f}"))
+    for measure in ("recall", "precision", "F1"):
+        table[f"{measure} of {smallest}, %"] = own[measure].map(lambda share: f"{100 * share:.0f}")
+    return table.rename_axis(index=None, columns=None)
 
 
 def costs(settings: Sequence[MeasuredNetworks], bits: int = 4) -> pd.DataFrame:
