@@ -235,10 +235,11 @@ kit_figures.dots_of_contrasts(tables.clipped_or_rounded(why), "cut off and round
 
 # %% [markdown]
 # In which layers does cutting off do this? Here one layer after the other has its large weights cut off, and
-# all else stays as it is, on the same twenty networks.
+# all else stays as it is, on the same twenty networks and on those of faces that are made so far.
 
 # %% tags=["hide-input"]
-by_layer = tables.clipped_by_layer([by_network.load("moths_clipping")])
+cut = [by_network.load(name) for name in ("moths_clipping", "utkface_clipping")]
+by_layer = tables.clipped_by_layer(cut)
 figures.clipped_by_layer(by_layer)
 
 # %% tags=["hide-input"]

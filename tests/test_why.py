@@ -474,9 +474,12 @@ def test_the_layers_in_which_cutting_off_costs_minorities_are_named():
     assert f"Toy, a: {100 * own.loc['a', 'estimate']:+.1f}" in picture.alt
 
 
-def test_what_was_cut_off_layer_by_layer_is_what_was_registered():
-    setting, measured = find_setting("moths_clipping"), by_network.load("moths_clipping")
-    assert sorted(set(measured.table["seed"])) == setting.seeds == list(range(20, 40))
+@pytest.mark.parametrize(("name", "seeds"), [("moths", range(20, 40)), ("utkface", range(200, 212))])
+def test_what_was_cut_off_layer_by_layer_is_what_was_registered_in_its_order(name, seeds):
+    setting, measured = find_setting(f"{name}_clipping"), by_network.load(f"{name}_clipping")
+    assert setting.seeds == list(seeds)
+    assert sorted(set(measured.table["seed"])) == setting.seeds[: measured.networks]
+    assert measured.networks >= 5
     of_each = measured.table.groupby("seed")["treatment"].nunique()
     assert (of_each == len(setting.treatments())).all()
 
