@@ -21,8 +21,9 @@
 # bits, and see what each {term}`group` of images loses.
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` say: with fewer bits the gap between the best and the
-# worst served group grows, with a jump between eight bits and four; at two or three bits the network's
-# outputs say nothing any more.
+# worst served group grows, with a jump between eight bits and four. The jump is one of three signs of
+# failure that they name; [the second chapter](02_logit_variance_collapse) and
+# [the fourth](04_hessian_landscape) look at the other two.
 #
 # **What you will learn.** How accuracy falls for each group and not only on average; how large a gap
 # noise alone makes; how to tell disparity from collapse; how much depends on the way the grid is chosen;
@@ -179,6 +180,10 @@ story.three_readings(made["readings"], made["change"], made["collapse"], got.maj
 grows = story.violation_grows(made["accuracy_by_seed"], made["collapse"], seeds=len(trained))
 grows
 
+# %% tags=["hide-input"]
+jumps = story.gap_jumps(made["readings"], made["collapse"], got.majority, seeds=len(trained))
+jumps
+
 # %% [markdown]
 # ## Disparity or collapse?
 #
@@ -190,10 +195,6 @@ figures.confusion(made["confusion"])
 
 # %% tags=["hide-input"]
 story.at_the_narrowest(made["accuracy"], made["collapse"], classes=len(got["rounded"][0].label_names))
-
-# %% tags=["hide-input"]
-silent = story.answers_collapse(made["collapse"], seeds=len(trained))
-silent
 
 # %% [markdown]
 # ## Another grid, another story?
@@ -231,6 +232,18 @@ kit_figures.dots_of_contrasts(tables.ranges(why), "by the range of the weights")
 
 # %% tags=["hide-input"]
 kit_figures.dots_of_contrasts(tables.clipped_or_rounded(why), "cut off and rounded apart")
+
+# %% [markdown]
+# In which layers does cutting off do this? Here one layer after the other has its large weights cut off, and
+# all else stays as it is, on the same twenty networks and on those of faces that are made so far.
+
+# %% tags=["hide-input"]
+cut = [by_network.load(name) for name in ("moths_clipping", "utkface_clipping")]
+by_layer = tables.clipped_by_layer(cut)
+figures.clipped_by_layer(by_layer)
+
+# %% tags=["hide-input"]
+story.where_clipping_acts(by_layer)
 
 # %% [markdown]
 # ## Why do answers flip?
@@ -285,8 +298,8 @@ story.size_or_difficulty(made["size_and_difficulty"])
 
 # %% tags=["hide-input"]
 wording.together(
-    "With fewer bits the gap grows, and at two or three bits the logits say nothing any more.",
-    [grows, silent],
+    "With fewer bits the gap grows, with a jump between eight bits and four.",
+    [grows, jumps],
 )
 
 # %% [markdown]
@@ -350,7 +363,7 @@ claims.judge("A1", faces)
 claims.everywhere("A1", {"here": here} | earlier.every())
 
 # %% tags=["hide-input"]
-claims.judge("A7", faces)
+claims.judge("A7a", faces)
 
 # %% tags=["hide-input"]
-claims.everywhere("A7", {"here": here} | earlier.every())
+claims.everywhere("A7a", {"here": here} | earlier.every())

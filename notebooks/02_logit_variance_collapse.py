@@ -22,7 +22,8 @@
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` say: quantization lowers the variance of the logits, as a
 # high temperature does; the softmax flattens, examples move towards the decision boundary, and the loss
-# grows, most for minorities.
+# grows, most for minorities. That it is nullified at three and at two bits is one of three signs of failure
+# that they name.
 #
 # **What you will learn.** How to tell a change of scale from a change of direction; why a temperature can
 # raise a loss and cannot cost a single right answer; and whose answers {term}`flip`.
@@ -117,6 +118,9 @@ figures.ridges(densities[densities["measure"] == "logit_variance"])
 # %% tags=["hide-input"]
 falls = story.variance_falls(made["variance_left"], made["collapse"], seeds=len(trained))
 falls
+
+# %% tags=["hide-input"]
+story.logits_are_nullified(made["variance_left"], seeds=len(trained))
 
 # %% [markdown]
 # ## Towards the boundary
@@ -361,3 +365,9 @@ claims.judge("A2", faces)
 
 # %% tags=["hide-input"]
 claims.everywhere("A2", {"here": here} | earlier.every())
+
+# %% tags=["hide-input"]
+claims.judge("A7b", faces)
+
+# %% tags=["hide-input"]
+claims.everywhere("A7b", {"here": here} | earlier.every())

@@ -237,10 +237,14 @@ figures.two_grids(tables.two_grids(why.table, why.majority), why.title)
 
 # %% [markdown]
 # How far do real layers reach? This is the largest weight of each layer of the networks of this page, in
-# standard deviations of its weights.
+# standard deviations of its weights, and beside it what as many Gaussian weights would reach.
 
 # %% tags=["hide-input"]
-story.how_far_layers_reach(got.networks())
+reach = tables.reach_by_layer(got.networks())
+story.reach_in_a_table(reach)
+
+# %% tags=["hide-input"]
+story.how_far_layers_reach(reach, networks=len(trained))
 
 # %% [markdown]
 # ## The zero bin, put right

@@ -23,7 +23,8 @@
 # **The claim.** Bellam and Kim {cite}`bellam2025` say: minority groups have larger
 # {term}`gradient norms <gradient norm>` and a larger {term}`top eigenvalue of the Hessian <top eigenvalue>`,
 # quantization sharpens the landscape further, and {term}`training while quantized <QAT>` should flatten it
-# again. Tran and others {cite}`tran2022` prove a bound from which it would follow that such groups lose more.
+# again. That high gradient norms go with low accuracy is one of three signs of failure that they name. Tran
+# and others {cite}`tran2022` prove a bound from which it would follow that such groups lose more.
 #
 # **What you will learn.** What gradient norm and curvature of a group are and how well they can be known;
 # how to compare groups of unequal size; and the difference between a bound that is true and one that tells
@@ -50,16 +51,17 @@ test_images: int = 0  # at most so many to be tested on; 0 for all, of moths 600
 arch: str = "resnet18-16"  # the network
 epochs: float = 0  # passes over the training images; 0 for the recipe's own
 bit_widths: list[int] = [4, 3]  # widths from 2 to 16 to round the weights to
+norm_bit_widths: list[int] = [2]  # further widths, at which only gradients and eigenvalues are looked at
 seeds: list[int] = [0, 1, 2]  # one network is trained from each
 images_per_group: int = 64  # images of each group to measure on; of all groups as many
 split: str = "train"  # of which images: train or test
 tol: float = 0.1  # how far from an eigenvalue its estimate may be, as a share of it
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.landscape import asks, figures, story, tables
+from fairq_book.chapters.landscape import asks, figures, norms, story, tables
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
-from fairq_book.kit import earlier, measured, wording
+from fairq_book.kit import by_network, earlier, measured, wording
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
 from fairq_book.pages import claims
@@ -68,7 +70,8 @@ recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
 trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
-wanted = asks.Asks(bit_widths=bit_widths, images_per_group=images_per_group, split=split, tol=tol)
+widths = {"bit_widths": bit_widths, "norm_bit_widths": norm_bit_widths}
+wanted = asks.Asks(**widths, images_per_group=images_per_group, split=split, tol=tol)
 
 # %% [markdown]
 # ## Whose loss?
@@ -158,12 +161,40 @@ story.less_sampling(made["steepness"], made["steepness_ratios"], ends, collapse)
 story.sharpens(made["to_full_precision"], ends, collapse, seeds=len(trained))
 
 # %% [markdown]
-# Is this about the size of a group, or about how hard its images are? [The first
-# chapter](01_disparity_baseline) asks the same of accuracy, on moths that differ in one alone. A network that
-# is often wrong about a group has a large loss there, and far from its minimum a loss is seldom flat.
+# A network that is often wrong about a group has a large loss there, and far from its minimum a loss is
+# seldom flat. So gradient norm and accuracy may well go opposite ways, and that is what the paper takes for
+# a sign that quantization fails. Look whether it is so in full precision already.
 
 # %% tags=["hide-input"]
 story.steep_where_hard(made["with_loss"])
+
+# %% tags=["hide-input"]
+both = norms.norm_with_accuracy(norms.beside_accuracy(made["landscape"], made["accuracy_by_seed"]))
+norms.high_where_wrong(both, made["collapse"], seeds=len(trained))
+
+# %% [markdown]
+# ## Size or difficulty?
+#
+# Is a loss steep because its group is small, or because its images are hard? Default moths cannot say, for
+# their small groups differ in both. So here are networks of moths whose focal group is neither, small, hard,
+# or both, while its four peers are alike; they were [measured before](../book/registered). Squared gradient
+# norms are less their sampling, and those of the focal group in times those of its peers. The last two rows
+# are what each of the two adds; their unit is the norm of peers in full precision where all groups are
+# alike, and 0 is nothing.
+
+# %% tags=["hide-input"]
+kinds, inputs = norms.measured_kinds(), by_network.load(norms.INPUTS)
+norms.kinds_in_a_table(kinds)
+
+# %% [markdown]
+# And where the inputs of layers are rounded, alone or with the weights? The paper leaves that open. A
+# gradient goes straight through such a rounding, as if it were not there.
+
+# %% tags=["hide-input"]
+norms.inputs_in_a_table(inputs)
+
+# %% tags=["hide-input"]
+norms.answers(kinds, inputs)
 
 # %% [markdown]
 # ## Do sharper groups generalize worse?
@@ -313,3 +344,9 @@ claims.judge("Tran", faces)
 
 # %% tags=["hide-input"]
 claims.everywhere("Tran", {"here": here} | earlier.every())
+
+# %% tags=["hide-input"]
+claims.judge("A7c", faces)
+
+# %% tags=["hide-input"]
+claims.everywhere("A7c", {"here": here} | earlier.every())

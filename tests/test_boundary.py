@@ -290,6 +290,23 @@ def test_variance_falls_when_the_data_say_so(left, word):
     assert all(name in verdict.because for name in left)
 
 
+@pytest.mark.parametrize(
+    ("left", "word", "said"),
+    [
+        ({"int3": (0.05, 0.03, 0.08), "int2": (0.02, 0.01, 0.04)}, "supported", "At int3: supported."),
+        ({"int3": (0.5, 0.3, 0.8), "int2": (0.3, 0.2, 0.4)}, "contradicted", "At int2: contradicted."),
+        ({"int3": (0.5, 0.3, 0.8), "int2": (0.02, 0.01, 0.04)}, "mixed", "int2 2 % (1 to 4)"),
+        ({"int3": (0.5, 0.3, 0.8), "int2": (0.1, 0.05, 0.2)}, "contradicted", "At int2: bounded."),
+        ({"int2": (0.1, 0.05, 0.2)}, "bounded", "less than 10 % of the typical variance"),
+        ({"int4": (0.02, 0.01, 0.04)}, "undecided", "Neither two nor three bits"),
+    ],
+)
+def test_logits_are_nullified_where_less_than_a_tenth_of_their_variance_is_left(left, word, said):
+    verdict = story.logits_are_nullified(shares(**left), seeds=3)
+    assert verdict.word == word
+    assert said in verdict.because
+
+
 def test_a_fall_that_only_collapsed_networks_show_is_said_to_be_one():
     left = shares(int8=EVEN, int2=LOW)
     verdict = story.variance_falls(left, in_use(int8=4.0, int2=1.0), seeds=3)

@@ -70,6 +70,34 @@ def test_a_gap_grows_only_where_fixed_groups_share_it(by_width, word, said):
     assert repr(verdict).startswith(word.capitalize())
 
 
+@pytest.mark.parametrize(
+    ("int8", "int4", "word", "said"),
+    [
+        (EVEN, LOST, "supported", "It grows, and for the same groups."),
+        (EVEN, WON, "contradicted", "It falls."),
+        (EVEN, TURNS, "contradicted", "It grows as a lottery over groups."),
+        (EVEN, EVEN, "no difference", "No difference larger than 0.0 points."),
+        (
+            LOST,
+            LOST,
+            "no difference",
+            "No difference larger than 0.0 points.",
+        ),  # what is lost at both is no jump
+        (EVEN, [*EVEN[:9], *LOST[:5], *WON[:4]], "bounded", "No difference larger than 4."),
+    ],
+)
+def test_a_gap_jumps_between_eight_bits_and_four_where_fixed_groups_share_it(int8, int4, word, said):
+    found = tables.readings(of_eighteen(int8=int8, int4=int4), "many")
+    verdict = story.gap_jumps(found, in_use(int8=4.0, int4=4.0), "many", seeds=18)
+    assert verdict.word == word
+    assert verdict.because.startswith(said)
+    assert "the other groups against many" in verdict.because
+    fallen = story.gap_jumps(found, in_use(int8=4.0, int4=1.0), "many", seeds=18)
+    assert fallen.word == "undecided"
+    alone = tables.readings(of_eighteen(int4=int4), "many")
+    assert story.gap_jumps(alone, in_use(int4=4.0), "many", seeds=18).word == "undecided"
+
+
 def test_the_three_readings_come_in_their_order_and_over_the_widths():
     widths = {f"int{bits}": [[0.0, 0.0, -0.02 * place]] * 18 for place, bits in enumerate((8, 6, 5, 4, 3))}
     table = of_eighteen(**widths)
@@ -271,28 +299,6 @@ def test_what_is_won_and_lost_is_told_of_the_narrowest_width_that_stands():
 
 
 WHEN = (("before", 0.7), ("after", 0.625))
-
-
-def collapsed(**ranges: tuple[float, float]) -> pd.DataFrame:
-    rows = [
-        (name, 0.5, sum(ends) / 2, *ends, sum(end >= 2 for end in ends) / 2) for name, ends in ranges.items()
-    ]
-    columns = ["treatment", "share", "effective_classes", "fewest", "most", "standing"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-@pytest.mark.parametrize(
-    ("table", "word"),
-    [
-        (collapsed(int8=(4, 5), int3=(1.0, 1.5), int2=(1.0, 1.2)), "supported"),
-        (collapsed(int8=(4, 5), int3=(3, 4), int2=(2.5, 3)), "contradicted"),
-        (collapsed(int3=(3, 4), int2=(1.0, 1.2)), "mixed"),
-        (collapsed(int3=(1.2, 2.4)), "mixed"),
-        (collapsed(int8=(1.0, 1.1), int4=(1.0, 1.0)), "undecided"),
-    ],
-)
-def test_collapse_is_judged_at_two_and_three_bits_in_every_seed(table, word):
-    assert story.answers_collapse(table, seeds=5).word == word
 
 
 def effects(size, difficulty) -> pd.DataFrame:

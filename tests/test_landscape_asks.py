@@ -16,9 +16,12 @@ def names(request) -> list[str]:
 def test_the_loss_is_looked_at_where_the_networks_were_asked():
     wanted = asks.Asks(bit_widths=[3, 8], images_per_group=7, split="test", tol=0.2)
     requests = wanted(Gathered(studies(seeds=[0])))
-    assert list(requests) == ["treated", "learned", "landscapes", "spectra"]
+    assert list(requests) == ["treated", "learned", "landscapes", "norms", "spectra"]
     assert (names(requests["learned"]), requests["learned"].split) == (["fp32", "int8", "int3"], "train")
-    assert names(requests["treated"]) == names(requests["landscapes"]) == ["fp32", "int8", "int3", "int3-qat"]
+    assert names(requests["landscapes"]) == ["fp32", "int8", "int3", "int3-qat"]
+    assert names(requests["treated"]) == [*names(requests["landscapes"]), "int2"]
+    assert (names(requests["norms"]), requests["norms"].look) == (["int2"], "around")
+    assert requests["norms"].survey == requests["landscapes"].survey
     assert requests["treated"].survey is None
     survey = requests["landscapes"].survey
     assert (survey.images_per_group, survey.split, survey.tol) == (7, "test", 0.2)
@@ -44,6 +47,7 @@ def test_every_table_is_made_of_what_was_asked_for(tmp_path):
     assert set(made) == {
         *(
             "collapse",
+            "accuracy_by_seed",
             "landscape",
             "around",
             "to_majority",
@@ -57,7 +61,8 @@ def test_every_table_is_made_of_what_was_asked_for(tmp_path):
         *("spectra", "slices", "bounds", "ranks", "part_bounds", "part_ranks"),
     }
     assert all(len(table) for table in made.values())
-    assert list(made["landscape"]["treatment"].unique()) == ["fp32", "int4", "int4-qat"]
+    assert list(made["landscape"]["treatment"].unique()) == ["fp32", "int4", "int4-qat", "int2"]
+    assert list(made["bounds"]["treatment"].unique()) == ["int4"]
     assert list(made["bounds"]["treatment"].unique()) == ["int4"]
     # Of the ten products behind a density each gives one eigenvalue, and all shares add up to one.
     shares = made["spectra"].groupby(["treatment", "group"])["share"].agg(["size", "sum"])

@@ -114,6 +114,10 @@ def test_what_is_measured_is_what_automatic_differentiation_says():
         assert found["eigenvalue"] == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-3)
         assert found["residual"] <= 1e-4 * found["eigenvalue"]
         assert found["converged"] == 1
+    alone = surveys.measure_gradients(network, images, survey, seed=0, report=ignore)
+    assert alone.info == item.info
+    assert list(alone.tensors) == ["group", "loss", "gradient_norm", "squared_gradient_norm"]
+    assert all(torch.equal(column, item.tensors[name]) for name, column in alone.tensors.items())
 
 
 def test_of_one_image_nothing_is_known_of_the_gradient_on_others():

@@ -10,6 +10,7 @@ import torch
 from bs4 import BeautifulSoup
 from click.testing import CliRunner
 from pandas.testing import assert_frame_equal
+from scipy import stats
 
 from fairq_book.chapters.disparity import figures as disparity_figures
 from fairq_book.chapters.disparity import story as disparity_story
@@ -21,16 +22,19 @@ from fairq_book.chapters.zero_bin import tables as zero_bin_tables
 from fairq_book.cli.main import main
 from fairq_book.experiments import settings
 from fairq_book.experiments.settings import Setting, find_setting
-from fairq_book.experiments.studies import Prediction, Study
+from fairq_book.experiments.studies import Prediction, Study, landscapes
 from fairq_book.kit import by_network, interventions
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit.by_network import MeasuredNetworks
 from fairq_book.kit.interventions import QUESTIONS, Networks
 from fairq_book.kit.treatments import with_columns
 from fairq_book.pages import claims, registered
+from fairq_utils.curvature.surveys import Survey
 from fairq_utils.errors import BadInput
 from fairq_utils.metrics.by_network import TREND, WIDTHS
-from fairq_utils.treatments.ablations import parse_name
+from fairq_utils.training.architectures import build
+from fairq_utils.treatments.ablations import layers, parse_name
+from fairq_utils.treatments.treatment import Treatment
 
 GROUPS = ("many", "some", "few")
 SETTINGS = ("moths_why", "utkface_why")
@@ -332,6 +336,28 @@ def test_the_command_measures_networks_that_it_makes(small, tmp_path, monkeypatc
     assert table.groupby("treatment")["n"].sum().tolist() == [60] * 3
 
 
+def test_with_images_for_each_group_it_is_gradients_that_are_measured(small, tmp_path, monkeypatch):
+    (tmp_path / "book").mkdir()
+    steep = replace(small, seeds=[3], also=["a4"], images_per_group=3)
+    monkeypatch.setenv("FAIRQ_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(settings, "find_setting", lambda name, root=None: steep)
+    monkeypatch.setattr(by_network, "book_root", lambda: tmp_path)
+    done = CliRunner().invoke(main, ["results", "measure", "small"])
+    assert done.exit_code == 0, done.output
+    found = by_network.load("small", tmp_path)
+    assert set(found.record["made"]["3"]["code"]) == {"read", "train", "survey"}
+    assert found.table.groupby(["treatment", "split"])["n"].sum().tolist() == [15] * 6
+    (around,) = landscapes(
+        settings.studies_of("small"),
+        [Treatment.parse("a4")],
+        Survey(images_per_group=3, split="test"),
+    )
+    own = found.table.query("treatment == 'a4' and split == 'test'")
+    wanted = around.around.tensors["squared_gradient_norm"]
+    assert own["squared_gradient_norm"].tolist() == pytest.approx(wanted.tolist(), rel=1e-3)
+    assert CliRunner().invoke(main, ["results", "measure", "small"]).output.strip().endswith("already")
+
+
 # ---------------------------------------------------------------- what is drawn
 
 
@@ -407,3 +433,57 @@ def test_the_numbers_that_pilots_scatter_by_are_those_of_the_questions():
     for question in QUESTIONS:
         expected = 100 * question.number(Networks(measured.table, "many"))
         assert found[question.key].tolist() == pytest.approx(expected.tolist(), abs=0.005)
+
+
+# ---------------------------------------------------------------- layer by layer, and other networks
+
+
+def clipped(by: dict[str, float], *, title: str = "Toy, cut") -> MeasuredNetworks:
+    """Eight networks of three layers, whose minorities lose so much where a layer is cut off."""
+    random, rows = np.random.default_rng(0), []
+    for name in ("fp32", "int4-mse-clipped", *(f"int4-mse-clipped@{layer}.weight" for layer in "abc")):
+        for seed in range(8):
+            for group in GROUPS:
+                lost = (
+                    by.get(name.partition("@")[2].removesuffix(".weight"), by["all"])
+                    if "@" in name
+                    else by["all"]
+                )
+                lost = 0.0 if name == "fp32" or group == "many" else lost
+                rows.append((name, seed, group, 10_000, round(7000 - 10_000 * lost + 20 * random.normal())))
+    table = pd.DataFrame(rows, columns=["treatment", "seed", "group", "n", "right"])
+    made = {"0": {"code": {}, "date": "2026-11-30 12:00 UTC"}}
+    return MeasuredNetworks("toy", with_columns(table), {"title": title, "majority": "many", "made": made})
+
+
+def test_the_layers_in_which_cutting_off_costs_minorities_are_named():
+    both = [clipped({"a": 0.05, "b": 0.0, "c": -0.04, "all": 0.02}), clipped({"all": 0.0}, title="Other")]
+    found = disparity_tables.clipped_by_layer(both)
+    own = found[found["setting"] == "Toy"].set_index("layer")
+    assert list(own.index) == ["a", "b", "c", disparity_tables.ALL_LAYERS]
+    assert own["estimate"].tolist() == pytest.approx([-0.05, 0.0, 0.04, -0.02], abs=0.002)
+    values = Networks(both[0].table, "many").contrast("int4-mse-clipped@a.weight")
+    low, high = stats.t.interval(1 - 0.05 / 3, 7, values.mean(), stats.sem(values))
+    assert own.loc["a", ["lower", "upper"]].tolist() == pytest.approx([low, high])
+    toy_line, other_line = disparity_story.where_clipping_acts(found).text.splitlines()
+    named = f"`a` {100 * own.loc['a', 'estimate']:.2f}".replace("-", "−")
+    assert f"of 3 layers, cut off alone, 1 surely cost the smaller groups more: {named}" in toy_line
+    assert "Surely less: `c`." in toy_line
+    assert "more: none. Surely less: none." in other_line
+    picture = disparity_figures.clipped_by_layer(found)
+    assert f"Toy, a: {100 * own.loc['a', 'estimate']:+.1f}" in picture.alt
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("moths", range(20, 40)), ("utkface", range(200, 212))])
+def test_what_was_cut_off_layer_by_layer_is_what_was_registered_in_its_order(name, seeds):
+    setting, measured = find_setting(f"{name}_clipping"), by_network.load(f"{name}_clipping")
+    assert setting.seeds == list(seeds)
+    assert sorted(set(measured.table["seed"])) == setting.seeds[: measured.networks]
+    assert measured.networks >= 5
+    of_each = measured.table.groupby("seed")["treatment"].nunique()
+    assert (of_each == len(setting.treatments())).all()
+
+
+def test_every_layer_of_the_network_is_cut_off_once():
+    names = [one.name for one in find_setting("moths_clipping").treatments() if "@" in one.name]
+    assert [name.partition("@")[2] for name in names] == layers(build("resnet18-16", classes=5))

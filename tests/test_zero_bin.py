@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from fairq_book.chapters.zero_bin import figures, story, tables
@@ -360,3 +361,26 @@ def test_zero_notes_say_the_share_of_each_network(networks):
     )
     notes = tables.zero_notes([ZEROS, FP32], emptied)
     assert notes == {"int3-zeros": f"{100 * share:.0f} % zeros", "fp32": "0 % zeros"}
+
+
+def test_how_far_each_layer_reaches_stands_beside_what_gaussian_weights_would():
+    torch.manual_seed(0)
+    networks = [torch.nn.Sequential(torch.nn.Linear(400, 100), torch.nn.Linear(100, 50)) for _ in range(6)]
+    for number, network in enumerate(networks):
+        for layer in network:
+            torch.nn.init.normal_(layer.weight)
+        network[1].weight.data[0, 0] = 20.0 + number
+    layers = tables.reach_by_layer(networks)
+    assert list(layers.index) == ["0", "1"]
+    assert layers["weights"].tolist() == [40_000, 5_000]
+    halves = [stats.norm.cdf(own) - stats.norm.cdf(-own) for own in layers["gaussian"]]
+    assert np.power(halves, layers["weights"]).tolist() == pytest.approx([0.5, 0.5])
+    assert layers.loc["0", "mean"] == pytest.approx(layers.loc["0", "gaussian"], rel=0.1)
+    assert 18 < layers.loc["1", "least"] < layers.loc["1", "mean"] < layers.loc["1", "most"] < 25
+    said = story.how_far_layers_reach(layers, networks=6).text
+    assert "`1` reaches" not in said
+    assert "deviations and `1` 2" in said
+    assert "In every network 1 of 2 layers reach farther" in said
+    shown = story.reach_in_a_table(layers)
+    assert shown.loc["0", "weights"] == "40,000"
+    assert shown.loc["1", "a Gaussian's"] == f"{layers.loc['1', 'gaussian']:.1f}"

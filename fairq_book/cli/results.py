@@ -51,8 +51,9 @@ def measure(
 ) -> None:
     """Measure by group what each treatment of settings does, into book/measured: a table each, no answers.
 
-    For settings of so many treatments that what their networks answer is too much to ship. The table is
-    written after each network, so what was stopped goes on where it was. Networks are made where missing.
+    For settings of so many treatments that what their networks answer is too much to ship, and for those
+    that look at gradients. The table is written after each network, so what was stopped goes
+    on where it was. Networks are made where missing.
     """
     from fairq_book.experiments import scheduling
     from fairq_book.experiments.store import Store

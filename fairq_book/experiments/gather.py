@@ -32,7 +32,8 @@ class Request:
     """Predictions of these treatments, or with a `survey` the loss around the networks that they make.
 
     `each`: of at most so many images of each group; 0 for all. `networks`: of so many networks, the first
-    ones; 0 for all. `density`: of the loss around them the spectral density.
+    ones; 0 for all. `density`: of the loss around them the spectral density. `look`: all that is looked
+    at there, as in `landscapes`.
     """
 
     treatments: Sequence[Treatment | Ablation]
@@ -41,6 +42,7 @@ class Request:
     networks: int = 0
     survey: Survey | None = None
     density: bool = False
+    look: str = ""
 
     def lacking(self, network: LayerNetwork) -> list[str]:
         """What a network that the book ships has nothing of."""
@@ -244,8 +246,9 @@ def _predictions(of: Sequence[Study], request: Request, got: Gathered) -> list[P
 
 def _landscapes(of: Sequence[Study], request: Request, store: Store | None) -> list[Landscape] | list[Any]:
     treatments = [treatment for treatment in request.treatments if isinstance(treatment, Treatment)]
-    look = studies.spectra if request.density else studies.landscapes
-    return look(of, treatments, request.survey, store=store)
+    if request.density:
+        return studies.spectra(of, treatments, request.survey, store=store)
+    return studies.landscapes(of, treatments, request.survey, look=request.look, store=store)
 
 
 def sizes_of(images: Dataset) -> pd.DataFrame:

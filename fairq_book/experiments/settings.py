@@ -55,7 +55,9 @@ class Setting(StudyParameters):
     """Studies under one name, and what is done to each network: every width in every one of the `ways`.
 
     What is done `also` is named one by one, or several at once in braces. `part` is what the networks are
-    asked about: the images for the test, or those for tuning where something is to be chosen.
+    asked about: the images for the test, or those for tuning where something is to be chosen. With
+    `images_per_group` it is the gradients of each network that are measured, on so many images of each group,
+    and not what it answers.
 
     >>> few = Setting(name="few", title="Few", bit_widths=[8, 3], ways=["", "mse-bn"])
     >>> [treatment.name for treatment in few.treatments()]
@@ -70,6 +72,7 @@ class Setting(StudyParameters):
     bit_widths: Sequence[int] = (8, 6, 5, 4, 3, 2)
     ways: Sequence[str] = ("",)
     also: Sequence[str] = ()
+    images_per_group: int = 0
     part: str = "test"
 
     def __post_init__(self) -> None:

@@ -361,32 +361,35 @@ def landscapes(
     treatments: Sequence[Treatment],
     survey: Survey | None = None,
     *,
+    look: str = "",
     store: Store | None = None,
     client: Client | None = None,
 ) -> list[Landscape]:
     """The loss around each treated network, group by group: read, or measured where missing.
 
+    `look` is all that is looked at, `around` or its `gradients`. Without it there are also the parts of an
+    original, and what lies between it and a rounded one.
     A network takes about as long as a thousand images to train on for each product of Hessian and vector:
     ask for few studies, and for fewer images where it is too slow.
     """
     store, survey = store or Store(), survey or Survey()
     asked = [
-        (plan, treatment, look)
+        (plan, treatment, one)
         for plan in _plans(studies, store)
         for treatment in treatments
-        for look in _looks(treatment)
+        for one in ([look] if look else _looks(treatment))
     ]
-    wanted = [plan.landscape(treatment, survey, look) for plan, treatment, look in asked]
+    wanted = [plan.landscape(treatment, survey, one) for plan, treatment, one in asked]
     items = scheduling.make(wanted, store=store, client=client)
     found: dict[tuple[_Plan, Treatment], dict[str, Item]] = {}
-    for (plan, treatment, look), item in zip(asked, items, strict=True):
-        found.setdefault((plan, treatment), {})[look] = item
+    for (plan, treatment, one), item in zip(asked, items, strict=True):
+        found.setdefault((plan, treatment), {})[one] = item
     return [
         Landscape(
             plan.study,
             treatment,
             plan.images.group_names,
-            around=looks["around"],
+            around=looks[look or "around"],
             change=looks.get("change"),
             parts=looks.get("parts"),
         )

@@ -1,18 +1,19 @@
 """What single networks do under many treatments, measured for each group: more than could be shipped whole.
 
 `book/measured` has a table for each such setting, with a row for each network, treatment and group, and a
-record of what it was made of. What networks answered is not kept, so other questions need them made again.
+record of what it was made of: of what networks answer, or of their gradients. Neither is kept whole, so
+other questions need them made again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,10 +23,19 @@ from fairq_book.experiments.codes import CODE
 from fairq_book.experiments.export import made_by
 from fairq_book.experiments.settings import Setting
 from fairq_book.experiments.store import Store
-from fairq_book.experiments.studies import Prediction, Study, dataset, networks, predictions
+from fairq_book.experiments.studies import (
+    Landscape,
+    Prediction,
+    Study,
+    dataset,
+    landscapes,
+    networks,
+    predictions,
+)
 from fairq_book.kit.tables import in_full_precision
 from fairq_book.kit.treatments import with_columns
 from fairq_book.root import book_root
+from fairq_utils.curvature.surveys import Survey
 from fairq_utils.errors import BadInput
 from fairq_utils.files import write_atomically
 from fairq_utils.metrics.groups import calibration, example_metrics
@@ -36,7 +46,8 @@ from fairq_utils.treatments.treatment import FP32, Treatment
 if TYPE_CHECKING:
     from distributed import Client
 
-_STAGES = ("read", "train", "predict", "ablate")  # that decide what is measured
+# That decide what is measured.
+_OF_ANSWERS, _OF_LOSS = ("read", "train", "predict", "ablate"), ("read", "train", "survey")
 _MEASURES = ("loss", "logit_variance", "confidence")
 _FLIPS = tuple(f"flips_by_{part}" for part in (*FLIP_PARTS, "beyond"))
 _COUNTS = ("n", "right", "lost", "won", "flips", "named")
@@ -97,6 +108,33 @@ def _rows(before: Prediction, own: Prediction, majority: int) -> list[dict[str, 
     return rows
 
 
+def gradients(landscapes: Mapping[str, Sequence[Landscape]]) -> pd.DataFrame:
+    """The gradients of networks on each split: a row for each network, treatment, split and group.
+
+    `gradient_norm` is that on `n` images, `squared_gradient_norm` an estimate of the square of that on all
+    images there could be, which is without bias and may be below 0.
+    """
+    found = [
+        pd.DataFrame(
+            {
+                "treatment": own.treatment.name,
+                "seed": own.study.seed,
+                "split": split,
+                "group": np.array(own.group_names)[own.around.tensors["group"].int().numpy()],
+                "n": own.around.info["n"],
+                **{name: own.around.tensors[name].numpy() for name in _GRADIENTS},
+            }
+        )
+        for split, of_split in landscapes.items()
+        for own in of_split
+    ]
+    return pd.concat(found, ignore_index=True)
+
+
+_SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
+_GRADIENTS = ("loss", "gradient_norm", "squared_gradient_norm")
+
+
 # ---------------------------------------------------------------- what was measured before
 
 
@@ -139,13 +177,22 @@ class Made:
 
     `sizes`: how many images each group has in training. `images_seen`: how many the training of the original
     showed, as `fp32`, and that of each treatment that trains. `bytes`: what a network takes under each
-    treatment that decides it; training does not.
+    treatment that decides it; training does not. `landscapes`: its gradients on the images of each split,
+    where these are looked at instead.
     """
 
     predictions: Sequence[Prediction]
     sizes: dict[str, int]
     images_seen: dict[str, int]
     bytes: dict[str, int]
+    landscapes: Mapping[str, Sequence[Landscape]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """A row for each treatment and group: of its answers, or of its gradients."""
+        if self.landscapes:
+            return gradients(self.landscapes)
+        return by_network(self.predictions, self.majority)[list(COLUMNS)]
 
     @property
     def majority(self) -> str:
@@ -157,13 +204,21 @@ def make(setting: Setting, study: Study, *, store: Store | None = None, client: 
     """What the network of that study answers under all treatments of the setting, made where missing."""
     treatments = setting.treatments()
     images = dataset(study, store=store)
-    sizes = images.groups[images.is_train].bincount(minlength=len(images.group_names))
+    counts = images.groups[images.is_train].bincount(minlength=len(images.group_names))
+    sizes = dict(zip(images.group_names, counts.tolist(), strict=True))
+    if setting.images_per_group:
+        rounded = [one for one in treatments if isinstance(one, Treatment)]
+        around: dict[str, Sequence[Landscape]] = {}
+        for split in _SPLITS:
+            survey = Survey(images_per_group=setting.images_per_group, split=split)
+            around[split] = landscapes([study], rounded, survey, look="gradients", store=store, client=client)
+        return Made((), sizes, {}, {}, around)
     trained = [one for one in treatments if isinstance(one, Treatment) and one.trains]
     packed = [one for one in treatments if isinstance(one, Treatment) and _decides_bytes(one)]
     made = networks([study], packed, store=store, client=client)
     return Made(
         predictions([study], treatments, split=setting.part, store=store, client=client),
-        dict(zip(images.group_names, sizes.tolist(), strict=True)),
+        sizes,
         {FP32.name: round(int(images.is_train.sum()) * study.recipe.epochs)}
         | {one.name: one.images_seen(images, study.recipe_of(one)) for one in trained},
         {one.name: storage_bytes(own) for one, own in zip(packed, made, strict=True)},
@@ -223,7 +278,8 @@ def measure(
     """
     folder, names = measured_folder(root), [one.name for one in setting.treatments()]
     path, card = folder / f"{setting.name}.csv", folder / f"{setting.name}.json"
-    table = _read(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    table = _read(path) if path.is_file() else pd.DataFrame(columns=["treatment", "seed"])
+    stages = _OF_LOSS if setting.images_per_group else _OF_ANSWERS
     record = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
     made = record.get("made", {})
     for seed in seeds:
@@ -232,11 +288,11 @@ def measure(
             told(f"{setting.name}, seed {seed}: measured already")
             continue
         found = predict(seed)
-        own = by_network(found.predictions, found.majority)[list(COLUMNS)]
+        own = found.rows
         table = pd.concat([table[table["seed"] != seed], own], ignore_index=True) if len(table) else own
         by = made_by()
         made[str(seed)] = {
-            "code": {stage: CODE[stage] for stage in _STAGES},
+            "code": {stage: CODE[stage] for stage in stages},
             "revision": by["git_revision"] or "none",
             "hardware": by["hardware"],
             "versions": by["versions"],
@@ -260,14 +316,17 @@ def _is_current(code: dict[str, str]) -> bool:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path).reindex(columns=list(COLUMNS))  # one that was measured earlier has fewer
+    table = pd.read_csv(path)
+    of_answers = "right" in table  # of which one that was measured earlier has fewer columns
+    return table.reindex(columns=list(COLUMNS)) if of_answers else table
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
     text = StringIO()
     shown = table.copy()
-    floats = list(_FLOATS)
-    shown["named"] = shown["named"].astype("Int64")
+    floats = shown.select_dtypes("float").columns.difference(["named"])
+    if "named" in shown:
+        shown["named"] = shown["named"].astype("Int64")
     shown[floats] = shown[floats].map(lambda value: f"{value:.4g}" if np.isfinite(value) else "")
     shown.to_csv(text, index=False, lineterminator="\n")
     write_atomically(path, text.getvalue().encode())

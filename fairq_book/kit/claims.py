@@ -29,6 +29,7 @@ class Effect:
     table: str
     row: Mapping[Hashable, Any]
     columns: tuple[str, str, str] = ("estimate", "lower", "upper")
+    threshold: float = math.nan  # what it is held against: 0, or of a ratio or share 1, where nothing is said
 
     @property
     def numbers(self) -> tuple[float, float, float]:
@@ -36,18 +37,30 @@ class Effect:
         estimate, lower, upper = (float(self.row[column]) for column in self.columns)
         return estimate, lower, upper
 
+    @property
+    def beyond(self) -> tuple[float, float, float]:
+        """The numbers less the threshold; of a ratio or share in logarithms, where none of it is 0.
+
+        >>> Effect("it", "share", "left", {"estimate": 0.1, "lower": 0.1, "upper": 1.0}, threshold=0.1).beyond
+        (0.0, 0.0, 2.302585092994046)
+        """
+        numbers, threshold = self.numbers, self.threshold
+        if self.form in ("times", "share"):
+            numbers = tuple(math.log(max(own, 1e-12)) for own in numbers)  # type: ignore[assignment]
+            threshold = math.log(threshold)
+        estimate, lower, upper = (own if threshold != threshold else own - threshold for own in numbers)
+        return estimate, lower, upper
+
     def p(self, networks: int) -> float:
         """How likely so sure a number is by chance, as its interval of 95 % tells; NaN where it does not.
 
-        Student's, with as many networks. Against 0, or a ratio or share of 1; a count of classes has no none.
+        Student's, with as many networks. Against the threshold; a count of classes has none.
 
         >>> row = {"estimate": 0.03, "lower": 0.0, "upper": 0.06}
         >>> round(Effect("it", "points", "change", row).p(20), 3)
         0.05
         """
-        estimate, lower, upper = self.numbers
-        if self.form in ("times", "share"):
-            estimate, lower, upper = (math.log(max(own, 1e-12)) for own in (estimate, lower, upper))
+        estimate, lower, upper = self.beyond
         reach = estimate - lower if estimate > 0 else upper - estimate  # to the end that lies nearer to none
         if self.form == "classes" or networks < 2 or not reach > 0 or not math.isfinite(reach):
             return math.nan

@@ -58,13 +58,11 @@ def what_would_decide(effects: Sequence[Effect], measured: Measured) -> str:
     if not effects:
         return "Models that survive being rounded would decide it."
     effect = effects[0]
-    estimate, lower, upper = effect.numbers
+    estimate, lower, upper = effect.beyond
     if effect.form == "rank":
         return "More groups would decide it, and not more seeds."
     if effect.form == "classes" or math.isnan(lower) or measured.networks < 2:
         return "More seeds would decide it."
-    if effect.form in ("times", "share"):  # of what is multiplied, none is one
-        estimate, lower, upper = (math.log(max(number, 1e-12)) for number in (estimate, lower, upper))
     if lower > 0 or upper < 0:
         return "The first number is clear; the claim asks for more than that."
     freedom = measured.networks - 1

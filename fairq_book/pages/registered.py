@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from fairq_book.chapters.disparity.tables import KINDS_OF_MOTHS
+from fairq_book.chapters.landscape import norms
 from fairq_book.kit import remedy_questions
 from fairq_book.kit.interventions import QUESTIONS, Question
 from fairq_book.root import book_root
@@ -87,6 +88,12 @@ def listed(questions: Sequence[Question]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["", "question", "number of each network", "yes if it", "margin"])
 
 
+def steep_questions() -> pd.DataFrame:
+    """The questions on gradient norms, as they stand on the page."""
+    rows = [(own.key, own.asks, own.said) for own in norms.QUESTIONS]
+    return pd.DataFrame(rows, columns=["", "question", "number of each network"])
+
+
 def why_scatter(pilots: pd.DataFrame) -> pd.DataFrame:
     """Of each question on why: what pilots scatter by, and what the registered networks leave possible.
 
@@ -110,6 +117,7 @@ def main() -> None:
     made = {
         "moths.csv": scatter(pd.read_csv(folder() / "moths_pilots.csv")),
         "why.csv": listed(QUESTIONS),
+        "steep.csv": steep_questions(),
         "repair.csv": listed([*remedy_questions.OF_WIDTHS, *remedy_questions.QUESTIONS]),
         "why_scatter.csv": why_scatter(pd.read_csv(folder() / "why_pilots.csv")),
     }

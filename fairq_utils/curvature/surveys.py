@@ -154,16 +154,35 @@ def measure(network: nn.Module, data: Dataset, survey: Survey, *, seed: int, rep
     network = network.to(default_device())
     rows = []
     for sample in samples(data, survey, seed=seed):
-        hessian = Hessian(network, sample.images, sample.labels, parameters="weights")
-        own = [hessian.loss(), hessian.gradient().norm().item(), hessian.squared_gradient_norm()]
-        rows.append([sample.group, *own, *_top(network, sample, survey, seed)])
+        rows.append([*_gradient(network, sample), *_top(network, sample, survey, seed)])
         report(_cost(len(sample.images)))
-    columns = torch.tensor(rows, dtype=torch.float64).T
-    names = ("group", "loss", "gradient_norm", "squared_gradient_norm", *_OF_EIGENVALUE)
-    named = zip(names, columns, strict=True)
-    return Item({name: column.clone() for name, column in named}, {"n": len(sample.images)})
+    return _in_columns(rows, (*_OF_GRADIENT, *_OF_EIGENVALUE), n=len(sample.images))
 
 
+def measure_gradients(
+    network: nn.Module, data: Dataset, survey: Survey, *, seed: int, report: Report
+) -> Item:
+    """As `measure`, without eigenvalues: where inputs are rounded, a gradient goes straight through that."""
+    network = network.to(default_device())
+    rows = []
+    for sample in samples(data, survey, seed=seed):
+        rows.append(_gradient(network, sample))
+        report(_EACH_PRODUCT * len(sample.images))
+    return _in_columns(rows, _OF_GRADIENT, n=len(sample.images))
+
+
+def _gradient(network: nn.Module, sample: Sample) -> list[float]:
+    hessian = Hessian(network, sample.images, sample.labels, parameters="weights")
+    own = [hessian.loss(), hessian.gradient().norm().item(), hessian.squared_gradient_norm()]
+    return [sample.group, *own]
+
+
+def _in_columns(rows: Sequence[Sequence[float]], names: Sequence[str], *, n: int) -> Item:
+    columns = zip(names, torch.tensor(rows, dtype=torch.float64).T, strict=True)
+    return Item({name: column.clone() for name, column in columns}, {"n": n})
+
+
+_OF_GRADIENT = ("group", "loss", "gradient_norm", "squared_gradient_norm")
 _OF_EIGENVALUE = ("eigenvalue", "residual", "iterations", "converged")
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fairq_audit.formats import counted, hundredths, number
+from fairq_audit.formats import counted, hundredths, number, signed
 from fairq_book.chapters.disparity import tables
 from fairq_book.chapters.disparity.tables import CAUSES, GRIDS
 from fairq_book.experiments.studies import Prediction
-from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, effect_in_row, shown_widths, under_review
+from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in_row, shown_widths
 from fairq_book.kit.measured import Measured
-from fairq_book.kit.tables import CONTRAST, share_standing, standing_treatments, student_interval, together
+from fairq_book.kit.tables import CONTRAST, standing_treatments, student_interval, together
 from fairq_book.kit.treatments import columns_of
 from fairq_book.kit.wording import (
     Prose,
@@ -94,6 +94,37 @@ _GAPS = {
     "grows or lottery": "it grows, for the same groups or as a lottery over them",
     "falls": "it falls",
 }
+
+
+def gap_jumps(readings: pd.DataFrame, collapse: pd.DataFrame, majority: str | None, *, seeds: int) -> Verdict:
+    """Does FVO per network jump from eight bits to four? By the row for that of `tables.readings`.
+
+    Judged where networks stand at both widths. Supported where FVO surely rises and a pair of groups that
+    other networks named rises with it. The contrast stands beside.
+    """
+    claim = "The gap between groups (FVO) jumps from int8 to int4."
+    own = readings[readings["treatment"] == tables.JUMP_OF_WIDTHS].set_index("reading")
+    if own.empty:
+        return Verdict(claim, "undecided", "It takes three networks, at both widths, to tell.")
+    if not standing_treatments(collapse) >= {"int8", "int4"}:
+        return nowhere(claim, " At one of the two widths the networks have collapsed.")
+    rows = own.to_dict("index")
+    gap, pair = rows[tables.GAP], rows[tables.PAIR]
+    words: dict[str, Word] = {
+        "grows": "supported",
+        "lottery": "contradicted",
+        "falls": "contradicted",
+        "no change": "no difference",
+    }
+    beside = f"; the other groups against {majority} {in_points(rows[CONTRAST])}" if CONTRAST in rows else ""
+    return Verdict(
+        claim,
+        words.get(gap["word"], "bounded"),
+        f"{as_sentence(_moved(gap))}. FVO per network at int4 less that at int8, in points, over "
+        f"{counted(seeds, 'seed')}: {in_points(gap)}. Beside it, the gap of {pair['groups']}, as other "
+        f"networks named them, {in_points(pair)}{beside}. A difference of "
+        f"{100 * gap['margin']:.0f} points counts as none.",
+    )
 
 
 def three_readings(
@@ -351,34 +382,6 @@ def contrast_elsewhere(by_network: pd.DataFrame, collapse: pd.DataFrame, narrowe
     return f"The same contrast where one thing is done otherwise: {'; '.join(said)}." if said else ""
 
 
-def answers_collapse(collapse: pd.DataFrame, *, seeds: int) -> Verdict:
-    """Do the networks stop to tell classes apart at two or three bits?
-
-    Supported when every network has collapsed at every such width, contradicted when none has, mixed
-    otherwise, undecided when no such width was asked for.
-    """
-    claim = "At two and three bits the logits say nothing any more."
-    narrow = collapse[collapse["treatment"].isin(["int2", "int3"])]
-    if narrow.empty:
-        return Verdict(claim, "undecided", "Neither two nor three bits were asked for.")
-    word: Word = "mixed"
-    stand = share_standing(narrow)
-    if (stand == 0).all():
-        word = "supported"
-    elif (stand == 1).all():
-        word = "contradicted"
-    said = "; ".join(
-        f"{row.treatment} {row.effective_classes:.1f} ({row.fewest:.1f} to {row.most:.1f})"
-        for row in narrow.itertuples(index=False)
-    )
-    return Verdict(
-        claim,
-        word,
-        "Effective number of classes that the networks answer with, and its range over "
-        f"{counted(seeds, 'seed')}: {said}. {_collapsed_both_ways(narrow)}",
-    )
-
-
 def _collapsed_both_ways(rows: pd.DataFrame) -> str:
     """How many networks have collapsed: by the OA of the others, where it is known, and by classes in use."""
     by_classes = ", ".join(
@@ -480,6 +483,24 @@ def elsewhere(contrasts: pd.DataFrame) -> Prose:
     return Prose("\n".join(lines))
 
 
+def where_clipping_acts(table: pd.DataFrame) -> Prose:
+    """In which layers cutting off alone surely costs the smaller groups; of `tables.clipped_by_layer`."""
+    lines = []
+    for title, rows in table.groupby("setting", sort=False):
+        alone = rows[rows["layer"] != tables.ALL_LAYERS]
+        (whole,) = rows[rows["layer"] == tables.ALL_LAYERS].to_dict("records")
+        costs = alone[alone["upper"] < 0].sort_values("estimate").to_dict("records")
+        named = ", ".join(f"`{row['layer']}` {signed(100 * row['estimate'], 2)}" for row in costs) or "none"
+        spares = ", ".join(f"`{name}`" for name in alone.loc[alone["lower"] > 0, "layer"])
+        lines.append(
+            f"- **{title}**, {counted(int(whole['networks']), 'network')}: of {len(alone)} layers, cut off "
+            f"alone, {len(costs)} surely cost the smaller groups more: {named}. Surely less: "
+            f"{spares or 'none'}. All single layers add up to {points(alone['estimate'].sum())} points; cut "
+            f"off in all at once it is {in_points(whole)}."
+        )
+    return Prose("\n".join(lines))
+
+
 def answers_change(found: Mapping[str, pd.DataFrame]) -> Prose:
     """How many answers change while the average hardly does, in each setting; of `answers_that_change`."""
     lines = []
@@ -537,12 +558,16 @@ def _violation(measured: Measured) -> list[Effect]:
     return effects
 
 
-def _collapse(measured: Measured) -> list[Effect]:
-    found = []
-    for width in ("fp32", "int3", "int2"):
-        own = effect_in(measured, "collapse", f"classes in use at {width}", "classes", {"treatment": width})
-        found.append(replace(own, columns=("effective_classes", "fewest", "most")))
-    return found
+def _jump(measured: Measured) -> list[Effect]:
+    by_seed = measured["accuracy_by_seed"]
+    found = tables.readings(by_seed, measured.majority).drop(columns=["groups", "word"])
+    effects = []
+    for reading in (tables.GAP, tables.PAIR, CONTRAST):
+        where = {"treatment": tables.JUMP_OF_WIDTHS, "reading": reading}
+        if len(found) and (reading != CONTRAST or measured.majority is not None):
+            says = f"{reading}, int4 against int8"
+            effects.append(effect_in_row(measured, "accuracy_by_seed", found, says, "points", where))
+    return effects
 
 
 CLAIMS = (
@@ -558,15 +583,17 @@ CLAIMS = (
         _violation,
     ),
     Claim(
-        "A7",
-        "At two and three bits the logits say nothing any more.",
+        "A7a",
+        "A sign of failure: the gap between groups (FVO) jumps from int8 to int4.",
         BELLAM,
         "01_disparity_baseline",
-        ("collapse",),
-        lambda measured: answers_collapse(measured["collapse"], seeds=measured.seeds),
-        _collapse,
-        under_review(
-            "it counts the classes that are answered, while the claim speaks of logits and of gradients."
+        ("accuracy_by_seed", "collapse"),
+        lambda measured: gap_jumps(
+            tables.readings(measured["accuracy_by_seed"], measured.majority),
+            measured["collapse"],
+            measured.majority,
+            seeds=measured.seeds,
         ),
+        _jump,
     ),
 )

@@ -166,7 +166,8 @@ def contrasts(settings: Mapping[str, Gathered]) -> pd.DataFrame:
 
 
 # What is read of the widths together, with a coefficient for each of `WIDTHS`.
-OVER_WIDTHS = {"int8 to int4": JUMP, "trend over 8, 6, 5, 4, 3 bits": TREND}
+JUMP_OF_WIDTHS = "int8 to int4"
+OVER_WIDTHS = {JUMP_OF_WIDTHS: JUMP, "trend over 8, 6, 5, 4, 3 bits": TREND}
 GAP, PAIR = "FVO per network", "a fixed pair"
 WIDTH_OF_JUMP = 4  # whose margin both are judged by
 _NUMBERS = ("networks", "estimate", "lower", "upper", "bound", "margin")
@@ -177,8 +178,8 @@ def readings(by_seed: pd.DataFrame, majority: str | None = None, *, level: float
     """Records: the contrast of minorities and `majority`, FVO per network, and the gap of two fixed groups.
 
     `by_seed` of `accuracy_by_seed`. For each treatment against full precision, and over the widths where all
-    are there. `word` is that of `verdicts.read`; for FVO that of `read_gap`, which has the pair in view.
-    `groups` names the pair, or the majority. Of fewer than three networks there are no readings.
+    that count are there. `word` is that of `verdicts.read`; for FVO that of `read_gap`, which has the pair in
+    view. `groups` names the pair, or the majority. Of fewer than three networks there are no readings.
 
     >>> right = {"fp32": [(9, 7), (9, 7), (9, 8), (8, 7)], "int4": [(9, 5), (9, 4), (9, 5), (8, 4)]}
     >>> long = [(t, s, g, 10, right[t][s][i]) for t in right for s in range(4) for i, g in enumerate("ab")]
@@ -196,7 +197,9 @@ def readings(by_seed: pd.DataFrame, majority: str | None = None, *, level: float
     asked: list[tuple[str, list[str], tuple[float, ...]]] = [
         (name, [FP32.name, name], (-1.0, 1.0)) for name in by_name if name != FP32.name
     ]
-    asked += [(name, [f"int{bits}" for bits in WIDTHS], own) for name, own in OVER_WIDTHS.items()]
+    for name, over in OVER_WIDTHS.items():
+        used = {f"int{bits}": times for bits, times in zip(WIDTHS, over, strict=True) if times}
+        asked.append((name, list(used), tuple(used.values())))
     records = []
     for name, needed, coefficients in asked:
         if len(wide.columns) < 2 or not by_name.keys() >= set(needed):
@@ -320,6 +323,29 @@ def ranges(measured: MeasuredNetworks, widths: Sequence[str] = ("int4", "int3"))
 def clipped_or_rounded(measured: MeasuredNetworks, widths: Sequence[str] = ("int4", "int3")) -> pd.DataFrame:
     """The contrast where weights beyond the range of least error are cut off, or rounded to it, or both."""
     return _by_words(measured, _HALVES, widths)
+
+
+ALL_LAYERS = "all layers"
+
+
+def clipped_by_layer(
+    settings: Sequence[MeasuredNetworks], treatment: str = "int4-mse-clipped"
+) -> pd.DataFrame:
+    """The contrast where large weights of one layer alone are cut off, and of all: by setting and layer.
+
+    Intervals of the layers hold together with 95 % in each setting; that of all layers by itself.
+    """
+    found = []
+    for measured in settings:
+        networks = Networks(measured.table, measured.majority)
+        names = [name for name in networks.table["treatment"].unique() if name.startswith(f"{treatment}@")]
+        for name in [*names, treatment]:
+            layer = name.partition("@")[2].removesuffix(".weight") or ALL_LAYERS
+            values = pd.Series(networks.contrast(name))
+            about = {"setting": measured.title.partition(",")[0], "layer": layer, "networks": len(values)}
+            level = together(len(names)) if name in names else 0.95
+            found.append(about | student_interval(values, level))
+    return pd.DataFrame(found)
 
 
 def _by_words(measured: MeasuredNetworks, rows: Mapping[str, str], widths: Sequence[str]) -> pd.DataFrame:

@@ -39,10 +39,11 @@ AS_MEASURED, LESS_SAMPLING = "as measured", "less sampling"
 
 def make(got: Gathered, ends: Ends) -> dict[str, pd.DataFrame]:
     """Every table of the chapter, by name, compared between these `ends`."""
-    table = landscape(got["landscapes"])
+    table = landscape([*got["landscapes"], *got["norms"]])
     forecast, parts = bounds(got["landscapes"], got["treated"]), part_bounds(got["landscapes"])
     return {
         "collapse": collapse(got["treated"]),
+        "accuracy_by_seed": accuracy_by_seed(got["treated"]),
         "landscape": table,
         "around": around(table),
         "to_majority": minorities_to_majority(table, ends),

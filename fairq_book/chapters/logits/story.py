@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -32,6 +33,7 @@ from fairq_book.kit.wording import (
 
 _HALF = 0.5  # of a variance or of a loss: what is under it is the smaller part
 _NEGLIGIBLE = 0.01  # a change of variance by less than this share is none
+_NULLIFIED = 0.1  # of the variance: with less left of it, nothing is left
 
 
 def variance_falls(left: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) -> Verdict:
@@ -64,6 +66,32 @@ def variance_falls(left: pd.DataFrame, collapse: pd.DataFrame, *, seeds: int) ->
         word,
         f"{reading}. Of the typical variance in full precision there is left, over "
         f"{_over(seeds)} and all images, with intervals that hold together: {'; '.join(said)}.",
+    )
+
+
+def logits_are_nullified(left: pd.DataFrame, *, seeds: int) -> Verdict:
+    """Is less than a tenth of the typical logit variance left, at two and at three bits? By each width.
+
+    `left` of `tables.variance_left`. Collapsed networks count: it is they that the claim speaks of.
+    """
+    claim = "At three and at two bits the variance of the logits is nullified."
+    rows = _every_image(left)
+    parts, said = [], []
+    for width in ("int3", "int2"):
+        for row in rows[rows["treatment"] == width].to_dict("records"):
+            word = word_of(speaks_for=row["upper"] < _NULLIFIED, speaks_against=row["lower"] > _NULLIFIED)
+            if word == "undecided":
+                word, _ = unsure(pd.DataFrame([row]), "share")
+            parts.append(Verdict(f"At {width}.", word, ""))
+            said.append(f"{width} {_share(row)}")
+    if not parts:
+        return Verdict(claim, "undecided", "Neither two nor three bits were asked for.")
+    chain = wording.together(claim, parts)
+    return replace(
+        chain,
+        because=f"{chain.because} Nullified is what keeps less than {whole_percent(_NULLIFIED)} % of the "
+        f"typical variance in full precision. There is left, over {_over(seeds)} and all images, with "
+        f"intervals that hold together over the widths: {'; '.join(said)}.",
     )
 
 
@@ -302,6 +330,15 @@ def _judge_logits(measured: Measured) -> Verdict:
     )
 
 
+def _nullified(measured: Measured) -> list[Effect]:
+    found = []
+    for width in ("int3", "int2"):
+        where = {"treatment": width, "group": tables.ALL}
+        own = effect_in(measured, "variance_statistics", f"logit variance left at {width}", "share", where)
+        found.append(replace(own, threshold=_NULLIFIED))
+    return found
+
+
 CLAIMS = (
     Claim(
         "A2",
@@ -311,5 +348,14 @@ CLAIMS = (
         ("variance_left", "loss_explained"),
         _judge_logits,
         _logits,
+    ),
+    Claim(
+        "A7b",
+        "A sign of failure: at int3 and at int2 the variance of the logits is nullified.",
+        BELLAM,
+        "02_logit_variance_collapse",
+        ("variance_statistics",),
+        lambda measured: logits_are_nullified(measured["variance_statistics"], seeds=measured.seeds),
+        _nullified,
     ),
 )

@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from torch import nn
 
 from fairq_audit.formats import counted
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in, under_review
@@ -28,7 +27,6 @@ from fairq_book.kit.wording import (
     together,
     word_and_reading,
 )
-from fairq_utils.quantization.outliers import reach
 
 _ONE_ANSWER = 0.95  # a larger share of equal answers, and a network tells nothing apart
 _AS_GAUSSIAN = 0.03  # a layer whose zero share is nearer than this to a Gaussian's tells nothing else
@@ -285,12 +283,27 @@ CLAIMS = (
 )
 
 
-def how_far_layers_reach(networks: Sequence[nn.Module]) -> Prose:
-    """The largest weight of each layer in standard deviations: the least and the most of any layer."""
-    found = pd.DataFrame([reach(network) for network in networks]).mean()
-    near, far = found.idxmin(), found.idxmax()
+def how_far_layers_reach(layers: pd.DataFrame, *, networks: int) -> Prose:
+    """The layers that reach least and farthest, and farther than Gaussians; of `tables.reach_by_layer`."""
+    far = layers["mean"]
+    beyond = int((layers["least"] > layers["gaussian"]).sum())
+    farther = f"{beyond} of {counted(len(far), 'layer')} reach farther than as many Gaussian weights would"
     return Prose(
-        f"In the mean over {counted(len(networks), 'network')}, `{near}` reaches {found[near]:.1f} standard "
-        f"deviations and `{far}` {found[far]:.1f}; half of {counted(len(found), 'layer')} reach more than "
-        f"{found.median():.1f}. Where a layer reaches twice as far, a plain grid has steps twice as wide."
+        f"In the mean over {counted(networks, 'network')}, `{far.idxmin()}` reaches {far.min():.1f} standard "
+        f"deviations and `{far.idxmax()}` {far.max():.1f}; half of them reach more than "
+        f"{far.median():.1f}. In every network {farther}. Where a layer reaches twice as far, a plain grid "
+        "has steps twice as wide."
     )
+
+
+def reach_in_a_table(layers: pd.DataFrame) -> pd.DataFrame:
+    """`tables.reach_by_layer` for a reader."""
+    shown = {
+        "weights": layers["weights"].map("{:,}".format),
+        "mean": layers["mean"].map("{:.1f}".format),
+        "over networks": [
+            f"{low:.1f} to {high:.1f}" for low, high in zip(layers["least"], layers["most"], strict=True)
+        ],
+        "a Gaussian's": layers["gaussian"].map("{:.1f}".format),
+    }
+    return pd.DataFrame(shown, index=layers.index)

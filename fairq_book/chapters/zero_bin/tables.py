@@ -29,6 +29,7 @@ from fairq_book.kit.tables import (
 from fairq_book.kit.treatments import columns
 from fairq_utils.metrics import populations
 from fairq_utils.quantization.models import zero_share
+from fairq_utils.quantization.outliers import reach
 from fairq_utils.treatments import ablations
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import FP32, Treatment
@@ -239,6 +240,27 @@ def zero_notes(treatments: Sequence[Treatment | Ablation], networks: Sequence[nn
         treatment.name: f"{100 * zero_share(network)['total']:.0f} % zeros"
         for treatment, network in zip(treatments, networks, strict=True)
     }
+
+
+def reach_by_layer(networks: Sequence[nn.Module]) -> pd.DataFrame:
+    """The largest weight of each layer in standard deviations of its weights, over networks, by layer.
+
+    `gaussian` is what as many Gaussian weights reach in half of the cases.
+    """
+    found = pd.DataFrame([reach(network) for network in networks])
+    sizes = {name: networks[0].get_parameter(str(name)).numel() for name in found}
+    of_layers = {
+        "weights": pd.Series(sizes),
+        "mean": found.mean(),
+        "least": found.min(),
+        "most": found.max(),
+        "gaussian": pd.Series(
+            {name: special.ndtri(1 - (1 - 0.5 ** (1 / n)) / 2) for name, n in sizes.items()}
+        ),
+    }
+    return (
+        pd.DataFrame(of_layers).rename_axis("layer").rename(index=lambda name: name.removesuffix(".weight"))
+    )
 
 
 # ---------------------------------------------------------------- another grid, and the zero bin put right

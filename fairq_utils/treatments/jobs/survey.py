@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from fairq_utils.curvature.surveys import Survey, measure, measure_change, measure_parts, measure_spectrum
+from fairq_utils.curvature.surveys import (
+    Survey,
+    measure,
+    measure_change,
+    measure_gradients,
+    measure_parts,
+    measure_spectrum,
+)
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.items import Item
 from fairq_utils.progress import Report
@@ -11,6 +18,7 @@ from fairq_utils.treatments.treatment import Treatment
 
 _MEASURES = {
     "around": measure,
+    "gradients": measure_gradients,
     "parts": measure_parts,
     "spectrum": measure_spectrum,
 }
@@ -29,8 +37,9 @@ def take_survey(
 ) -> Item:
     """What is seen there: `around`, in its `parts`, its `spectrum`, or the `change` from the original.
 
-    The change is that of a treatment which rounds the very network that is given. The seed draws the images:
-    with the same one for every treatment of a network, changes are paired.
+    Of what is around it `gradients` are those alone. The change is that of a treatment which rounds the very
+    network that is given. The seed draws the images: with the same one for every treatment of a network,
+    changes are paired.
     """
     treated = treatment.apply(restored(treatment.arch(arch, images), images, network), images)
     if look == "change":
