@@ -313,6 +313,9 @@ beside.by_bytes(repaired)
 # comes is not asked here.
 
 # %% tags=["hide-input"]
+beside.frontier(repaired, 4)
+
+# %% tags=["hide-input"]
 beside.choices(repaired)
 
 # %% [markdown]

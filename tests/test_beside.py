@@ -213,6 +213,15 @@ def test_each_data_set_has_its_panel_of_remedies(trained):
     assert ("FairQAT" if trained else "new batch norm statistics") in picture.alt
 
 
+def test_the_frontier_names_what_was_chosen():
+    names = [one.name for one in find_setting("moths_repair").treatments()]
+    of = dict.fromkeys(names, (0.8, 0.7, 0.5)) | {"int4-ends8-qat-dro": (0.8, 0.7, 0.6)}
+    picture = beside.frontier([toy(of), toy(of)], 4)
+    assert "Toys, QAT, group-DRO: OA 73.8, FVO 20.0" in picture.alt
+    assert ">QAT, group-DRO<" in picture.body
+    assert ">QAT, undersampled<" not in picture.body
+
+
 def test_longer_training_is_told_from_training_while_rounded():
     of = {"fp32": (0.9, 0.8, 0.4)}
     for passes, few in ((1, 0.40), (4, 0.50), (16, 0.70)):

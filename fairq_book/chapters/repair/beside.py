@@ -11,6 +11,8 @@ from fairq_audit.formats import true_minus
 from fairq_book.experiments.settings import find_setting
 from fairq_book.kit.by_network import MeasuredNetworks, measured
 from fairq_book.kit.figures import (
+    FAINT,
+    INK,
     Picture,
     canvas,
     drawn,
@@ -102,6 +104,46 @@ def remedies(settings: Sequence[MeasuredNetworks], bits: int, *, trained: bool) 
         caption=f"What each remedy changes at int{bits} against rounding alone, in points, with 95 % "
         f"intervals over {counts}. A remedy is good where OA is to the right and FVO to the left.",
     )
+
+
+def frontier(settings: Sequence[MeasuredNetworks], bits: int) -> Picture:
+    """OA against FVO of every remedy at that width, a panel for each data set; what was chosen is named."""
+    said = []
+    with canvas(3.6, columns=len(settings)) as (figure, axes):
+        for axis, one in zip(axes[0], settings, strict=True):
+            networks = _networks(one)
+            points = {name: arm(bits, words) for name, words in {**UNTRAINED, **TRAINED}.items()}
+            there = {row: name for row, name in points.items() if name in set(networks.table["treatment"])}
+            at = {
+                row: (100 * networks.overall(name).mean(), 100 * gap(networks, name).mean())
+                for row, name in there.items()
+            }
+            named = {"rounded", "FairQAT"} | {own.remedy for own in what_to_do(networks, bits).values()}
+            for row, (overall, fvo) in at.items():
+                trained = row in TRAINED and row != "rounded, 8 bits at the ends"
+                look = {"marker": "o" if trained else "s", "markersize": 6 if row in named else 4}
+                axis.plot([overall], [fvo], color=INK if row in named else FAINT, linestyle="", **look)
+                said.append(f"{_short(one)}, {row}: OA {overall:.1f}, FVO {fvo:.1f}")
+            middle = np.mean([overall for overall, _ in at.values()])
+            for row in sorted(named & at.keys(), key=lambda name: at[name][1]):
+                left = at[row][0] > middle  # so that no name leaves the panel
+                axis.annotate(
+                    row,
+                    at[row],
+                    (-6 if left else 6, 0),
+                    textcoords="offset points",
+                    ha="right" if left else "left",
+                    va="center",
+                    fontsize=8.5,
+                )
+            axis.set(xlabel="OA, %", ylabel="FVO, points", title=_short(one))
+        return drawn(
+            figure,
+            alt=f"Scatter plots of FVO against OA at int{bits}. {'; '.join(said)}.",
+            caption=f"Every remedy at int{bits}, means over networks: round marks are trained, square ones "
+            "are not. Better is to the right and below. Named are rounding alone, the published remedy, and what "
+            "networks chose in the table below.",
+        )
 
 
 def by_bytes(settings: Sequence[MeasuredNetworks]) -> Picture:
