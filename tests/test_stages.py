@@ -100,8 +100,11 @@ def test_words_change_no_stage(changed, file):
 
 
 EDITS = [
-    # Which images a prediction is of.
-    ("fairq_utils/data/splits.py", "manual_seed(0)", "manual_seed(1)", {"predict", "ablate"}),
+    # Which images a prediction is of, and which ones say what a layer costs a group.
+    ("fairq_utils/data/splits.py", "manual_seed(0)", "manual_seed(1)", RESTORED),
+    ("fairq_utils/treatments/bits_by_layer.py", "_EACH = 50", "_EACH = 60", RESTORED),
+    ("fairq_utils/quantization/pruning.py", "(bits - 1) / 32", "bits / 32", RESTORED),
+    ("fairq_utils/training/distillation.py", "_SOFT = 0.5", "_SOFT = 0.6", RESTORED),
     # By which images a treatment is fitted.
     ("fairq_utils/treatments/treatment.py", "manual_seed(0)", "manual_seed(1)", RESTORED),
     ("fairq_utils/training/fairqat.py", "_EFFECTIVE = 0.999", "_EFFECTIVE = 0.99", RESTORED),
