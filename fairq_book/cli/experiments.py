@@ -255,10 +255,12 @@ def treatments() -> None:
     """List what the name of a treatment can be made of."""
     from fairq_utils.treatments.treatment import vocabulary
 
-    for part, rows in vocabulary().groupby("part", sort=False):
+    known = vocabulary()
+    width = known["word"].str.len().max() + 2
+    for part, rows in known.groupby("part", sort=False):
         click.echo(f"{part}s")
         for word, meaning in zip(rows["word"], rows["meaning"], strict=True):
-            click.echo(f"  {word:<12}{meaning}")
+            click.echo(f"  {word:<{width}}{meaning}")
 
 
 @click.command()
