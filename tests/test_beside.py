@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from fairq_book.chapters.repair import beside
 from fairq_book.experiments.settings import find_setting
@@ -11,7 +12,7 @@ from fairq_book.kit.by_network import MeasuredNetworks
 from fairq_book.kit.interventions import Networks
 from fairq_book.kit.remedies import TRAINED, UNTRAINED, arm
 from fairq_book.kit.treatments import with_columns
-from fairq_book.pages import registered
+from fairq_book.pages import claims, registered
 from fairq_utils.errors import BadInput
 from fairq_utils.treatments.ablations import parse_name
 
@@ -118,6 +119,16 @@ def test_a_remedy_that_narrows_the_gap_is_found_and_one_that_widens_it_is_the_re
         measured = toy(of, scatter=0.01)
         assert asked["R3"].answer(asked["R3"].reading(measured)) == answer
         assert asked["R4"].answer(asked["R4"].reading(measured)) not in ("yes", "the reverse")
+
+
+def test_the_page_of_claims_has_every_answer_with_its_number():
+    both = [all_alike(name, scatter=0.02) for name in SETTINGS]
+    rows = BeautifulSoup(claims.repairs(both)._repr_html_(), "html.parser").select("tbody tr")
+    asked = (*remedy_questions.OF_WIDTHS, *remedy_questions.QUESTIONS)
+    assert [row.find("strong").text for row in rows] == [question.key for question in asked]
+    for question, row in zip(asked, rows, strict=True):
+        for cell, one in zip(row.find_all("td"), both, strict=True):
+            assert cell.find("strong").text == question.answer(question.reading(one))
 
 
 def test_registered_questions_are_those_that_are_asked():

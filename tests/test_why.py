@@ -404,7 +404,7 @@ def test_every_figure_shows_and_says_its_numbers(setting):
 
 def test_the_page_of_claims_has_every_answer_with_its_number():
     both = {name: toy(name) for name in SETTINGS}
-    shown = BeautifulSoup(claims.why(both)._repr_html_(), "html.parser")
+    shown = BeautifulSoup(claims.why(list(both.values()))._repr_html_(), "html.parser")
     rows = shown.select("tbody tr")
     questions = (*interventions.OF_WIDTHS, *QUESTIONS)
     assert [row.find("strong").text for row in rows] == [question.key for question in questions]

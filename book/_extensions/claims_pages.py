@@ -68,6 +68,7 @@ class Why(Directive):
 
     required_arguments = 1
     optional_arguments = 9
+    draw = staticmethod(claims.why)
 
     def run(self):
         """Called by docutils."""
@@ -75,8 +76,14 @@ class Why(Directive):
         depend_on_results(env)
         for file in by_network.measured_folder().glob("*.csv"):
             env.note_dependency(str(file))
-        found = {name: by_network.load(name) for name in self.arguments}
-        return [nodes.raw("", claims.why(found)._repr_html_(), format="html")]
+        found = by_network.measured(self.arguments)
+        return [nodes.raw("", self.draw(found)._repr_html_(), format="html")]
+
+
+class Repairs(Why):
+    """The registered questions on what repairs, with what networks of these settings answer."""
+
+    draw = staticmethod(claims.repairs)
 
 
 class HowMany(Overview):
@@ -150,6 +157,7 @@ def setup(app):
     app.add_directive("front", Front)
     app.add_directive("choices", Choices)
     app.add_directive("why", Why)
+    app.add_directive("repairs", Repairs)
     app.add_directive("provenance", Provenance)
     return {
         "parallel_read_safe": True,

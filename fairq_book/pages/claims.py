@@ -9,7 +9,7 @@ import functools
 import html
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fairq_audit.formats import hundredths
+from fairq_book.kit import remedy_questions
 from fairq_book.kit.by_network import MeasuredNetworks
 from fairq_book.kit.claims import Claim, Effect, Remark
 from fairq_book.kit.interventions import OF_WIDTHS, QUESTIONS, Question
@@ -159,13 +160,22 @@ def provenance(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
     return _filled("provenance", heads=heads, rows=measured.values(), up=up)
 
 
-def why(measured: Mapping[str, MeasuredNetworks]) -> Shown:
+def why(measured: Sequence[MeasuredNetworks]) -> Shown:
     """The registered questions on who pays and why, with the answer of each of these settings."""
+    return _asked((*OF_WIDTHS, *QUESTIONS), measured)
+
+
+def repairs(measured: Sequence[MeasuredNetworks]) -> Shown:
+    """The registered questions on what repairs, with the answer of each of these settings."""
+    return _asked((*remedy_questions.OF_WIDTHS, *remedy_questions.QUESTIONS), measured)
+
+
+def _asked(questions: Sequence[Question], measured: Sequence[MeasuredNetworks]) -> Shown:
     rows = [
-        {"question": question, "answers": [_answered(question, own) for own in measured.values()]}
-        for question in (*OF_WIDTHS, *QUESTIONS)
+        {"question": question, "answers": [_answered(question, own) for own in measured]}
+        for question in questions
     ]
-    heads = ["question", *(f"{_title(own)}, {own.made}" for own in measured.values())]
+    heads = ["question", *(f"{_title(own)}, {own.made}" for own in measured)]
     return _filled("why", heads=heads, rows=rows)
 
 
