@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import io
 import tokenize
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def deciding_text(source: str) -> str:
     bare = without_words(source)
     lines: list[str | None] = list(bare.split("\n"))
     of_texts: set[int] = set()  # lines of strings, in which an empty one says something
-    for node in ast.walk(ast.parse(bare)):
+    tree = ast.parse(bare)
+    # Only strings in three quotes have several lines, and few modules have one that is no docstring.
+    for node in ast.walk(tree) if '"""' in bare or "'''" in bare else _statements(tree):
         if isinstance(node, ast.ImportFrom):
             ours = bool(node.level) or (node.module or "").split(".")[0] in PACKAGES
         elif isinstance(node, ast.Import):
@@ -99,7 +102,7 @@ def without_words(source: str) -> str:
     'x = 1'
     """
     lines: list[str | None] = list(source.split("\n"))
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if (
@@ -119,11 +122,21 @@ def without_words(source: str) -> str:
     return "\n".join(line for line in lines if line is not None)
 
 
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """The module and all its statements, without the expressions in them, which are many more."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        within = ast.stmt | ast.excepthandler | ast.match_case
+        waiting += reversed([child for child in ast.iter_child_nodes(node) if isinstance(child, within)])
+
+
 @cache  # a module stands below many others, and to parse it takes long
 def _imported(source: str, within: str) -> tuple[str, ...]:
     """The modules of ours that a module with this source imports; `within` is the folder that it lies in."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] in PACKAGES]
         elif isinstance(node, ast.ImportFrom):
