@@ -232,7 +232,7 @@ def how_long(table: pd.DataFrame) -> Prose:
     for width in (name for name in table["width"].unique() if name != "fp32"):
         within = [
             int(count)
-            for count in sorted(table["passes"].unique())
+            for count in sorted(table["passes"][table["width"] == width].unique())
             if of["OA", width, count] >= of["OA", "fp32", count] - 0.01
         ]
         said.append(f"{width} after {within[0]}" if within else f"{width} after none of up to {most}")
