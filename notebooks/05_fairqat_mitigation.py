@@ -244,29 +244,29 @@ repair_story.advice(made["what_to_do"])
 
 # %% tags=["hide-input"]
 asked = ["moths_repair", "utkface_repair"]
-repaired = by_network.measured(asked)
+tried = by_network.measured(asked)
 beside.who_answers(asked)
 
 # %% tags=["hide-input"]
-beside.remedies(repaired, 4, trained=False)
+beside.remedies(tried, 4, trained=False)
 
 # %% tags=["hide-input"]
-beside.remedies(repaired, 3, trained=False)
+beside.remedies(tried, 3, trained=False)
 
 # %% [markdown]
 # And what trains, at four bits. *Trained before* means: as long in full precision, and rounded afterwards.
 
 # %% tags=["hide-input"]
-beside.remedies(repaired, 4, trained=True)
+beside.remedies(tried, 4, trained=True)
 
 # %% tags=["hide-input"]
-beside.answered(repaired)
+beside.answered(tried)
 
 # %% [markdown]
 # The published remedy, at each width, in points:
 
 # %% tags=["hide-input"]
-beside.published(repaired)
+beside.published(tried)
 
 # %% [markdown]
 # ## How long is enough?
@@ -302,7 +302,7 @@ beside.cures_answered(cured)
 # pruning, where a mask says which weights are left, or with fewer channels from the start.
 
 # %% tags=["hide-input"]
-beside.by_bytes(repaired)
+beside.by_bytes(tried)
 
 # %% [markdown]
 # ## Which one to take
@@ -313,23 +313,23 @@ beside.by_bytes(repaired)
 # comes is not asked here.
 
 # %% tags=["hide-input"]
-beside.frontier(repaired, 4)
+beside.frontier(tried, 4)
 
 # %% tags=["hide-input"]
-beside.choices(repaired)
+beside.choices(tried)
 
 # %% [markdown]
 # Who gains, and who pays? Of a thousand images of a group at int4, so many more are right than after
 # rounding alone. Precision falls where a group's label is given to others.
 
 # %% tags=["hide-input"]
-beside.who_gains(repaired[0])
+beside.who_gains(tried[0])
 
 # %% [markdown]
 # And what training shows, of the images that the original's training showed:
 
 # %% tags=["hide-input"]
-beside.costs(repaired)
+beside.costs(tried)
 
 # %% [markdown]
 # ## Verdict
