@@ -289,7 +289,7 @@ beside.how_long(longer)
 # group?
 
 # %% tags=["hide-input"]
-cured = beside.cures({name: by_network.load(name) for name in beside.CAUSES})
+cured = beside.cures(beside.with_causes())
 beside.cure_by_cause(cured)
 
 # %% tags=["hide-input"]

@@ -249,6 +249,11 @@ def how_long(table: pd.DataFrame) -> Prose:
 # ---------------------------------------------------------------- cure by cause
 
 
+def with_causes() -> dict[str, MeasuredNetworks]:
+    """The networks of each kind of moths, by their setting: one group is small, or hard, or both, or neither."""
+    return {one.name: one for one in measured(list(CAUSES))}
+
+
 def cures(settings: Mapping[str, MeasuredNetworks]) -> pd.DataFrame:
     """What each cure does for the focal group beyond its peers, against plain QAT: a value a network."""
     rows = []
