@@ -61,7 +61,7 @@ tol: float = 0.1  # how far from an eigenvalue its estimate may be, as a share o
 from fairq_book.chapters.landscape import asks, figures, norms, story, tables
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
-from fairq_book.kit import by_network, earlier, measured, wording
+from fairq_book.kit import earlier, measured, wording
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
 from fairq_book.pages import claims
@@ -183,7 +183,7 @@ norms.high_where_wrong(both, made["collapse"], seeds=len(trained))
 # alike, and 0 is nothing.
 
 # %% tags=["hide-input"]
-kinds, inputs = norms.measured_kinds(), by_network.load(norms.INPUTS)
+kinds, inputs = norms.measured_kinds(), norms.measured_inputs()
 norms.kinds_in_a_table(kinds)
 
 # %% [markdown]

@@ -206,6 +206,11 @@ def measured_kinds() -> list[MeasuredNetworks]:
     return [load(name) for name in KINDS]
 
 
+def measured_inputs() -> MeasuredNetworks:
+    """The networks whose inputs are rounded, as they were measured before."""
+    return load(INPUTS)
+
+
 def by_kind(kinds: Sequence[MeasuredNetworks], split: str = "train") -> pd.DataFrame:
     """Records: the squared gradient norm, less sampling, of the focal group in times that of its peers.
 

@@ -250,7 +250,7 @@ def how_long(table: pd.DataFrame) -> Prose:
 
 
 def with_causes() -> dict[str, MeasuredNetworks]:
-    """The networks of each kind of moths, by their setting: one group is small, or hard, or both, or neither."""
+    """The networks of each kind of moths, by setting: one group is small, or hard, or both, or neither."""
     return {one.name: one for one in measured(list(CAUSES))}
 
 
