@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
@@ -97,8 +98,9 @@ def remedies(settings: Sequence[MeasuredNetworks], bits: int, *, trained: bool) 
         for one in settings
     ]
     counts = " and ".join(f"{one.networks} networks on {_short(one)}" for one in settings)
+    table = pd.concat(found)
     return rows_of_dots(
-        pd.concat(found),
+        table.assign(row=table["row"].map(lambda row: textwrap.fill(row, 30))),
         ["OA", "FVO"],
         what=f"What remedies change at int{bits}",
         caption=f"What each remedy changes at int{bits} against rounding alone, in points, with 95 % "
@@ -125,13 +127,16 @@ def frontier(settings: Sequence[MeasuredNetworks], bits: int) -> Picture:
                 axis.plot([overall], [fvo], color=INK if row in named else FAINT, linestyle="", **look)
                 said.append(f"{_short(one)}, {row}: OA {overall:.1f}, FVO {fvo:.1f}")
             middle = np.mean([overall for overall, _ in at.values()])
+            apart = 0.06 * np.ptp([fvo for _, fvo in at.values()])
+            height = -np.inf
             for row in sorted(named & at.keys(), key=lambda name: at[name][1]):
-                left = at[row][0] > middle  # so that no name leaves the panel
+                overall, fvo = at[row]
+                height = max(fvo, height + apart)  # so that no name covers another
+                left = overall > middle  # nor leaves the panel
                 axis.annotate(
                     row,
-                    at[row],
-                    (-6 if left else 6, 0),
-                    textcoords="offset points",
+                    (overall, fvo),
+                    (overall + (-0.4 if left else 0.4), height),
                     ha="right" if left else "left",
                     va="center",
                     fontsize=8.5,
@@ -331,14 +336,17 @@ def _record(reading: Reading) -> dict[Hashable, float]:
 # ---------------------------------------------------------------- answers, and what to do
 
 
-def published(settings: Sequence[MeasuredNetworks]) -> pd.DataFrame:
-    """The published remedy at each width: the number of each question on it, with its answer."""
-    rows = [
-        {"": question.asks, "width": f"int{question.bits}"}
-        | {_short(one): in_words(question, one).replace("*", "") for one in settings}
-        for question in sorted(OF_WIDTHS, key=lambda own: (own.key.partition(",")[0], -own.bits))
-    ]
-    return pd.DataFrame(rows).set_index(["", "width"])
+def published(settings: Sequence[MeasuredNetworks]) -> Prose:
+    """The questions on the published remedy, each answered at every width."""
+    lines = []
+    for key in dict.fromkeys(question.key.partition(",")[0] for question in OF_WIDTHS):
+        asked = [question for question in OF_WIDTHS if question.key.startswith(f"{key},")]
+        said = [
+            f"{_short(one)}: {'; '.join(f'int{own.bits} {in_words(own, one)}' for own in asked)}"
+            for one in settings
+        ]
+        lines.append(f"- **{asked[0].asks}** ({key}: {asked[0].said.partition(' ')[0]}.) {'. '.join(said)}.")
+    return Prose("\n".join(lines))
 
 
 def answered(settings: Sequence[MeasuredNetworks]) -> Prose:
@@ -350,52 +358,56 @@ def answered(settings: Sequence[MeasuredNetworks]) -> Prose:
     return Prose("\n".join(lines))
 
 
-def choices(settings: Sequence[MeasuredNetworks], widths: Sequence[int] = (4, 3)) -> pd.DataFrame:
+def choices(settings: Sequence[MeasuredNetworks], widths: Sequence[int] = (4, 3)) -> Prose:
     """What to do: for what somebody can do, the remedy that networks chose and what it brought to others."""
-    rows = []
+    found = {(one.name, bits): what_to_do(_networks(one), bits) for one in settings for bits in widths}
+    lines = []
     for line in LINES:
-        for bits in widths:
-            for one in settings:
-                found = what_to_do(_networks(one), bits).get(line)
-                if found:
-                    rows.append({"": line, "width": f"int{bits}", "on": _short(one)} | _chosen(found))
-    return pd.DataFrame(rows).set_index(["", "width"])
+        lines.append(f"- **{line}.**")
+        for one in settings:
+            for bits in widths:
+                if choice := found[one.name, bits].get(line):
+                    lines.append(f"  - int{bits}, {_short(one)}: {_chosen(choice)}")
+    return Prose("\n".join(lines))
 
 
-def _chosen(choice: Choice) -> dict[str, str]:
-    return {
-        "do": choice.remedy,
-        "OA": in_points(choice.overall),
-        "FVO": in_points(choice.gap),
-        "worst group": in_points(choice.worst),
-        "networks": str(choice.networks),
-    }
+def _chosen(choice: Choice) -> str:
+    return (
+        f"*{choice.remedy}*. FVO {in_points(choice.gap)}, OA {in_points(choice.overall)}, worst group "
+        f"{in_points(choice.worst)}, over {choice.networks} networks that did not choose."
+    )
 
 
 def who_gains(one: MeasuredNetworks, bits: int = 4) -> pd.DataFrame:
     """Of a thousand images of each group, how many a remedy wins or loses; and whether the smallest gains."""
-    known = {**UNTRAINED, **TRAINED}
-    shown = ("rounded", "class offsets, from labels that count alike", "QAT", "QAT, loss weights", "FairQAT")
-    found = people(_networks(one), {name: arm(bits, known[name]) for name in shown}, arm(bits))
+    shown = {
+        "even offsets": "evenlabels",
+        "QAT": "ends8-qat",
+        "QAT, weights": "ends8-qat-weighted",
+        "FairQAT": "fairqat",
+    }
+    found = people(_networks(one), {name: arm(bits, words) for name, words in shown.items()}, arm(bits))
     smallest = min(one.record["sizes"], key=lambda group: one.record["sizes"][group])
     own = found[found["group"] == smallest].set_index("remedy")
     table = found.pivot_table(index="remedy", columns="group", values="won", sort=False)
     table = (1000 * table).map(lambda won: true_minus(f"{won:+.0f}"))
     for measure in ("recall", "precision", "F1"):
-        table[f"{measure} of {smallest}, %"] = own[measure].map(lambda share: f"{100 * share:.0f}")
+        table[measure] = own[measure].map(lambda share: f"{100 * share:.0f} %")
     return table.rename_axis(index=None, columns=None)
 
 
-def costs(settings: Sequence[MeasuredNetworks], bits: int = 4) -> pd.DataFrame:
-    """What a remedy costs: images shown in training, as a share of the original's, and bytes when packed."""
-    rows = []
-    for name, words in TRAINED.items():
-        treatment = arm(bits, words)
-        row = {"remedy": name}
-        for one in settings:
-            seen = one.record["images_seen"]
-            row[_short(one)] = (
-                f"{100 * seen[treatment] / seen['fp32']:.0f} %" if treatment in seen else "none"
-            )
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("remedy")
+def costs(settings: Sequence[MeasuredNetworks], bits: int = 4) -> Prose:
+    """How many images each remedy shows in training, of those that the original's training showed."""
+    lines = []
+    for one in settings:
+        seen = one.record["images_seen"]
+        shares: dict[str, list[str]] = {}
+        for name, words in TRAINED.items():
+            if (treatment := arm(bits, words)) in seen:
+                shares.setdefault(f"{100 * seen[treatment] / seen['fp32']:.0f} %", []).append(name)
+        usual = max(shares, key=lambda share: len(shares[share]))
+        others = "; ".join(
+            f"{share}: {', '.join(names)}" for share, names in shares.items() if share != usual
+        )
+        lines.append(f"- **{_short(one)}**: {usual}; but {others}." if others else f"- {usual}.")
+    return Prose("\n".join(lines))
