@@ -147,7 +147,7 @@ def frontier(settings: Sequence[MeasuredNetworks], bits: int) -> Picture:
             alt=f"Scatter plots of FVO against OA at int{bits}. {'; '.join(said)}.",
             caption=f"Every remedy at int{bits}, means over networks: round marks are trained, square ones "
             "are not. Better is to the right and below. Named are rounding alone, the published remedy, and "
-            "what networks chose in the table below.",
+            "what networks chose in the list below.",
         )
 
 
