@@ -233,6 +233,10 @@ kit_figures.dots_of_contrasts(tables.ranges(why), "by the range of the weights")
 # %% tags=["hide-input"]
 kit_figures.dots_of_contrasts(tables.clipped_or_rounded(why), "cut off and rounded apart")
 
+# %% tags=["hide-input"]
+faces_why = by_network.load("utkface_why")
+interventions.left_by_new_statistics([why, faces_why])
+
 # %% [markdown]
 # In which layers does cutting off do this? Here one layer after the other has its large weights cut off, and
 # all else stays as it is, on the same twenty networks and on those of faces that are made so far.
@@ -263,7 +267,6 @@ figures.why_flips(tables.flips_apart(why), why.majority)
 # unsure, their fourth claim, is looked at in the next chapter.
 
 # %% tags=["hide-input"]
-faces_why = by_network.load("utkface_why")
 shipped = {"Moths": why, "UTKFace": faces_why}
 story.answers_change({title: tables.answers_that_change(own) for title, own in shipped.items()})
 

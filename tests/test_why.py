@@ -416,6 +416,22 @@ def test_the_page_of_claims_has_every_answer_with_its_number():
             assert f"{100 * reading.estimate:+.1f}".replace("-", "−") in cell.text
 
 
+def test_what_new_statistics_leave_is_said_to_explain_only_where_they_do():
+    before = {"fp32": 0.7, "fp32-bn": 0.7, "int4-mse-clipped": 0.6, "int4-mse-clipped-bn": 0.7}
+    for left, explains in ((0.7, True), (0.6, False)):
+        settings = []
+        for name in SETTINGS:
+            own = toy(name, scatter=0.0)
+            share = own.table["treatment"].map(before | {"int4-mse-clipped-bn": left}).fillna(0.7)
+            minority = own.table["group"] != "many"
+            own.table["right"] = own.table["n"] * share.where(minority, 0.7)
+            own.table["right"] += own.table["seed"] % 3  # or all networks would be one
+            settings.append(own)
+        said = str(interventions.left_by_new_statistics(settings))
+        assert ("do not miss the large weights" in said) == explains
+        assert said.count("cut off alone −10.0") == 2
+
+
 def test_plain_widths_are_asked_as_the_moths_are():
     measured = toy("moths_why")
     networks = Networks(measured.table, "many")
