@@ -41,8 +41,9 @@ class Effect:
     def beyond(self) -> tuple[float, float, float]:
         """The numbers less the threshold; of a ratio or share in logarithms, where none of it is 0.
 
-        >>> Effect("it", "share", "left", {"estimate": 0.1, "lower": 0.1, "upper": 1.0}, threshold=0.1).beyond
-        (0.0, 0.0, 2.302585092994046)
+        >>> ends = {"estimate": 0.1, "lower": 0.1, "upper": 0.2}
+        >>> [round(end, 3) for end in Effect("it", "share", "left", ends, threshold=0.1).beyond]
+        [0.0, 0.0, 0.693]
         """
         numbers, threshold = self.numbers, self.threshold
         if self.form in ("times", "share"):
