@@ -128,6 +128,7 @@ SHIPPED = {
     "01_disparity_baseline": [("On other moths", "The gap"), ("The range, taken apart", "Verdict")],
     "02_logit_variance_collapse": [("What each group loses, taken apart", "The break condition")],
     "03_zero_bin_sparsity": [("The same on the twenty networks", "Layer by layer")],
+    "05_fairqat_mitigation": [("Every remedy beside every other", "Verdict")],
 }
 CAPTIONED = ["06_vision_language"]  # a folder has no captions
 
