@@ -407,7 +407,7 @@ def test_data_are_counted_and_kept(store, tmp_path):
 def test_every_word_of_a_treatment_is_explained():
     listed = said("treatments")
     for word, meaning in treatment.vocabulary()[["word", "meaning"]].itertuples(index=False):
-        assert f"  {word:<12}{meaning}" in listed
+        assert re.search(rf"^  {re.escape(word)}  +{re.escape(meaning)}$", listed, re.MULTILINE)
 
 
 def test_the_names_of_data_sets_are_those_that_can_be_loaded():
