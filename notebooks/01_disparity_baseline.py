@@ -22,8 +22,7 @@
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` say: with fewer bits the gap between the best and the
 # worst served group grows, with a jump between eight bits and four. The jump is one of three signs of
-# failure that they name; the second chapter and the fourth look at the
-# other two.
+# failure that they name; the second chapter and the fourth look at the other two.
 #
 # **What you will learn.** How accuracy falls for each group and not only on average; how large a gap
 # noise alone makes; how to tell disparity from collapse; how much depends on the way the grid is chosen;
