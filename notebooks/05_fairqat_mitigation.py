@@ -238,8 +238,8 @@ repair_story.advice(made["what_to_do"])
 # ## Every remedy beside every other
 #
 # A few arms were made on your machine. Here is all that the book tried, on networks of its own, asked what
-# was [written down](../book/registered) before they were trained. What trains has had as many passes over
-# the images as what it is compared with, and what is packed takes as many bytes. First what needs no
+# was [written down](../book/registered) before they were trained. What trains is held against plain QAT,
+# which had as many passes over the images, and what is packed takes about as many bytes. First what needs no
 # training at all: new statistics, a better range, and offsets of classes, which are five numbers.
 
 # %% tags=["hide-input"]
@@ -254,7 +254,8 @@ beside.remedies(tried, 4, trained=False)
 beside.remedies(tried, 3, trained=False)
 
 # %% [markdown]
-# And what trains, at four bits. *Trained before* means: as long in full precision, and rounded afterwards.
+# And what trains, at four bits, against plain QAT. *Trained before* means: as long in full precision, and
+# rounded afterwards. Sampling makes a pass longer or shorter; how many images each shows is said at the end.
 
 # %% tags=["hide-input"]
 beside.remedies(tried, 4, trained=True)
@@ -275,8 +276,8 @@ beside.published(tried)
 # would as many have brought without rounding?
 
 # %% tags=["hide-input"]
-longer = beside.longer(by_network.load("moths_passes"))
-beside.learning_curves(longer)
+longer = by_network.load("moths_passes")
+beside.learning_curves(beside.longer(longer))
 
 # %% tags=["hide-input"]
 beside.how_long(longer)
@@ -308,9 +309,9 @@ beside.by_bytes(tried)
 # ## Which one to take
 #
 # A third of the networks choose: of what somebody can do, the remedy with the smallest mean FVO among those
-# within two points of the best OA. The others say what it brings against rounding alone, in points. On moths
-# and on these faces the group *is* the label; so what somebody could do who knows the group when a question
-# comes is not asked here.
+# within two points of the best OA. The others say what it brings against rounding alone, in points; of what
+# trains, that includes what training longer does by itself. On moths and on these faces the group *is* the
+# label; so what somebody could do who knows the group when a question comes is not asked here.
 
 # %% tags=["hide-input"]
 beside.frontier(tried, 4)

@@ -152,6 +152,11 @@ class MeasuredNetworks:
         return str(self.record["title"])
 
     @property
+    def short_title(self) -> str:
+        """What its images are called: its title up to a comma."""
+        return self.title.partition(",")[0]
+
+    @property
     def majority(self) -> str:
         """The group with the most training images."""
         return str(self.record["majority"])

@@ -29,7 +29,7 @@ class Effect:
     table: str
     row: Mapping[Hashable, Any]
     columns: tuple[str, str, str] = ("estimate", "lower", "upper")
-    threshold: float = math.nan  # what it is held against: 0, or of a ratio or share 1, where nothing is said
+    threshold: float | None = None  # what it is held against: 0, or of a ratio or share 1, where none is said
 
     @property
     def numbers(self) -> tuple[float, float, float]:
@@ -45,11 +45,11 @@ class Effect:
         >>> [round(end, 3) for end in Effect("it", "share", "left", ends, threshold=0.1).beyond]
         [0.0, 0.0, 0.693]
         """
-        numbers, threshold = self.numbers, self.threshold
         if self.form in ("times", "share"):
-            numbers = tuple(math.log(max(own, 1e-12)) for own in numbers)  # type: ignore[assignment]
-            threshold = math.log(threshold)
-        estimate, lower, upper = (own if threshold != threshold else own - threshold for own in numbers)
+            none = math.log(1 if self.threshold is None else self.threshold)
+            estimate, lower, upper = (math.log(max(own, 1e-12)) - none for own in self.numbers)
+        else:
+            estimate, lower, upper = (own - (self.threshold or 0.0) for own in self.numbers)
         return estimate, lower, upper
 
     def p(self, networks: int) -> float:

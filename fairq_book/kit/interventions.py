@@ -165,11 +165,21 @@ class Question:
 
     def answer(self, reading: Reading) -> str:
         """Yes, no, the reverse, or how large a difference the networks leave possible."""
-        if reading.word == "no change":
-            return "no"
-        if reading.word == "bounded":
-            return f"no difference larger than {100 * reading.bound:.1f}"
-        return "yes" if reading.word == self.yes else "the reverse"
+        return answer(reading, self.yes)
+
+
+def answer(reading: Reading, yes: str) -> str:
+    """What a reading says to a question whose number falls, or rises, where the answer is `yes`.
+
+    >>> lower = read([-0.05, -0.06, -0.055], margin=0.03)
+    >>> answer(lower, "falls"), answer(lower, "rises")
+    ('yes', 'the reverse')
+    """
+    if reading.word == "no change":
+        return "no"
+    if reading.word == "bounded":
+        return f"no difference larger than {100 * reading.bound:.1f}"
+    return "yes" if reading.word == yes else "the reverse"
 
 
 _RANGE, _WHY, _BIN = "01_disparity_baseline", "02_logit_variance_collapse", "03_zero_bin_sparsity"
@@ -379,12 +389,14 @@ def _by_width() -> Iterator[Question]:
 OF_WIDTHS = tuple(_by_width())
 
 
-def answered(settings: Sequence[MeasuredNetworks], chapter: str) -> Prose:
+def answered(
+    settings: Sequence[MeasuredNetworks], chapter: str, questions: Sequence[Question] | None = None
+) -> Prose:
     """The questions of a chapter, each with what the networks of each setting say, as a list."""
     lines = []
-    for question in QUESTIONS:
+    for question in QUESTIONS if questions is None else questions:
         if question.chapter == chapter:
-            said = [f"{own.title.partition(',')[0]}: {in_words(question, own)}" for own in settings]
+            said = [f"{own.short_title}: {in_words(question, own)}" for own in settings]
             lines.append(f"- **{question.asks}** ({question.key}: {question.said}.) {'. '.join(said)}.")
     return Prose("\n".join(lines))
 
@@ -399,8 +411,8 @@ def left_by_new_statistics(settings: Sequence[MeasuredNetworks], bits: int = 4) 
         left = read(networks.contrast(f"int{bits}-mse-clipped-bn", "fp32-bn"), margin)
         holds &= cut.word == "falls" and left.word == "no change"
         lines.append(
-            f"- **{own.title.partition(',')[0]}**: cut off alone {in_points(_ends(cut))}; with new batch "
-            f"norm statistics, against full precision with new ones, {in_points(_ends(left))}."
+            f"- **{own.short_title}**: cut off alone {in_points(ends_of(cut))}; with new batch "
+            f"norm statistics, against full precision with new ones, {in_points(ends_of(left))}."
         )
     so = (
         "So minorities do not miss the large weights themselves. Without them the outputs of a layer are "
@@ -410,14 +422,15 @@ def left_by_new_statistics(settings: Sequence[MeasuredNetworks], bits: int = 4) 
     return Prose("\n".join([*lines, "", so] if holds else lines))
 
 
-def _ends(reading: Reading) -> dict[Hashable, float]:
+def ends_of(reading: Reading) -> dict[Hashable, float]:
+    """The number of a reading with its interval, as a record."""
     return {"estimate": reading.estimate, "lower": reading.lower, "upper": reading.upper}
 
 
 def in_words(question: Question, measured: MeasuredNetworks) -> str:
     """The answer and the number that it rests on, with its interval, in points."""
     reading = question.reading(measured)
-    return f"*{question.answer(reading)}*, {in_points(_ends(reading))}"
+    return f"*{question.answer(reading)}*, {in_points(ends_of(reading))}"
 
 
 def numbers(measured: MeasuredNetworks) -> pd.DataFrame:

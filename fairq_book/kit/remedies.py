@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from fairq_book.kit.interventions import Networks
 from fairq_book.kit.tables import student_interval
 from fairq_utils.errors import BadInput
-from fairq_utils.treatments.ablations import parse_name
 from fairq_utils.treatments.treatment import Treatment
 
 Floats = NDArray[np.float64]
@@ -75,6 +74,16 @@ def arm(bits: int, words: str = "", format: str = "int") -> str:
     return treatment.name
 
 
+def rounding_of(treatment: str) -> str:
+    """Rounding alone, as a remedy is held against: with 8 bits at the ends where the remedy has them.
+
+    >>> rounding_of("int4-fairqat"), rounding_of("int3-bn-labels"), rounding_of("int2-fairqat-passes8")
+    ('int4-ends8', 'int3', 'int2-ends8')
+    """
+    own = Treatment.parse(treatment)
+    return Treatment(own.bits, ends8=own.ends8).name
+
+
 def gap(networks: Networks, treatment: str) -> Floats:
     """FVO of each network: the accuracy of its best group less that of its worst."""
     return np.ptp(networks.of(treatment).to_numpy(), axis=1)
@@ -88,7 +97,7 @@ def worst(networks: Networks, treatment: str) -> Floats:
 def compared(
     networks: Networks, remedies: Mapping[str, str], before: str, *, width: str = "", level: float = 0.95
 ) -> pd.DataFrame:
-    """What each remedy changes against `before`, for a figure of dots: OA, FVO and the worst group.
+    """What each remedy changes of OA and of FVO against `before`, for a figure of dots.
 
     `remedies`: by what it is called, the name of the treatment; one that was not measured is left out.
     """
@@ -104,8 +113,8 @@ def compared(
     return pd.DataFrame(rows)
 
 
-def people(networks: Networks, remedies: Mapping[str, str], before: str) -> pd.DataFrame:
-    """Recall, precision and F1 of each group under each remedy, and `won`: recall less that `before`.
+def people(networks: Networks, remedies: Mapping[str, str]) -> pd.DataFrame:
+    """Recall, precision and F1 of each group under each remedy; `won`: recall less that of rounding alone.
 
     Means over networks, in shares. Precision and F1 are known where groups are labels.
     """
@@ -116,7 +125,7 @@ def people(networks: Networks, remedies: Mapping[str, str], before: str) -> pd.D
             continue
         recall, named = (networks.of(treatment, one) for one in ("right", "named"))
         measures = {
-            "won": networks.change(treatment, before),
+            "won": networks.change(treatment, rounding_of(treatment)),
             "recall": recall,
             "precision": recall * size / named,
             "F1": 2 * recall * size / (named + size),
@@ -148,11 +157,11 @@ class Choice:
     worst: dict[Hashable, float]
 
 
-def choose(networks: Networks, remedies: Mapping[str, str], before: str, *, level: float = 0.95) -> Choice:
+def choose(networks: Networks, remedies: Mapping[str, str], *, level: float = 0.95) -> Choice:
     """The remedy with the smallest mean FVO among those that lose no more than two points of OA.
 
     The first third of the networks choose, by what they are right on; the others say what the choice brings
-    against `before`. Two points are counted from the remedy with the best OA.
+    against rounding alone. Two points are counted from the remedy with the best OA.
     """
     there = {row: name for row, name in remedies.items() if name in set(networks.table["treatment"])}
     if not there:
@@ -167,6 +176,7 @@ def choose(networks: Networks, remedies: Mapping[str, str], before: str, *, leve
     allowed = {row: name for row, name in there.items() if choosers.overall(name).mean() >= best - OA_LOSS}
     row = min(allowed, key=lambda one: gap(choosers, allowed[one]).mean())
     name = allowed[row]
+    before = rounding_of(name)
 
     def brought(values: Floats) -> dict[Hashable, float]:
         found = student_interval(pd.Series(values), level)
@@ -215,43 +225,5 @@ def what_to_do(networks: Networks, bits: int) -> dict[str, Choice]:
     for line, names in LINES.items():
         remedies = {name: arm(bits, known[name]) for name in names}
         if set(remedies.values()) & set(networks.table["treatment"]):
-            found[line] = choose(networks, remedies, arm(bits))
+            found[line] = choose(networks, remedies)
     return found
-
-
-# ---------------------------------------------------------------- settings by width
-
-
-def best_setting(networks: Networks, bits: int) -> str:
-    """Of all that was trained at that width, what has the smallest FVO within two points of plain QAT's OA.
-
-    Plain QAT with the same number of passes as the best plain one, by OA.
-    """
-    names = [
-        name
-        for name in networks.table["treatment"].unique()
-        if isinstance(one := parse_name(name), Treatment) and one.trains and one.bits == bits
-    ]
-    plain = [name for name in names if _is_plain(name)]
-    if not plain:
-        raise BadInput(f"no plain QAT was measured at {bits} bits; expected one to compare with.")
-    least = max(networks.overall(name).mean() for name in plain) - OA_LOSS
-    allowed = [name for name in names if networks.overall(name).mean() >= least]
-    return min(allowed, key=lambda name: gap(networks, name).mean())
-
-
-def at_width(treatment: str, bits: int) -> str:
-    """The same setting at another width.
-
-    >>> at_width("int4-ends8-qat-weighted40-passes8", 2)
-    'int2-ends8-qat-weighted40-passes8'
-    """
-    _, _, words = treatment.partition("-")
-    return f"int{bits}-{words}"
-
-
-def _is_plain(name: str) -> bool:
-    one = parse_name(name)
-    return isinstance(one, Treatment) and not any(
-        (one.weight, one.share, one.sampling, one.adjusted, one.dro)
-    )

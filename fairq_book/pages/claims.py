@@ -9,7 +9,7 @@ import functools
 import html
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from fairq_audit.formats import hundredths
 from fairq_book.kit import remedy_questions
 from fairq_book.kit.by_network import MeasuredNetworks
 from fairq_book.kit.claims import Claim, Effect, Remark
-from fairq_book.kit.interventions import OF_WIDTHS, QUESTIONS, Question
+from fairq_book.kit.interventions import OF_WIDTHS, QUESTIONS, Question, ends_of
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.treatments import COLUMNS
 from fairq_book.kit.wording import Verdict, as_sentence, in_points
@@ -175,23 +175,14 @@ def _asked(questions: Sequence[Question], measured: Sequence[MeasuredNetworks]) 
         {"question": question, "answers": [_answered(question, own) for own in measured]}
         for question in questions
     ]
-    heads = ["question", *(f"{_title(own)}, {own.made}" for own in measured)]
+    heads = ["question", *(f"{own.short_title}, {own.made}" for own in measured)]
     return _filled("why", heads=heads, rows=rows)
 
 
 def _answered(question: Question, measured: MeasuredNetworks) -> dict[str, str]:
     reading = question.reading(measured)
-    record: dict[Hashable, float] = {
-        "estimate": reading.estimate,
-        "lower": reading.lower,
-        "upper": reading.upper,
-    }
-    number = f"{in_points(record)} points"
-    return {"title": _title(measured), "word": question.answer(reading), "number": number}
-
-
-def _title(measured: MeasuredNetworks) -> str:
-    return measured.title.partition(",")[0]
+    number = f"{in_points(ends_of(reading))} points"
+    return {"title": measured.short_title, "word": question.answer(reading), "number": number}
 
 
 def _by_claim_and_setting(measured: Mapping[str, Measured]) -> dict[str, Any]:

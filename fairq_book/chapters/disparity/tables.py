@@ -342,7 +342,7 @@ def clipped_by_layer(
         for name in [*names, treatment]:
             layer = name.partition("@")[2].removesuffix(".weight") or ALL_LAYERS
             values = pd.Series(networks.contrast(name))
-            about = {"setting": measured.title.partition(",")[0], "layer": layer, "networks": len(values)}
+            about = {"setting": measured.short_title, "layer": layer, "networks": len(values)}
             level = together(len(names)) if name in names else 0.95
             found.append(about | student_interval(values, level))
     return pd.DataFrame(found)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from fairq_audit.formats import true_minus
 from fairq_book.experiments.settings import find_setting
+from fairq_book.kit import interventions
 from fairq_book.kit.by_network import MeasuredNetworks, measured
 from fairq_book.kit.figures import (
     FAINT,
@@ -23,7 +24,7 @@ from fairq_book.kit.figures import (
     look_of,
     rows_of_dots,
 )
-from fairq_book.kit.interventions import Networks, Question, in_rows, in_words
+from fairq_book.kit.interventions import Networks, answer, ends_of, in_rows, in_words
 from fairq_book.kit.remedies import (
     LINES,
     TRAINED,
@@ -36,11 +37,12 @@ from fairq_book.kit.remedies import (
     people,
     what_to_do,
 )
-from fairq_book.kit.remedy_questions import OF_WIDTHS, QUESTIONS
+from fairq_book.kit.remedy_questions import CHAPTER, OF_WIDTHS, QUESTIONS
 from fairq_book.kit.tables import student_interval
 from fairq_book.kit.wording import Prose, in_points
+from fairq_utils.data.sources import ROLES
 from fairq_utils.metrics.by_network import others_against
-from fairq_utils.metrics.verdicts import Reading, read
+from fairq_utils.metrics.verdicts import MARGINS, Reading, read
 from fairq_utils.treatments.ablations import parse_name
 from fairq_utils.treatments.treatment import Treatment
 
@@ -56,28 +58,21 @@ _CURES = {
     "both: FairQAT": "fairqat",
     "group-DRO": "ends8-qat-dro",
 }
-_FOCAL = "Focal"
 
 
 def _networks(one: MeasuredNetworks) -> Networks:
     return Networks(one.table, one.majority)
 
 
-def _short(one: MeasuredNetworks) -> str:
-    return one.title.partition(",")[0]
-
-
 def who_answers(names: Sequence[str]) -> Prose:
     """How many networks there are of each setting, of how many that were registered."""
     there = {own.name: own.networks for own in measured(names)}
-    said = []
-    for name in names:
-        setting = find_setting(name)
-        own = setting.title.partition(",")[0]
-        registered = len(list(setting.seeds))
-        of = f"all {registered}" if there.get(name) == registered else f"{there.get(name, 0)} of {registered}"
-        said.append(f"on {own} {of}")
-    unfinished = any(there.get(name, 0) < len(list(find_setting(name).seeds)) for name in names)
+    said, unfinished = [], False
+    for setting in map(find_setting, names):
+        own, registered = there.get(setting.name, 0), len(list(setting.seeds))
+        unfinished |= own < registered
+        of = f"{own} of {registered}" if own < registered else f"all {registered}"
+        said.append(f"on {setting.title.partition(',')[0]} {of}")
     more = " What fewer than that say is provisional: the others are made in the order of their seeds."
     return Prose(
         f"Networks that answer, of those that were registered: {', '.join(said)}.{more * unfinished}"
@@ -88,22 +83,26 @@ def who_answers(names: Sequence[str]) -> Prose:
 
 
 def remedies(settings: Sequence[MeasuredNetworks], bits: int, *, trained: bool) -> Picture:
-    """What each remedy changes against rounding alone at that width: a panel for each data set."""
+    """What each remedy changes at that width, a panel for each data set; what trains, against plain QAT."""
     known = TRAINED if trained else UNTRAINED
-    before = arm(bits, "ends8" if trained else "")
+    before = arm(bits, "ends8-qat" if trained else "")
     found = [
         compared(
-            _networks(one), {row: arm(bits, words) for row, words in known.items()}, before, width=_short(one)
+            _networks(one),
+            {row: arm(bits, words) for row, words in known.items()},
+            before,
+            width=one.short_title,
         )
         for one in settings
     ]
-    counts = " and ".join(f"{one.networks} networks on {_short(one)}" for one in settings)
+    against = "plain QAT, which trained as long" if trained else "rounding alone"
+    counts = " and ".join(f"{one.networks} networks on {one.short_title}" for one in settings)
     table = pd.concat(found)
     return rows_of_dots(
         table.assign(row=table["row"].map(lambda row: textwrap.fill(row, 30))),
         ["OA", "FVO"],
         what=f"What remedies change at int{bits}",
-        caption=f"What each remedy changes at int{bits} against rounding alone, in points, with 95 % "
+        caption=f"What each remedy changes at int{bits} against {against}, in points, with 95 % "
         f"intervals over {counts}. A remedy is good where OA is to the right and FVO to the left.",
     )
 
@@ -125,7 +124,7 @@ def frontier(settings: Sequence[MeasuredNetworks], bits: int) -> Picture:
                 trained = row in TRAINED and row != "rounded, 8 bits at the ends"
                 look = {"marker": "o" if trained else "s", "markersize": 6 if row in named else 4}
                 axis.plot([overall], [fvo], color=INK if row in named else FAINT, linestyle="", **look)
-                said.append(f"{_short(one)}, {row}: OA {overall:.1f}, FVO {fvo:.1f}")
+                said.append(f"{one.short_title}, {row}: OA {overall:.1f}, FVO {fvo:.1f}")
             middle = np.mean([overall for overall, _ in at.values()])
             apart = 0.06 * np.ptp([fvo for _, fvo in at.values()])
             height = -np.inf
@@ -141,7 +140,7 @@ def frontier(settings: Sequence[MeasuredNetworks], bits: int) -> Picture:
                     va="center",
                     fontsize=8.5,
                 )
-            axis.set(xlabel="OA, %", ylabel="FVO, points", title=_short(one))
+            axis.set(xlabel="OA, %", ylabel="FVO, points", title=one.short_title)
         return drawn(
             figure,
             alt=f"Scatter plots of FVO against OA at int{bits}. {'; '.join(said)}.",
@@ -166,7 +165,7 @@ def by_bytes(settings: Sequence[MeasuredNetworks]) -> Picture:
                 "fewer channels": (f"narrow{bits}", "fp32"),
                 "fewer channels, distilled": (f"narrow{bits}-distilled", "fp32"),
             }
-        found.append(in_rows(networks, rows, width=_short(one)))
+        found.append(in_rows(networks, rows, width=one.short_title))
     table = pd.concat(found)
     return rows_of_dots(
         table,
@@ -229,25 +228,29 @@ def learning_curves(table: pd.DataFrame) -> Picture:
         )
 
 
-def how_long(table: pd.DataFrame) -> Prose:
-    """How many passes bring back what rounding took, and what more of them do at every width; by `longer`."""
-    of = table.set_index(["measure", "width", "passes"])["estimate"]
-    most = int(table["passes"].max())
+def how_long(trained: MeasuredNetworks) -> Prose:
+    """How many passes bring back what rounding took, and what more of them do in full precision."""
+    networks = _networks(trained)
+    passes: dict[int | None, dict[int, str]] = {}
+    for name in networks.table["treatment"].unique():
+        one = parse_name(name)
+        if isinstance(one, Treatment) and one.passes:
+            passes.setdefault(one.bits, {})[one.passes] = name
+    full = passes.pop(None)
     said = []
-    for width in (name for name in table["width"].unique() if name != "fp32"):
-        within = [
-            int(count)
-            for count in sorted(table["passes"][table["width"] == width].unique())
-            if of["OA", width, count] >= of["OA", "fp32", count] - 0.01
-        ]
-        said.append(f"{width} after {within[0]}" if within else f"{width} after none of up to {most}")
-    fewest = int(table["passes"].min())
-    falls = 100 * (of["FVO", "fp32", fewest] - of["FVO", "fp32", most])
+    for bits, own in passes.items():
+        less = {count: networks.overall(name) - networks.overall(full[count]) for count, name in own.items()}
+        within = [count for count, values in less.items() if values.mean() >= -0.01]
+        there = f"after {min(within)}" if within else f"after none of up to {max(own)}"
+        said.append(f"int{bits} {there}")
+    fewest, most = min(full), max(full)
+    values = pd.Series(gap(networks, full[most]) - gap(networks, full[fewest]))
+    falls = in_points(dict(student_interval(values, 0.95).items()))
     return Prose(
-        f"Within a point of what full precision reaches when it trains as long comes {', '.join(said)} "
-        f"passes. But look at full precision itself: from {fewest} to {most} passes its FVO falls by "
-        f"{falls:.0f} points. Whoever compares a remedy that trains with a network that does not, measures "
-        "that, too."
+        f"Within a point of what full precision reaches when it trains as long, on average over "
+        f"{trained.networks} networks, comes {', '.join(said)} passes. But look at full precision itself: "
+        f"from {fewest} to {most} passes its FVO changes by {falls} points. Whoever compares a remedy that "
+        "trains with a network that does not, measures that, too."
     )
 
 
@@ -298,10 +301,10 @@ def cures_read(table: pd.DataFrame) -> dict[str, Reading]:
 
     small, hard = "moths_by_size_repair", "moths_by_difficulty_repair"
     return {
-        "C1": read(beyond_equal(small, "sampled"), 0.03),
-        "C2": read(beyond_equal(small, "loss weights"), 0.03),
-        "C3": read(beyond_equal(hard, "loss weights"), 0.03),
-        "C4": read(beyond_equal(hard, "loss weights") - beyond_equal(hard, "sampled"), 0.03),
+        "C1": read(beyond_equal(small, "sampled"), MARGINS[4]),
+        "C2": read(beyond_equal(small, "loss weights"), MARGINS[4]),
+        "C3": read(beyond_equal(hard, "loss weights"), MARGINS[4]),
+        "C4": read(beyond_equal(hard, "loss weights") - beyond_equal(hard, "sampled"), MARGINS[4]),
     }
 
 
@@ -317,20 +320,14 @@ def cures_answered(table: pd.DataFrame) -> Prose:
     """C1 to C4, each with its answer."""
     lines = []
     for key, reading in cures_read(table).items():
-        question = Question(key, _CAUSES_ASKED[key], lambda own: own.overall("fp32"), "", 4, "rises", "")
-        lines.append(
-            f"- **{question.asks}** ({key}) *{question.answer(reading)}*, {in_points(_record(reading))}."
-        )
+        said = f"*{answer(reading, 'rises')}*, {in_points(ends_of(reading))}"
+        lines.append(f"- **{_CAUSES_ASKED[key]}** ({key}) {said}.")
     return Prose("\n".join(lines))
 
 
 def _for_focal(networks: Networks, after: str) -> np.ndarray:
     change = networks.change(after, arm(4, "ends8-qat"))
-    return -others_against(change, networks.groups.index(_FOCAL))
-
-
-def _record(reading: Reading) -> dict[Hashable, float]:
-    return {"estimate": reading.estimate, "lower": reading.lower, "upper": reading.upper}
+    return -others_against(change, networks.groups.index(ROLES[-1]))
 
 
 # ---------------------------------------------------------------- answers, and what to do
@@ -342,7 +339,7 @@ def published(settings: Sequence[MeasuredNetworks]) -> Prose:
     for key in dict.fromkeys(question.key.partition(",")[0] for question in OF_WIDTHS):
         asked = [question for question in OF_WIDTHS if question.key.startswith(f"{key},")]
         said = [
-            f"{_short(one)}: {'; '.join(f'int{own.bits} {in_words(own, one)}' for own in asked)}"
+            f"{one.short_title}: {'; '.join(f'int{own.bits} {in_words(own, one)}' for own in asked)}"
             for one in settings
         ]
         lines.append(f"- **{asked[0].asks}** ({key}: {asked[0].said.partition(' ')[0]}.) {'. '.join(said)}.")
@@ -351,11 +348,7 @@ def published(settings: Sequence[MeasuredNetworks]) -> Prose:
 
 def answered(settings: Sequence[MeasuredNetworks]) -> Prose:
     """The questions on what repairs, each with what the networks say, as a list."""
-    lines = []
-    for question in QUESTIONS:
-        said = [f"{_short(one)}: {in_words(question, one)}" for one in settings]
-        lines.append(f"- **{question.asks}** ({question.key}: {question.said}.) {'. '.join(said)}.")
-    return Prose("\n".join(lines))
+    return interventions.answered(settings, CHAPTER, QUESTIONS)
 
 
 def choices(settings: Sequence[MeasuredNetworks], widths: Sequence[int] = (4, 3)) -> Prose:
@@ -367,7 +360,7 @@ def choices(settings: Sequence[MeasuredNetworks], widths: Sequence[int] = (4, 3)
         for one in settings:
             for bits in widths:
                 if choice := found[one.name, bits].get(line):
-                    lines.append(f"  - int{bits}, {_short(one)}: {_chosen(choice)}")
+                    lines.append(f"  - int{bits}, {one.short_title}: {_chosen(choice)}")
     return Prose("\n".join(lines))
 
 
@@ -386,7 +379,7 @@ def who_gains(one: MeasuredNetworks, bits: int = 4) -> pd.DataFrame:
         "QAT, weights": "ends8-qat-weighted",
         "FairQAT": "fairqat",
     }
-    found = people(_networks(one), {name: arm(bits, words) for name, words in shown.items()}, arm(bits))
+    found = people(_networks(one), {name: arm(bits, words) for name, words in shown.items()})
     smallest = min(one.record["sizes"], key=lambda group: one.record["sizes"][group])
     own = found[found["group"] == smallest].set_index("remedy")
     table = found.pivot_table(index="remedy", columns="group", values="won", sort=False)
@@ -409,5 +402,5 @@ def costs(settings: Sequence[MeasuredNetworks], bits: int = 4) -> Prose:
         others = "; ".join(
             f"{share}: {', '.join(names)}" for share, names in shares.items() if share != usual
         )
-        lines.append(f"- **{_short(one)}**: {usual}; but {others}." if others else f"- {usual}.")
+        lines.append(f"- **{one.short_title}**: {usual}; but {others}." if others else f"- {usual}.")
     return Prose("\n".join(lines))
