@@ -20,16 +20,30 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from fairq_audit import gates, measures, report, sentences, statistics
-from fairq_audit import predictions as fairq_audit_predictions
+from fairq_audit import (
+    calibration,
+    cells,
+    gates,
+    measures,
+    predictions,
+    report,
+    sentences,
+    statistics,
+    thresholds,
+)
+from fairq_audit import rates as class_rates
+from fairq_audit.cells import Cells
 from fairq_audit.formats import shown
-from fairq_audit.predictions import Predictions
+from fairq_audit.predictions import Pairs, Predictions
+from fairq_audit.sampling import Sampling, count
 from fairq_utils import __version__, intervals
 from fairq_utils.errors import BadInput
 from fairq_utils.files import check_replaceable, replace_folder, saying_what_cannot_be_written
 
-_TABLES = ("groups", "fvo", "recall", "pooled", "distributions", "layers", "gates")
+MOST_CLASSES = 50  # of which a record tells how alike groups are taken for them
+_TABLES = ("groups", "fvo", "recall", "rates", "pooled", "distributions", "layers", "gates")
 _FILES = {
     *("report.html", "audit.json", "model_card.md", "before.parquet", "after.parquet"),
     *(f"{name}.csv" for name in _TABLES),
@@ -44,26 +58,47 @@ def audit(
     names: tuple[str, str] | None = None,
     margin: float | None = None,
     confidence: float = 0.95,
-    smallest_cell: int = 20,
+    smallest_group: int = 20,
+    crossed: str = "full",
+    reference: str | None = None,
+    cluster: str | None = None,
+    weight: str | None = None,
+    positive: str | None = None,
+    threshold: float | None = None,
+    same_rate: bool = False,
+    unit: str = "row",
     fail_if: Sequence[str] = (),
     decide_on: str = "lower",
     drop_unmatched: bool = False,
     layers: pd.DataFrame | None = None,
     description: str | None = None,
+    warnings: Sequence[str] = (),
     seed: int = 0,
 ) -> Audit:
     """Audit a model that was quantized (or changed in any other way), from what it answered before and after.
 
-    `before` and `after` are CSV or Parquet files or data frames with one row per image: `id`, `label`, a
+    `before` and `after` are CSV or Parquet files or data frames with one row for each example: `id`, `label`, a
     column for each of `groups`, and `prediction`, or a column `logit_<class>` (or `probability_<class>`)
     for each class; then the class with the highest score is the prediction. `after` may leave out label
-    and groups. Several `groups` are audited each by itself and crossed; crossed cells of fewer than
-    `smallest_cell` images are pooled.
+    and groups.
 
-    `margin` is the smallest drop that matters, a fraction: with it the audit also tests whether every
+    *Groups.* Several `groups` are audited each by itself and, as `crossed` says, all with one another (`full`),
+    each with each (`pairs`), both (`every`) or not at all (`none`). Groups of fewer than `smallest_group` rows
+    are set apart and named; small cells of crossed columns are pooled. `reference` is the group that the others
+    are held against, the largest if nobody says.
+
+    *Rows.* `cluster` names a column of what rows belong together by, such as a person of whom there are several
+    photographs; `weight` one of how many others a row stands for. `unit` is what a row is called: image, person,
+    loan.
+
+    *Answers.* `positive` is the class that matters. With scores, `threshold` takes a row for it whose probability
+    is at least so high; with `same_rate` the second model's threshold is moved until it takes as many.
+
+    *Decisions.* `margin` is the smallest drop that matters, a fraction: with it the audit also tests whether every
     group stayed within it. `fail_if` are gates such as "fvo_increase > 0.03"; `decide_on` says whether
     one fails when the interval's lower end, the estimate or the upper end is beyond. `layers` may hold,
-    for each layer, `weights` and the share of zeros before and after (`zero_before`, `zero_after`).
+    for each layer, `weights` and the share of zeros before and after (`zero_before`, `zero_after`);
+    `description` and `warnings` are told as they are.
 
     >>> before = pd.DataFrame({"id": range(600), "label": ["moth", "moth", "fly", "fly"] * 150})
     >>> before = before.assign(group=["ash", "elm"] * 300, prediction=before["label"])
@@ -77,42 +112,78 @@ def audit(
         raise BadInput(
             f"groups is {columns}; expected one column or several, each once, such as gender,race."
         )
-    if smallest_cell < 2:
-        raise BadInput(f"smallest_cell is {smallest_cell}; expected 2 images or more, such as 20.")
+    if smallest_group < 2:
+        raise BadInput(f"smallest_group is {smallest_group}; expected 2 rows or more, such as 20.")
     # Refused before anything is read:
     intervals.two_sided(confidence)
     asked = [gates.parse(expression, decide_on) for expression in fail_if]
+    if margin is None and any(gate.word == "equivalent" for gate in asked):
+        raise BadInput("A gate asks for the verdict equivalent, and no margin was given; expected one, such as 0.02.")
     gates.check_end(decide_on)
-    fairq_audit_predictions.check_two_files(before, after)
-    first = fairq_audit_predictions.read(before, columns, called="The first table", with_labels=True)
-    second = fairq_audit_predictions.read(after, columns, called="The second table", with_labels=False)
-    pairs = fairq_audit_predictions.pair(first, second, columns, drop_unmatched=drop_unmatched)
+    ways = cells.check_crossed(crossed)
+    predictions.check_two_files(before, after)
+    first = predictions.read(
+        before, columns, called="The first table", with_labels=True, cluster=cluster, weight=weight
+    )
+    second = predictions.read(after, columns, called="The second table", with_labels=False)
+    if positive is not None or threshold is not None or same_rate:
+        first, second, decided = thresholds.decide(first, second, positive, threshold, same_rate=same_rate)
+    else:
+        decided = None
+    pairs = predictions.pair(first, second, columns, drop_unmatched=drop_unmatched)
 
-    cells = measures.groupings(pairs, columns, smallest_cell)
-    overall = np.bincount(pairs.kinds, minlength=5)
-    by_group = {cell.name: dict(zip(cell.names, cell.counts.sum(axis=1), strict=True)) for cell in cells}
-    measured = measures.measure(overall, by_group, confidence=confidence, margin=margin, seed=seed)
-    recalls, recall_family = measures.recalls(cells, pairs.classes, confidence, smallest_cell)
+    divided = cells.groupings(pairs, columns, smallest_group, ways)
+    if reference is not None and not any(reference in (*own.names, *own.values) for own in divided):
+        raise BadInput(
+            f"reference is {shown(reference)!r}, which is no group of this audit; expected one of: "
+            f"{shown(', '.join(name for own in divided for name in own.names), 400)}."
+        )
+    family = sum(len(own.names) for own in divided)
+    sampling = Sampling(pairs.weights, pairs.clusters, intervals.simultaneous(confidence, family))
+    found = _measured(pairs, divided, sampling, confidence, margin, seed, reference)
+    rates, rate_family = class_rates.rates(
+        divided, pairs, sampling=sampling, confidence=confidence, smallest=smallest_group, positive=positive
+    )
+    stricter = 1 - (1 - confidence) / len(divided)
+    main = positive or (pairs.classes[0] if len(pairs.classes) == 2 else None)
     spreads = measures.spreads(pairs)
-    for cell, recall, grouping in zip(cells, recalls, measured["groupings"], strict=True):
+    sure = calibration.sureness(pairs) if decided is None else None
+    for cell, own, grouping in zip(divided, rates, found["groupings"], strict=True):
         grouping |= {
             "columns": cell.columns,
             "pooled": cell.pooled,
-            "recall": measures.recall_ends(recall, smallest_cell),
+            "recall": class_rates.recall_ends(own[own["measure"] == "recall"], smallest_group),
+            "rates": class_rates.rate_ends(own),
+            "selection_ratios": class_rates.selection_ratios(own, stricter)[:MOST_CLASSES],
+            "odds": class_rates.odds(
+                cell, pairs, sampling=sampling, confidence=1 - (1 - stricter) / 2,
+                resamples=measures.RESAMPLES, seed=seed, positive=main,
+            ) if main else None,
             "distributions": measures.histograms(cell, spreads) if spreads else None,
-        }
+        }  # fmt: skip
+        calibrated = (
+            calibration.calibrations(cell, pairs, sure, sampling=sampling, confidence=sampling.confidence)
+            if sure
+            else [None] * len(cell.names)
+        )
+        for group, value, off in zip(grouping["groups"], cell.values, calibrated, strict=True):
+            group |= {"value": value, "calibration": off}
         if cell.pooled and cell.pooled["kept"]:
             grouping["groups"][-1]["pooled"] = True
-    dropped = [measures.dropped(out, pairs, cells, smallest_cell) for out in pairs.left_out]
+    dropped = [cells.dropped(out, pairs, divided, smallest_group) for out in pairs.left_out]
     missing = gates.parse("worst_group_drop > 0", "estimate").judge(
-        measured | {"compared": {"dropped": dropped}}
+        found | {"compared": {"dropped": dropped}}
     )["with_missing"]
-    found = sentences.verdict(measured, confidence=confidence, margin=margin, missing=missing)
+    judged = sentences.verdict(found, confidence=confidence, margin=margin, missing=missing, unit=unit)
     told = [
-        sentences.missing_said(out, entry, measures.conspicuous(out, entry))
-        for out, entry in zip(pairs.left_out, dropped, strict=True)
+        *warnings,
+        *pairs.warnings,
+        *(
+            sentences.missing_said(out, entry, cells.conspicuous(out, entry))
+            for out, entry in zip(pairs.left_out, dropped, strict=True)
+        ),
+        *sentences.small_said(found["groupings"], unit),
     ]
-    warnings = [*pairs.warnings, *told]
     called = names or _names(first, second)
     record: dict[str, Any] = {
         "schema": report.SCHEMA,
@@ -122,36 +193,76 @@ def audit(
             "before": {"name": called[0], "file": first.file, "rows": len(first.table)},
             "after": {"name": called[1], "file": second.file, "rows": len(second.table)},
             "description": description,
-            "n": measured["overall"]["n"],
+            "n": found["overall"]["n"],
+            "unit": unit,
             "classes": pairs.classes,
             "group_columns": columns,
             "scores": pairs.kind if pairs.scores else None,
+            "positive": decided,
+            "clusters": _sampled(cluster, pairs.clusters),
+            "weights": _sampled(weight, pairs.weights),
             "dropped": dropped,
         },
         "settings": {
             "confidence": confidence,
             "margin": margin,
-            "smallest_cell": smallest_cell,
+            "smallest_group": smallest_group,
+            "crossed": ways,
+            "reference": reference,
             "resamples": measures.RESAMPLES,
             "seed": seed,
             "power": measures.POWER,
-            "family": sum(len(cell.names) for cell in cells),
-            "recall_family": recall_family,
-            "recall_confidence": measures.of_recall(confidence),
+            "family": family,
+            "rate_family": rate_family,
+            "rate_confidence": class_rates.of_classes(confidence),
             "decide_on": decide_on,
         },
-        "verdict": found | {"warnings": warnings, "sentence": " ".join([*warnings, found["sentence"]])},
-        **measured,
+        "verdict": judged | {"warnings": told, "sentence": " ".join([*told, judged["sentence"]])},
+        **found,
         "layers": None if layers is None else measures.zeros_by_layer(layers),
-        "not_tested": sentences.not_tested(pairs, measured["groupings"], smallest_cell),
+        "not_tested": sentences.not_tested(pairs, found["groupings"], smallest_group, unit=unit),
     }
-    record["gates"] = [gate.judge(record) for gate in asked]
+    table = pd.concat(rates, ignore_index=True)
+    record["gates"] = [gate.judge(record, table) for gate in asked]
     record["passed"] = all(gate["passed"] for gate in record["gates"]) if asked else None
-    return Audit(record, pd.concat(recalls, ignore_index=True))
+    return Audit(record, table)
+
+
+def _measured(
+    pairs: Pairs,
+    divided: Sequence[Cells],
+    sampling: Sampling,
+    confidence: float,
+    margin: float | None,
+    seed: int,
+    reference: str | None,
+) -> dict[str, Any]:
+    """What became of the rows of each group, each counted as what it is worth."""
+    by_group = {own.name: dict(zip(own.names, own.counts.sum(axis=1), strict=True)) for own in divided}
+    everywhere = np.zeros(len(pairs.kinds), dtype=np.intp)
+    worth = {
+        own.name: count(own.codes, pairs.kinds, (len(own.names), 5), measures.OUTCOMES, sampling)
+        for own in divided
+    }
+    bare = {value: name for own in divided for name, value in zip(own.names, own.values, strict=True)}
+    return measures.measure(
+        count(everywhere, pairs.kinds, (1, 5), measures.OUTCOMES, sampling),
+        by_group,
+        confidence=confidence,
+        margin=margin,
+        seed=seed,
+        reference=bare.get(reference, reference) if reference else None,
+        sampled=worth,
+    )
+
+
+def _sampled(column: str | None, values: NDArray[Any] | None) -> dict[str, Any] | None:
+    """A column of clusters or of weights, and how many different ones it holds."""
+    return None if values is None else {"column": column, "different": len(np.unique(values))}
 
 
 def _names(
-    first: fairq_audit_predictions.PredictionTable, second: fairq_audit_predictions.PredictionTable
+    first: predictions.PredictionTable, second: predictions.PredictionTable
 ) -> tuple[str, str]:
     """The models are called as their files are, when that tells them apart."""
     if not first.file or not second.file or Path(first.file).stem == Path(second.file).stem:
@@ -163,12 +274,12 @@ def _names(
 class Audit:
     """What an audit found: a sentence, tables, gates, and files.
 
-    `record` is the whole of it, in the form that `schemas/audit-1.json` describes. In a notebook it shows the
+    `record` is the whole of it, in the form that `schemas/audit-2.json` describes. In a notebook it shows the
     report, without the time at which it was made: that is in the files that `write` leaves.
     """
 
     record: dict[str, Any]
-    recall: pd.DataFrame
+    rates: pd.DataFrame
 
     @property
     def verdict(self) -> str:
@@ -203,11 +314,17 @@ class Audit:
         if not expressions:
             return self.record["passed"] is not False
         decided = decide_on or self.record["settings"]["decide_on"]
-        return all(gates.parse(one, decided).judge(self.record)["passed"] for one in expressions)
+        return all(gates.parse(one, decided).judge(self.record, self.rates)["passed"] for one in expressions)
 
     def to_json(self) -> str:
-        """The whole of it as JSON, in the form of `schemas/audit-1.json`."""
+        """The whole of it as JSON, in the form of `schemas/audit-2.json`."""
         return json.dumps(self.record, indent=1, allow_nan=False, ensure_ascii=False)
+
+    @property
+    def recall(self) -> pd.DataFrame:
+        """Of every class in every group how many of its rows are found, before and after."""
+        own = self.rates[self.rates["measure"] == "recall"].drop(columns=["measure", *class_rates.COUNTS])
+        return own.rename(columns={"worse": "lost", "better": "gained"}).reset_index(drop=True)
 
     @functools.cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -215,7 +332,11 @@ class Audit:
         record = self.record
         everyone = {"grouping": "", "group": "all", "pooled": False, **record["overall"]}
         groups = [
-            {"grouping": grouping["name"], **group}
+            {
+                "grouping": grouping["name"],
+                **{name: value for name, value in group.items() if name != "calibration"},
+                **{f"calibration_{when}": off for when, off in (group["calibration"] or {}).items()},
+            }
             for grouping in record["groupings"]
             for group in grouping["groups"]
         ]
@@ -226,7 +347,8 @@ class Audit:
             "fvo": pd.DataFrame(
                 {"grouping": grouping["name"], "measure": measure, **grouping[measure]}
                 for grouping in record["groupings"]
-                for measure in ("fvo_before", "fvo_after", "fvo_increase")
+                for measure in ("fvo_before", "fvo_after", "fvo_increase", "contrast")
+                if grouping[measure]
             ),
             "recall": self.recall,
         }
@@ -240,6 +362,9 @@ class Audit:
             "distributions": list(_distributed(record)),
             "layers": record["layers"] or [],
             "gates": [_flat(gate) for gate in record["gates"]],
+            "rates": self.rates[self.rates["measure"] != "recall"]
+            .drop(columns=class_rates.COUNTS)
+            .to_dict("records"),
         }
         return tables | {name: pd.DataFrame(rows) for name, rows in others.items() if rows}
 
@@ -332,14 +457,16 @@ def _holds_an_audit(path: Path) -> bool:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):  # no file, or no JSON
         return False
-    return isinstance(record, dict) and record.get("schema") == report.SCHEMA
+    return isinstance(record, dict) and str(record.get("schema")).startswith("audit-")
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Nested numbers beside each other: drop_lower for drop's lower; an estimate has the name alone."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, list):
+            flat[name] = ", ".join(str(one["where"]) for one in value)
+        elif isinstance(value, Mapping):
             flat |= {name if end == "estimate" else f"{name}_{end}": own for end, own in value.items()}
         else:
             flat[name] = value

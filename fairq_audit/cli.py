@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from fairq_audit.console import Sentence, from_here
+from fairq_audit.console import CannotTell, Sentence, from_here
 from fairq_utils import __version__
 from fairq_utils.errors import BadInput
 
@@ -92,8 +92,8 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command(
     cls=Sentence,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 when every gate held (or none was set), 1 when one failed, 2 when something given "
-    "cannot be used, 3 when the fault is fairq's own.",
+    epilog="Exit codes: 0 when no gate failed (or none was set), 1 when one failed, 2 when something given "
+    "cannot be used, 3 when the fault is fairq's own, 4 when under --strict a gate can neither be passed nor failed.",
 )
 @click.option(
     "--predictions",
@@ -118,13 +118,43 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--names", nargs=2, metavar="BEFORE AFTER", help="What to call the two.  [default: the files]")
 @click.option("--margin", type=float, help="The smallest drop that matters, such as 0.02: test equivalence.")
 @click.option("--confidence", default=0.95, show_default=True, help="Of every interval.")
-@click.option("--smallest-cell", default=20, show_default=True, help="Crossed cells with fewer are pooled.")
+@click.option(
+    "--smallest-group",
+    default=20,
+    show_default=True,
+    help="Groups with fewer rows are set apart and named; crossed ones are pooled.",
+)
+@click.option("--smallest-cell", type=int, hidden=True)
+@click.option(
+    "--crossed",
+    type=click.Choice(["full", "pairs", "every", "none"]),
+    default="full",
+    show_default=True,
+    help="Of several columns of groups: all with one another, each with each, both, or none.",
+)
+@click.option("--reference", metavar="GROUP", help="Hold the others against it.  [default: the largest]")
+@click.option(
+    "--cluster",
+    metavar="COLUMN",
+    help="What rows belong together by, such as a person of whom there are several photographs.",
+)
+@click.option("--weight", metavar="COLUMN", help="How many others a row stands for, as in a survey.")
+@click.option("--positive", metavar="CLASS", help="The class that matters, such as fraud.")
+@click.option(
+    "--threshold", type=float, help="Take a row for the positive class from this probability on; needs scores."
+)
+@click.option(
+    "--same-rate",
+    is_flag=True,
+    help="Move the threshold after until as many are taken for the positive class as before.",
+)
+@click.option("--unit", default="", help="What a row is called: image, loan, person.  [default: row, or image]")
 @click.option(
     "--fail-if",
     multiple=True,
     metavar="GATE",
-    help="Such as 'fvo_increase > 0.03', 'worst_group_drop > 0.02', 'group_drop[elm] > 0.05', overall_drop, "
-    "fvo_after, flip_rate. May be repeated.",
+    help="Such as 'worst_group_drop > 0.02', 'recall_drop[fraud] > 5%', 'contrast > 0.03', 'verdict = harm'. May be "
+    "repeated; the page on audits lists all quantities.",
 )
 @click.option(
     "--decide-on",
@@ -135,9 +165,14 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     "cannot be ruled out (upper).",
 )
 @click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with 4 where a gate did not fail and yet what it forbids is not ruled out.",
+)
+@click.option(
     "--drop-unmatched",
     is_flag=True,
-    help="Leave out images that stand in one file alone. They are counted by group, and a gate passes only "
+    help="Leave out rows that stand in one file alone. They are counted by group, and a gate passes only "
     "if it does with those that are missing after counted as wrong.",
 )
 @click.pass_context
@@ -147,6 +182,9 @@ def audit(
     out: Path,
     groups: str,
     names: tuple[str, str] | None,
+    strict: bool,
+    unit: str,
+    smallest_cell: int | None,
     **settings: Any,
 ) -> None:
     """Who pays when this model was quantized? An answer from what it predicted before and after.
@@ -169,6 +207,11 @@ def audit(
     from fairq_audit import auditing, gates
     from fairq_audit.running import predictions_of_models
 
+    if smallest_cell is not None:
+        raise BadInput("--smallest-cell is now called --smallest-group, and holds for groups of every column.")
+    if strict and not settings["fail_if"]:
+        raise BadInput("--strict was given without a gate; expected --fail-if, such as 'verdict != equivalent'.")
+    settings["unit"] = unit or ("row" if predictions else "image")
     columns = [name.strip() for name in groups.split(",") if name.strip()]
     of_models = {
         name: settings.pop(name)
@@ -197,9 +240,11 @@ def audit(
         click.echo(gate["sentence"])
     for path in written:
         click.echo(from_here(path))
-    if not found.passes():
-        failed = sum(not gate["passed"] for gate in found.record["gates"])
-        raise click.ClickException(f"{failed} of {len(found.record['gates'])} gates failed.")
+    outcomes = [gate["outcome"] for gate in found.record["gates"]]
+    if failed := outcomes.count("failed"):
+        raise click.ClickException(f"{failed} of {len(outcomes)} gates failed.")
+    if strict and (open_ := outcomes.count("not ruled out")):
+        raise CannotTell(f"{open_} of {len(outcomes)} gates can be neither passed nor failed by so few rows.")
 
 
 main = click.version_option(__version__, prog_name="fairq-audit")(audit)

@@ -27,6 +27,12 @@ class _Fault(click.ClickException):
     exit_code = 3
 
 
+class CannotTell(click.ClickException):
+    """No gate failed, and one cannot be said to have passed."""
+
+    exit_code = 4
+
+
 class _InSentences(click.Command):
     """What the package refuses reaches the terminal as one sentence and exit code 2.
 

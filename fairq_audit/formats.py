@@ -118,7 +118,23 @@ def counted(count: int, noun: str) -> str:
     >>> counted(1, "image"), counted(12345, "image")
     ('1 image', '12,345 images')
     """
-    return f"{number(count, 0)} {noun if count == 1 else noun + 's'}"
+    return f"{number(count, 0)} {noun if count == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """A noun in the plural.
+
+    >>> [plural(noun) for noun in ("row", "person", "box", "family", "day")]
+    ['rows', 'people', 'boxes', 'families', 'days']
+    """
+    irregular = {"person": "people", "child": "children", "man": "men", "woman": "women"}
+    if noun in irregular:
+        return irregular[noun]
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
 
 
 # -- names --------------------------------------------------------------------------------------------

@@ -4,32 +4,57 @@ An expression is read by a pattern and never evaluated as code.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import pandas as pd
+
 from fairq_audit.formats import number, shown
+from fairq_audit.rates import limits
 from fairq_utils.errors import BadInput
+from fairq_utils.intervals import able_to_show, simultaneous
 
 DecideOn = Literal["lower", "estimate", "upper"]
+Value = Mapping[str, Any]
 
 QUANTITIES = {
-    "overall_drop": "accuracy lost over all images",
+    "overall_drop": "accuracy lost over all rows",
     "worst_group_drop": "the largest accuracy lost by a group",
     "group_drop[NAME]": "the accuracy lost by one group",
+    "contrast": "how much more the other groups lost than the largest",
     "fvo_increase": "by how much the gap between the best and the worst group rose",
     "fvo_after": "that gap after",
-    "flip_rate": "the share of images whose prediction changed",
+    "flip_rate": "the share of rows whose prediction changed",
+    "worst_recall_drop": "the largest recall lost by a class in a group",
+    "recall_drop[CLASS]": "the largest recall that a class lost in a group",
+    "fpr_rise[CLASS]": "the largest rise, in a group, of the share of others that are taken for the class",
+    "precision_drop[CLASS]": "the largest loss, in a group, of how often the class is said rightly",
+    "selection_rate_ratio[CLASS]": "the lowest share of a group that is taken for the class, after, over the highest",
+    "equalized_odds_increase": "by how much the larger of the gaps of recall and of false positives rose",
+    "calibration_rise": "the largest rise, in a group, of how far confidence is from accuracy",
+    "verdict": "harm, no_harm, equivalent or cannot_tell",
 }
+_OF_CLASS = {"worst_recall_drop": "recall", "recall_drop": "recall", "fpr_rise": "fpr", "precision_drop": "precision"}
+VERDICTS = {
+    "harm": "harm shown",
+    "no_harm": "no harm found",
+    "equivalent": "equivalent",
+    "cannot_tell": "cannot tell",
+}
+_BELOW = ("selection_rate_ratio",)  # of these too little is bad
 
 _EXPRESSION = re.compile(
-    r"\s*(?P<quantity>[a-z_]+)\s*(?:\[(?P<name>.+)\])?\s*(?P<sign>>=?)\s*(?P<threshold>[-+]?[0-9.]+)\s*", re.S
+    r"\s*(?P<quantity>[a-z_]+)\s*(?:\[(?P<name>.+)\])?\s*(?P<sign>[<>]=?|!?=)\s*(?P<threshold>[^\s<>=!]+)\s*", re.S
 )
+_NUMBER = re.compile(r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(?P<percent>%?)", re.I)
 
 
 @dataclass(frozen=True)
 class Gate:
     """What must not be exceeded, and by which end of the interval that is decided.
+
+    `threshold`: a fraction; of a gate on the verdict, one of its words.
 
     >>> parse("worst_group_drop > 0.02").threshold
     0.02
@@ -38,63 +63,183 @@ class Gate:
     expression: str
     quantity: str
     name: str | None
+    sign: str
     threshold: float
-    or_equal: bool
+    word: str | None
     decide_on: DecideOn
 
     def _exceeded(self, value: float) -> bool:
-        return value >= self.threshold if self.or_equal else value > self.threshold
+        if self.sign.startswith("<"):
+            return value <= self.threshold if self.sign == "<=" else value < self.threshold
+        return value >= self.threshold if self.sign == ">=" else value > self.threshold
 
-    def judge(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """What the gate makes of an audit's record: the entry under `gates`.
+    def _end(self, end: str) -> str:
+        """The end of an interval that is nearest to harm, or furthest from it, whichever way harm lies."""
+        turned = {"lower": "upper", "upper": "lower", "estimate": "estimate"}
+        return turned[end] if self.sign.startswith("<") else end
 
-        Where there are several groupings, FVO is held to the gate in each, and the one that comes
-        furthest decides. Where rows are missing after, what it is held to must pass as well when they count
-        as wrong: else nothing would be easier than to pass, by answering nothing that is hard.
+    def _worst(self, found: Sequence[tuple[str | None, Value]], end: str) -> tuple[str | None, Value]:
+        pick = min if self.sign.startswith("<") else max
+        return pick(found, key=lambda one: one[1][end])
+
+    def judge(self, record: Mapping[str, Any], rates: pd.DataFrame | None = None) -> dict[str, Any]:
+        """What the gate makes of an audit's record: the entry under `gates`. `rates`: those of its classes.
+
+        It has one of three outcomes. *Failed*: the quantity is beyond, by the end of the interval that decides.
+        *Passed*: no end of any of the intervals is beyond. *Not ruled out*: neither, so that nobody knows.
+
+        Where there are several groupings, a gap is held to the gate in each, and each that is not ruled out is
+        named. Where rows are missing after, what it is held to must pass as well when they count as wrong: else
+        nothing would be easier than to pass, by answering nothing that is hard.
         """
-        where, value = max(self._values(record), key=lambda found: found[1][self.decide_on])
-        missing = self._with_missing(record)
-        ruled_out = missing is None or not self._exceeded(missing["value"])
-        passed = not self._exceeded(value[self.decide_on]) and ruled_out
+        if self.word is not None:
+            return self._judged_verdict(record["verdict"]["word"])
+        found = self._values(record, rates)
+        where, value = self._worst(found, self._end(self.decide_on))
+        failed = self._exceeded(value[self._end(self.decide_on)])
+        open_ = [one for one in found if self._exceeded(one[1][self._end("upper")])]
+        if not failed:  # the largest is what a reader asks for, however sure another is
+            where, value = self._worst(found, "estimate")
+        missing = self._with_missing(record, where, value)
+        beyond = missing is not None and missing["value"] is not None and self._exceeded(missing["value"])
+        unknown = missing is not None and missing["value"] is None
+        outcome = "failed" if failed or beyond else "not ruled out" if open_ or unknown else "passed"
         return {
             "expression": self.expression,
-            "quantity": self.quantity.removesuffix("[NAME]"),
+            "quantity": re.sub(r"\[.*", "", self.quantity),
             "threshold": self.threshold,
             "decided_on": self.decide_on,
             "where": where,
-            "value": {end: value[end] for end in ("estimate", "lower", "upper")},
+            "value": {
+                end: value[end]
+                for end in ("estimate", "lower", "upper", "lower_of", "upper_of")
+                if end in value
+            },
             "with_missing": missing,
-            "passed": passed,
-            "sentence": self._sentence(where, value, passed, missing),
+            "not_ruled_out": [
+                {"where": name, "value": own[self._end("upper")]}
+                for name, own in sorted(open_, key=lambda one: -abs(one[1]["estimate"]))
+            ],
+            "outcome": outcome,
+            "passed": outcome != "failed",
+            "sentence": self._sentence(where, value, outcome, missing, failed, [name for name, _ in open_]),
         }
 
-    def _values(self, record: Mapping[str, Any]) -> Iterator[tuple[str | None, Mapping[str, float]]]:
-        if self.quantity == "overall_drop":
-            yield None, record["overall"]["drop"]
-        elif self.quantity == "flip_rate":
-            yield None, record["overall"]["flip_rate"]
-        elif self.quantity == "worst_group_drop":
-            yield record["worst_group_drop"]["group"], record["worst_group_drop"]
-        elif self.quantity == "group_drop[NAME]":
-            yield self.name, self._group(record)["drop"]
+    def _judged_verdict(self, word: str) -> dict[str, Any]:
+        wanted = VERDICTS[str(self.word)]
+        failed = (word == wanted) == (self.sign == "=")
+        # Where it cannot be told whether there is harm, that there is none was not shown.
+        unsure = self.sign == "=" and self.word == "harm" and word != "equivalent"
+        outcome = "failed" if failed else "not ruled out" if unsure else "passed"
+        unsure = outcome == "not ruled out"
+        said = {"failed": "Failed", "not ruled out": "Not ruled out", "passed": "Passed"}[outcome]
+        return {
+            "expression": self.expression,
+            "quantity": "verdict",
+            "threshold": None,
+            "decided_on": self.decide_on,
+            "where": None,
+            "value": None,
+            "with_missing": None,
+            "not_ruled_out": [],
+            "outcome": outcome,
+            "passed": outcome != "failed",
+            "sentence": f"{said}. {shown(self.expression)}: the verdict is {word}"
+            + ("; what is equivalent within a margin is ruled out (--margin)." if unsure else "."),
+        }
+
+    def _values(
+        self, record: Mapping[str, Any], rates: pd.DataFrame | None
+    ) -> list[tuple[str | None, Value]]:
+        """All that is held to the gate: the names of it, and estimate and ends of each."""
+        several = [own for own in record["groupings"] if len(own["groups"]) > 1]  # one has no gap
+        if self.quantity in ("overall_drop", "flip_rate"):
+            what = "drop" if self.quantity == "overall_drop" else "flip_rate"
+            return [(None, record["overall"][what])]
+        if self.quantity == "worst_group_drop":
+            return [(record["worst_group_drop"]["group"], record["worst_group_drop"])]
+        if self.quantity == "group_drop[NAME]":
+            return [(self.name, self._group(record)["drop"])]
+        if self.quantity in ("fvo_increase", "fvo_after"):
+            return [(own["name"], own[self.quantity]) for own in several or record["groupings"]]
+        found: list[tuple[str | None, Value]]
+        bare = self.quantity.partition("[")[0]
+        if bare in _OF_CLASS:
+            return [self._of_class(record, rates, _OF_CLASS[bare])]
+        if bare == "contrast":
+            found = [(own["name"], own["contrast"]) for own in several]
+            expected = "two groups or more"
+        elif bare == "calibration_rise":
+            found = [
+                (group["group"], group["calibration"]["rise"])
+                for own in record["groupings"]
+                for group in own["groups"]
+                if group.get("calibration")
+            ]
+            found = [_joined(found)] if found else []
+            expected = "scores for each class (logit_<class> or probability_<class>), and 100 rows in a group"
+        elif bare == "equalized_odds_increase":
+            found = [(own["name"], own["odds"]["increase"]) for own in several if own.get("odds")]
+            expected = "two classes, or one that --positive names, in two groups or more"
         else:
-            several = [own for own in record["groupings"] if len(own["groups"]) > 1]  # one has no gap
-            for grouping in several or record["groupings"]:
-                yield grouping["name"], grouping[self.quantity]
+            found = [
+                (own["name"], ratio["after"])
+                for own in several
+                for ratio in own.get("selection_ratios", [])
+                if ratio["class"] == self.name
+            ]
+            expected = f"a class of this audit that {record['settings']['smallest_group']} rows of a group are taken for"
+        if not found:
+            raise BadInput(f"The gate {self.expression!r} finds nothing to hold; expected {expected}.")
+        return found
+
+    def _of_class(
+        self, record: Mapping[str, Any], rates: pd.DataFrame | None, measure: str
+    ) -> tuple[str | None, Value]:
+        """The largest of a class over groups, or of all classes; of pairs that have enough rows."""
+        if rates is None:
+            raise BadInput(f"The gate {self.expression!r} needs the rates of classes; expected those of the audit.")
+        own = rates[rates["measure"] == measure]
+        if self.name is not None:
+            own = own[own["class"] == self.name]
+            if self.name not in record["compared"]["classes"]:
+                raise BadInput(
+                    f"The gate {self.expression!r} names no class of this audit; expected one of: "
+                    f"{shown(', '.join(record['compared']['classes']), 400)}."
+                )
+        own = own[own["tested"] != "too few"]
+        if own.empty:
+            raise BadInput(
+                f"The gate {self.expression!r} finds no group with {record['settings']['smallest_group']} rows to "
+                "hold to it; expected more rows, a lower --smallest-group, or the class that --positive names."
+            )
+        # Allowed for are those of these pairs in which enough flipped that one could be beyond anything.
+        confidence = record["settings"]["confidence"]
+        together = simultaneous(confidence, able_to_show(own["worse"] + own["better"], confidence))
+        lower, _ = limits(own, together)
+        pairs: list[tuple[str | None, Value]] = [
+            (
+                row["group"] if self.name is not None else f"{row['class']} in {row['group']}",
+                {"estimate": row["drop"], "lower": float(least), "upper": row["drop_upper"]},
+            )
+            for row, least in zip(own.to_dict("records"), lower, strict=True)
+        ]
+        return _joined(pairs)
 
     def _group(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         known = {
             name: group
             for grouping in record["groupings"]
             for group in grouping["groups"]
-            for name in (group["group"], f"{grouping['name']}={group['group']}")
+            for name in _names(grouping, group)
         }
-        namesakes = [
-            f"{grouping['name']}={self.name}"
+        namesakes = {
+            group["group"]: None
             for grouping in record["groupings"]
-            if any(group["group"] == self.name for group in grouping["groups"])
-        ]
-        if len(namesakes) > 1:
+            for group in grouping["groups"]
+            if group.get("value") == self.name
+        }
+        if self.name not in known and len(namesakes) > 1:
             raise BadInput(
                 f"The gate {self.expression!r} names a group of several columns; expected one of: "
                 f"{', '.join(namesakes)}."
@@ -115,18 +260,25 @@ class Gate:
             )
         return known[self.name]
 
-    def _with_missing(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What the quantity would be were the rows that are missing after wrong; None where none matters."""
+    def _with_missing(
+        self, record: Mapping[str, Any], where: str | None, now: Value
+    ) -> dict[str, Any] | None:
+        """What the quantity would be were the rows that are missing after wrong; None where none matters.
+
+        Of what is counted class by class it is not computed, and so not known.
+        """
+        bare = self.quantity.partition("[")[0]
         for gone in (own for own in _dropped(record) if "right" in own):
+            if bare in (*_OF_CLASS, "contrast", "selection_rate_ratio", "equalized_odds_increase", "calibration_rise"):
+                return {"n": gone["n"], "group": None, "value": None}
             if self.quantity in ("overall_drop", "flip_rate"):
-                ((_, now),) = self._values(record)
                 n, wrong = record["overall"]["n"], gone["right" if self.quantity == "overall_drop" else "n"]
                 value = (n * now[self.decide_on] + wrong) / (n + gone["n"])
                 return {"n": gone["n"], "group": None, "value": value}
             found = [
                 {"n": group["n"], "group": group["group"], "value": self._of_group(record, group, gone)}
                 for group in gone["groups"]
-                if self.name in (None, group["group"], f"{group['grouping']}={group['group']}")
+                if self.name is None or self.name in _names({"name": group["grouping"]}, group)
             ]
             return max(found, key=lambda own: float(own["value"]), default=None)
         return None
@@ -157,27 +309,59 @@ class Gate:
         return float(value)
 
     def _sentence(
-        self, where: str | None, value: Mapping[str, float], passed: bool, missing: Mapping[str, Any] | None
+        self,
+        where: str | None,
+        value: Value,
+        outcome: str,
+        missing: Mapping[str, Any] | None,
+        failed: bool,
+        open_: Sequence[str | None],
     ) -> str:
         at = f" for {shown(where)}" if where is not None else ""
-        lower, estimate, upper = (number(value[end], 4) for end in ("lower", "estimate", "upper"))
+        lower, estimate, upper = (
+            number(value[end], 4) + (f" ({shown(value[f'{end}_of'])})" if value.get(f"{end}_of", where) != where else "")
+            for end in ("lower", "estimate", "upper")
+        )
         found = f"{shown(self.expression)}: {estimate}{at}, between {lower} and {upper}"
-        if missing and not passed and not self._exceeded(value[self.decide_on]):
+        if outcome == "failed" and not failed:
+            assert missing is not None
             of = f" of {shown(missing['group'])}" if missing["group"] is not None else ""
             return (
                 f"Failed. {found}; not ruled out: {missing['n']:,} rows{of} are missing, and if they count "
                 f"as wrong it is {number(missing['value'], 4)}."
             )
-        if not passed:
+        if outcome == "failed":
             reason = {
                 "lower": "it is surely beyond",
                 "estimate": "the estimate is beyond",
                 "upper": "it cannot be ruled out",
             }[self.decide_on]
             return f"Failed. {found}; {reason}."
-        if self._exceeded(value["upper"]):
-            return f"Passed, but not ruled out. {found}."
+        if outcome == "not ruled out":
+            others = [shown(name) for name in open_ if name is not None and name != where]
+            more = f"; nor is it for {', '.join(others[:4])}{' and others' if len(others) > 4 else ''}" if others else ""
+            if not open_ and missing is not None:
+                more = f"; {missing['n']:,} rows are missing, which may count"
+            return f"Not ruled out. {found}{more}."
         return f"Passed. {found}."
+
+
+def _joined(found: Iterable[tuple[str | None, Value]]) -> tuple[str | None, Value]:
+    """The largest of several, with the largest ends of all, and whose they are."""
+    pairs = list(found)
+    where, largest = max(pairs, key=lambda one: one[1]["estimate"])
+    ends = {end: max(pairs, key=lambda one: one[1][end]) for end in ("lower", "upper")}
+    return where, {
+        "estimate": largest["estimate"],
+        **{end: own[end] for end, (_, own) in ends.items()},
+        **{f"{end}_of": name for end, (name, _) in ends.items()},
+    }
+
+
+def _names(grouping: Mapping[str, Any], group: Mapping[str, Any]) -> set[str]:
+    """What a group may be called in a gate."""
+    bare = group.get("value", group["group"])
+    return {group["group"], bare, f"{grouping['name']}={bare}"}
 
 
 def _dropped(record: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -191,41 +375,68 @@ def _gap(accuracies: Mapping[str, float]) -> float:
 
 
 def parse(expression: str, decide_on: str = "lower") -> Gate:
-    """Read a gate: a quantity, > or >=, and a fraction.
+    """Read a gate: a quantity, a sign, and a fraction; or the verdict, = or !=, and one of its words.
 
-    >>> parse("group_drop[elm] > 0.05").name
-    'elm'
+    >>> parse("group_drop[elm] > 5%").threshold
+    0.05
+    >>> parse("verdict != equivalent").word
+    'equivalent'
     >>> parse("accuracy < 0.9")
     Traceback (most recent call last):
         ...
     fairq_utils.errors.BadInput: The gate 'accuracy < 0.9' cannot be read; expected QUANTITY > FRACTION,
     such as fvo_increase > 0.03, where the quantity is one of: overall_drop, worst_group_drop,
-    group_drop[NAME], fvo_increase, fvo_after, flip_rate.
+    group_drop[NAME], contrast, fvo_increase, fvo_after, flip_rate, worst_recall_drop, recall_drop[CLASS],
+    fpr_rise[CLASS], precision_drop[CLASS], selection_rate_ratio[CLASS], equalized_odds_increase,
+    calibration_rise, verdict.
     """
     found = _EXPRESSION.fullmatch(expression)
-    quantity = found["quantity"] + ("[NAME]" if found["name"] is not None else "") if found else None
-    try:
-        threshold = float(found["threshold"]) if found else None
-    except ValueError:  # such as 0.0.3
-        threshold = None
-    if found is None or quantity not in QUANTITIES or threshold is None:
+    quantity = _quantity(found["quantity"], found["name"]) if found else None
+    if found is None or quantity is None:
         raise BadInput(
             f"The gate {expression!r} cannot be read; expected QUANTITY > FRACTION, such as "
             f"fvo_increase > 0.03, where the quantity is one of: {', '.join(QUANTITIES)}."
         )
-    if not -1 < threshold < 1:
+    text, sign = found["threshold"], found["sign"]
+    below = found["quantity"] in _BELOW
+    signs = ("=", "!=") if quantity == "verdict" else ("<", "<=") if below else (">", ">=")
+    if sign not in signs:
         raise BadInput(
-            f"The gate {expression!r} has the threshold {threshold:g}; expected a fraction between −1 and 1: "
-            "0.03 for three points."
+            f"The gate {expression!r} has the sign {sign}; expected {' or '.join(signs)}, for what "
+            f"{'is asked of a verdict' if quantity == 'verdict' else 'a pipeline must not do'}."
         )
+    threshold, word = 0.0, None
+    if quantity == "verdict":
+        if text not in VERDICTS:
+            raise BadInput(
+                f"The gate {expression!r} names the verdict {text!r}; expected one of: {', '.join(VERDICTS)}."
+            )
+        word = text
+    else:
+        value = _NUMBER.fullmatch(text)
+        if value is None:
+            raise BadInput(f"The gate {expression!r} ends in {text!r}; expected a fraction, such as 0.03 or 3%.")
+        threshold = float(value["number"]) / (100 if value["percent"] else 1)
+        if not -1 < threshold < 1:
+            raise BadInput(
+                f"The gate {expression!r} has the threshold {threshold:g}; expected a fraction between −1 and 1: "
+                "0.03 for three points."
+            )
     return Gate(
         expression=expression.strip(),
         quantity=quantity,
         name=found["name"],
+        sign=sign,
         threshold=threshold,
-        or_equal=found["sign"] == ">=",
+        word=word,
         decide_on=check_end(decide_on),
     )
+
+
+def _quantity(name: str, of: str | None) -> str | None:
+    """The quantity as it is listed, if what it is of was named just where that is needed."""
+    listed = {known.partition("[")[0]: known for known in QUANTITIES}.get(name)
+    return listed if listed is not None and ("[" in listed) == (of is not None) else None
 
 
 def check_end(decide_on: str) -> DecideOn:

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Literal
@@ -42,6 +42,8 @@ class PredictionTable:
     table: pd.DataFrame
     kind: Kind | None
     classes: list[str]
+    cluster: str | None = None
+    weight: str | None = None
 
     def scores(self, classes: Sequence[str]) -> NDArray[np.float64]:
         """The scores of the classes in that order, a row an image."""
@@ -49,13 +51,25 @@ class PredictionTable:
         return self.table[[_PREFIX[self.kind] + name for name in classes]].to_numpy(np.float64)
 
 
-def read(source: Predictions, groups: Sequence[str], *, called: str, with_labels: bool) -> PredictionTable:
+def read(
+    source: Predictions,
+    groups: Sequence[str],
+    *,
+    called: str,
+    with_labels: bool,
+    cluster: str | None = None,
+    weight: str | None = None,
+) -> PredictionTable:
     """One table of predictions, from a file or a data frame; `called` is its name when it has no file.
 
-    Without `with_labels` it may do without labels and groups: the other table has them.
+    Without `with_labels` it may do without labels and groups: the other table has them. `cluster` names a column
+    of what rows belong to, `weight` one of how many each stands for.
     """
-    needed = ["id", *(["label", *groups] if with_labels else [])]
-    texts = ["id", "label", "prediction", *groups]
+    sampled = [name for name in (cluster, weight) if name is not None]
+    needed = ["id", *(["label", *groups] if with_labels else []), *sampled]
+    texts = [*dict.fromkeys(["id", "label", "prediction", *groups, *([] if cluster is None else [cluster])])]
+    if weight in texts:
+        raise BadInput(f"weight names {shown(str(weight))}, which holds text here; expected a column of numbers.")
     if wrong := [name for name in groups if _is_score(name)]:
         raise BadInput(
             f"groups names {shown(wrong[0])}, which is a column of scores; expected columns of groups, such "
@@ -68,10 +82,12 @@ def read(source: Predictions, groups: Sequence[str], *, called: str, with_labels
     else:
         file = Path(source).name
         called = shown(file)
-        given = _file(Path(source), texts, called, needed)
+        given = _file(Path(source), [*texts, *sampled], called, needed)
     if len(given) == 0:
         raise BadInput(f"{called} holds no rows; expected one an image.")
     table = pd.DataFrame({name: _text(given[name], name, called) for name in texts if name in given})
+    if weight is not None:
+        table[weight] = _weights(given[weight], weight, called)
     repeated = table["id"][table["id"].duplicated()]
     if len(repeated):
         raise BadInput(
@@ -83,13 +99,14 @@ def read(source: Predictions, groups: Sequence[str], *, called: str, with_labels
     if len(kinds) > 1:
         raise BadInput(f"{called} has columns of logits and of probabilities; expected one kind of score.")
     if not kinds:
-        return PredictionTable(called, file, table, None, [])
+        return PredictionTable(called, file, table, None, [], cluster, weight)
     columns = [name for name in there if name.startswith(_PREFIX[kinds[0]])]
     if len(columns) == 1:
         raise BadInput(f"{called} has {shown(columns[0])} alone; expected a column for each class.")
     scores = pd.DataFrame({name: _number(given[name], name, called) for name in columns})
     classes = [name.removeprefix(_PREFIX[kinds[0]]) for name in columns]
-    return PredictionTable(called, file, pd.concat([table, scores], axis=1), kinds[0], classes)
+    table = pd.concat([table, scores], axis=1)
+    return PredictionTable(called, file, table, kinds[0], classes, cluster, weight)
 
 
 def check_two_files(before: Predictions, after: Predictions) -> None:
@@ -216,6 +233,16 @@ def _number(column: pd.Series, name: str, called: str) -> NDArray[np.float64]:
     return numbers
 
 
+def _weights(column: pd.Series, name: str, called: str) -> NDArray[np.float64]:
+    weights = _number(column.astype(object), name, called)
+    if (weights <= 0).any():
+        raise BadInput(
+            f"{called} has {int((weights <= 0).sum())} entries of {shown(name)} that are not above 0; expected "
+            "how many each row stands for: leave those rows out of both tables."
+        )
+    return weights
+
+
 # -- side by side -------------------------------------------------------------------------------------
 
 
@@ -236,17 +263,23 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Both tables, image by image. `labels` are places in `classes`."""
+    """Both tables, row by row. `labels` and `answers` are places in `classes`.
+
+    `clusters`: which rows belong together. `weights`: how many each stands for. None where nothing was said.
+    """
 
     classes: list[str]
     labels: NDArray[np.intp]
     groups: dict[str, pd.Categorical]
     kinds: NDArray[np.intp]
+    answers: tuple[NDArray[np.intp], NDArray[np.intp]]
     never_predicted: list[str]
     kind: Kind | None
     scores: tuple[NDArray[np.float64], NDArray[np.float64]] | None
     left_out: list[LeftOut]
     warnings: list[str]
+    clusters: NDArray[np.intp] | None = None
+    weights: NDArray[np.float64] | None = None
 
 
 def pair(
@@ -294,6 +327,7 @@ def pair(
         labels=labels,
         groups={name: pd.Categorical(first.table[name]).remove_unused_categories() for name in groups},
         kinds=kinds.astype(np.intp),
+        answers=(answers[0], answers[1]),
         never_predicted=[classes[code] for code in never],
         kind=first.kind if second.kind else None,
         scores=(first.scores(classes), second.scores(classes)) if first.kind and second.kind else None,
@@ -306,6 +340,8 @@ def pair(
             *_strangers(first.called, second.called, classes, asked, *given),
             *_strangers(second.called, first.called, classes, asked, *reversed(given)),
         ],
+        clusters=None if first.cluster is None else pd.Categorical(first.table[first.cluster]).codes.astype(np.intp),
+        weights=None if first.weight is None else first.table[first.weight].to_numpy(np.float64),
     )
 
 
@@ -425,8 +461,7 @@ def _strangers(
 
 
 def _of_rows(answers: PredictionTable, rows: NDArray[np.intp]) -> PredictionTable:
-    table = answers.table.iloc[rows].reset_index(drop=True)
-    return PredictionTable(answers.called, answers.file, table, answers.kind, answers.classes)
+    return replace(answers, table=answers.table.iloc[rows].reset_index(drop=True))
 
 
 def _check_agreement(first: PredictionTable, second: PredictionTable, name: str) -> None:

@@ -26,11 +26,12 @@ from markupsafe import Markup
 
 from fairq_audit import formats
 from fairq_audit.formats import hundredths, number
+from fairq_audit.gates import QUANTITIES
 from fairq_audit.page_scripts import SCRIPTS, page_script
-from fairq_audit.sentences import WHOSE_ENDS, told
+from fairq_audit.sentences import told
 from fairq_utils.errors import BadInput
 
-SCHEMA = "audit-1"
+SCHEMA = "audit-2"
 _HERE = Path(__file__).parent
 _LONGEST_NAME = 90  # characters; the whole name is in the data that the page carries
 _DRAWN_BINS = 20  # or a few more, in a histogram that stands still
@@ -59,16 +60,16 @@ _UNSEEN = re.compile(
 
 
 def page(audit: _Record) -> str:
-    """The page of an audit, given as what its JSON holds (`schemas/audit-1.json`).
+    """The page of an audit, given as what its JSON holds (`schemas/audit-2.json`).
 
     One file of HTML that needs no network, in light, dark and print; it carries the audit itself for
     download. Nothing is missing without scripts; with them, tables can be sorted and, where the audit has
     scores, their histograms explored. Parts that the audit lacks, as layers or gates, are left out.
 
-    >>> page({"schema": "audit-2"})
+    >>> page({"schema": "audit-1"})
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: the schema of the audit is 'audit-2'; expected 'audit-1': audit again with \
+    fairq_utils.errors.BadInput: the schema of the audit is 'audit-1'; expected 'audit-2': audit again with \
 this version, or read it with the version that wrote it.
     """
     if audit.get("schema") != SCHEMA:
@@ -92,9 +93,10 @@ this version, or read it with the version that wrote it.
         audit=audit,
         warnings=warnings,
         sentence=sentence,
-        widest=max(gaps, key=lambda grouping: grouping["fvo_increase"]["lower"], default=None),
-        whose_ends=WHOSE_ENDS,
-        gates=[_judged(gate, audit["settings"]) for gate in audit["gates"]],
+        widest=max(gaps, key=lambda grouping: grouping["fvo_increase"]["estimate"], default=None),
+        unit=audit["compared"]["unit"],
+        units=formats.plural(audit["compared"]["unit"]),
+        gates=[_judged(gate) for gate in audit["gates"]],
         groupings=[_grouping(audit, place) for place in range(len(audit["groupings"]))],
         layers=_layers(audit["layers"]) if audit["layers"] else None,
         least_seen=_groups_by_sight(audit["groupings"])[:4],
@@ -118,7 +120,7 @@ def environment() -> Environment:
     )
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     made.filters |= {name: getattr(formats, name) for name in _FILTERS}
-    made.filters |= {"called": _called, "cut": _cut, "day": _day}
+    made.filters |= {"called": _called, "cut": _cut, "day": _day, "capitalize_first": _capitalized}
     return made
 
 
@@ -148,6 +150,10 @@ def _called(name: str) -> str:
     return _cut(name) if name.strip() else "(no name)"
 
 
+def _capitalized(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def _day(moment: str) -> str:
     """The day and the minute, as far as the text says them.
 
@@ -161,20 +167,30 @@ def _day(moment: str) -> str:
     return f"{found.day} {found:%B %Y, %H:%M} {found.tzname() or ''}".strip()
 
 
-def _judged(gate: _Record, settings: _Record) -> dict[str, Any]:
-    """A gate with the name of its quantity alone, and with what has to be known of its interval."""
-    quantity = gate["quantity"].partition("[")[0]
+def _judged(gate: _Record) -> dict[str, Any]:
+    """A gate with what its quantity is, and with what has to be known of its interval."""
+    about = {name.partition("[")[0]: said for name, said in QUANTITIES.items()}[gate["quantity"]]
     remarks = []
-    if settings["family"] > 1 and quantity in WHOSE_ENDS:
-        remarks.append(f"Of the interval, {WHOSE_ENDS[quantity]}.")
-    if gate["passed"] and gate["value"]["upper"] > gate["threshold"]:
+    others = [_called(one["where"]) for one in gate["not_ruled_out"] if one["where"] not in (None, gate["where"])]
+    if gate["outcome"] == "not ruled out" and gate["value"]:
         remarks.append("More than the limit is not ruled out.")
+        if others:
+            remarks.append(f"Nor is it for {', '.join(others[:4])}{' and others' if len(others) > 4 else ''}.")
+    value = gate["value"] or {}
+    for end, side in (("lower", "lower"), ("upper", "upper")):
+        whose = value.get(f"{end}_of", gate["where"])
+        if whose != gate["where"]:
+            remarks.append(f"The {side} end is that of {_called(whose)}.")
     missing = gate.get("with_missing")
-    if missing and not gate["passed"]:
+    if missing and gate["outcome"] != "passed":
         of = f" of {_called(missing['group'])}" if missing["group"] is not None else ""
-        rows = f"{number(missing['n'], 0)} rows{of}"
-        remarks.append(f"{rows} are missing; if they count as wrong it is {hundredths(missing['value'])}.")
-    return {**gate, "quantity": quantity, "remarks": remarks}
+        rows = f"{number(missing['n'], 0)} rows{of} are missing"
+        remarks.append(
+            f"{rows}, which may count."
+            if missing["value"] is None
+            else f"{rows}; if they count as wrong it is {hundredths(missing['value'])}."
+        )
+    return {**gate, "about": about, "remarks": remarks}
 
 
 # -- drawings: shapes on a scale, whose places are percentages of its width -----------------------------
@@ -263,7 +279,8 @@ def _figure(
 
 def _grouping(audit: _Record, place: int) -> dict[str, Any]:
     """A grouping with its groups from the largest drop to the smallest, and all that is drawn of them."""
-    grouping, overall = audit["groupings"][place], _with_drop_for_all(audit["overall"])
+    units = formats.plural(audit["compared"]["unit"])
+    grouping, overall = audit["groupings"][place], _with_drop_for_all(audit["overall"]) | {"units": units, "calibration": None}
     groups = sorted(map(_with_drop_for_all, grouping["groups"]), key=lambda group: -group["drop"]["estimate"])
     rows = [overall, *groups]
     spread = grouping["distributions"]
@@ -277,6 +294,8 @@ def _grouping(audit: _Record, place: int) -> dict[str, Any]:
         "gap": _gap(grouping, f"gap-{place}") if len(groups) > 1 else None,
         "flips": _flips(rows, f"flips-{place}"),
         "recall": _recall(grouping["recall"]),
+        "worse": grouping["rates"]["surely_worse"][:_RECALLS],
+        "calibrated": any(group["calibration"] for group in groups),
         "explorer": _explorer(audit, grouping, groups) if spread else None,
         "histograms": _histograms(spread, groups) if spread else None,
     }
@@ -355,7 +374,7 @@ def _recall(recall: _Record) -> dict[str, Any]:
         if cell["drop"]["estimate"] > 0
     ][:_RECALLS]
     wider = [row for row in recall["disparities"] if row["increase"] > 0][:_RECALLS]
-    return {**recall, "fell": fell, "some_surely": any(cell["surely"] for cell in fell), "wider": wider}
+    return {**recall, "fell": fell, "wider": wider}
 
 
 def _layers(layers: Sequence[_Record]) -> dict[str, Any]:
@@ -404,7 +423,7 @@ def _explored(audit: _Record, grouping: _Record, rows: Sequence[_Record]) -> dic
     data: dict[str, Any] = {
         "about": f"audit of {' and '.join(names)}",
         "seeds": 1,
-        "networks": ["pair of models", "images"],
+        "networks": ["pair of models", formats.plural(audit["compared"]["unit"])],
         "treatments": names,
         "groups": [
             {"name": _plain(_called(row["group"])), "n": row["n"], **formats.look(places[row["group"]])}

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fairq_audit.formats import as_markdown, between, counted, hundredths, shown, unsigned
+from fairq_audit.formats import as_markdown, between, counted, hundredths, plural, shown, unsigned
+
+from fairq_audit.statistics import paired_p
 
 if TYPE_CHECKING:
     from fairq_audit.predictions import LeftOut, Pairs
@@ -42,6 +44,20 @@ def missing_said(out: LeftOut, dropped: Mapping[str, Any], conspicuous: Sequence
     return said
 
 
+def small_said(groupings: Sequence[Mapping[str, Any]], unit: str) -> Iterator[str]:
+    """A warning of groups that are too small to be audited and yet lost more than chance explains."""
+    apart = [
+        cell for own in groupings if own["pooled"] and not own["pooled"]["kept"] for cell in own["pooled"]["cells"]
+    ]
+    for cell in apart:
+        p = float(paired_p(cell["lost"], cell["gained"]))
+        if cell["lost"] > cell["gained"] and p * len(apart) < 0.05:
+            yield (
+                f"{shown(cell['cell'])} has {counted(cell['n'], unit)}, too few for a group of its own here, and "
+                f"{cell['lost']} of them were lost: look at it by itself."
+            )
+
+
 def _some(names: Sequence[str]) -> str:
     """The first names of a list, which may be long."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
@@ -72,14 +88,14 @@ def _harmed(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _fell(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The pairs of class and group whose recall surely fell, most first.
+    """The pairs of class and group in which recall, precision or false positives surely got worse, most first.
 
     `further`: surely by more than the accuracy of the group, which so does not tell of it.
     """
     sure = []
     for grouping in record["groupings"]:
         drops = {group["group"]: group["drop"]["estimate"] for group in grouping["groups"]}
-        for cell in grouping.get("recall", {}).get("surely_fell", []):
+        for cell in grouping.get("rates", {}).get("surely_worse", []):
             lower = cell["drop"]["simultaneous_lower"]
             own = {"grouping": grouping["name"], "lower": lower, "further": lower > drops[cell["group"]]}
             sure.append({**cell, **own})
@@ -87,8 +103,8 @@ def _fell(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _counted(record: Mapping[str, Any], count: str) -> int:
-    """How many pairs of class and group were tested, or had too few images, or fell."""
-    return sum(grouping.get("recall", {}).get(count, 0) for grouping in record["groupings"])
+    """How many rates of a class in a group were tested, or had too few rows, or got worse."""
+    return sum(grouping.get("rates", {}).get(count, 0) for grouping in record["groupings"])
 
 
 def verdict(
@@ -97,11 +113,13 @@ def verdict(
     confidence: float,
     margin: float | None,
     missing: Mapping[str, Any] | None = None,
+    unit: str = "row",
 ) -> dict[str, Any]:
     """A word, the sentences to it, and the groups and classes that surely lost, from what `measure` gives.
 
-    Harm is shown when the drop of a group is above 0 with all groups looked at, or that of all images, or
-    the drop of a class's recall in a group with all such pairs looked at. With a margin, all groups within
+    Harm is shown when the drop of a group is above 0 with all groups looked at, or that of all rows, or when
+    recall, precision or false positives of a class in a group got worse, with all of them looked at. With a
+    margin, all groups within
     it are equivalent, however surely one lost a little, unless a class surely fell by more in one of them.
     Otherwise it matters what could have been found: where a group's smallest drop that the audit would have
     shown is above the margin (5 points without one), it cannot tell. Nor can it where rows are `missing`
@@ -124,12 +142,12 @@ def verdict(
             word = "harm shown"
             sentences.insert(0, f"{_class_loss(record, fell)} Accuracy hides it.")
         else:
-            sentences += [*([_class_loss(record, fell)] if fell else []), *_other_classes(record)]
+            sentences += [*([_class_loss(record, fell)] if fell else []), *_other_classes(record, unit)]
     elif harmed or fell:
         word = "harm shown"
         if harmed:
             loss = _loss(harmed, len(groups))
-            sentences += [f"{loss[0].upper()}{loss[1:]}."]
+            sentences += [f"{loss}." if loss.startswith(shown(harmed[0][1]["group"])) else f"G{loss[1:]}."]
         # Where a group lost, its classes did: told is a class that lost more than its group.
         further = [cell for cell in fell if cell["further"] or not harmed]
         if further:
@@ -139,7 +157,7 @@ def verdict(
     elif overall["lower"] > 0:
         word = "harm shown"
         sentences += [
-            f"Over all images {hundredths(overall['estimate'])} points of accuracy were lost "
+            f"Over all {plural(unit)} {hundredths(overall['estimate'])} points of accuracy were lost "
             f"({between(overall)}), but no group's loss is sure by itself: who pays cannot be told.",
             _power(groups),
         ]
@@ -166,38 +184,43 @@ def verdict(
         "word": word,
         "sentence": " ".join(sentences),
         "harmed": [{"grouping": name, "group": group["group"]} for name, group in harmed],
-        "harmed_classes": [{name: cell[name] for name in ("grouping", "group", "class")} for cell in fell],
+        "harmed_classes": [
+            {name: cell[name] for name in ("grouping", "group", "class", "measure")} for cell in fell
+        ],
     }
 
 
 def _class_loss(record: Mapping[str, Any], fell: Sequence[Mapping[str, Any]]) -> str:
-    """What the class lost that surely lost most, and which others did."""
+    """What became surely worse of a class in a group, and where else something did."""
     worst, tested = fell[0], _counted(record, "tested")
-    drop = worst["drop"]
+    drop, where, of = worst["drop"], shown(worst["group"]), shown(worst["class"])
     lower, upper = (hundredths(drop[f"simultaneous_{end}"]) for end in ("lower", "upper"))
-    said = (
-        f"In {shown(worst['group'])} the class {shown(worst['class'])} lost {hundredths(drop['estimate'])} "
-        f"points of recall ({lower} to {upper}"
-        f"{f', allowing for all {_pairs_said(tested)}' if tested > 1 else ''})"
-    )
-    listed = [f"{shown(cell['class'])} in {shown(cell['group'])}" for cell in fell[1:4]]
-    more = _counted(record, "fell") - 1 - len(listed)
+    far = hundredths(drop["estimate"])
+    limits = f"({lower} to {upper}{f', allowing for all {_rates_said(tested)}' if tested > 1 else ''})"
+    said = {
+        "recall": f"In {where} the class {of} lost {far} points of recall {limits}",
+        "precision": f"In {where} answers of {of} are right {far} points less often {limits}",
+        "fpr": f"In {where} {far} points more of the others are taken for {of} {limits}",
+    }[worst["measure"]]
+    places = dict.fromkeys(f"{shown(cell['class'])} in {shown(cell['group'])}" for cell in fell[1:])
+    listed = [place for place in places if place != f"{of} in {where}"][:3]
     if listed:
-        said += f"; {', '.join(listed)}{f' and {more:,} more' if more else ''} surely lost too"
+        more = _counted(record, "worse") - 1 - len(listed)
+        said += f"; {', '.join(listed)}{f' and {more:,} more' if more > 0 else ''} surely lost too"
     return f"{said}."
 
 
-def _other_classes(record: Mapping[str, Any]) -> Iterator[str]:
+def _other_classes(record: Mapping[str, Any], unit: str) -> Iterator[str]:
     """What the equivalence of groups leaves open about their classes; nothing where there is one class."""
     tested, few = _counted(record, "tested"), _counted(record, "too_few")
     if tested:
-        yield f"In none of {_pairs_said(tested)} is a loss of recall beyond the margin sure."
+        yield f"Of {_rates_said(tested)} none surely got worse by more than the margin."
     if few:
-        yield f"In {_pairs_said(few)} the images are too few to tell whether recall fell."
+        yield f"For {_rates_said(few)} the {plural(unit)} are too few to tell."
 
 
-def _pairs_said(count: int) -> str:
-    return f"{counted(count, 'pair')} of class and group"
+def _rates_said(count: int) -> str:
+    return f"{counted(count, 'rate')} of a class in a group"
 
 
 def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> str:
@@ -207,8 +230,9 @@ def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> st
         if looked_at == 1
         else f" allowing for {'both' if looked_at == 2 else f'all {looked_at}'} groups that were looked at"
     )
+    named = shown(worst["group"])
     lost = (
-        f"group {shown(worst['group'])} lost {hundredths(worst['drop']['estimate'])} points of accuracy, at "
+        f"{named if '=' in named else f'group {named}'} lost {hundredths(worst['drop']['estimate'])} points of accuracy, at "
         f"least {hundredths(worst['drop']['simultaneous_lower'])}{allowing}"
     )
     others = [shown(group["group"]) for _, group in harmed[1:]]
@@ -218,11 +242,11 @@ def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> st
 
 
 def _gap(record: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence on the gap that rose most surely; none where every column has one group alone."""
+    """A sentence on the gap that rose most, and on others that may have; none where a column has one group."""
     groupings = [own for own in record["groupings"] if len(own["groups"]) > 1]
     if not groupings:
         return
-    grouping = max(groupings, key=lambda own: own["fvo_increase"]["lower"])
+    grouping = max(groupings, key=lambda own: own["fvo_increase"]["estimate"])
     rise = grouping["fvo_increase"]
     gap = "the gap between the best and the worst group"
     if rise["lower"] <= 0 <= rise["upper"]:
@@ -231,6 +255,11 @@ def _gap(record: Mapping[str, Any]) -> Iterator[str]:
         far, went = unsigned(rise), "rose" if rise["estimate"] > 0 else "shrank"
         said = f"{gap} {went} by {hundredths(far['estimate'])} points ({between(far)})."
     yield _by(record, grouping, said)
+    sure = [own for own in groupings if own is not grouping and own["fvo_increase"]["lower"] > 0]
+    if sure and rise["lower"] <= 0:
+        other = max(sure, key=lambda own: own["fvo_increase"]["lower"])
+        rose = other["fvo_increase"]
+        yield _by(record, other, f"it surely did, by {hundredths(rose['estimate'])} points ({between(rose)}).")
 
 
 def _by(record: Mapping[str, Any], grouping: Mapping[str, Any], said: str) -> str:
@@ -263,26 +292,35 @@ def _power(groups: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(sentences)
 
 
-def not_tested(pairs: Pairs, groupings: Sequence[Mapping[str, Any]], smallest: int) -> list[str]:
+def not_tested(
+    pairs: Pairs, groupings: Sequence[Mapping[str, Any]], smallest: int, *, unit: str = "row"
+) -> list[str]:
     """What the audit leaves open, a sentence each."""
+    units = plural(unit)
     sentences = [
-        "Images unlike these: the intervals hold for images that are drawn as these were.",
+        f"{units.capitalize()} unlike these: the intervals hold for {units} that are drawn as these were.",
         "Other training runs: one model was compared with one, and another seed may fail other groups.",
         "Groups that no column names, and whether the names of the groups and the labels are right.",
     ]
-    tested, few = (sum(own["recall"][count] for own in groupings) for count in ("tested", "too_few"))
-    if tested + few:
-        smaller = (
-            f", and {_pairs_said(few)} with fewer than {smallest} images not even for that" if few else ""
-        )
+    if pairs.clusters is None:
         sentences.append(
-            f"Whether recall of a class in a group stayed the same: it was tested for a loss alone{smaller}."
+            f"Whether {units} belong together, as several of one person do: each was taken as independent "
+            "(--cluster names a column of what they belong to)."
+        )
+    if pairs.weights is None:
+        sentences.append(f"Whether some {units} stand for more people than others (--weight names a column of that).")
+    tested, few = (sum(own["rates"][count] for own in groupings) for count in ("tested", "too_few"))
+    if tested + few:
+        smaller = f", and {_rates_said(few)} with fewer than {smallest} {units} not even for that" if few else ""
+        sentences.append(
+            "Whether recall, precision and false positives of a class in a group stayed the same: they were tested "
+            f"for getting worse alone{smaller}."
         )
     if pairs.scores is None:
         sentences.append("How sure the models were: at least one table holds predictions without scores.")
     if pairs.left_out:
         n = sum(out.n for out in pairs.left_out)
-        sentences.append(f"The {n:,} images that stand in one table alone: they were left out.")
+        sentences.append(f"The {n:,} {units} that stand in one table alone: they were left out.")
     if pairs.never_predicted:
         listed = ", ".join(map(shown, pairs.never_predicted[:5]))
         sentences.append(
@@ -296,47 +334,34 @@ def not_tested(pairs: Pairs, groupings: Sequence[Mapping[str, Any]], smallest: i
             )
         pooled = grouping["pooled"]
         if pooled:
-            what = (
-                "were pooled" if pooled["kept"] else "count over all images alone, being too few for a pool"
-            )
+            count = len(pooled["cells"])
+            names = _some([shown(cell["cell"]) for cell in pooled["cells"]])
+            what = "were pooled" if pooled["kept"] else f"count over all {units} alone"
             sentences.append(
-                f"{len(pooled['cells'])} cells of {shown(grouping['name'])} with fewer than "
-                f"{pooled['smallest']} images each ({pooled['n']} together) {what}: what happened in each by "
-                "itself is not known."
+                f"{counted(count, 'group')} of {shown(grouping['name'])} with fewer than {pooled['smallest']} "
+                f"{units} ({names}; {pooled['n']} together) {what}: what happened in each by itself is not known."
             )
     return sentences
 
 
 def model_card(record: Mapping[str, Any]) -> str:
-    """One paragraph, in Markdown."""
-    compared, overall, worst = record["compared"], record["overall"], record["worst_group_drop"]
+    """One paragraph of at most about 120 words, in Markdown; what must be known first stands first."""
+    compared, overall = record["compared"], record["overall"]
     before, after = compared["before"]["name"], compared["after"]["name"]
     was, now = (hundredths(overall[f"accuracy_{side}"]["estimate"]) for side in ("before", "after"))
-    allowing = f": {WHOSE_ENDS['worst_group_drop']}" if record["settings"]["family"] > 1 else ""
-    together = ", those of gaps together" if len(record["groupings"]) > 1 else ""
     warnings, sentence = told(record["verdict"])
+    by = " and ".join(map(shown, compared["group_columns"]))
     text = "".join(f"{warning} " for warning in warnings)
     text += (
-        f"The accuracy of {shown(before)} and {shown(after)} was compared on {compared['n']:,} images, by "
-        f"{' and '.join(map(shown, compared['group_columns']))}. Over all images it went from "
-        f"{was} % to {now} %; the largest drop of a group was {hundredths(worst['estimate'])} points "
-        f"({shown(worst['group'])}; {hundredths(worst['lower'])} to {hundredths(worst['upper'])}{allowing}). "
+        f"{shown(after)} was compared with {shown(before)} on {counted(compared['n'], compared['unit'])}, by {by}. "
+        f"Verdict: {record['verdict']['word']}. {sentence} "
+        f"Accuracy over all went from {was} % to {now} %. "
     )
-    for grouping in record["groupings"]:
-        if len(grouping["groups"]) == 1:
-            continue
-        first, second, rise = (grouping[f"fvo_{name}"] for name in ("before", "after", "increase"))
-        far = unsigned(rise)
-        way = f"a {'fall' if rise['estimate'] < 0 else 'rise'} of {hundredths(far['estimate'])}"
-        said = (
-            f"the gap between the best and the worst group went from {hundredths(first['estimate'])} to "
-            f"{hundredths(second['estimate'])} points, {way} ({between(far)}). "
-        )
-        text += _by(record, grouping, said)
-    text += f"Verdict: {record['verdict']['word']}. {sentence} "
+    open_ = [gate["expression"] for gate in record["gates"] if gate["outcome"] != "passed"]
+    if open_:
+        text += f"Gates that did not pass: {', '.join(map(shown, open_))}. "
     text += (
-        f"Intervals are at {100 * record['settings']['confidence']:g} %{together}. "
-        f"Not tested: other training runs, other images. Made by {record['package']['name']} "
-        f"{record['package']['version']}."
+        f"Intervals are at {100 * record['settings']['confidence']:g} %. Not tested: other training runs, other "
+        f"{plural(compared['unit'])}. Made by {record['package']['name']} {record['package']['version']}."
     )
     return as_markdown(text)

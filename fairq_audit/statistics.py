@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from fairq_utils.errors import BadInput
-from fairq_utils.intervals import Floats, two_sided
+from fairq_utils.intervals import Floats, share_limits, two_sided
 
 # The columns of a table of counts: what became of an image's two predictions.
 KEPT, LOST, GAINED, SAME, CHANGED = range(5)
@@ -57,6 +57,75 @@ def drop_limits(
         inside, outside = np.where(excluded, inside, middle), np.where(excluded, middle, outside)
     lower, upper = (inside + outside) / 2
     return lower, upper
+
+
+def precision_drop_limits(
+    before: tuple[ArrayLike, ArrayLike],
+    after: tuple[ArrayLike, ArrayLike],
+    both: ArrayLike,
+    confidence: float = 0.95,
+) -> tuple[Floats, Floats]:
+    """An interval for the drop of precision, whose rows before and after are others but for `both`.
+
+    `before` and `after` are right answers and answers. The limits of two shares are put together by MOVER
+    (Zou and Donner 2008), with the correlation that rows in both bring. As Wilson's limits add z squared rows
+    to a share, so many are taken to be in one of them alone: no change is no proof.
+
+    >>> [round(float(limit), 3) for limit in precision_drop_limits((80, 100), (70, 110), both=90)]
+    [0.113, 0.217]
+    """
+    shares, sizes, limits = [], [], []
+    for hits, n in (before, after):
+        size = np.maximum(np.asarray(n, dtype=np.float64), 1e-9)
+        shares.append(np.clip(np.asarray(hits, dtype=np.float64) / size, 0, 1))
+        sizes.append(size)
+        limits.append(share_limits(shares[-1] * size, size, confidence))
+    common = np.minimum(np.asarray(both, dtype=np.float64), np.minimum(*sizes))
+    added = two_sided(confidence) ** 2
+    rho = common / np.sqrt((sizes[0] + added) * (sizes[1] + added))
+    drop = shares[0] - shares[1]
+    down = _mover(shares[0] - limits[0][0], limits[1][1] - shares[1], rho)
+    up = _mover(limits[0][1] - shares[0], shares[1] - limits[1][0], rho)
+    return drop - down, drop + up
+
+
+def _mover(first: Floats, second: Floats, rho: Floats) -> Floats:
+    """How far the limit of a difference lies from it, from how far those of its terms do."""
+    return np.sqrt(np.maximum(first**2 - 2 * rho * first * second + second**2, 0))
+
+
+def contrast_limits(
+    drops: ArrayLike, lower: ArrayLike, upper: ArrayLike, reference: int
+) -> tuple[float, float, float]:
+    """How much more the other groups lost than one of them, on average over groups: estimate and limits.
+
+    Unlike a gap it has a sign and is no maximum, and it is narrower. The limits of the groups' drops are put
+    together by MOVER (Zou and Donner 2008).
+
+    >>> [round(number, 3) for number in contrast_limits([0.01, 0.05], [0.0, 0.02], [0.02, 0.08], 0)]
+    [0.04, 0.008, 0.072]
+    """
+    drop, low, high = (np.asarray(own, dtype=np.float64) for own in (drops, lower, upper))
+    others = np.arange(len(drop)) != reference
+    share = 1 / max(int(others.sum()), 1)
+    estimate = float(drop[others].mean() - drop[reference])
+    down = ((drop - low)[others] * share) ** 2
+    up = ((high - drop)[others] * share) ** 2
+    return (
+        estimate,
+        max(estimate - float(np.sqrt(down.sum() + (high - drop)[reference] ** 2)), -2.0),
+        min(estimate + float(np.sqrt(up.sum() + (drop - low)[reference] ** 2)), 2.0),
+    )
+
+
+def paired_p(lost: ArrayLike, gained: ArrayLike) -> Floats:
+    """McNemar's exact p, also for effective counts, which need not be whole.
+
+    >>> round(float(paired_p(12, 5)), 3), round(float(paired_p(6.0, 2.5)), 3)
+    (0.143, 0.393)
+    """
+    more, fewer = np.maximum(lost, gained).astype(float), np.minimum(lost, gained).astype(float)
+    return np.minimum(1.0, 2 * special.betainc(np.maximum(more, 1e-9), fewer + 1, 0.5))
 
 
 def equivalence_p(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, margin: float) -> Floats:
@@ -199,7 +268,7 @@ def _lowest(base: Floats, first: Floats, second: Floats, tail: float) -> float:
 
 
 def fvo_of_one_pair(
-    counts: NDArray[np.int64], confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    counts: NDArray[np.int64] | Floats, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Gap:
     """FVO of one model before and one after, and its increase, from a row of counts a group.
 

@@ -18,7 +18,7 @@ from fairq_audit import auditing, formats, gates, measures, predictions, report,
 from fairq_utils import intervals
 from fairq_utils.errors import BadInput
 
-SCHEMA = json.loads((files("fairq_audit") / "schemas" / "audit-1.json").read_text())
+SCHEMA = json.loads((files("fairq_audit") / "schemas" / "audit-2.json").read_text())
 CLASSES = np.array(["bee", "fly", "moth"])
 
 

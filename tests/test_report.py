@@ -24,7 +24,7 @@ from fairq_audit.report import page
 from fairq_utils.errors import BadInput
 from tests.test_auditing import frauds, tables
 
-SCHEMA = json.loads((Path(report.__file__).parent / "schemas" / "audit-1.json").read_text())
+SCHEMA = json.loads((Path(report.__file__).parent / "schemas" / "audit-2.json").read_text())
 EDGES = {"confidence": [place / 20 for place in range(21)], "margin": [place / 2 for place in range(-10, 21)]}
 
 
@@ -200,7 +200,7 @@ def example(
         )
     ]
     return {
-        "schema": "audit-1",
+        "schema": "audit-2",
         "created": "2026-03-01T09:05:00Z",
         "package": {"name": "fairq-utils", "version": "0.1.0"},
         "compared": {
@@ -518,7 +518,7 @@ def test_without_recall_that_fell_the_page_says_so():
 def test_without_a_time_the_page_names_none():
     found = words(read(example() | {"created": ""}).main)
     assert "fp32 → int4 , 7,100 images Harm shown" in found
-    assert "Made by fairq-utils 0.1.0, as audit-1." in found
+    assert "Made by fairq-utils 0.1.0, as audit-2." in found
     assert "2026" not in found
 
 
@@ -541,7 +541,7 @@ def test_a_model_that_did_not_change_at_all_can_be_drawn():
 
 def test_another_schema_is_refused_in_one_sentence():
     with pytest.raises(
-        BadInput, match=r"the schema of the audit is None; expected 'audit-1': .*\.$"
+        BadInput, match=r"the schema of the audit is None; expected 'audit-2': .*\.$"
     ) as caught:
         page({"groups": []})
     assert "\n" not in str(caught.value)

@@ -1,0 +1,386 @@
+"""What an audit measures class by class: recall, false positives, precision, and how often a class is said.
+
+Accuracy can stand still while a model stops to find a rare class in one group. So each class is looked at in
+each group, in pairs: what the model said of a row before and after. `predictions.pair` gives the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fairq_audit import statistics
+from fairq_audit.cells import Cells
+from fairq_audit.predictions import Pairs
+from fairq_audit.sampling import Sampling, count
+from fairq_utils import intervals
+from fairq_utils.intervals import Floats
+
+# Of the chance that a limit is wrong, what those of classes have, all together: so little that it hardly adds
+# to that of groups and of all rows, and still it takes only a few more lost rows to show a loss.
+_SHARE_OF_CLASSES = 1 / 25
+_LISTED = 20
+# A row by whether it is of the class, was taken for it before, and is after: 4 y + 2 before + after.
+_OF, _BEFORE, _AFTER = (np.array([kind >> bit & 1 for kind in range(8)], float) for bit in (2, 1, 0))
+MEASURES = ("recall", "fpr", "precision", "selection_rate")
+HARMS = ("recall", "fpr", "precision")  # of which it is known which way is worse
+
+
+def of_classes(confidence: float) -> float:
+    """How surely the limits of classes hold together.
+
+    >>> round(of_classes(0.95), 3)
+    0.998
+    """
+    return 1 - _SHARE_OF_CLASSES * (1 - confidence)
+
+
+def rates(
+    cells: Sequence[Cells],
+    pairs: Pairs,
+    *,
+    sampling: Sampling,
+    confidence: float,
+    smallest: int,
+    positive: str | None = None,
+) -> tuple[list[pd.DataFrame], int]:
+    """Each class in each group, a row for each measure; and the family of its limits. A table a grouping.
+
+    `drop` is by how much it became worse: recall and precision fell, the false positive rate rose. Of the
+    selection rate, the share of rows that are taken for the class, no direction is worse: there it is the rise.
+    Recall is of all classes; the others of those that are a label or an answer in `smallest` rows, or of the
+    `positive` one alone. Tested is a pair with enough rows where the measure says something of its own. Simultaneous
+    limits have those in which enough answers flipped that a change could be shown.
+    """
+    tables = [
+        pd.concat(
+            [
+                _recall(cell, pairs, sampling, confidence, smallest),
+                _others(cell, pairs, sampling, confidence, smallest, positive),
+            ],
+            ignore_index=True,
+        )
+        for cell in cells
+    ]
+    flips = [(own["worse"] + own["better"]).where(own["tested"] == "yes", 0) for own in tables]
+    family = intervals.able_to_show(np.concatenate(flips), of_classes(confidence))
+    together = intervals.simultaneous(of_classes(confidence), family)
+    for own, flipped in zip(tables, flips, strict=True):
+        able = flipped > intervals.two_sided(together) ** 2
+        for end, limit in zip(("lower", "upper"), limits(own[able], together), strict=True):
+            own.loc[able, f"drop_simultaneous_{end}"] = limit
+    return tables, family
+
+
+# What the rows of a pair are worth, which limits are made of, and which no reader is shown.
+COUNTS = ["worse_counted", "better_counted", "n_counted", "hits_before", "hits_after", "n_after", "both"]
+
+
+def limits(table: pd.DataFrame, confidence: float) -> tuple[Floats, Floats]:
+    """The limits of the drop of each row, whatever its measure."""
+    own = {name: table[name].to_numpy(np.float64) for name in COUNTS}
+    lower, upper = statistics.drop_limits(
+        own["worse_counted"], own["better_counted"], own["n_counted"], confidence
+    )
+    precise = (table["measure"] == "precision").to_numpy()
+    if precise.any():
+        part = {name: values[precise] for name, values in own.items()}
+        lower[precise], upper[precise] = statistics.precision_drop_limits(
+            (part["hits_before"], part["n_counted"]),
+            (part["hits_after"], part["n_after"]),
+            part["both"],
+            confidence,
+        )
+    return lower, upper
+
+
+def _recall(
+    cell: Cells, pairs: Pairs, sampling: Sampling, confidence: float, smallest: int
+) -> pd.DataFrame:
+    groups, labels = np.nonzero(cell.counts.sum(axis=2))
+    place = np.full(cell.counts.shape[:2], -1)
+    place[groups, labels] = np.arange(len(groups))
+    at = np.where(cell.codes >= 0, place[cell.codes, pairs.labels], -1)
+    values = {"drop": [0, 1, -1, 0, 0]}
+    counted = count(at, pairs.kinds, (len(groups), 5), values, sampling)
+    n = counted.rows.sum(axis=1)
+    alone = n == cell.counts.sum(axis=(1, 2))[groups]
+    kept, lost, gained = counted.weighted.T[:3]
+    scale = counted.effective["drop"]
+    table = _table(cell, pairs, groups, labels, "recall").assign(
+        n=n,
+        tested=np.select([alone, n < smallest], ["is accuracy", "too few"], "yes"),
+        worse=counted.rows[:, statistics.LOST],
+        better=counted.rows[:, statistics.GAINED],
+        before=(kept + lost) / n,
+        after=(kept + gained) / n,
+        worse_counted=lost * scale,
+        better_counted=gained * scale,
+        n_counted=n * scale,
+        **dict.fromkeys(COUNTS[3:], 0.0),
+    )
+    return _with_limits(table, confidence)
+
+
+def _with_limits(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    sign = np.where(table["measure"].isin(["fpr", "selection_rate"]), -1, 1)
+    lower, upper = limits(table, confidence)
+    return table.assign(
+        drop=sign * (table["before"] - table["after"]), drop_lower=lower, drop_upper=upper
+    )
+
+
+def _table(
+    cell: Cells, pairs: Pairs, groups: NDArray[np.intp], classes: NDArray[np.intp], measure: str
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "grouping": cell.name,
+            "group": np.array(cell.names, dtype=object)[groups],
+            "class": np.array(pairs.classes, dtype=object)[classes],
+            "measure": measure,
+        }
+    )
+
+
+def _others(
+    cell: Cells, pairs: Pairs, sampling: Sampling, confidence: float, smallest: int, positive: str | None
+) -> pd.DataFrame:
+    """False positives, precision and selection rate of the classes that a group has enough of."""
+    counted = _eight(cell, pairs)
+    said = np.maximum(counted @ _BEFORE, counted @ _AFTER)
+    spoken = np.maximum(said, counted @ _OF) >= smallest
+    if positive is not None:
+        spoken &= np.arange(len(pairs.classes)) == pairs.classes.index(positive)
+    groups, classes = np.nonzero(spoken)
+    rows = counted[groups, classes]
+    weighted = rows.astype(np.float64)
+    effective = {name: np.ones(len(rows)) for name in _PARTS}
+    if not sampling.is_plain:
+        for code in np.unique(classes).tolist():
+            mine = classes == code
+            totals, scales = _of_class(cell, pairs, code, sampling)
+            weighted[mine] = totals[groups[mine]]
+            for name, scale in scales.items():
+                effective[name][mine] = scale[groups[mine]]
+    # Of two classes, whoever is falsely taken for the one is an example of the other that was not found.
+    two = len(pairs.classes) == 2 and positive is None
+    parts = {name: _part(rows, weighted, effective[name], part) for name, part in _PARTS.items()}
+    found = []
+    for measure in MEASURES[1:]:
+        n, counts = parts[measure]
+        table = _table(cell, pairs, groups, classes, measure).assign(n=n)
+        enough = np.where(n < smallest, "too few", "yes")
+        if measure == "precision":
+            later, counts_later = parts["precision_after"]
+            enough = np.where(later < smallest, "too few", enough)
+            own, whole, other = counts @ _OF, counts.sum(axis=1), counts_later.sum(axis=1)
+            table = table.assign(
+                tested=enough,
+                worse=rows[:, 1] + rows[:, 6],
+                better=rows[:, 2] + rows[:, 5],
+                before=_share(own, whole),
+                after=_share(counts_later @ _OF, other),
+                hits_before=own,
+                n_counted=whole,
+                hits_after=counts_later @ _OF,
+                n_after=other,
+                both=np.minimum(counts[:, 7] + counts[:, 3], counts_later[:, 7] + counts_later[:, 3]),
+                worse_counted=0.0,
+                better_counted=0.0,
+            )
+        else:
+            worse, better = ([1], [2]) if measure == "fpr" else ([1, 5], [2, 6])
+            table = table.assign(
+                tested="is recall of the other class" if two and measure == "fpr" else enough,
+                worse=rows[:, worse].sum(axis=1),
+                better=rows[:, better].sum(axis=1),
+                before=_share(counts @ _BEFORE, counts.sum(axis=1)),
+                after=_share(counts @ _AFTER, counts.sum(axis=1)),
+                worse_counted=counts[:, worse].sum(axis=1),
+                better_counted=counts[:, better].sum(axis=1),
+                n_counted=counts.sum(axis=1),
+                **dict.fromkeys(COUNTS[3:], 0.0),
+            )
+        found.append(table[n > 0])
+    return _with_limits(pd.concat(found, ignore_index=True), confidence)
+
+
+# The rows that a measure is a share of; precision has others before and after.
+_PARTS = {
+    "fpr": 1 - _OF,
+    "selection_rate": np.ones(8),
+    "precision": _BEFORE,
+    "precision_after": _AFTER,
+}
+
+
+def _part(
+    rows: NDArray[np.int64], weighted: Floats, effective: Floats, part: Floats
+) -> tuple[NDArray[np.int64], Floats]:
+    """How many rows there are, and their counts by weight, scaled to as many rows as they are worth."""
+    n = (rows * part).sum(axis=1).astype(np.int64)
+    counts = weighted * part
+    return n, counts * (_share(n, counts.sum(axis=1)) * effective)[:, None]
+
+
+def _share(hits: NDArray[Any], of: NDArray[Any]) -> Floats:
+    """The share, and nought of nothing."""
+    return np.divide(hits, of, out=np.zeros(len(of)), where=of > 0)
+
+
+def _of_class(
+    cell: Cells, pairs: Pairs, code: int, sampling: Sampling
+) -> tuple[Floats, dict[str, Floats]]:
+    """The eight counts of a class in each group by weight, and what the rows of each measure are worth."""
+    own = [one == code for one in (pairs.labels, *pairs.answers)]
+    kinds = 4 * own[0] + 2 * own[1] + own[2]
+    inside = {
+        "fpr": (~own[0], _AFTER - _BEFORE),
+        "selection_rate": (np.ones_like(own[0]), _AFTER - _BEFORE),
+        "precision": (own[1], _OF),
+        "precision_after": (own[2], _OF),
+    }
+    found = {
+        name: count(
+            np.where(where, cell.codes, -1), kinds, (len(cell.names), 8), {"share": values}, sampling
+        )
+        for name, (where, values) in inside.items()
+    }
+    scales = {name: one.effective["share"] for name, one in found.items()}
+    return found["selection_rate"].weighted, scales
+
+
+def _eight(cell: Cells, pairs: Pairs) -> NDArray[np.int64]:
+    """How many rows of each group are of, were taken for and are taken for each class: groups x classes x 8."""
+    shape = len(cell.names), len(pairs.classes)
+    inside = cell.codes >= 0
+    before, after = (own[inside] for own in pairs.answers)
+    codes, labels = cell.codes[inside], pairs.labels[inside]
+
+    def tally(classes: NDArray[np.intp], where: NDArray[np.bool_]) -> NDArray[np.int64]:
+        flat = np.ravel_multi_index((codes[where], classes[where]), shape)
+        return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
+
+    found = np.zeros((*shape, 8), dtype=np.int64)
+    found[..., 7], found[..., 6], found[..., 5] = np.moveaxis(cell.counts[..., :3], 2, 0)
+    found[..., 4] = cell.counts[..., 3:].sum(axis=2)
+    found[..., 3] = tally(before, (before != labels) & (before == after))
+    found[..., 2] = tally(before, (before != labels) & (before != after))
+    found[..., 1] = tally(after, (after != labels) & (before != after))
+    found[..., 0] = cell.counts.sum(axis=(1, 2))[:, None] - found.sum(axis=2)
+    return found
+
+
+# -- gaps and ratios between groups -------------------------------------------------------------------
+
+
+def odds(
+    cell: Cells, pairs: Pairs, *, sampling: Sampling, confidence: float, resamples: int, seed: int, positive: str
+) -> dict[str, Any] | None:
+    """The larger of two gaps between groups: that of recall, and that of false positives of a class.
+
+    Groups need both rows of the class and others. The rise of the larger of two lies between the rises of
+    the two, so its interval holds both of theirs.
+    """
+    code = pairs.classes.index(positive)
+    counted, worth = _eight(cell, pairs)[:, code].astype(np.float64), np.ones(len(cell.names))
+    if not sampling.is_plain:
+        counted, scales = _of_class(cell, pairs, code, sampling)
+        worth = np.minimum(scales["fpr"], scales["selection_rate"])
+    both = ((counted @ _OF) > 0) & ((counted @ (1 - _OF)) > 0)
+    if both.sum() < 2:
+        return None
+    counted = (counted * worth[:, None])[both]
+    kinds = np.zeros(len(counted))
+    gaps = [
+        statistics.fvo_of_one_pair(np.column_stack([counted[:, own], kinds]), confidence, resamples, seed)
+        for own in ([7, 6, 5, 4], [3, 2, 1, 0])
+    ]
+
+    def larger(part: str) -> dict[str, float]:
+        two = [getattr(gap, part) for gap in gaps]
+        return dict(zip(("estimate", "lower", "upper"), (max(ends) for ends in zip(*two, strict=True)), strict=True))
+
+    before, after = larger("before"), larger("after")
+    return {
+        "class": positive,
+        "groups": int(both.sum()),
+        "before": before,
+        "after": after,
+        "increase": {
+            "estimate": after["estimate"] - before["estimate"],
+            "lower": min(gap.increase[1] for gap in gaps),
+            "upper": max(gap.increase[2] for gap in gaps),
+        },
+    }
+
+
+def selection_ratios(rates: pd.DataFrame, confidence: float) -> list[dict[str, Any]]:
+    """For each class the lowest share of a group that is taken for it over the highest, before and after.
+
+    1 where all are alike. The limits are those of the groups' shares, which hold together.
+    """
+    found = []
+    of = rates[rates["measure"] == "selection_rate"]
+    for name, own in of.groupby("class", sort=False):
+        if len(own) < 2:
+            continue
+        together = intervals.simultaneous(confidence, len(own))
+        ends = {}
+        for when in ("before", "after"):
+            share = own[when].to_numpy()
+            low, high = intervals.share_limits(share * own["n_counted"], own["n_counted"], together)
+            ends[when] = {
+                "estimate": float(_share(share.min(keepdims=True), share.max(keepdims=True))[0]),
+                "lower": float(low.min() / high.max()),
+                "upper": float(min(high.min() / max(low.max(), 1e-12), 1.0)),
+            }
+        found.append({"class": name, "groups": len(own), **ends})
+    return found
+
+
+# -- what a record holds of them ----------------------------------------------------------------------
+
+
+def recall_ends(recall: pd.DataFrame, smallest: int) -> dict[str, Any]:
+    """Of the recall of a grouping what a record holds: where it fell most, and where gaps opened."""
+    large = recall[recall["n"] >= smallest]
+    by_class = large.groupby("class", sort=False)[["before", "after"]]
+    gaps = (by_class.max() - by_class.min()).assign(increase=lambda own: own["after"] - own["before"])
+    gaps = gaps[by_class.size() > 1].sort_values("increase", ascending=False, kind="stable")
+    falls = large.sort_values("drop", ascending=False, kind="stable").head(_LISTED)
+    return {
+        "cells": len(large),
+        "largest_drops": [_row(row) for row in falls.to_dict("records")],
+        "disparities": gaps.head(_LISTED).reset_index().to_dict("records"),
+    }
+
+
+def rate_ends(rates: pd.DataFrame) -> dict[str, Any]:
+    """Of all measures of a grouping what a record holds: how many were tested, and what surely became worse."""
+    harms = rates[rates["measure"].isin(HARMS)]
+    worse = harms[harms["drop_simultaneous_lower"] > 0]
+    worse = worse.sort_values("drop_simultaneous_lower", ascending=False, kind="stable")
+    others = rates[rates["measure"] != "recall"].sort_values("drop", ascending=False, kind="stable")
+    return {
+        "tested": int((rates["tested"] == "yes").sum()),
+        "too_few": int((harms["tested"] == "too few").sum()),
+        "worse": len(worse),
+        "surely_worse": [_row(row) for row in worse.head(_LISTED).to_dict("records")],
+        "largest": {
+            measure: [_row(row) for row in own.head(_LISTED).to_dict("records")]
+            for measure, own in others.groupby("measure", sort=False)
+        },
+    }
+
+
+def _row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    drop = {"estimate": row["drop"], "lower": row["drop_lower"], "upper": row["drop_upper"]}
+    if not np.isnan(row["drop_simultaneous_lower"]):
+        drop |= {end: row[f"drop_{end}"] for end in ("simultaneous_lower", "simultaneous_upper")}
+    return {**{name: row[name] for name in ("measure", "class", "group", "n", "before", "after")}, "drop": drop}
