@@ -26,7 +26,6 @@ _SHARE_OF_CLASSES = 1 / 25
 _LISTED = 20
 # A row by whether it is of the class, was taken for it before, and is after: 4 y + 2 before + after.
 _OF, _BEFORE, _AFTER = (np.array([kind >> bit & 1 for kind in range(8)], float) for bit in (2, 1, 0))
-MEASURES = ("recall", "fpr", "precision", "selection_rate")
 HARMS = ("recall", "fpr", "precision")  # of which it is known which way is worse
 
 
@@ -76,26 +75,31 @@ def rates(
     return tables, family
 
 
-# What the rows of a pair are worth, which limits are made of, and which no reader is shown.
-COUNTS = ["worse_counted", "better_counted", "n_counted", "hits_before", "hits_after", "n_after", "both"]
+# What the rows of a pair are worth, kind by kind, which limits are made of, and which no reader is shown.
+COUNTS = [f"counted_{kind}" for kind in range(8)]
 
 
 def limits(table: pd.DataFrame, confidence: float) -> tuple[Floats, Floats]:
-    """The limits of the drop of each row, whatever its measure."""
-    own = {name: table[name].to_numpy(np.float64) for name in COUNTS}
-    lower, upper = statistics.drop_limits(
-        own["worse_counted"], own["better_counted"], own["n_counted"], confidence
-    )
-    precise = (table["measure"] == "precision").to_numpy()
-    if precise.any():
-        part = {name: values[precise] for name, values in own.items()}
-        lower[precise], upper[precise] = statistics.precision_drop_limits(
-            (part["hits_before"], part["n_counted"]),
-            (part["hits_after"], part["n_after"]),
-            part["both"],
-            confidence,
-        )
+    """The limits of the drop of each row of a table of rates, whatever its measure."""
+    counts = table[COUNTS].to_numpy(np.float64)
+    measure = table["measure"].to_numpy()
+    worse, better = np.zeros((2, len(table)))
+    for name, (down, up) in _WAYS.items():
+        mine = measure == name
+        worse[mine], better[mine] = counts[mine][:, down].sum(axis=1), counts[mine][:, up].sum(axis=1)
+    lower, upper = statistics.drop_limits(worse, better, np.maximum(counts.sum(axis=1), 1e-9), confidence)
+    precise = measure == "precision"
+    lower[precise], upper[precise] = statistics.precision_drop_limits(counts[precise], confidence)
     return lower, upper
+
+
+# The kinds of rows that make a measure worse and better; of a selection rate, higher and lower.
+_WAYS: dict[str, tuple[list[int], list[int]]] = {
+    "recall": ([6], [5]),
+    "fpr": ([1], [2]),
+    "precision": ([1, 6], [2, 5]),
+    "selection_rate": ([1, 5], [2, 6]),
+}
 
 
 def _recall(
@@ -109,8 +113,9 @@ def _recall(
     counted = count(at, pairs.kinds, (len(groups), 5), values, sampling)
     n = counted.rows.sum(axis=1)
     alone = n == cell.counts.sum(axis=(1, 2))[groups]
-    kept, lost, gained = counted.weighted.T[:3]
-    scale = counted.effective["drop"]
+    kept, lost, gained, *wrong = counted.weighted.T
+    worth = np.zeros((len(n), 8))
+    worth[:, 7], worth[:, 6], worth[:, 5], worth[:, 4] = kept, lost, gained, np.sum(wrong, axis=0)
     table = _table(cell, pairs, groups, labels, "recall").assign(
         n=n,
         tested=np.select([alone, n < smallest], ["is accuracy", "too few"], "yes"),
@@ -118,11 +123,8 @@ def _recall(
         better=counted.rows[:, statistics.GAINED],
         before=(kept + lost) / n,
         after=(kept + gained) / n,
-        worse_counted=lost * scale,
-        better_counted=gained * scale,
-        n_counted=n * scale,
-        **dict.fromkeys(COUNTS[3:], 0.0),
     )
+    table[COUNTS] = worth * counted.effective["drop"][:, None]
     return _with_limits(table, confidence)
 
 
@@ -169,43 +171,28 @@ def _others(
                 effective[name][mine] = scale[groups[mine]]
     # Of two classes, whoever is falsely taken for the one is an example of the other that was not found.
     two = len(pairs.classes) == 2 and positive is None
-    parts = {name: _part(rows, weighted, effective[name], part) for name, part in _PARTS.items()}
     found = []
-    for measure in MEASURES[1:]:
-        n, counts = parts[measure]
-        table = _table(cell, pairs, groups, classes, measure).assign(n=n)
+    for measure, (down, up) in list(_WAYS.items())[1:]:
+        n, counts = _part(rows, weighted, effective[measure], _PARTS[measure])
         enough = np.where(n < smallest, "too few", "yes")
-        if measure == "precision":
-            later, counts_later = parts["precision_after"]
+        before, after = _share(counts @ _BEFORE, counts.sum(axis=1)), _share(counts @ _AFTER, counts.sum(axis=1))
+        if measure == "precision":  # of other rows before and after
+            later, _ = _part(rows, weighted, effective["precision_after"], _PARTS["precision_after"])
             enough = np.where(later < smallest, "too few", enough)
-            own, whole, other = counts @ _OF, counts.sum(axis=1), counts_later.sum(axis=1)
-            table = table.assign(
-                tested=enough,
-                worse=rows[:, 1] + rows[:, 6],
-                better=rows[:, 2] + rows[:, 5],
-                before=_share(own, whole),
-                after=_share(counts_later @ _OF, other),
-                hits_before=own,
-                n_counted=whole,
-                hits_after=counts_later @ _OF,
-                n_after=other,
-                both=np.minimum(counts[:, 7] + counts[:, 3], counts_later[:, 7] + counts_later[:, 3]),
-                worse_counted=0.0,
-                better_counted=0.0,
+            worth = np.minimum(effective["precision"], effective["precision_after"])
+            counts = _part(rows, weighted, worth, np.ones(8))[1]
+            before, after = (
+                _share(counts @ (_OF * taken), counts @ taken) for taken in (_BEFORE, _AFTER)
             )
-        else:
-            worse, better = ([1], [2]) if measure == "fpr" else ([1, 5], [2, 6])
-            table = table.assign(
-                tested="is recall of the other class" if two and measure == "fpr" else enough,
-                worse=rows[:, worse].sum(axis=1),
-                better=rows[:, better].sum(axis=1),
-                before=_share(counts @ _BEFORE, counts.sum(axis=1)),
-                after=_share(counts @ _AFTER, counts.sum(axis=1)),
-                worse_counted=counts[:, worse].sum(axis=1),
-                better_counted=counts[:, better].sum(axis=1),
-                n_counted=counts.sum(axis=1),
-                **dict.fromkeys(COUNTS[3:], 0.0),
-            )
+        table = _table(cell, pairs, groups, classes, measure).assign(
+            n=n,
+            tested="is recall of the other class" if two and measure == "fpr" else enough,
+            worse=rows[:, down].sum(axis=1),
+            better=rows[:, up].sum(axis=1),
+            before=before,
+            after=after,
+        )
+        table[COUNTS] = counts
         found.append(table[n > 0])
     return _with_limits(pd.concat(found, ignore_index=True), confidence)
 
@@ -334,7 +321,7 @@ def selection_ratios(rates: pd.DataFrame, confidence: float) -> list[dict[str, A
         ends = {}
         for when in ("before", "after"):
             share = own[when].to_numpy()
-            low, high = intervals.share_limits(share * own["n_counted"], own["n_counted"], together)
+            low, high = intervals.share_limits(share * own[COUNTS].sum(axis=1), own[COUNTS].sum(axis=1), together)
             ends[when] = {
                 "estimate": float(_share(share.min(keepdims=True), share.max(keepdims=True))[0]),
                 "lower": float(low.min() / high.max()),

@@ -170,6 +170,7 @@ def _day(moment: str) -> str:
 def _judged(gate: _Record) -> dict[str, Any]:
     """A gate with what its quantity is, and with what has to be known of its interval."""
     about = {name.partition("[")[0]: said for name, said in QUANTITIES.items()}[gate["quantity"]]
+    about = "the verdict" if gate["quantity"] == "verdict" else about
     remarks = []
     others = [_called(one["where"]) for one in gate["not_ruled_out"] if one["where"] not in (None, gate["where"])]
     if gate["outcome"] == "not ruled out" and gate["value"]:
