@@ -123,6 +123,8 @@ def _divided(
         inside = np.isin(codes, np.flatnonzero(small))
         fates = np.zeros((len(seen), 5), dtype=np.int64)
         np.add.at(fates, (codes[inside], pairs.kinds[inside]), 1)
+        lost, gained = fates[:, statistics.LOST], fates[:, statistics.GAINED]
+        chances = statistics.paired_p(lost, gained)
         pooled = {
             "smallest": smallest,
             "n": int(sizes[small].sum()),
@@ -131,8 +133,9 @@ def _divided(
                 {
                     "cell": names[cell],
                     "n": int(sizes[cell]),
-                    "lost": int(fates[cell, statistics.LOST]),
-                    "gained": int(fates[cell, statistics.GAINED]),
+                    "lost": int(lost[cell]),
+                    "gained": int(gained[cell]),
+                    "p": float(chances[cell]),
                 }
                 for cell in np.flatnonzero(small)
             ],

@@ -26,8 +26,8 @@ from markupsafe import Markup
 
 from fairq_audit import formats
 from fairq_audit.formats import hundredths, number
-from fairq_audit.gates import QUANTITIES
 from fairq_audit.page_scripts import SCRIPTS, page_script
+from fairq_audit.quantities import QUANTITIES
 from fairq_audit.sentences import told
 from fairq_utils.errors import BadInput
 

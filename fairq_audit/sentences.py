@@ -10,19 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from fairq_audit.formats import as_markdown, between, counted, hundredths, plural, shown, unsigned
 
-from fairq_audit.statistics import paired_p
-
 if TYPE_CHECKING:
     from fairq_audit.predictions import LeftOut, Pairs
 
 # Without a margin, an audit that could not have shown a drop of so much in some group cannot tell.
 TELLING_DROP = 0.05
-# Why the same drop has another interval in another place: what its ends allow for.
-WHOSE_ENDS = {
-    "worst_group_drop": "the lower end allows for all groups, the upper is one group's own",
-    "group_drop": "both ends are the group's own and do not allow for the others",
-}
-
 
 # -- rows that one table lacks ------------------------------------------------------------------------
 
@@ -50,8 +42,7 @@ def small_said(groupings: Sequence[Mapping[str, Any]], unit: str) -> Iterator[st
         cell for own in groupings if own["pooled"] and not own["pooled"]["kept"] for cell in own["pooled"]["cells"]
     ]
     for cell in apart:
-        p = float(paired_p(cell["lost"], cell["gained"]))
-        if cell["lost"] > cell["gained"] and p * len(apart) < 0.05:
+        if cell["lost"] > cell["gained"] and cell["p"] * len(apart) < 0.05:
             yield (
                 f"{shown(cell['cell'])} has {counted(cell['n'], unit)}, too few for a group of its own here, and "
                 f"{cell['lost']} of them were lost: look at it by itself."
