@@ -118,7 +118,9 @@ def audit(
     intervals.two_sided(confidence)
     asked = [gates.parse(expression, decide_on) for expression in fail_if]
     if margin is None and any(gate.word == "equivalent" for gate in asked):
-        raise BadInput("A gate asks for the verdict equivalent, and no margin was given; expected one, such as 0.02.")
+        raise BadInput(
+            "A gate asks for the verdict equivalent, and no margin was given; expected one, such as 0.02."
+        )
     gates.check_end(decide_on)
     ways = cells.check_crossed(crossed)
     predictions.check_two_files(before, after)
@@ -261,9 +263,7 @@ def _sampled(column: str | None, values: NDArray[Any] | None) -> dict[str, Any] 
     return None if values is None else {"column": column, "different": len(np.unique(values))}
 
 
-def _names(
-    first: predictions.PredictionTable, second: predictions.PredictionTable
-) -> tuple[str, str]:
+def _names(first: predictions.PredictionTable, second: predictions.PredictionTable) -> tuple[str, str]:
     """The models are called as their files are, when that tells them apart."""
     if not first.file or not second.file or Path(first.file).stem == Path(second.file).stem:
         return "before", "after"
@@ -457,7 +457,7 @@ def _holds_an_audit(path: Path) -> bool:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):  # no file, or no JSON
         return False
-    return isinstance(record, dict) and str(record.get("schema")).startswith("audit-")
+    return isinstance(record, dict) and record.get("schema") in (report.SCHEMA, "audit-1")
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

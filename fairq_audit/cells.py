@@ -80,7 +80,9 @@ def told_apart(values: Sequence[Any]) -> dict[str, str]:
     {'elm': "'elm'", 'ash': 'ash', ' elm': "' elm'"}
     """
     texts = [str(value) for value in values]
-    look = {text: " ".join(unicodedata.normalize("NFKC", shown(text, len(text) + 1)).split()) for text in texts}
+    look = {
+        text: " ".join(unicodedata.normalize("NFKC", shown(text, len(text) + 1)).split()) for text in texts
+    }
     alike = Counter(look.values())
     return {text: text if alike[look[text]] == 1 else ascii(text) for text in texts}
 
@@ -103,7 +105,8 @@ def _divided(
     ]
     ways = [spelt[name] for name in columns]
     names, values = (
-        [_called(own, columns if named and several else None, ways) for own in found] for named in (True, False)
+        [_called(own, columns if named and several else None, ways) for own in found]
+        for named in (True, False)
     )
     name = " x ".join(columns)
     if twice := sorted({one for one in names if names.count(one) > 1}):
@@ -161,9 +164,7 @@ def _divided(
     return Cells(name, list(columns), names, values, codes, counts, pooled, ways)
 
 
-def _called(
-    values: Sequence[str], columns: Sequence[str] | None, spelt: Sequence[Mapping[str, str]]
-) -> str:
+def _called(values: Sequence[str], columns: Sequence[str] | None, spelt: Sequence[Mapping[str, str]]) -> str:
     """A cell by its values, each behind its column where there are several."""
     written = [own.get(value, value) for own, value in zip(spelt, values, strict=True)]
     if columns is None:

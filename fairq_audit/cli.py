@@ -141,14 +141,18 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--weight", metavar="COLUMN", help="How many others a row stands for, as in a survey.")
 @click.option("--positive", metavar="CLASS", help="The class that matters, such as fraud.")
 @click.option(
-    "--threshold", type=float, help="Take a row for the positive class from this probability on; needs scores."
+    "--threshold",
+    type=float,
+    help="Take a row for the positive class from this probability on; needs scores.",
 )
 @click.option(
     "--same-rate",
     is_flag=True,
     help="Move the threshold after until as many are taken for the positive class as before.",
 )
-@click.option("--unit", default="", help="What a row is called: image, loan, person.  [default: row, or image]")
+@click.option(
+    "--unit", default="", help="What a row is called: image, loan, person.  [default: row, or image]"
+)
 @click.option(
     "--fail-if",
     multiple=True,
@@ -208,9 +212,13 @@ def audit(
     from fairq_audit.running import predictions_of_models
 
     if smallest_cell is not None:
-        raise BadInput("--smallest-cell is now called --smallest-group, and holds for groups of every column.")
+        raise BadInput(
+            "--smallest-cell is now called --smallest-group, and holds for groups of every column."
+        )
     if strict and not settings["fail_if"]:
-        raise BadInput("--strict was given without a gate; expected --fail-if, such as 'verdict != equivalent'.")
+        raise BadInput(
+            "--strict was given without a gate; expected --fail-if, such as 'verdict != equivalent'."
+        )
     settings["unit"] = unit or ("row" if predictions else "image")
     columns = [name.strip() for name in groups.split(",") if name.strip()]
     of_models = {

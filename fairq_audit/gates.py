@@ -19,11 +19,17 @@ from fairq_utils.intervals import able_to_show, simultaneous
 DecideOn = Literal["lower", "estimate", "upper"]
 Value = Mapping[str, Any]
 
-_OF_CLASS = {"worst_recall_drop": "recall", "recall_drop": "recall", "fpr_rise": "fpr", "precision_drop": "precision"}
+_OF_CLASS = {
+    "worst_recall_drop": "recall",
+    "recall_drop": "recall",
+    "fpr_rise": "fpr",
+    "precision_drop": "precision",
+}
 _BELOW = ("selection_rate_ratio",)  # of these too little is bad
 
 _EXPRESSION = re.compile(
-    r"\s*(?P<quantity>[a-z_]+)\s*(?:\[(?P<name>.+)\])?\s*(?P<sign>[<>]=?|!?=)\s*(?P<threshold>[^\s<>=!]+)\s*", re.S
+    r"\s*(?P<quantity>[a-z_]+)\s*(?:\[(?P<name>.+)\])?\s*(?P<sign>[<>]=?|!?=)\s*(?P<threshold>[^\s<>=!]+)\s*",
+    re.S,
 )
 _NUMBER = re.compile(r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(?P<percent>%?)", re.I)
 
@@ -176,7 +182,9 @@ class Gate:
     ) -> tuple[str | None, Value]:
         """The largest of a class over groups, or of all classes; of pairs that have enough rows."""
         if rates is None:
-            raise BadInput(f"The gate {self.expression!r} needs the rates of classes; expected those of the audit.")
+            raise BadInput(
+                f"The gate {self.expression!r} needs the rates of classes; expected those of the audit."
+            )
         own = rates[rates["measure"] == measure]
         if self.name is not None:
             own = own[own["class"] == self.name]
@@ -211,13 +219,14 @@ class Gate:
             for group in grouping["groups"]
             for name in _names(grouping, group)
         }
+        exact = {group["group"] for grouping in record["groupings"] for group in grouping["groups"]}
         namesakes = {
             group["group"]: None
             for grouping in record["groupings"]
             for group in grouping["groups"]
             if group.get("value") == self.name
         }
-        if self.name not in known and len(namesakes) > 1:
+        if self.name not in exact and len(namesakes) > 1:
             raise BadInput(
                 f"The gate {self.expression!r} names a group of several columns; expected one of: "
                 f"{', '.join(namesakes)}."
@@ -247,7 +256,13 @@ class Gate:
         """
         bare = self.quantity.partition("[")[0]
         for gone in (own for own in _dropped(record) if "right" in own):
-            if bare in (*_OF_CLASS, "contrast", "selection_rate_ratio", "equalized_odds_increase", "calibration_rise"):
+            if bare in (
+                *_OF_CLASS,
+                "contrast",
+                "selection_rate_ratio",
+                "equalized_odds_increase",
+                "calibration_rise",
+            ):
                 return {"n": gone["n"], "group": None, "value": None}
             if self.quantity in ("overall_drop", "flip_rate"):
                 n, wrong = record["overall"]["n"], gone["right" if self.quantity == "overall_drop" else "n"]
@@ -297,7 +312,8 @@ class Gate:
     ) -> str:
         at = f" for {shown(where)}" if where is not None else ""
         lower, estimate, upper = (
-            number(value[end], 4) + (f" ({shown(value[f'{end}_of'])})" if value.get(f"{end}_of", where) != where else "")
+            number(value[end], 4)
+            + (f" ({shown(value[f'{end}_of'])})" if value.get(f"{end}_of", where) != where else "")
             for end in ("lower", "estimate", "upper")
         )
         found = f"{shown(self.expression)}: {estimate}{at}, between {lower} and {upper}"
@@ -317,7 +333,11 @@ class Gate:
             return f"Failed. {found}; {reason}."
         if outcome == "not ruled out":
             others = [shown(name) for name in open_ if name is not None and name != where]
-            more = f"; nor is it for {', '.join(others[:4])}{' and others' if len(others) > 4 else ''}" if others else ""
+            more = (
+                f"; nor is it for {', '.join(others[:4])}{' and others' if len(others) > 4 else ''}"
+                if others
+                else ""
+            )
             if not open_ and missing is not None:
                 more = f"; {missing['n']:,} rows are missing, which may count"
             return f"Not ruled out. {found}{more}."
@@ -393,7 +413,9 @@ def parse(expression: str, decide_on: str = "lower") -> Gate:
     else:
         value = _NUMBER.fullmatch(text)
         if value is None:
-            raise BadInput(f"The gate {expression!r} ends in {text!r}; expected a fraction, such as 0.03 or 3%.")
+            raise BadInput(
+                f"The gate {expression!r} ends in {text!r}; expected a fraction, such as 0.03 or 3%."
+            )
         threshold = float(value["number"]) / (100 if value["percent"] else 1)
         if not -1 < threshold < 1:
             raise BadInput(

@@ -142,7 +142,7 @@ def _outcomes(
     for name in ("accuracy_before", "accuracy_after", "flip_rate"):
         kinds = np.flatnonzero(OUTCOMES[name])
         *hits, size = _worth(counts, name, kinds.tolist())
-        hit = np.sum(hits, axis=0)
+        hit = np.minimum(np.sum(hits, axis=0), size)  # of weights, sums may differ in their last digit
         measured[name] = (hit / size, *intervals.share_limits(hit, size, confidence))
     lost, gained, size = _worth(counts, "drop", (statistics.LOST, statistics.GAINED))
     narrow = statistics.drop_limits(lost, gained, size, confidence)
@@ -157,7 +157,11 @@ def _outcomes(
             row[name] = _interval(*(float(own[at]) for own in measured[name]))
         row["drop"] |= {"simultaneous_lower": float(wide[0][at]), "simultaneous_upper": float(wide[1][at])}
         row |= {"p": float(p[at]), "p_holm": float(p[at])}
-        for name, kind in (("lost", statistics.LOST), ("gained", statistics.GAINED), ("changed", statistics.CHANGED)):
+        for name, kind in (
+            ("lost", statistics.LOST),
+            ("gained", statistics.GAINED),
+            ("changed", statistics.CHANGED),
+        ):
             row[name] = int(counts.rows[at, kind])
         row["effective_n"] = float(size[at])
         row["detectable_drop"] = statistics.detectable_drop(

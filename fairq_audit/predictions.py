@@ -69,7 +69,9 @@ def read(
     needed = ["id", *(["label", *groups] if with_labels else []), *sampled]
     texts = [*dict.fromkeys(["id", "label", "prediction", *groups, *([] if cluster is None else [cluster])])]
     if weight in texts:
-        raise BadInput(f"weight names {shown(str(weight))}, which holds text here; expected a column of numbers.")
+        raise BadInput(
+            f"weight names {shown(str(weight))}, which holds text here; expected a column of numbers."
+        )
     if wrong := [name for name in groups if _is_score(name)]:
         raise BadInput(
             f"groups names {shown(wrong[0])}, which is a column of scores; expected columns of groups, such "
@@ -340,7 +342,9 @@ def pair(
             *_strangers(first.called, second.called, classes, asked, *given),
             *_strangers(second.called, first.called, classes, asked, *reversed(given)),
         ],
-        clusters=None if first.cluster is None else pd.Categorical(first.table[first.cluster]).codes.astype(np.intp),
+        clusters=None
+        if first.cluster is None
+        else pd.Categorical(first.table[first.cluster]).codes.astype(np.intp),
         weights=None if first.weight is None else first.table[first.weight].to_numpy(np.float64),
     )
 

@@ -52,7 +52,8 @@ def rates(
     `drop` is by how much it became worse: recall and precision fell, the false positive rate rose. Of the
     selection rate, the share of rows that are taken for the class, no direction is worse: there it is the rise.
     Recall is of all classes; the others of those that are a label or an answer in `smallest` rows, or of the
-    `positive` one alone. Tested is a pair with enough rows where the measure says something of its own. Simultaneous
+    `positive` one alone. Tested is a pair with enough rows, where the measure says something of its own and has a
+    worse way. Simultaneous
     limits have those in which enough answers flipped that a change could be shown.
     """
     tables = [
@@ -102,9 +103,7 @@ _WAYS: dict[str, tuple[list[int], list[int]]] = {
 }
 
 
-def _recall(
-    cell: Cells, pairs: Pairs, sampling: Sampling, confidence: float, smallest: int
-) -> pd.DataFrame:
+def _recall(cell: Cells, pairs: Pairs, sampling: Sampling, confidence: float, smallest: int) -> pd.DataFrame:
     groups, labels = np.nonzero(cell.counts.sum(axis=2))
     place = np.full(cell.counts.shape[:2], -1)
     place[groups, labels] = np.arange(len(groups))
@@ -131,9 +130,7 @@ def _recall(
 def _with_limits(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
     sign = np.where(table["measure"].isin(["fpr", "selection_rate"]), -1, 1)
     lower, upper = limits(table, confidence)
-    return table.assign(
-        drop=sign * (table["before"] - table["after"]), drop_lower=lower, drop_upper=upper
-    )
+    return table.assign(drop=sign * (table["before"] - table["after"]), drop_lower=lower, drop_upper=upper)
 
 
 def _table(
@@ -169,24 +166,24 @@ def _others(
             weighted[mine] = totals[groups[mine]]
             for name, scale in scales.items():
                 effective[name][mine] = scale[groups[mine]]
-    # Of two classes, whoever is falsely taken for the one is an example of the other that was not found.
     two = len(pairs.classes) == 2 and positive is None
     found = []
     for measure, (down, up) in list(_WAYS.items())[1:]:
         n, counts = _part(rows, weighted, effective[measure], _PARTS[measure])
         enough = np.where(n < smallest, "too few", "yes")
-        before, after = _share(counts @ _BEFORE, counts.sum(axis=1)), _share(counts @ _AFTER, counts.sum(axis=1))
+        before, after = (
+            _share(counts @ _BEFORE, counts.sum(axis=1)),
+            _share(counts @ _AFTER, counts.sum(axis=1)),
+        )
         if measure == "precision":  # of other rows before and after
             later, _ = _part(rows, weighted, effective["precision_after"], _PARTS["precision_after"])
             enough = np.where(later < smallest, "too few", enough)
             worth = np.minimum(effective["precision"], effective["precision_after"])
             counts = _part(rows, weighted, worth, np.ones(8))[1]
-            before, after = (
-                _share(counts @ (_OF * taken), counts @ taken) for taken in (_BEFORE, _AFTER)
-            )
+            before, after = (_share(counts @ (_OF * taken), counts @ taken) for taken in (_BEFORE, _AFTER))
         table = _table(cell, pairs, groups, classes, measure).assign(
             n=n,
-            tested="is recall of the other class" if two and measure == "fpr" else enough,
+            tested=_NO_TEST.get(measure, enough) if two or measure != "fpr" else enough,
             worse=rows[:, down].sum(axis=1),
             better=rows[:, up].sum(axis=1),
             before=before,
@@ -197,6 +194,8 @@ def _others(
     return _with_limits(pd.concat(found, ignore_index=True), confidence)
 
 
+# Of two classes false positives of one are rows of the other that are not found; of a selection rate no way is worse.
+_NO_TEST = {"fpr": "is recall of the other class", "selection_rate": "no way is worse"}
 # The rows that a measure is a share of; precision has others before and after.
 _PARTS = {
     "fpr": 1 - _OF,
@@ -220,9 +219,7 @@ def _share(hits: NDArray[Any], of: NDArray[Any]) -> Floats:
     return np.divide(hits, of, out=np.zeros(len(of)), where=of > 0)
 
 
-def _of_class(
-    cell: Cells, pairs: Pairs, code: int, sampling: Sampling
-) -> tuple[Floats, dict[str, Floats]]:
+def _of_class(cell: Cells, pairs: Pairs, code: int, sampling: Sampling) -> tuple[Floats, dict[str, Floats]]:
     """The eight counts of a class in each group by weight, and what the rows of each measure are worth."""
     own = [one == code for one in (pairs.labels, *pairs.answers)]
     kinds = 4 * own[0] + 2 * own[1] + own[2]
@@ -233,9 +230,7 @@ def _of_class(
         "precision_after": (own[2], _OF),
     }
     found = {
-        name: count(
-            np.where(where, cell.codes, -1), kinds, (len(cell.names), 8), {"share": values}, sampling
-        )
+        name: count(np.where(where, cell.codes, -1), kinds, (len(cell.names), 8), {"share": values}, sampling)
         for name, (where, values) in inside.items()
     }
     scales = {name: one.effective["share"] for name, one in found.items()}
@@ -267,7 +262,14 @@ def _eight(cell: Cells, pairs: Pairs) -> NDArray[np.int64]:
 
 
 def odds(
-    cell: Cells, pairs: Pairs, *, sampling: Sampling, confidence: float, resamples: int, seed: int, positive: str
+    cell: Cells,
+    pairs: Pairs,
+    *,
+    sampling: Sampling,
+    confidence: float,
+    resamples: int,
+    seed: int,
+    positive: str,
 ) -> dict[str, Any] | None:
     """The larger of two gaps between groups: that of recall, and that of false positives of a class.
 
@@ -291,7 +293,9 @@ def odds(
 
     def larger(part: str) -> dict[str, float]:
         two = [getattr(gap, part) for gap in gaps]
-        return dict(zip(("estimate", "lower", "upper"), (max(ends) for ends in zip(*two, strict=True)), strict=True))
+        return dict(
+            zip(("estimate", "lower", "upper"), (max(ends) for ends in zip(*two, strict=True)), strict=True)
+        )
 
     before, after = larger("before"), larger("after")
     return {
@@ -320,8 +324,10 @@ def selection_ratios(rates: pd.DataFrame, confidence: float) -> list[dict[str, A
         together = intervals.simultaneous(confidence, len(own))
         ends = {}
         for when in ("before", "after"):
-            share = own[when].to_numpy()
-            low, high = intervals.share_limits(share * own[COUNTS].sum(axis=1), own[COUNTS].sum(axis=1), together)
+            share = np.minimum(own[when].to_numpy(), 1)  # of weights, a sum may be off in its last digit
+            low, high = intervals.share_limits(
+                share * own[COUNTS].sum(axis=1), own[COUNTS].sum(axis=1), together
+            )
             ends[when] = {
                 "estimate": float(_share(share.min(keepdims=True), share.max(keepdims=True))[0]),
                 "lower": float(low.min() / high.max()),
@@ -370,4 +376,7 @@ def _row(row: Mapping[Any, Any]) -> dict[str, Any]:
     drop = {"estimate": row["drop"], "lower": row["drop_lower"], "upper": row["drop_upper"]}
     if not np.isnan(row["drop_simultaneous_lower"]):
         drop |= {end: row[f"drop_{end}"] for end in ("simultaneous_lower", "simultaneous_upper")}
-    return {**{name: row[name] for name in ("measure", "class", "group", "n", "before", "after")}, "drop": drop}
+    return {
+        **{name: row[name] for name in ("measure", "class", "group", "n", "before", "after")},
+        "drop": drop,
+    }

@@ -172,11 +172,15 @@ def _judged(gate: _Record) -> dict[str, Any]:
     about = {name.partition("[")[0]: said for name, said in QUANTITIES.items()}[gate["quantity"]]
     about = "the verdict" if gate["quantity"] == "verdict" else about
     remarks = []
-    others = [_called(one["where"]) for one in gate["not_ruled_out"] if one["where"] not in (None, gate["where"])]
+    others = [
+        _called(one["where"]) for one in gate["not_ruled_out"] if one["where"] not in (None, gate["where"])
+    ]
     if gate["outcome"] == "not ruled out" and gate["value"]:
         remarks.append("More than the limit is not ruled out.")
         if others:
-            remarks.append(f"Nor is it for {', '.join(others[:4])}{' and others' if len(others) > 4 else ''}.")
+            remarks.append(
+                f"Nor is it for {', '.join(others[:4])}{' and others' if len(others) > 4 else ''}."
+            )
     value = gate["value"] or {}
     for end, side in (("lower", "lower"), ("upper", "upper")):
         whose = value.get(f"{end}_of", gate["where"])
@@ -281,7 +285,10 @@ def _figure(
 def _grouping(audit: _Record, place: int) -> dict[str, Any]:
     """A grouping with its groups from the largest drop to the smallest, and all that is drawn of them."""
     units = formats.plural(audit["compared"]["unit"])
-    grouping, overall = audit["groupings"][place], _with_drop_for_all(audit["overall"]) | {"units": units, "calibration": None}
+    grouping, overall = (
+        audit["groupings"][place],
+        _with_drop_for_all(audit["overall"]) | {"units": units, "calibration": None},
+    )
     groups = sorted(map(_with_drop_for_all, grouping["groups"]), key=lambda group: -group["drop"]["estimate"])
     rows = [overall, *groups]
     spread = grouping["distributions"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fairq_audit.formats import as_markdown, between, counted, hundredths, plural, shown, unsigned
+from fairq_audit.formats import as_markdown, between, counted, directed, hundredths, plural, shown, unsigned
 
 if TYPE_CHECKING:
     from fairq_audit.predictions import LeftOut, Pairs
@@ -39,7 +39,10 @@ def missing_said(out: LeftOut, dropped: Mapping[str, Any], conspicuous: Sequence
 def small_said(groupings: Sequence[Mapping[str, Any]], unit: str) -> Iterator[str]:
     """A warning of groups that are too small to be audited and yet lost more than chance explains."""
     apart = [
-        cell for own in groupings if own["pooled"] and not own["pooled"]["kept"] for cell in own["pooled"]["cells"]
+        cell
+        for own in groupings
+        if own["pooled"] and not own["pooled"]["kept"]
+        for cell in own["pooled"]["cells"]
     ]
     for cell in apart:
         if cell["lost"] > cell["gained"] and cell["p"] * len(apart) < 0.05:
@@ -124,8 +127,8 @@ def verdict(
     if margin is not None and all(group["equivalence"]["equivalent"] for group in groups):
         word = "equivalent"
         sentences += [
-            f"In every group accuracy stayed within {hundredths(margin)} points, up or down, by two "
-            f"one-sided tests at {100 * confidence:g} % each."
+            f"In every group{_large_enough(record, unit)} accuracy stayed within {hundredths(margin)} points, up or "
+            f"down, by two one-sided tests at {100 * confidence:g} % each."
         ]
         if harmed:
             sentences += [f"Within that margin, {_loss(harmed, len(groups))}."]
@@ -179,6 +182,12 @@ def verdict(
             {name: cell[name] for name in ("grouping", "group", "class", "measure")} for cell in fell
         ],
     }
+
+
+def _large_enough(record: Mapping[str, Any], unit: str) -> str:
+    """Of how many rows at least the groups are, where smaller ones were set apart."""
+    apart = [own["pooled"]["smallest"] for own in record["groupings"] if own.get("pooled")]
+    return f" of {counted(apart[0], unit)} or more" if apart else ""
 
 
 def _class_loss(record: Mapping[str, Any], fell: Sequence[Mapping[str, Any]]) -> str:
@@ -250,7 +259,9 @@ def _gap(record: Mapping[str, Any]) -> Iterator[str]:
     if sure and rise["lower"] <= 0:
         other = max(sure, key=lambda own: own["fvo_increase"]["lower"])
         rose = other["fvo_increase"]
-        yield _by(record, other, f"it surely did, by {hundredths(rose['estimate'])} points ({between(rose)}).")
+        yield _by(
+            record, other, f"it surely did, by {hundredths(rose['estimate'])} points ({between(rose)})."
+        )
 
 
 def _by(record: Mapping[str, Any], grouping: Mapping[str, Any], said: str) -> str:
@@ -299,10 +310,14 @@ def not_tested(
             "(--cluster names a column of what they belong to)."
         )
     if pairs.weights is None:
-        sentences.append(f"Whether some {units} stand for more people than others (--weight names a column of that).")
+        sentences.append(
+            f"Whether some {units} stand for more people than others (--weight names a column of that)."
+        )
     tested, few = (sum(own["rates"][count] for own in groupings) for count in ("tested", "too_few"))
     if tested + few:
-        smaller = f", and {_rates_said(few)} with fewer than {smallest} {units} not even for that" if few else ""
+        smaller = (
+            f", and {_rates_said(few)} with fewer than {smallest} {units} not even for that" if few else ""
+        )
         sentences.append(
             "Whether recall, precision and false positives of a class in a group stayed the same: they were tested "
             f"for getting worse alone{smaller}."
@@ -337,7 +352,7 @@ def not_tested(
 
 def model_card(record: Mapping[str, Any]) -> str:
     """One paragraph of at most about 120 words, in Markdown; what must be known first stands first."""
-    compared, overall = record["compared"], record["overall"]
+    compared, overall, worst = record["compared"], record["overall"], record["worst_group_drop"]
     before, after = compared["before"]["name"], compared["after"]["name"]
     was, now = (hundredths(overall[f"accuracy_{side}"]["estimate"]) for side in ("before", "after"))
     warnings, sentence = told(record["verdict"])
@@ -346,8 +361,18 @@ def model_card(record: Mapping[str, Any]) -> str:
     text += (
         f"{shown(after)} was compared with {shown(before)} on {counted(compared['n'], compared['unit'])}, by {by}. "
         f"Verdict: {record['verdict']['word']}. {sentence} "
-        f"Accuracy over all went from {was} % to {now} %. "
+        f"Accuracy over all went from {was} % to {now} %; the largest drop of a group was "
+        f"{hundredths(worst['estimate'])} points ({shown(worst['group'])}; {between(worst)}). "
     )
+    gaps = [own for own in record["groupings"] if len(own["groups"]) > 1]
+    if gaps and "gap between" not in sentence:
+        widest = max(gaps, key=lambda own: own["fvo_increase"]["estimate"])
+        first, second, rise = (widest[f"fvo_{name}"] for name in ("before", "after", "increase"))
+        said = (
+            f"the gap between the best and the worst group went from {hundredths(first['estimate'])} to "
+            f"{hundredths(second['estimate'])} points, {directed(rise, 'a rise', 'a fall')}. "
+        )
+        text += _by(record, widest, said)
     open_ = [gate["expression"] for gate in record["gates"] if gate["outcome"] != "passed"]
     if open_:
         text += f"Gates that did not pass: {', '.join(map(shown, open_))}. "
