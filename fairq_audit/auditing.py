@@ -77,28 +77,29 @@ def audit(
 ) -> Audit:
     """Audit a model that was quantized (or changed in any other way), from what it answered before and after.
 
-    `before` and `after` are CSV or Parquet files or data frames with one row for each example: `id`, `label`, a
-    column for each of `groups`, and `prediction`, or a column `logit_<class>` (or `probability_<class>`)
-    for each class; then the class with the highest score is the prediction. `after` may leave out label
-    and groups.
+    `before` and `after` are CSV or Parquet files or data frames with one row for each example: `id`, `label`,
+    a column for each of `groups`, and `prediction`, or a column `logit_<class>` (or `probability_<class>`)
+    for each class; then the class with the highest score is the prediction. `after` may leave out label and
+    groups.
 
-    *Groups.* Several `groups` are audited each by itself and, as `crossed` says, all with one another (`full`),
-    each with each (`pairs`), both (`every`) or not at all (`none`). Groups of fewer than `smallest_group` rows
-    are set apart and named; small cells of crossed columns are pooled. `reference` is the group that the others
-    are held against, the largest if nobody says.
+    *Groups.* Several `groups` are audited each by itself and, as `crossed` says, all with one another
+    (`full`), each with each (`pairs`), both (`every`) or not at all (`none`). Groups of fewer than
+    `smallest_group` rows are set apart and named; small cells of crossed columns are pooled. `reference` is
+    the group that the others are held against, the largest if nobody says.
 
-    *Rows.* `cluster` names a column of what rows belong together by, such as a person of whom there are several
-    photographs; `weight` one of how many others a row stands for. `unit` is what a row is called: image, person,
-    loan.
+    *Rows.* `cluster` names a column of what rows belong together by, such as a person of whom there are
+    several photographs; `weight` one of how many others a row stands for. `unit` is what a row is called:
+    image, person, loan.
 
-    *Answers.* `positive` is the class that matters. With scores, `threshold` takes a row for it whose probability
-    is at least so high; with `same_rate` the second model's threshold is moved until it takes as many.
+    *Answers.* `positive` is the class that matters. With scores, `threshold` takes a row for it whose
+    probability is at least so high; with `same_rate` the second model's threshold is moved until it takes as
+    many.
 
-    *Decisions.* `margin` is the smallest drop that matters, a fraction: with it the audit also tests whether every
-    group stayed within it. `fail_if` are gates such as "fvo_increase > 0.03"; `decide_on` says whether
-    one fails when the interval's lower end, the estimate or the upper end is beyond. `layers` may hold,
-    for each layer, `weights` and the share of zeros before and after (`zero_before`, `zero_after`);
-    `description` and `warnings` are told as they are.
+    *Decisions.* `margin` is the smallest drop that matters, a fraction: with it the audit also tests whether
+    every group stayed within it. `fail_if` are gates such as "fvo_increase > 0.03"; `decide_on` says whether
+    one fails when the interval's lower end, the estimate or the upper end is beyond. `layers` may hold, for
+    each layer, `weights` and the share of zeros before and after (`zero_before`, `zero_after`); `description`
+    and `warnings` are told as they are.
 
     >>> before = pd.DataFrame({"id": range(600), "label": ["moth", "moth", "fly", "fly"] * 150})
     >>> before = before.assign(group=["ash", "elm"] * 300, prediction=before["label"])
@@ -135,7 +136,7 @@ def audit(
     pairs = predictions.pair(first, second, columns, drop_unmatched=drop_unmatched)
 
     divided = cells.groupings(pairs, columns, smallest_group, ways)
-    if reference is not None and not any(reference in (*own.names, *own.values) for own in divided):
+    if reference is not None and not any(reference in (*own.names, *own.bare_names) for own in divided):
         raise BadInput(
             f"reference is {shown(reference)!r}, which is no group of this audit; expected one of: "
             f"{shown(', '.join(name for own in divided for name in own.names), 400)}."
@@ -168,7 +169,7 @@ def audit(
             if sure
             else [None] * len(cell.names)
         )
-        for group, value, off in zip(grouping["groups"], cell.values, calibrated, strict=True):
+        for group, value, off in zip(grouping["groups"], cell.bare_names, calibrated, strict=True):
             group |= {"value": value, "calibration": off}
         if cell.pooled and cell.pooled["kept"]:
             grouping["groups"][-1]["pooled"] = True
@@ -246,7 +247,7 @@ def _measured(
         own.name: count(own.codes, pairs.kinds, (len(own.names), 5), measures.OUTCOMES, sampling)
         for own in divided
     }
-    bare = {value: name for own in divided for name, value in zip(own.names, own.values, strict=True)}
+    bare = {value: name for own in divided for name, value in zip(own.names, own.bare_names, strict=True)}
     return measures.measure(
         count(everywhere, pairs.kinds, (1, 5), measures.OUTCOMES, sampling),
         by_group,
@@ -352,7 +353,7 @@ class Audit:
             ),
             "recall": self.recall,
         }
-        others: dict[str, list[dict[str, Any]]] = {
+        others: dict[str, list[Any]] = {
             "pooled": [
                 {"grouping": grouping["name"], **cell, "kept": grouping["pooled"]["kept"]}
                 for grouping in record["groupings"]

@@ -37,7 +37,7 @@ class Cells:
     name: str
     columns: list[str]
     names: list[str]
-    values: list[str]
+    bare_names: list[str]
     codes: NDArray[np.intp]
     counts: NDArray[np.int64]
     pooled: dict[str, Any] | None
@@ -63,7 +63,7 @@ def groupings(
     pairs: predictions.Pairs, columns: Sequence[str], smallest: int, crossed: Crossed = "full"
 ) -> list[Cells]:
     """The rows divided by each column and, where there are several, by those that are crossed."""
-    spelt = {name: told_apart(pairs.groups[name].categories) for name in columns}
+    spelt = {name: told_apart(list(pairs.groups[name].categories)) for name in columns}
     several = len(columns) > 1
     ways: list[tuple[str, ...]] = [(name,) for name in columns]
     if several and crossed in ("pairs", "every"):
@@ -118,7 +118,8 @@ def _divided(
     pooled = None
     if small.all():
         raise BadInput(
-            f"No group of {shown(name)} has {smallest} rows; expected some: lower smallest_group, name another "
+            f"No group of {shown(name)} has {smallest} rows; expected some: lower smallest_group, name "
+            f"another "
             "column, or cross fewer."
         )
     if small.any():

@@ -93,7 +93,8 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     cls=Sentence,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 when no gate failed (or none was set), 1 when one failed, 2 when something given "
-    "cannot be used, 3 when the fault is fairq's own, 4 when under --strict a gate can neither be passed nor failed.",
+    "cannot be used, 3 when the fault is fairq's own, 4 when under --strict a gate can neither be passed "
+    "nor failed.",
 )
 @click.option(
     "--predictions",
@@ -157,8 +158,8 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     "--fail-if",
     multiple=True,
     metavar="GATE",
-    help="Such as 'worst_group_drop > 0.02', 'recall_drop[fraud] > 5%', 'contrast > 0.03', 'verdict = harm'. May be "
-    "repeated; the page on audits lists all quantities.",
+    help="Such as 'worst_group_drop > 0.02', 'recall_drop[fraud] > 5%', 'contrast > 0.03', 'verdict = harm'. "
+    "May be repeated; the page on audits lists all quantities.",
 )
 @click.option(
     "--decide-on",

@@ -69,12 +69,13 @@ class Gate:
     def judge(self, record: Mapping[str, Any], rates: pd.DataFrame | None = None) -> dict[str, Any]:
         """What the gate makes of an audit's record: the entry under `gates`. `rates`: those of its classes.
 
-        It has one of three outcomes. *Failed*: the quantity is beyond, by the end of the interval that decides.
-        *Passed*: no end of any of the intervals is beyond. *Not ruled out*: neither, so that nobody knows.
+        It has one of three outcomes. *Failed*: the quantity is beyond, by the end of the interval that
+        decides. *Passed*: no end of any of the intervals is beyond. *Not ruled out*: neither, so that nobody
+        knows.
 
-        Where there are several groupings, a gap is held to the gate in each, and each that is not ruled out is
-        named. Where rows are missing after, what it is held to must pass as well when they count as wrong: else
-        nothing would be easier than to pass, by answering nothing that is hard.
+        Where there are several groupings, a gap is held to the gate in each, and each that is not ruled out
+        is named. Where rows are missing after, what it is held to must pass as well when they count as wrong:
+        else nothing would be easier than to pass, by answering nothing that is hard.
         """
         if self.word is not None:
             return self._judged_verdict(record["verdict"]["word"])
@@ -172,7 +173,8 @@ class Gate:
                 for ratio in own.get("selection_ratios", [])
                 if ratio["class"] == self.name
             ]
-            expected = f"a class of this audit that {record['settings']['smallest_group']} rows of a group are taken for"
+            least = record["settings"]["smallest_group"]
+            expected = f"a class of this audit that {least} rows of a group are taken for"
         if not found:
             raise BadInput(f"The gate {self.expression!r} finds nothing to hold; expected {expected}.")
         return found
@@ -196,8 +198,9 @@ class Gate:
         own = own[own["tested"] != "too few"]
         if own.empty:
             raise BadInput(
-                f"The gate {self.expression!r} finds no group with {record['settings']['smallest_group']} rows to "
-                "hold to it; expected more rows, a lower --smallest-group, or the class that --positive names."
+                f"The gate {self.expression!r} finds no group with {record['settings']['smallest_group']} "
+                "rows to hold to it; expected more rows, a lower --smallest-group, or the class that "
+                "--positive names."
             )
         # Allowed for are those of these pairs in which enough flipped that one could be beyond anything.
         confidence = record["settings"]["confidence"]
@@ -419,8 +422,8 @@ def parse(expression: str, decide_on: str = "lower") -> Gate:
         threshold = float(value["number"]) / (100 if value["percent"] else 1)
         if not -1 < threshold < 1:
             raise BadInput(
-                f"The gate {expression!r} has the threshold {threshold:g}; expected a fraction between −1 and 1: "
-                "0.03 for three points."
+                f"The gate {expression!r} has the threshold {threshold:g}; expected a fraction between −1 "
+                "and 1: 0.03 for three points."
             )
     return Gate(
         expression=expression.strip(),

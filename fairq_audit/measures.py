@@ -1,7 +1,7 @@
-"""What an audit measures of groups: accuracy, what they lost, the gap and the contrast between them, and spreads.
+"""What an audit measures of groups: accuracy, what they lost, the gap and the contrast between them.
 
-`cells` divides the rows of an audit into groups. Here intervals are put to what became of them; `rates` does the
-same class by class. What these functions return are the entries of an audit's record.
+`cells` divides the rows of an audit into groups. Here intervals are put to what became of them; `rates` does
+the same class by class. What these functions return are the entries of an audit's record.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def measure(
 
     Five counts describe some rows: how many predictions were kept (right throughout), lost, gained, the same
     and wrong, and wrong in another way after. `groupings` holds them by grouping and group. Where rows are
-    weighted or belong together, `sampled` has by grouping what they are worth. `reference`: the group that the
-    others are held against, in the groupings that have it; elsewhere the largest.
+    weighted or belong together, `sampled` has by grouping what they are worth. `reference`: the group that
+    the others are held against, in the groupings that have it; elsewhere the largest.
 
     >>> counts = {"ash": np.array([800, 30, 20, 140, 10]), "elm": np.array([150, 30, 2, 16, 2])}
     >>> found = measure(sum(counts.values()), {"tree": counts})

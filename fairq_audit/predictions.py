@@ -62,8 +62,8 @@ def read(
 ) -> PredictionTable:
     """One table of predictions, from a file or a data frame; `called` is its name when it has no file.
 
-    Without `with_labels` it may do without labels and groups: the other table has them. `cluster` names a column
-    of what rows belong to, `weight` one of how many each stands for.
+    Without `with_labels` it may do without labels and groups: the other table has them. `cluster` names a
+    column of what rows belong to, `weight` one of how many each stands for.
     """
     sampled = [name for name in (cluster, weight) if name is not None]
     needed = ["id", *(["label", *groups] if with_labels else []), *sampled]
@@ -239,7 +239,8 @@ def _weights(column: pd.Series, name: str, called: str) -> NDArray[np.float64]:
     weights = _number(column.astype(object), name, called)
     if (weights <= 0).any():
         raise BadInput(
-            f"{called} has {int((weights <= 0).sum())} entries of {shown(name)} that are not above 0; expected "
+            f"{called} has {int((weights <= 0).sum())} entries of {shown(name)} that are not above 0; "
+            f"expected "
             "how many each row stands for: leave those rows out of both tables."
         )
     return weights

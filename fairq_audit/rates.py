@@ -50,11 +50,11 @@ def rates(
     """Each class in each group, a row for each measure; and the family of its limits. A table a grouping.
 
     `drop` is by how much it became worse: recall and precision fell, the false positive rate rose. Of the
-    selection rate, the share of rows that are taken for the class, no direction is worse: there it is the rise.
-    Recall is of all classes; the others of those that are a label or an answer in `smallest` rows, or of the
-    `positive` one alone. Tested is a pair with enough rows, where the measure says something of its own and has a
-    worse way. Simultaneous
-    limits have those in which enough answers flipped that a change could be shown.
+    selection rate, the share of rows that are taken for the class, no direction is worse: there it is the
+    rise. Recall is of all classes; the others of those that are a label or an answer in `smallest` rows, or
+    of the `positive` one alone. Tested is a pair with enough rows, where the measure says something of its
+    own and has a worse way. Simultaneous limits have those in which enough answers flipped that a change
+    could be shown.
     """
     tables = [
         pd.concat(
@@ -194,7 +194,8 @@ def _others(
     return _with_limits(pd.concat(found, ignore_index=True), confidence)
 
 
-# Of two classes false positives of one are rows of the other that are not found; of a selection rate no way is worse.
+# Of two classes false positives of one are rows of the other that are not found; of a selection rate no way
+# is worse.
 _NO_TEST = {"fpr": "is recall of the other class", "selection_rate": "no way is worse"}
 # The rows that a measure is a share of; precision has others before and after.
 _PARTS = {
@@ -238,7 +239,7 @@ def _of_class(cell: Cells, pairs: Pairs, code: int, sampling: Sampling) -> tuple
 
 
 def _eight(cell: Cells, pairs: Pairs) -> NDArray[np.int64]:
-    """How many rows of each group are of, were taken for and are taken for each class: groups x classes x 8."""
+    """The rows of each group and class by whether they are of it, were and are taken for it: eight kinds."""
     shape = len(cell.names), len(pairs.classes)
     inside = cell.codes >= 0
     before, after = (own[inside] for own in pairs.answers)
@@ -355,7 +356,7 @@ def recall_ends(recall: pd.DataFrame, smallest: int) -> dict[str, Any]:
 
 
 def rate_ends(rates: pd.DataFrame) -> dict[str, Any]:
-    """Of all measures of a grouping what a record holds: how many were tested, and what surely became worse."""
+    """Of all measures of a grouping what a record holds: how many were tested, and what surely got worse."""
     harms = rates[rates["measure"].isin(HARMS)]
     worse = harms[harms["drop_simultaneous_lower"] > 0]
     worse = worse.sort_values("drop_simultaneous_lower", ascending=False, kind="stable")

@@ -173,7 +173,9 @@ def _judged(gate: _Record) -> dict[str, Any]:
     about = "the verdict" if gate["quantity"] == "verdict" else about
     remarks = []
     others = [
-        _called(one["where"]) for one in gate["not_ruled_out"] if one["where"] not in (None, gate["where"])
+        _called(str(one["where"]))
+        for one in gate["not_ruled_out"]
+        if one["where"] not in (None, gate["where"])
     ]
     if gate["outcome"] == "not ruled out" and gate["value"]:
         remarks.append("More than the limit is not ruled out.")
@@ -185,7 +187,7 @@ def _judged(gate: _Record) -> dict[str, Any]:
     for end, side in (("lower", "lower"), ("upper", "upper")):
         whose = value.get(f"{end}_of", gate["where"])
         if whose != gate["where"]:
-            remarks.append(f"The {side} end is that of {_called(whose)}.")
+            remarks.append(f"The {side} end is that of {_called(str(whose))}.")
     missing = gate.get("with_missing")
     if missing and gate["outcome"] != "passed":
         of = f" of {_called(missing['group'])}" if missing["group"] is not None else ""

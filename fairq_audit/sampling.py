@@ -97,7 +97,8 @@ def count(
         table = table.reshape(len(units), shape[1])
 
         def spread(values: Floats) -> Floats:
-            return np.bincount(owner, (table * values[owner]).sum(axis=1) ** 2, minlength=shape[0])
+            squared = (table * values[owner]).sum(axis=1) ** 2
+            return np.bincount(owner, squared, minlength=shape[0]).astype(np.float64)
 
     found = {}
     for name, given in measures.items():
@@ -114,7 +115,7 @@ def count(
 
 
 def _uncertain(clusters: NDArray[np.intp], sampling: Sampling) -> Floats:
-    """What it costs that a spread is known from so many clusters only: Student's quantile for the normal one."""
+    """What it costs to know a spread from so many clusters only: Student's quantile for the normal one."""
     if sampling.clusters is None:
         return np.ones(len(clusters))
     freedom = np.maximum(clusters - 1, 1)

@@ -47,7 +47,8 @@ def small_said(groupings: Sequence[Mapping[str, Any]], unit: str) -> Iterator[st
     for cell in apart:
         if cell["lost"] > cell["gained"] and cell["p"] * len(apart) < 0.05:
             yield (
-                f"{shown(cell['cell'])} has {counted(cell['n'], unit)}, too few for a group of its own here, and "
+                f"{shown(cell['cell'])} has {counted(cell['n'], unit)}, too few for a group of its own "
+                f"here, and "
                 f"{cell['lost']} of them were lost: look at it by itself."
             )
 
@@ -82,7 +83,7 @@ def _harmed(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _fell(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The pairs of class and group in which recall, precision or false positives surely got worse, most first.
+    """The rates of a class in a group that surely got worse, worst first.
 
     `further`: surely by more than the accuracy of the group, which so does not tell of it.
     """
@@ -127,7 +128,8 @@ def verdict(
     if margin is not None and all(group["equivalence"]["equivalent"] for group in groups):
         word = "equivalent"
         sentences += [
-            f"In every group{_large_enough(record, unit)} accuracy stayed within {hundredths(margin)} points, up or "
+            f"In every group{_large_enough(record, unit)} accuracy stayed within {hundredths(margin)} "
+            f"points, up or "
             f"down, by two one-sided tests at {100 * confidence:g} % each."
         ]
         if harmed:
@@ -232,7 +234,8 @@ def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> st
     )
     named = shown(worst["group"])
     lost = (
-        f"{named if '=' in named else f'group {named}'} lost {hundredths(worst['drop']['estimate'])} points of accuracy, at "
+        f"{named if '=' in named else f'group {named}'} lost {hundredths(worst['drop']['estimate'])} "
+        f"points of accuracy, at "
         f"least {hundredths(worst['drop']['simultaneous_lower'])}{allowing}"
     )
     others = [shown(group["group"]) for _, group in harmed[1:]]
@@ -242,7 +245,7 @@ def _loss(harmed: Sequence[tuple[str, Mapping[str, Any]]], looked_at: int) -> st
 
 
 def _gap(record: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence on the gap that rose most, and on others that may have; none where a column has one group."""
+    """A sentence on the gap that rose most, and on another that surely did; none of one group alone."""
     groupings = [own for own in record["groupings"] if len(own["groups"]) > 1]
     if not groupings:
         return
@@ -319,8 +322,8 @@ def not_tested(
             f", and {_rates_said(few)} with fewer than {smallest} {units} not even for that" if few else ""
         )
         sentences.append(
-            "Whether recall, precision and false positives of a class in a group stayed the same: they were tested "
-            f"for getting worse alone{smaller}."
+            "Whether recall, precision and false positives of a class in a group stayed the same: they were "
+            f"tested for getting worse alone{smaller}."
         )
     if pairs.scores is None:
         sentences.append("How sure the models were: at least one table holds predictions without scores.")
@@ -344,8 +347,9 @@ def not_tested(
             names = _some([shown(cell["cell"]) for cell in pooled["cells"]])
             what = "were pooled" if pooled["kept"] else f"count over all {units} alone"
             sentences.append(
-                f"{counted(count, 'group')} of {shown(grouping['name'])} with fewer than {pooled['smallest']} "
-                f"{units} ({names}; {pooled['n']} together) {what}: what happened in each by itself is not known."
+                f"{counted(count, 'group')} of {shown(grouping['name'])} with fewer than "
+                f"{pooled['smallest']} {units} ({names}; {pooled['n']} together) {what}: what happened in each "
+                "by itself is not known."
             )
     return sentences
 
@@ -359,8 +363,8 @@ def model_card(record: Mapping[str, Any]) -> str:
     by = " and ".join(map(shown, compared["group_columns"]))
     text = "".join(f"{warning} " for warning in warnings)
     text += (
-        f"{shown(after)} was compared with {shown(before)} on {counted(compared['n'], compared['unit'])}, by {by}. "
-        f"Verdict: {record['verdict']['word']}. {sentence} "
+        f"{shown(after)} was compared with {shown(before)} on {counted(compared['n'], compared['unit'])}, "
+        f"by {by}. Verdict: {record['verdict']['word']}. {sentence} "
         f"Accuracy over all went from {was} % to {now} %; the largest drop of a group was "
         f"{hundredths(worst['estimate'])} points ({shown(worst['group'])}; {between(worst)}). "
     )
@@ -377,7 +381,8 @@ def model_card(record: Mapping[str, Any]) -> str:
     if open_:
         text += f"Gates that did not pass: {', '.join(map(shown, open_))}. "
     text += (
-        f"Intervals are at {100 * record['settings']['confidence']:g} %. Not tested: other training runs, other "
-        f"{plural(compared['unit'])}. Made by {record['package']['name']} {record['package']['version']}."
+        f"Intervals are at {100 * record['settings']['confidence']:g} %. Not tested: other training "
+        f"runs, other {plural(compared['unit'])}. Made by {record['package']['name']} "
+        f"{record['package']['version']}."
     )
     return as_markdown(text)

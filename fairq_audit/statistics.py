@@ -62,10 +62,10 @@ def drop_limits(
 def precision_drop_limits(counts: ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:
     """An interval for the drop of precision, the share of the answers of a class that are right.
 
-    `counts`: eight for each pair of models, of rows by whether they are of the class, were taken for it before, and
-    are after (4, 2 and 1). Which rows are answers differs before and after, so the difference is linearised. Where
-    few rows change, its spread would be told too small: to each way of changing as many rows are added as make an
-    interval after no change at all as wide as Tango's.
+    `counts`: eight for each pair of models, of rows by whether they are of the class, were taken for it
+    before, and are after (4, 2 and 1). Which rows are answers differs before and after, so the difference is
+    linearised. Where few rows change, its spread would be told too small: to each way of changing as many
+    rows are added as make an interval after no change at all as wide as Tango's.
 
     >>> counts = [800, 15, 5, 15, 10, 5, 10, 140]  # 10 found rows are lost, and 15 others taken for the class
     >>> [round(float(limit), 3) for limit in precision_drop_limits(counts)]
@@ -296,7 +296,8 @@ def fvo_of_one_pair(
     sizes = kinds.sum(axis=1)
     weights = np.random.default_rng(seed).standard_gamma(kinds + 0.5, size=(resamples, *kinds.shape))
     weights /= weights.sum(axis=-1, keepdims=True)
-    strictness, tail = np.sqrt(np.log(sizes.sum())), (1 - confidence) / 2
+    strictness = np.sqrt(np.log(max(sizes.sum(), np.e)))
+    tail = (1 - confidence) / 2
 
     def side(other: int) -> _Side:
         accuracy = (kinds[:, KEPT] + kinds[:, other]) / sizes

@@ -60,7 +60,8 @@ def decide(
     for one in (first, second):
         if one.kind is None:
             raise BadInput(
-                f"{one.called} has no scores, which a threshold needs; expected a column probability_<class> or "
+                f"{one.called} has no scores, which a threshold needs; expected a column "
+                f"probability_<class> or "
                 "logit_<class> for each class."
             )
     at = 0.5 if threshold is None else threshold

@@ -23,7 +23,7 @@ SCHEMA = json.loads((files("fairq_audit") / "schemas" / "audit-2.json").read_tex
 
 
 def loans(n: int = 3000, *, scores: bool = False, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two groups of people, one in five of whom does not pay back; the second model finds fewer of them in B."""
+    """One in five of these people does not pay back; the second model finds fewer of them in group B."""
     rng = np.random.default_rng(seed)
     group = rng.choice(["A", "B"], size=n, p=[0.7, 0.3])
     bad = rng.random(n) < 0.2
@@ -273,7 +273,7 @@ def test_a_threshold_takes_probabilities_of_logits():
         )
         for name in ("first", "second")
     )
-    before, after, _ = thresholds.decide(first, second, "a", 0.25)
+    before, _, _ = thresholds.decide(first, second, "a", 0.25)
     assert before.table["prediction"].tolist() == ["a", "a"]
     before, _, _ = thresholds.decide(first, second, "a", 0.28)
     assert before.table["prediction"].tolist() == ["b", "a"]

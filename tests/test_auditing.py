@@ -407,7 +407,7 @@ def test_what_is_said_of_a_class_is_what_the_tables_hold():
         "allowing for all 8 rates of a class in a group)"
     )
     assert "Accuracy hides it. In every group" in found.sentence
-    assert (settings["rate_family"], settings["rate_confidence"]) == (4, pytest.approx(0.998))
+    assert (settings["rate_family"], settings["rate_confidence"]) == (3, pytest.approx(0.998))
     assert (own["tested"], own["too_few"]) == (8, 0)
     assert own["surely_worse"][0]["drop"]["simultaneous_lower"] == pytest.approx(limits[0])
     assert found.verdict == "harm shown"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fairq_audit.auditing import Audit
 from fairq_audit.formats import as_markdown, counted, hundredths, shown
-from fairq_audit.sentences import WHOSE_ENDS, told
+from fairq_audit.sentences import told
 from fairq_book.kit.wording import Prose, in_brackets, percent, points, whole_points
 
 _MOST_SAID = 8
@@ -150,13 +150,9 @@ def audit_gates(audit: Audit) -> Prose:
     if not found:
         return Prose(f"No gate was set. The exit code is {code}.")
     lines = [f"- {as_markdown(gate['sentence'])}" for gate in found]
-    several = audit.record["settings"]["family"] > 1
-    ends = [
-        as_markdown(f"For {quantity} {WHOSE_ENDS[quantity]}. ")
-        for quantity in dict.fromkeys(gate["quantity"] for gate in found)
-        if several and quantity in WHOSE_ENDS
-    ]
-    return Prose("\n".join([*lines, "", f"{''.join(ends)}The exit code is **{code}**."]))
+    strict = 4 if code == 0 and any(gate["outcome"] == "not ruled out" for gate in found) else code
+    also = "" if strict == code else f", and with `--strict` **{strict}**"
+    return Prose("\n".join([*lines, "", f"The exit code is **{code}**{also}."]))
 
 
 def audit_card(audit: Audit) -> Prose:
