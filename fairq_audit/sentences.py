@@ -344,11 +344,12 @@ def not_tested(
         pooled = grouping["pooled"]
         if pooled:
             count = len(pooled["cells"])
+            smallest = pooled["smallest"]
             names = _some([shown(cell["cell"]) for cell in pooled["cells"]])
             what = "were pooled" if pooled["kept"] else f"count over all {units} alone"
             sentences.append(
                 f"{counted(count, 'group')} of {shown(grouping['name'])} with fewer than "
-                f"{pooled['smallest']} {units} ({names}; {pooled['n']} together) {what}: what happened in each "
+                f"{smallest} {units} ({names}; {pooled['n']} together) {what}: what happened in each "
                 "by itself is not known."
             )
     return sentences

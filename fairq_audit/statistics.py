@@ -69,7 +69,7 @@ def precision_drop_limits(counts: ArrayLike, confidence: float = 0.95) -> tuple[
 
     >>> counts = [800, 15, 5, 15, 10, 5, 10, 140]  # 10 found rows are lost, and 15 others taken for the class
     >>> [round(float(limit), 3) for limit in precision_drop_limits(counts)]
-    [0.003, 0.106]
+    [0.007, 0.1]
     """
     z = two_sided(confidence)
     seen = np.asarray(counts, dtype=np.float64)

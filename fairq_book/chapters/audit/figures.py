@@ -68,7 +68,7 @@ def audited_drops(table: pd.DataFrame, *, margin: float | None = None) -> Pictur
             figure,
             alt=f"Dot plot. Accuracy lost, in points. {' '.join(map(_heard_drop, rows.to_dict('records')))}",
             caption="Accuracy lost. Dots with limits that hold for all groups at once; right of the line is "
-            "loss. The upright stroke is the smallest drop that the group's images would have shown in 80 of "
+            "loss. The upright stroke is the smallest drop that the group would have shown in 80 of "
             f"100 audits: what lies left of it may have gone unseen.{blind}{band}{left_out}",
         )
 
@@ -86,7 +86,7 @@ def audited_flips(table: pd.DataFrame) -> Picture:
             start += share
         for row in rows.to_dict("records"):
             parts = "; ".join(f"{row[kind]} {words}" for kind, (words, _) in _FLIPS.items())
-            said.append(f"{shown(row['group'])}, {row['n']} images: {parts}.")
+            said.append(f"{shown(row['group'])}, of {row['n']}: {parts}.")
         _names_of(axis, rows)
         axis.set_xlim(0, 1.05 * max(1, start.max()))
         axis.set_xlabel("predictions that changed, %")

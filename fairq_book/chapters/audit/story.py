@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fairq_audit.auditing import Audit
-from fairq_audit.formats import as_markdown, counted, hundredths, shown
+from fairq_audit.formats import as_markdown, counted, hundredths, plural, shown
 from fairq_audit.sentences import told
 from fairq_book.kit.wording import Prose, in_brackets, percent, points, whole_points
 
@@ -24,10 +24,11 @@ def audit_verdict(audit: Audit) -> Prose:
 
 def audit_groups(audit: Audit) -> pd.DataFrame:
     """Accuracies before and after, and the points lost with limits that hold for all groups at once."""
+    units = plural(audit.record["compared"]["unit"])
     rows = [
         {
             "group": row["group"],
-            "images": f"{row['n']:,}",
+            units: f"{row['n']:,}",
             "before, %": hundredths(row["accuracy_before"]),
             "after, %": hundredths(row["accuracy_after"]),
             "lost, points": points(row["drop"]),
@@ -96,14 +97,15 @@ def audit_power(audit: Audit, drop: float) -> Prose:
         else f"{enough or 'None'} of {counted(len(table), 'group')} "
         f"{'reach' if enough > 1 else 'reaches'} that."
     )
-    overall = audit.record["overall"]
+    overall, unit = audit.record["overall"], audit.record["compared"]["unit"]
     quiet = (
         ""
         if overall["lost"] + overall["gained"]
-        else " No answer became right or wrong here; where some do, it takes more images."
+        else f" No answer became right or wrong here; where some do, it takes more {plural(unit)}."
     )
     lines = [
-        f"- **{as_markdown(shown(row['group']))}**, {row['n']:,} images: {_what_it_takes(row, wanted)}"
+        f"- **{as_markdown(shown(row['group']))}**, {counted(row['n'], unit)}: "
+        f"{_what_it_takes(row, wanted, plural(unit))}"
         for row in table.head(_MOST_SAID).to_dict("records")
     ]
     if len(table) > _MOST_SAID:
@@ -138,7 +140,7 @@ def audit_equivalence(audit: Audit) -> Prose:
     if open_:
         text += (
             f" For {', '.join(open_[:_MOST_SAID])}{' and others' if len(open_) > _MOST_SAID else ''} it "
-            "is not shown: either they changed more, or the images are too few to tell."
+            "is not shown: either they changed more, or what is known of them is too little to tell."
         )
     return Prose(as_markdown(text))
 
@@ -165,13 +167,13 @@ def audit_untested(audit: Audit) -> Prose:
     return Prose("\n".join(f"- {as_markdown(sentence)}" for sentence in audit.record["not_tested"]))
 
 
-def _what_it_takes(row: Mapping[Hashable, Any], wanted: float) -> str:
+def _what_it_takes(row: Mapping[Hashable, Any], wanted: float, units: str) -> str:
     if pd.isna(row["images_needed"]):
         return "it was right too rarely to lose so much."
     often = f"in {100 * row['power']:.0f} of 100."
     if row["power"] >= wanted:
         return f"{often} That is enough."
-    return f"{often} It takes about {_rounded(row['images_needed'])} images."
+    return f"{often} It takes about {_rounded(row['images_needed'])} {units}."
 
 
 def _rounded(number: float) -> str:
