@@ -150,7 +150,8 @@ def audit(
     stricter = 1 - (1 - confidence) / len(divided)
     main = positive or (pairs.classes[0] if len(pairs.classes) == 2 else None)
     spreads = measures.spreads(pairs)
-    sure = calibration.sureness(pairs) if decided is None else None
+    # Where a threshold decides, the answer is not the class that the model is surest of.
+    sure = calibration.sureness(pairs) if decided is None or decided["before"] is None else None
     for cell, own, grouping in zip(divided, rates, found["groupings"], strict=True):
         grouping |= {
             "columns": cell.columns,

@@ -88,7 +88,9 @@ class Gate:
         missing = self._with_missing(record, where, value)
         beyond = missing is not None and missing["value"] is not None and self._exceeded(missing["value"])
         unknown = missing is not None and missing["value"] is None
-        outcome = "failed" if failed or beyond else "not ruled out" if open_ or unknown else "passed"
+        unseen = self._unseen(record, rates)
+        quiet = not (open_ or unknown or unseen)
+        outcome = "failed" if failed or beyond else "passed" if quiet else "not ruled out"
         return {
             "expression": self.expression,
             "quantity": re.sub(r"\[.*", "", self.quantity),
@@ -105,9 +107,12 @@ class Gate:
                 {"where": name, "value": own[self._end("upper")]}
                 for name, own in sorted(open_, key=lambda one: -abs(one[1]["estimate"]))
             ],
+            "too_few": unseen,
             "outcome": outcome,
             "passed": outcome != "failed",
-            "sentence": self._sentence(where, value, outcome, missing, failed, [name for name, _ in open_]),
+            "sentence": self._sentence(
+                where, value, outcome, missing, failed, [name for name, _ in open_], unseen
+            ),
         }
 
     def _judged_verdict(self, word: str) -> dict[str, Any]:
@@ -127,6 +132,7 @@ class Gate:
             "value": None,
             "with_missing": None,
             "not_ruled_out": [],
+            "too_few": [],
             "outcome": outcome,
             "passed": outcome != "failed",
             "sentence": f"{said}. {shown(self.expression)}: the verdict is {word}"
@@ -214,6 +220,27 @@ class Gate:
             for row, least in zip(own.to_dict("records"), lower, strict=True)
         ]
         return _joined(pairs)
+
+    def _unseen(self, record: Mapping[str, Any], rates: pd.DataFrame | None) -> list[str]:
+        """The groups that have too few rows for the quantity, of which so nothing is ruled out."""
+        groups = [group for grouping in record["groupings"] for group in grouping["groups"]]
+        bare = self.quantity.partition("[")[0]
+        if bare == "calibration_rise":
+            return [group["group"] for group in groups if not group.get("calibration")]
+        if bare not in _OF_CLASS or rates is None:
+            return []
+        own = rates[rates["measure"] == _OF_CLASS[bare]]
+        if self.name is None:
+            few = own[own["tested"] == "too few"]
+            return [f"{row['class']} in {row['group']}" for row in few.to_dict("records")]
+        seen = own[(own["class"] == self.name) & (own["tested"] != "too few")]
+        tested = set(zip(seen["grouping"], seen["group"], strict=True))
+        return [
+            group["group"]
+            for grouping in record["groupings"]
+            for group in grouping["groups"]
+            if (grouping["name"], group["group"]) not in tested
+        ]
 
     def _group(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         known = {
@@ -312,6 +339,7 @@ class Gate:
         missing: Mapping[str, Any] | None,
         failed: bool,
         open_: Sequence[str | None],
+        unseen: Sequence[str],
     ) -> str:
         at = f" for {shown(where)}" if where is not None else ""
         lower, estimate, upper = (
@@ -341,7 +369,10 @@ class Gate:
                 if others
                 else ""
             )
-            if not open_ and missing is not None:
+            if unseen:
+                names = ", ".join(map(shown, unseen[:4])) + (" and others" if len(unseen) > 4 else "")
+                more += f"; too few rows to tell of {names}"
+            elif not open_ and missing is not None:
                 more = f"; {missing['n']:,} rows are missing, which may count"
             return f"Not ruled out. {found}{more}."
         return f"Passed. {found}."

@@ -24,6 +24,7 @@ from fairq_utils.intervals import Floats
 # to that of groups and of all rows, and still it takes only a few more lost rows to show a loss.
 _SHARE_OF_CLASSES = 1 / 25
 _LISTED = 20
+_FEW_CLASSES = 50  # of so few all groups are told of, of more those that have enough of a class
 # A row by whether it is of the class, was taken for it before, and is after: 4 y + 2 before + after.
 _OF, _BEFORE, _AFTER = (np.array([kind >> bit & 1 for kind in range(8)], float) for bit in (2, 1, 0))
 HARMS = ("recall", "fpr", "precision")  # of which it is known which way is worse
@@ -152,7 +153,7 @@ def _others(
     """False positives, precision and selection rate of the classes that a group has enough of."""
     counted = _eight(cell, pairs)
     said = np.maximum(counted @ _BEFORE, counted @ _AFTER)
-    spoken = np.maximum(said, counted @ _OF) >= smallest
+    spoken = (np.maximum(said, counted @ _OF) >= smallest) | (len(pairs.classes) <= _FEW_CLASSES)
     if positive is not None:
         spoken &= np.arange(len(pairs.classes)) == pairs.classes.index(positive)
     groups, classes = np.nonzero(spoken)

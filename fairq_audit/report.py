@@ -177,12 +177,15 @@ def _judged(gate: _Record) -> dict[str, Any]:
         for one in gate["not_ruled_out"]
         if one["where"] not in (None, gate["where"])
     ]
-    if gate["outcome"] == "not ruled out" and gate["value"]:
+    if gate["not_ruled_out"] and gate["outcome"] == "not ruled out":
         remarks.append("More than the limit is not ruled out.")
         if others:
             remarks.append(
                 f"Nor is it for {', '.join(others[:4])}{' and others' if len(others) > 4 else ''}."
             )
+    if gate["too_few"]:
+        few = ", ".join(map(_called, gate["too_few"][:4]))
+        remarks.append(f"Too few rows to tell of {few}{' and others' if len(gate['too_few']) > 4 else ''}.")
     value = gate["value"] or {}
     for end, side in (("lower", "lower"), ("upper", "upper")):
         whose = value.get(f"{end}_of", gate["where"])

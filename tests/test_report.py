@@ -203,6 +203,7 @@ def example(
             "value": {end: value[end] for end in ("estimate", "lower", "upper")},
             "with_missing": None,
             "not_ruled_out": [],
+            "too_few": [],
             "outcome": "failed"
             if value["lower"] > threshold
             else "not ruled out"
