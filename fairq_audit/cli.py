@@ -67,14 +67,22 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="NAME=VALUE",
             help="What the factory is called with; the value is YAML. May be repeated.",
         ),
-        click.option("--mean", default="", help="Of pixels from 0 to 1.  [default: the model's own, or 0.5]"),
-        click.option("--std", default="", help="Of pixels from 0 to 1.  [default: the model's own, or 0.25]"),
+        click.option(
+            "--mean",
+            default="",
+            help="Of pixels from 0 to 1, as in training: one number or three.  [default: the model's own; "
+            "a factory, .pt2 or .onnx has none]",
+        ),
+        click.option("--std", default="", help="Likewise, such as 0.25 or 0.229,0.224,0.225."),
         click.option(
             "--classes", default="", help="Labels in the order of the logits.  [default: the model's own]"
         ),
         *IMAGE_OPTIONS,
         click.option(
-            "--image-size", default=0, help="Pixels along a side.  [default: what the model takes, or 32]"
+            "--image-size",
+            default="",
+            help="Pixels along a side; or height and width, 48x192; with one channel 1x48x192.  [default: "
+            "what the model takes, or 32]",
         ),
         click.option(
             "--train-images", default=0, help="At most so many for training.  [default: all; 6000 moths]"
@@ -82,6 +90,22 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--test-images", default=0, help="At most so many to ask.  [default: all; 6000 moths]"),
         click.option(
             "--epochs", default=0.0, help="Those that the book's own network was trained for.  [default: 8]"
+        ),
+        click.option(
+            "--inputs",
+            default="",
+            metavar="FILE",
+            help="In place of images, for a model that takes none: CSV or Parquet with id, label, groups and "
+            "--columns.",
+        ),
+        click.option(
+            "--columns",
+            "input_columns",
+            default="",
+            help="Columns of numbers that the model takes, in its order; with --tokenizer the one of text.",
+        ),
+        click.option(
+            "--tokenizer", default="", metavar="FOLDER", help="Where save_pretrained left that of the model."
         ),
     ]
     for option in reversed(options):
@@ -182,7 +206,7 @@ def audit(
         given = [name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
         if given:
             raise BadInput(
-                f"--{given[0].replace('_', '-').removesuffix('s')} was given beside --predictions; expected "
+                f"--{_option(ctx, given[0])} was given beside --predictions; expected "
                 "either files of predictions, or models and images."
             )
         found = auditing.audit(*predictions, groups=columns, names=names, **settings)
@@ -200,6 +224,11 @@ def audit(
     if not found.passes():
         failed = sum(not gate["passed"] for gate in found.record["gates"])
         raise click.ClickException(f"{failed} of {len(found.record['gates'])} gates failed.")
+
+
+def _option(ctx: click.Context, name: str) -> str:
+    """What an option is called on the command line."""
+    return next(own.opts[0] for own in ctx.command.params if own.name == name).lstrip("-")
 
 
 main = click.version_option(__version__, prog_name="fairq-audit")(audit)
