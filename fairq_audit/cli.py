@@ -164,6 +164,18 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Leave out images that stand in one file alone. They are counted by group, and a gate passes only "
     "if it does with those that are missing after counted as wrong.",
 )
+@click.option(
+    "--samples",
+    nargs=2,
+    metavar="BEFORE AFTER",
+    help="What lm-evaluation-harness left by --log_samples: two files, or two folders of tasks. --groups are "
+    "fields of a document, such as doc.subject, or task.",
+)
+@click.option(
+    "--metric",
+    help="Of the samples, what says that an answer is right: acc, or exact_match,strict-match.  "
+    "[default: acc, exact_match, acc_norm or the only one that is 0 or 1]",
+)
 @click.pass_context
 def audit(
     ctx: click.Context,
@@ -171,6 +183,8 @@ def audit(
     out: Path,
     groups: str,
     names: tuple[str, str] | None,
+    samples: tuple[str, str] | None,
+    metric: str | None,
     **settings: Any,
 ) -> None:
     """Who pays when this model was quantized? An answer from what it predicted before and after.
@@ -202,7 +216,16 @@ def audit(
     for expression in settings["fail_if"]:
         gates.parse(expression, settings["decide_on"])  # before hours are spent on answers
     auditing.check_place(out)  # before hours are spent on what could not be written there
-    if predictions:
+    if samples or metric:
+        beside = ["predictions"] if predictions else []
+        beside += [
+            name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+        ]
+        answers = _of_samples(ctx, samples, metric, columns, beside)
+        answers["names"] = names or answers["names"]
+        found = auditing.audit(**answers, **settings)
+        written = found.write(out, {name: answers[name] for name in ("before", "after")})
+    elif predictions:
         given = [name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
         if given:
             raise BadInput(
@@ -224,6 +247,27 @@ def audit(
     if not found.passes():
         failed = sum(not gate["passed"] for gate in found.record["gates"])
         raise click.ClickException(f"{failed} of {len(found.record['gates'])} gates failed.")
+
+
+def _of_samples(
+    ctx: click.Context,
+    samples: tuple[str, str] | None,
+    metric: str | None,
+    columns: list[str],
+    beside: list[str],
+) -> dict[str, Any]:
+    """What lm-evaluation-harness logged, as arguments of an audit."""
+    from fairq_audit.samples import read_samples
+
+    if not samples or beside:
+        given = (
+            f"samples was given beside --{_option(ctx, beside[0])}" if samples else "metric needs --samples"
+        )
+        raise BadInput(f"--{given}; expected --samples BEFORE AFTER, and no other source of answers.")
+    said = ctx.get_parameter_source("groups") is not ParameterSource.DEFAULT
+    answers = read_samples(*samples, groups=columns if said else [], metric=metric)
+    click.echo(answers["description"])
+    return answers
 
 
 def _option(ctx: click.Context, name: str) -> str:
