@@ -176,6 +176,18 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Of the samples, what says that an answer is right: acc, or exact_match,strict-match.  "
     "[default: acc, exact_match, acc_norm or the only one that is 0 or 1]",
 )
+@click.option(
+    "--junit",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also the verdict and each gate as JUnit XML. What cannot be ruled out is skipped; harm fails.",
+)
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also 40 lines of Markdown, for a pull request or $GITHUB_STEP_SUMMARY.",
+)
 @click.pass_context
 def audit(
     ctx: click.Context,
@@ -185,6 +197,8 @@ def audit(
     names: tuple[str, str] | None,
     samples: tuple[str, str] | None,
     metric: str | None,
+    junit: Path | None,
+    summary: Path | None,
     **settings: Any,
 ) -> None:
     """Who pays when this model was quantized? An answer from what it predicted before and after.
@@ -204,7 +218,7 @@ def audit(
     fairq audit --model fp32.onnx --model int8.onnx --dataset folder --root photos --out audit
     """
     # Imported here: pandas takes a moment that `--help` should not.
-    from fairq_audit import auditing, gates
+    from fairq_audit import auditing, gates, pipelines
     from fairq_audit.running import predictions_of_models
 
     columns = [name.strip() for name in groups.split(",") if name.strip()]
@@ -216,6 +230,7 @@ def audit(
     for expression in settings["fail_if"]:
         gates.parse(expression, settings["decide_on"])  # before hours are spent on answers
     auditing.check_place(out)  # before hours are spent on what could not be written there
+    pipelines.check_files(out, junit, summary)
     if samples or metric:
         beside = ["predictions"] if predictions else []
         beside += [
@@ -239,6 +254,8 @@ def audit(
         answers["names"] = names or answers["names"]
         found = auditing.audit(**answers, groups=columns, **settings)
         written = found.write(out, {name: answers[name] for name in ("before", "after")})
+    strict = bool(settings.get("strict"))
+    written += pipelines.write_files(found.record, junit_file=junit, summary_file=summary, strict=strict)
     click.echo(str(found))
     for gate in found.record["gates"]:
         click.echo(gate["sentence"])
