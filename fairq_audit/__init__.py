@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fairq_audit.auditing import Audit, audit
+    from fairq_audit.pipelines import assert_no_harm
 
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "assert_no_harm", "audit"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"fairq_audit has no {name!r}.")
-    from fairq_audit import auditing  # once it is asked for: pandas takes a moment that `--help` should not
+    # Once it is asked for: pandas takes a moment that `--help` should not.
+    from fairq_audit import auditing, pipelines
 
-    return getattr(auditing, name)
+    return getattr(pipelines if name == "assert_no_harm" else auditing, name)

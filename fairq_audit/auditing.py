@@ -182,6 +182,11 @@ def audit(
     told = [
         *warnings,
         *pairs.warnings,
+        *sentences.no_better_said(
+            np.bincount(pairs.labels, minlength=len(pairs.classes)).tolist(),
+            pairs.classes,
+            found["overall"]["accuracy_before"]["estimate"],
+        ),
         *(
             sentences.missing_said(out, entry, cells.conspicuous(out, entry))
             for out, entry in zip(pairs.left_out, dropped, strict=True)

@@ -67,14 +67,22 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="NAME=VALUE",
             help="What the factory is called with; the value is YAML. May be repeated.",
         ),
-        click.option("--mean", default="", help="Of pixels from 0 to 1.  [default: the model's own, or 0.5]"),
-        click.option("--std", default="", help="Of pixels from 0 to 1.  [default: the model's own, or 0.25]"),
+        click.option(
+            "--mean",
+            default="",
+            help="Of pixels from 0 to 1, as in training: one number or three.  [default: the model's own; "
+            "a factory, .pt2 or .onnx has none]",
+        ),
+        click.option("--std", default="", help="Likewise, such as 0.25 or 0.229,0.224,0.225."),
         click.option(
             "--classes", default="", help="Labels in the order of the logits.  [default: the model's own]"
         ),
         *IMAGE_OPTIONS,
         click.option(
-            "--image-size", default=0, help="Pixels along a side.  [default: what the model takes, or 32]"
+            "--image-size",
+            default="",
+            help="Pixels along a side; or height and width, 48x192; with one channel 1x48x192.  [default: "
+            "what the model takes, or 32]",
         ),
         click.option(
             "--train-images", default=0, help="At most so many for training.  [default: all; 6000 moths]"
@@ -82,6 +90,22 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--test-images", default=0, help="At most so many to ask.  [default: all; 6000 moths]"),
         click.option(
             "--epochs", default=0.0, help="Those that the book's own network was trained for.  [default: 8]"
+        ),
+        click.option(
+            "--inputs",
+            default="",
+            metavar="FILE",
+            help="In place of images, for a model that takes none: CSV or Parquet with id, label, groups and "
+            "--columns.",
+        ),
+        click.option(
+            "--columns",
+            "input_columns",
+            default="",
+            help="Columns of numbers that the model takes, in its order; with --tokenizer the one of text.",
+        ),
+        click.option(
+            "--tokenizer", default="", metavar="FOLDER", help="Where save_pretrained left that of the model."
         ),
     ]
     for option in reversed(options):
@@ -180,6 +204,30 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Leave out rows that stand in one file alone. They are counted by group, and a gate passes only "
     "if it does with those that are missing after counted as wrong.",
 )
+@click.option(
+    "--samples",
+    nargs=2,
+    metavar="BEFORE AFTER",
+    help="What lm-evaluation-harness left by --log_samples: two files, or two folders of tasks. --groups are "
+    "fields of a document, such as doc.subject, or task.",
+)
+@click.option(
+    "--metric",
+    help="Of the samples, what says that an answer is right: acc, or exact_match,strict-match.  "
+    "[default: acc, exact_match, acc_norm or the only one that is 0 or 1]",
+)
+@click.option(
+    "--junit",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also the verdict and each gate as JUnit XML. What cannot be ruled out is skipped; harm fails.",
+)
+@click.option(
+    "--summary",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also 40 lines of Markdown, for a pull request or $GITHUB_STEP_SUMMARY.",
+)
 @click.pass_context
 def audit(
     ctx: click.Context,
@@ -190,6 +238,10 @@ def audit(
     strict: bool,
     unit: str,
     smallest_cell: int | None,
+    samples: tuple[str, str] | None,
+    metric: str | None,
+    junit: Path | None,
+    summary: Path | None,
     **settings: Any,
 ) -> None:
     """Who pays when this model was quantized? An answer from what it predicted before and after.
@@ -209,7 +261,7 @@ def audit(
     fairq audit --model fp32.onnx --model int8.onnx --dataset folder --root photos --out audit
     """
     # Imported here: pandas takes a moment that `--help` should not.
-    from fairq_audit import auditing, gates
+    from fairq_audit import auditing, gates, pipelines
     from fairq_audit.running import predictions_of_models
 
     if smallest_cell is not None:
@@ -220,7 +272,7 @@ def audit(
         raise BadInput(
             "--strict was given without a gate; expected --fail-if, such as 'verdict != equivalent'."
         )
-    settings["unit"] = unit or ("row" if predictions else "image")
+    settings["unit"] = unit or ("row" if predictions else "question" if samples else "image")
     columns = [name.strip() for name in groups.split(",") if name.strip()]
     of_models = {
         name: settings.pop(name)
@@ -230,11 +282,21 @@ def audit(
     for expression in settings["fail_if"]:
         gates.parse(expression, settings["decide_on"])  # before hours are spent on answers
     auditing.check_place(out)  # before hours are spent on what could not be written there
-    if predictions:
+    pipelines.check_files(out, junit, summary)
+    if samples or metric:
+        beside = ["predictions"] if predictions else []
+        beside += [
+            name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+        ]
+        answers = _of_samples(ctx, samples, metric, columns, beside)
+        answers["names"] = names or answers["names"]
+        found = auditing.audit(**answers, **settings)
+        written = found.write(out, {name: answers[name] for name in ("before", "after")})
+    elif predictions:
         given = [name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
         if given:
             raise BadInput(
-                f"--{given[0].replace('_', '-').removesuffix('s')} was given beside --predictions; expected "
+                f"--{_option(ctx, given[0])} was given beside --predictions; expected "
                 "either files of predictions, or models and images."
             )
         found = auditing.audit(*predictions, groups=columns, names=names, **settings)
@@ -244,6 +306,7 @@ def audit(
         answers["names"] = names or answers["names"]
         found = auditing.audit(**answers, groups=columns, **settings)
         written = found.write(out, {name: answers[name] for name in ("before", "after")})
+    written += pipelines.write_files(found.record, junit_file=junit, summary_file=summary, strict=strict)
     click.echo(str(found))
     for gate in found.record["gates"]:
         click.echo(gate["sentence"])
@@ -254,6 +317,32 @@ def audit(
         raise click.ClickException(f"{failed} of {len(outcomes)} gates failed.")
     if strict and (open_ := outcomes.count("not ruled out")):
         raise CannotTell(f"{open_} of {len(outcomes)} gates can be neither passed nor failed by so few rows.")
+
+
+def _of_samples(
+    ctx: click.Context,
+    samples: tuple[str, str] | None,
+    metric: str | None,
+    columns: list[str],
+    beside: list[str],
+) -> dict[str, Any]:
+    """What lm-evaluation-harness logged, as arguments of an audit."""
+    from fairq_audit.samples import read_samples
+
+    if not samples or beside:
+        given = (
+            f"samples was given beside --{_option(ctx, beside[0])}" if samples else "metric needs --samples"
+        )
+        raise BadInput(f"--{given}; expected --samples BEFORE AFTER, and no other source of answers.")
+    said = ctx.get_parameter_source("groups") is not ParameterSource.DEFAULT
+    answers = read_samples(*samples, groups=columns if said else [], metric=metric)
+    click.echo(answers["description"])
+    return answers
+
+
+def _option(ctx: click.Context, name: str) -> str:
+    """What an option is called on the command line."""
+    return next(own.opts[0] for own in ctx.command.params if own.name == name).lstrip("-")
 
 
 main = click.version_option(__version__, prog_name="fairq-audit")(audit)

@@ -36,6 +36,23 @@ def missing_said(out: LeftOut, dropped: Mapping[str, Any], conspicuous: Sequence
     return said
 
 
+def no_better_said(asked: Sequence[int], classes: Sequence[str], right: float) -> Iterator[str]:
+    """A warning of a first model that does no better than one that looks at nothing.
+
+    A wrong order of classes looks like this, and so does a wrong normalisation. `asked`: rows of each class.
+
+    >>> next(no_better_said([2, 1], ["a", "b"], 1 / 3))[:88]
+    'Before, 33.3 % of the answers are right, and always to say a would be right in 66.7 %: l'
+    """
+    share = max(asked) / sum(asked)
+    if right <= share < 1:
+        yield (
+            f"Before, {hundredths(right)} % of the answers are right, and always to say "
+            f"{shown(classes[list(asked).index(max(asked))])} would be right in {hundredths(share)} %: look whether "
+            "classes stand in the order of the scores, and whether inputs reach the model as they did in training."
+        )
+
+
 def small_said(groupings: Sequence[Mapping[str, Any]], unit: str) -> Iterator[str]:
     """A warning of groups that are too small to be audited and yet lost more than chance explains."""
     apart = [

@@ -196,13 +196,13 @@ story.audit_untested(found)
 # ```sh
 # fairq audit --model my_code:network --weights weights.safetensors \
 #     --treatment int4-mse-channel --dataset folder --root photos \
-#     --image-size 64 --out audit
+#     --image-size 64 --mean 0.5 --std 0.25 --out audit
 # ```
 #
 # From two models, of which one was quantized elsewhere:
 #
 # ```sh
-# fairq audit --model fp32.onnx --model int8.onnx \
+# fairq audit --model fp32.onnx --model int8.onnx --mean 0.5 --std 0.25 \
 #     --dataset folder --root photos --out audit
 # ```
 #

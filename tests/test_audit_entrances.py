@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from PIL import Image
 
 from fairq_audit import auditing
-from fairq_audit.models.open import open_model
 from fairq_audit.models.tables import group_columns, to_audit
 from fairq_book.chapters.audit.models import of_study
 from fairq_book.cli import main
@@ -23,10 +22,11 @@ from fairq_utils.errors import BadInput
 from fairq_utils.quantization.onnx import export_onnx
 from fairq_utils.training.loop import Recipe
 from fairq_utils.treatments.treatment import Treatment
-from tests.test_audit_models import of_here, tiny
+from tests.test_audit_models import AS_IN_THE_BOOK, of_here, opened, tiny
 
 SETTINGS = DataSettings(train_images=40, test_images=120, image_size=16)
 SMALL = ("--train-images", 40, "--test-images", 120, "--image-size", 16)
+ASKED = (*AS_IN_THE_BOOK, *SMALL)
 TREATMENT = "int2"
 GATES = ["worst_group_drop > 0.02", "flip_rate >= 0"]  # the second always fails
 FACTORY = of_here("tiny")
@@ -66,7 +66,7 @@ def records(tmp_path_factory) -> dict[str, dict]:
     safetensors.torch.save_file(rounded.state_dict(), folder / "after.safetensors")
     model = ("--model", FACTORY, "--weights")
 
-    before = open_model(FACTORY, weights=folder / "before.safetensors")
+    before = opened(FACTORY, weights=folder / "before.safetensors")
     asked = to_audit(before, before.treated(TREATMENT, images), images)
     in_python = auditing.audit(**asked, margin=0.02, fail_if=GATES)
     for name in ("before", "after"):  # a table as another framework would write it, in another order
@@ -76,8 +76,8 @@ def records(tmp_path_factory) -> dict[str, dict]:
     first, second = ((*model, folder / f"{name}.safetensors") for name in ("before", "after"))
     return {
         "Python": json.loads(in_python.to_json()),
-        "model": by_command(folder / "model", *first, "--treatment", TREATMENT, *SMALL),
-        "two models": by_command(folder / "two", *first, *second, *SMALL),
+        "model": by_command(folder / "model", *first, "--treatment", TREATMENT, *ASKED),
+        "two models": by_command(folder / "two", *first, *second, *ASKED),
         "predictions": by_command(
             folder / "predictions", "--predictions", folder / "before.csv", folder / "after.csv"
         ),
@@ -104,7 +104,7 @@ def test_one_model_given_twice_is_refused_before_it_answers(tmp_path, monkeypatc
     export_onnx(tiny().eval(), tmp_path / "one.onnx", example=example)
 
     def twice(first: list[object], second: list[object]) -> str:
-        given = [str(part) for part in ("audit", *first, *second, *SMALL, "--out", tmp_path / "out")]
+        given = [str(part) for part in ("audit", *first, *second, *ASKED, "--out", tmp_path / "out")]
         done = CliRunner().invoke(main.main, given)
         assert done.exit_code == 2
         return done.output
@@ -158,7 +158,7 @@ def shop(tmp_path) -> Path:
 
 def test_groups_by_several_columns_of_a_folder_are_those_of_its_table(shop, tmp_path_factory):
     data = ("--dataset", "folder", "--root", shop, "--image-size", 16, "--groups", "gender,race")
-    made = ("--model", of_here("tiny"), "-a", "classes=2", "--treatment", TREATMENT)
+    made = ("--model", of_here("tiny"), "-a", "classes=2", "--treatment", TREATMENT, *AS_IN_THE_BOOK)
     out = tmp_path_factory.mktemp("out")
     record = by_command(out, *made, *data)
     crossed = record["groupings"][-1]

@@ -35,7 +35,7 @@ class GraphWeights(nn.ModuleList):
 
 
 class Graph(nn.Module):
-    """A model that is a graph. `batch`: how many images it takes at once, where that is fixed."""
+    """A model that is a graph. `batch`: how many rows it takes at once, where that is fixed."""
 
     def __init__(self, batch: int | None) -> None:
         super().__init__()
@@ -50,18 +50,22 @@ class Graph(nn.Module):
         """A copy that reads these."""
 
     @abstractmethod
-    def run(self, images: Tensor) -> Any:
-        """What the graph makes of a batch that it takes."""
+    def takes(self) -> dict[str, tuple[int | None, ...]]:
+        """The shape of each of its inputs, by name; None is any length."""
 
-    def forward(self, images: Tensor) -> Any:
-        """The logits of these images, in batches of the size that the graph takes."""
+    @abstractmethod
+    def run(self, *tensors: Tensor) -> Any:
+        """What the graph makes of a batch that it takes: a tensor for each of its inputs."""
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """The logits of these rows, in batches of the size that the graph takes."""
         if self.batch is None:
-            return self.run(images)
+            return self.run(*tensors)
         rows = []
-        for part in images.split(self.batch):
-            lacking = self.batch - len(part)
-            whole = torch.cat([part, part[:1].expand(lacking, *part.shape[1:])]) if lacking else part
-            rows.append(logits_of(self.run(whole))[: len(part)])
+        for parts in zip(*(tensor.split(self.batch) for tensor in tensors), strict=True):
+            n = len(parts[0])
+            whole = (torch.cat([part, part[:1].expand(self.batch - n, *part.shape[1:])]) for part in parts)
+            rows.append(logits_of(self.run(*whole))[:n])
         return torch.cat(rows)
 
 
@@ -78,11 +82,16 @@ class Program(Graph):
     module: torch.fx.GraphModule
 
     def __init__(
-        self, module: torch.fx.GraphModule, batch: int | None, rounded: Mapping[str, Tensor] | None = None
+        self,
+        module: torch.fx.GraphModule,
+        keywords: Sequence[str] = (),
+        batch: int | None = None,
+        rounded: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__(batch)
         # Not as a submodule: it refuses eval(), and may hold the CPU in its constants.
         self.__dict__["module"] = module
+        self.keywords = tuple(keywords)  # of its inputs those that it was exported with by name
         self.rounded = dict(rounded or {})
 
     def weights(self) -> GraphWeights:
@@ -105,25 +114,41 @@ class Program(Graph):
     def holding(self, weights: nn.Module) -> Program:
         """The program with these weights in place of its own."""
         assert isinstance(weights, GraphWeights)
-        return Program(self.module, self.batch, dict(weights.items()))
+        return Program(self.module, self.keywords, self.batch, dict(weights.items()))
 
-    def run(self, images: Tensor) -> Any:
-        """The logits of as many images as the program takes at once."""
-        (given,) = placeholders(self.module)
+    def takes(self) -> dict[str, tuple[int | None, ...]]:
+        """The shape of each of its inputs, by name."""
+        return {name: _fixed(given.shape) for name, given in self._placeholders().items()}
+
+    def run(self, *tensors: Tensor) -> Any:
+        """The logits of as many rows as the program takes at once."""
         # in the layout of the example that it was exported with, which some of its views need
-        images = images.to("cpu", given.dtype).contiguous()
-        return torch.func.functional_call(self.module, self.rounded, (images,))
+        given = [
+            tensor.to("cpu", example.dtype).contiguous()
+            for tensor, example in zip(tensors, self._placeholders().values(), strict=True)
+        ]
+        plain = len(given) - len(self.keywords)
+        named = dict(zip(self.keywords, given[plain:], strict=True))
+        return torch.func.functional_call(self.module, self.rounded, tuple(given[:plain]), named)
 
-
-def placeholders(module: torch.fx.GraphModule) -> list[Tensor]:
-    """What a program takes, as tensors without content."""
-    return [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+    def _placeholders(self) -> dict[str, Tensor]:
+        """What the program takes, as tensors without content."""
+        nodes = [node for node in self.module.graph.nodes if node.op == "placeholder"]
+        return {str(node.target): node.meta["val"] for node in nodes}
 
 
 def _operation(node: torch.fx.Node) -> str:
     """The name of what a node calls: `conv2d` of `aten::conv2d.default`."""
     schema = getattr(node.target, "_schema", None)
     return schema.name.partition("::")[2] if schema else ""
+
+
+_KINDS = {
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
 
 
 class OnnxGraph(Graph):
@@ -154,14 +179,22 @@ class OnnxGraph(Graph):
                 "export it again."
             ) from error
 
-    def run(self, images: Tensor) -> Any:
-        """The logits of as many images as the graph takes at once."""
-        (given,) = self.session.get_inputs()
-        kinds = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
-        values = images.cpu().contiguous().numpy().astype(kinds.get(given.type, np.float32), copy=False)
+    def takes(self) -> dict[str, tuple[int | None, ...]]:
+        """The shape of each of its inputs, by name."""
+        return {given.name: _fixed(given.shape) for given in self.session.get_inputs()}
+
+    def run(self, *tensors: Tensor) -> Any:
+        """The logits of as many rows as the graph takes at once."""
+        values = {
+            given.name: tensor.cpu()
+            .contiguous()
+            .numpy()
+            .astype(_KINDS.get(given.type, np.float32), copy=False)
+            for given, tensor in zip(self.session.get_inputs(), tensors, strict=True)
+        }
         names = [output.name for output in self.session.get_outputs()]
         wanted = ["logits"] if "logits" in names else names
-        outputs = self.session.run(wanted, {given.name: values})
+        outputs = self.session.run(wanted, values)
         return torch.from_numpy(outputs[0]) if len(outputs) == 1 else tuple(outputs)
 
     def weights(self) -> GraphWeights:
@@ -180,7 +213,7 @@ class OnnxGraph(Graph):
         assert isinstance(weights, GraphWeights)
         model = self._model()
         turned = {name: turned for name, (_, turned) in self._read(model).items()}
-        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        tensors = _constants(model)
         for name, weight in weights.items():
             value = np.ascontiguousarray(_turned(weight.numpy(), turned[name]))
             tensors[name].CopyFrom(numpy_helper.from_array(value, name))
@@ -203,7 +236,7 @@ class OnnxGraph(Graph):
         """The weights that layers read, and whether their first axis is the inputs, as in `x @ w`."""
         from onnx import numpy_helper
 
-        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        tensors = _constants(model)
         makers = {name: node for node in model.graph.node for name in node.output}
         found = {}
         for node in model.graph.node:
@@ -226,13 +259,15 @@ def _turned(value: np.ndarray, turned: bool) -> np.ndarray:
     return value.T if turned else value
 
 
-def batch_and_size(path: Path, inputs: Sequence[Sequence[Any]]) -> tuple[int | None, int | None]:
-    """The number of images at once and the pixels along a side, where a graph fixes them."""
-    shape = tuple(n if isinstance(n, int) else None for n in inputs[0]) if len(inputs) == 1 else ()
-    if len(shape) != 4 or shape[1] not in (3, None) or shape[2] != shape[3]:
-        taken = " and ".join(" × ".join(map(str, given)) for given in inputs) or "nothing"
-        raise BadInput(
-            f"{path} takes {taken}; expected images × 3 × size × size and nothing else: export a model that "
-            "takes these."
-        )
-    return shape[0], shape[2]
+def _constants(model: Any) -> dict[str, Any]:
+    """The tensors that a graph holds, by the name that nodes read them under: its weights are among them."""
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            held = [given.t for given in node.attribute if given.name == "value"]
+            found |= dict(zip(node.output, held, strict=False))  # none where it holds no tensor
+    return found
+
+
+def _fixed(shape: Sequence[Any]) -> tuple[int | None, ...]:
+    return tuple(n if isinstance(n, int) else None for n in shape)

@@ -7,7 +7,6 @@ import importlib
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from fairq_audit.models.base import AuditModel
-from fairq_audit.models.graphs import OnnxGraph, Program, batch_and_size, placeholders
+from fairq_audit.models.graphs import OnnxGraph, Program
+from fairq_audit.models.images import Form, Size, form_of
 from fairq_audit.models.outputs import first_line
 from fairq_audit.models.own import OwnModels
+from fairq_audit.models.programs import load_program
 from fairq_utils.data.sources import DataSettings
 from fairq_utils.errors import BadInput
 from fairq_utils.quantization.packing import load_packed
@@ -36,10 +37,12 @@ def open_model(
     *,
     weights: str | os.PathLike[str] | None = None,
     arguments: Mapping[str, Any] | None = None,
-    image_size: int | None = None,
+    image_size: Size | None = None,
+    channels: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
+    takes_images: bool = True,
     data: DataSettings | None = None,
     epochs: float = 0,
     own: OwnModels | None = None,
@@ -54,7 +57,9 @@ def open_model(
     A factory and a `.pt2` program run code of whoever wrote them: name only those that you trust. All other
     files are only read.
 
-    `image_size`, `mean`, `std` and `class_names` overrule what the model says, or say it where it does not.
+    `image_size`, `channels`, `mean`, `std` and `class_names` overrule what the model says, or say it where it
+    does not: of images, mean and std must be known before they are shown. Without `takes_images` a graph may
+    take anything, and a folder is one of a classifier of text.
 
     >>> open_model("torch.nn:Identity", class_names=["ship", "horse"]).class_names
     ('ship', 'horse')
@@ -75,12 +80,17 @@ def open_model(
         found = from_factory(text, weights=weights, arguments=arguments)
     elif own and re.fullmatch(own.pattern, text):
         found = own.open(text, data or DataSettings(), epochs)
+        if image_size not in (None, found.image_size):
+            raise BadInput(
+                f"image_size is {image_size}, and {text} is trained on squares of {found.image_size} pixels; "
+                "expected a side from 16 to 512."
+            )
     elif path.is_dir():
-        found = from_folder(path)
+        found = from_folder(path, takes_images=takes_images)
     elif path.suffix == ".pt2":
-        found = from_program(path)
+        found = from_program(path, takes_images=takes_images)
     elif path.suffix == ".onnx":
-        found = from_onnx(path)
+        found = from_onnx(path, takes_images=takes_images)
     elif path.suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt"):
         raise BadInput(
             f"{text} holds weights and not the network; expected the code that builds it as well: give "
@@ -94,7 +104,8 @@ def open_model(
         for name, given in {"mean": mean, "std": std, "class_names": class_names}.items()
         if given is not None
     }
-    return replace(found, image_size=image_size or found.image_size, **overruled)
+    size = image_size or found.image_size
+    return replace(found, image_size=size, channels=channels or found.channels, **overruled)
 
 
 def is_factory(text: str) -> bool:
@@ -160,26 +171,17 @@ def from_factory(
     if weights is not None:
         made = _filled(made, Path(weights).expanduser())
         source |= {"weights": Path(weights).name, "sha256": _sha256(Path(weights).expanduser())}
-    return AuditModel(name=text, network=made.eval(), source=source)
+    return AuditModel(name=text, network=made.eval(), mean=None, std=None, source=source)
 
 
-def from_program(path: str | os.PathLike[str]) -> AuditModel:
-    """The program that `torch.export.save` wrote.
+def from_program(path: str | os.PathLike[str], *, takes_images: bool = True) -> AuditModel:
+    """The program that `torch.export.save` wrote, also one that PT2E or torchao quantized.
 
     Loading it evaluates expressions that the file holds, so open only one that you trust. Pickles in it that
     would run more are refused.
     """
     path = _existing(Path(path))
-    with _weights_only(), warnings.catch_warnings():
-        # torch reads each tensor from bytes that it never writes, and warns of that
-        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
-        try:
-            program = torch.export.load(path)
-        except Exception as error:  # whatever the bytes lead it to
-            raise BadInput(
-                f"{path} cannot be loaded ({first_line(error)}); expected what torch.export.save wrote, with "
-                "tensors alone: export it again, with this version of torch."
-            ) from error
+    program = load_program(path)
     module = program.module(check_guards=False)
     for node in module.graph.nodes:
         schema = getattr(node.target, "_schema", None)
@@ -190,39 +192,46 @@ def from_program(path: str | os.PathLike[str]) -> AuditModel:
                 f"{path} was exported in training mode ({node.name}); expected evaluation mode: call "
                 "network.eval() before torch.export.export."
             )
-    batch, size = batch_and_size(path, [given.shape for given in placeholders(module)])
-    return AuditModel(
-        name=path.name,
-        network=Program(module, batch),
-        image_size=size,
-        source={"entrance": "torch.export", "sha256": _sha256(path)},
-    )
+    keywords = program.call_spec.in_spec.child(1).context if program.call_spec.in_spec else ()
+    network = Program(module, keywords)
+    return _of_graph(path, network, "torch.export", takes_images)
 
 
-def from_onnx(path: str | os.PathLike[str]) -> AuditModel:
+def from_onnx(path: str | os.PathLike[str], *, takes_images: bool = True) -> AuditModel:
     """An ONNX file, run by onnxruntime on the CPU with its default options."""
     path = _existing(Path(path))
-    network = OnnxGraph(path, path)
-    session = network.session
-    batch, size = batch_and_size(path, [given.shape for given in session.get_inputs()])
-    network.batch = batch
+    return _of_graph(path, OnnxGraph(path, path), "onnx", takes_images)
+
+
+def _of_graph(path: Path, network: OnnxGraph | Program, entrance: str, takes_images: bool) -> AuditModel:
+    takes = network.takes()
+    form = form_of(path, takes) if takes_images else Form()
+    network.batch = next((shape[0] for shape in takes.values() if shape), None)
     return AuditModel(
         name=path.name,
         network=network,
-        image_size=size,
-        source={"entrance": "onnx", "sha256": _sha256(path)},
+        image_size=form.size,
+        channels=form.channels,
+        channels_last=form.channels_last,
+        mean=None,
+        std=None,
+        source={"entrance": entrance, "sha256": _sha256(path)},
     )
 
 
-def from_folder(path: str | os.PathLike[str]) -> AuditModel:
-    """An image classifier that Hugging Face's transformers saved, with its image processor.
+def from_folder(path: str | os.PathLike[str], *, takes_images: bool = True) -> AuditModel:
+    """A classifier of images that Hugging Face's transformers saved, with its image processor; or of text.
 
     Only safetensors are read, nothing is fetched, and no code of the folder is run. Of the processor only
     size and normalisation are taken: the images come cropped and shrunk as the book does it.
     """
     path = Path(path).expanduser()
     try:
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
+        from transformers import (
+            AutoImageProcessor,
+            AutoModelForImageClassification,
+            AutoModelForSequenceClassification,
+        )
         from transformers.utils import logging
     except ImportError as error:
         raise BadInput(
@@ -240,32 +249,38 @@ def from_folder(path: str | os.PathLike[str]) -> AuditModel:
             f"{path} has no .safetensors file, and pickles are not opened; expected safetensors: save it "
             "again by save_pretrained of a current transformers."
         )
+    what, opener = (
+        ("an image classifier", AutoModelForImageClassification)
+        if takes_images
+        else ("a classifier of text", AutoModelForSequenceClassification)
+    )
     local = {"local_files_only": True, "trust_remote_code": False}
     drawn = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # of a file on this disk, shown whoever watches
     try:
-        network, loaded = AutoModelForImageClassification.from_pretrained(
+        network, loaded = opener.from_pretrained(
             path, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
         )
     except Exception as error:  # whatever the configuration leads it to
         raise BadInput(
-            f"{path} cannot be opened as an image classifier ({first_line(error)}); expected a folder that "
+            f"{path} cannot be opened as {what} ({first_line(error)}); expected a folder that "
             "save_pretrained of such a model wrote."
         ) from error
     finally:
         if drawn:
             logging.enable_progress_bar()
-    for what, keys in (("misses", "missing_keys"), ("has, and the model not,", "unexpected_keys")):
+    for differs, keys in (("misses", "missing_keys"), ("has, and the model not,", "unexpected_keys")):
         if loaded[keys]:
             raise BadInput(
-                f"{path} {what} {sorted(loaded[keys])[0]!r}, so that weights would be made up; expected all "
-                "weights of an image classifier: save the trained model again."
+                f"{path} {differs} {sorted(loaded[keys])[0]!r}, so that weights would be made up; expected "
+                f"all weights of {what}: save the trained model again."
             )
     names = [network.config.id2label[place] for place in sorted(network.config.id2label)]
     unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in names)
     fixed = getattr(network.config, "image_size", None)
-    size, mean, std = fixed if isinstance(fixed, int) else None, None, None
-    if (path / "preprocessor_config.json").is_file():
+    size: Size | None = fixed if isinstance(fixed, int) else None
+    mean = std = None
+    if takes_images and (path / "preprocessor_config.json").is_file():
         try:
             processor = AutoImageProcessor.from_pretrained(path, **local)
             plain = [np.broadcast_to(colour, (64, 64, 3)).copy() for colour in _COLOURS]
@@ -297,14 +312,15 @@ def from_folder(path: str | os.PathLike[str]) -> AuditModel:
 _COLOURS = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [102, 102, 102]], dtype=np.uint8)
 
 
-def _size_and_normalisation(path: Path, seen: Tensor) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+def _size_and_normalisation(path: Path, seen: Tensor) -> tuple[Size, tuple[float, ...], tuple[float, ...]]:
     """The size that an image processor makes, and what it does to a pixel: from its images of `_COLOURS`."""
-    if seen.dim() != 4 or seen.shape[1] != 3 or seen.shape[2] != seen.shape[3]:
+    if seen.dim() != 4 or seen.shape[1] != 3:
         raise BadInput(
-            f"the image processor in {path} makes {tuple(seen.shape[1:])} of an image; expected 3 × size × "
-            "size: export the model with the size it needs, as .onnx or .pt2."
+            f"the image processor in {path} makes {tuple(seen.shape[1:])} of an image; expected 3 × height × "
+            "width: export the model with what it needs, as .onnx or .pt2."
         )
-    middle = seen[:, :, seen.shape[2] // 2, seen.shape[3] // 2]
+    height, width = seen.shape[2:]
+    middle = seen[:, :, height // 2, width // 2]
     std = 1 / (middle[1] - middle[0])
     mean = -middle[0] * std
     wanted = (torch.from_numpy(_COLOURS).double() / 255 - mean) / std
@@ -314,7 +330,7 @@ def _size_and_normalisation(path: Path, seen: Tensor) -> tuple[int, tuple[float,
             "green and blue, each with its mean and std: wrap the rest into the model and export it."
         )
     rounded = [tuple(round(float(n), 6) for n in numbers) for numbers in (mean, std)]
-    return seen.shape[-1], rounded[0], rounded[1]
+    return height if height == width else (height, width), rounded[0], rounded[1]
 
 
 def _filled(network: nn.Module, path: Path) -> nn.Module:
@@ -407,18 +423,3 @@ def _working_directory_importable() -> Iterator[None]:
     finally:
         if added:
             sys.path.remove(here)
-
-
-@contextmanager
-def _weights_only() -> Iterator[None]:
-    """Let torch unpickle tensors alone, also where it would ask for more."""
-    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
-    before = {name: os.environ.pop(name, None) for name in names}
-    os.environ[names[0]] = "1"
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

@@ -11,8 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from fairq_audit.formats import shown
 from fairq_audit.models.base import AuditModel, explained, require_fit
 from fairq_audit.models.graphs import Graph, GraphWeights, OnnxGraph
+from fairq_audit.models.images import said
+from fairq_audit.models.inputs import Inputs
 from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.layouts import FOLDER, LAYOUTS
 from fairq_utils.data.sources import DataSettings, select_images
@@ -22,45 +25,64 @@ from fairq_utils.quantization.models import weight_parameters
 from fairq_utils.training.loop import default_device, to_input
 
 
-def predictions_of(model: AuditModel, images: Dataset, *, batch_size: int = 100) -> pd.DataFrame:
+def predictions_of(model: AuditModel, images: Dataset | Inputs, *, batch_size: int = 100) -> pd.DataFrame:
     """What a model says of the test images, a row for each: id, label, group, prediction and logits.
 
-    `id` is the place of the image in the data set. A logit is under `logit_` and the name of its class, in
-    the order of the data's labels, whatever the model's own order. So two tables of one data set go
-    together, whoever made the models.
+    `id` is the place of the image in the data set; rows of a table have their own, and their own groups. A
+    logit is under `logit_` and the name of its class, in the order of the data's labels, whatever the model's
+    own order. So two tables of one data set go together, whoever made the models.
     """
-    require_fit(model, images)
+    table = images.table if isinstance(images, Inputs) else _of_images(images)
     order = _order(model, images)
-    shown = images.is_test.nonzero()[:, 0]
-    found = []
+    found: list[Tensor] = []
+    network = model.network if isinstance(images, Inputs) else model.seeing
+    if isinstance(images, Dataset):
+        require_fit(model, images)
     with (
-        _where_it_runs_fast(model.seeing) as device,
-        torch.inference_mode(),
-        progress(total=len(shown), description=model.title, unit="img") as bar,
+        _where_it_runs_fast(network) as device,
+        torch.no_grad(),  # inference mode would be refused by networks of packed weights
+        progress(total=len(table), description=model.title, unit="row") as bar,
+        explained(model, images),
     ):
-        for rows in shown.split(batch_size):
-            with explained(model, images):
-                found.append(model.seeing(to_input(images.images[rows].to(device))).cpu())
-            if found[-1].shape[1] != len(order):
-                raise _other_classes(model, found[-1].shape[1], images)
-            bar.update(len(rows))
+        for logits in _answers(network, images, device, batch_size):
+            if logits.shape[1] != len(order):
+                raise _other_classes(model, logits.shape[1], images)
+            found.append(logits)
+            bar.update(len(logits))
     logits = torch.cat(found)[:, order]
     finite = logits.isfinite().all(1)
     if not finite.all():
+        look = "look at mean and std, and" if isinstance(images, Dataset) else "look at the columns, and"
         raise BadInput(
             f"{model.title} gives NaN or infinity for {int((~finite).sum())} of "
-            f"{len(shown)} images; expected finite logits: look at mean and std, and whether it diverged."
+            f"{len(table)} rows; expected finite logits: {look} whether it diverged."
         )
     names = np.array(images.label_names)
-    table = pd.DataFrame(
+    scores = pd.DataFrame(logits.numpy(), columns=[f"logit_{name}" for name in names])
+    return table.assign(prediction=names[logits.argmax(1).numpy()]).join(scores)
+
+
+def _of_images(images: Dataset) -> pd.DataFrame:
+    """Id, label and group of the test images."""
+    shown = images.is_test.nonzero()[:, 0]
+    return pd.DataFrame(
         {
             "id": shown.numpy(),
-            "label": names[images.labels[shown].numpy()],
+            "label": np.array(images.label_names)[images.labels[shown].numpy()],
             "group": np.array(images.group_names)[images.groups[shown].numpy()],
-            "prediction": names[logits.argmax(1).numpy()],
         }
     )
-    return table.join(pd.DataFrame(logits.numpy(), columns=[f"logit_{name}" for name in names]))
+
+
+def _answers(
+    network: nn.Module, images: Dataset | Inputs, device: torch.device, batch_size: int
+) -> Iterator[Tensor]:
+    """The logits of all rows, or of the test images, a batch at a time."""
+    if isinstance(images, Inputs):
+        yield from images.answers(network, device, batch_size)
+        return
+    for rows in images.is_test.nonzero()[:, 0].split(batch_size):
+        yield network(to_input(images.images[rows].to(device))).cpu()
 
 
 def layers(before: AuditModel, after: AuditModel) -> pd.DataFrame:
@@ -187,7 +209,7 @@ def _what_it_is(model: AuditModel) -> tuple[object, ...]:
 def to_audit(
     before: AuditModel,
     after: AuditModel,
-    images: Dataset,
+    images: Dataset | Inputs,
     *,
     groups: pd.DataFrame | None = None,
     batch_size: int = 100,
@@ -210,8 +232,12 @@ def to_audit(
     names = [model.title for model in (before, after)]
     if names[0] == names[1]:
         names = [f"{name}, {place}" for name, place in zip(names, ("before", "after"), strict=True)]
-    size = images.images.shape[-1]
-    other = _about(after)
+    if isinstance(images, Inputs):
+        what = f"{len(tables[0]):,} rows of {images.source}"
+    else:
+        fingerprint = f"fingerprint {images.fingerprint[:12]}"
+        what = f"{len(tables[0]):,} test images of {said(images)} pixels ({fingerprint})"
+    other = _about(after, images)
     if after.treatment and (before.name, before.source) == (after.name, after.source):
         other = f"the same at {after.treatment.name}"
     return {
@@ -219,22 +245,22 @@ def to_audit(
         "after": tables[1],
         "names": tuple(names),
         "layers": None if shared.empty else shared,
-        "description": f"{_about(before)}, and {other}, on {len(tables[0]):,} test images of {size} × {size} "
-        f"pixels (fingerprint {images.fingerprint[:12]}).",
+        "description": f"{_about(before, images)}, and {other}, on {what}.",
     }
 
 
-def _about(model: AuditModel) -> str:
+def _about(model: AuditModel, images: Dataset | Inputs) -> str:
     """Which model, from which file, and how its images were normalised."""
     digest = str(model.source.get("sha256", ""))[:12]
-    mean, std = (
-        ", ".join(f"{n:g}" for n in (numbers[:1] if len(set(numbers)) == 1 else numbers))
-        for numbers in (model.mean or (), model.std or ())
-    )
-    return f"{model.title} ({f'SHA-256 {digest}, ' if digest else ''}mean {mean}, std {std})"
+    known = [f"SHA-256 {digest}"] if digest else []
+    if isinstance(images, Dataset):
+        for name, numbers in (("mean", model.mean or ()), ("std", model.std or ())):
+            said_once = numbers[:1] if len(set(numbers)) == 1 else numbers
+            known.append(f"{name} {', '.join(f'{n:g}' for n in said_once)}")
+    return f"{model.title} ({', '.join(known)})" if known else model.title
 
 
-def _order(model: AuditModel, images: Dataset) -> list[int]:
+def _order(model: AuditModel, images: Dataset | Inputs) -> list[int]:
     """For each label of the data the place of its logit."""
     if model.class_names is None:
         return list(range(len(images.label_names)))
@@ -250,7 +276,7 @@ def _order(model: AuditModel, images: Dataset) -> list[int]:
     return [model.class_names.index(name) for name in images.label_names]
 
 
-def _other_classes(model: AuditModel, classes: int, images: Dataset) -> BadInput:
+def _other_classes(model: AuditModel, classes: int, images: Dataset | Inputs) -> BadInput:
     labels = images.label_names
     return BadInput(
         f"{model.name} tells {classes} classes apart, and the data have {len(labels)} labels "
