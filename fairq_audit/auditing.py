@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairq_audit import gates, measures, report, sentences, statistics
+from fairq_audit import arguments, gates, measures, report, sentences, statistics
 from fairq_audit import predictions as fairq_audit_predictions
 from fairq_audit.formats import shown
 from fairq_audit.predictions import Predictions
@@ -72,14 +72,17 @@ def audit(
     Group elm lost 50.0 points of accuracy, at least 43.6 allowing for both groups that were looked at.
     The gap between the best and the worst group rose by 50.0 points (43.8 to 55.4).
     """
-    columns = [groups] if isinstance(groups, str) else list(groups)
-    if not columns or len(set(columns)) < len(columns) or set(columns) & {"id", "prediction"}:
-        raise BadInput(
-            f"groups is {columns}; expected one column or several, each once, such as gender,race."
-        )
-    if smallest_cell < 2:
-        raise BadInput(f"smallest_cell is {smallest_cell}; expected 2 images or more, such as 20.")
     # Refused before anything is read:
+    columns = arguments.group_columns(groups)
+    arguments.check(
+        names=names,
+        margin=margin,
+        confidence=confidence,
+        smallest_cell=smallest_cell,
+        fail_if=fail_if,
+        seed=seed,
+        description=description,
+    )
     intervals.two_sided(confidence)
     asked = [gates.parse(expression, decide_on) for expression in fail_if]
     gates.check_end(decide_on)
