@@ -69,7 +69,7 @@ def predictions_of_models(
         open.open_model(
             model,
             weights=next(files, None) if factory else None,
-            arguments=parse_parameters(arguments) if factory else None,
+            arguments=parse_parameters(arguments, "-a", "num_classes=9") if factory else None,
             image_size=image_size or None,
             mean=_decimals("mean", mean),
             std=_decimals("std", std),
