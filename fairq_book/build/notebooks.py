@@ -21,11 +21,13 @@ import nbconvert
 import nbformat
 import papermill
 import yaml
+from jinja2 import DictLoader
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
 from fairq_audit.formats import shown
+from fairq_book.build import mathjax
 from fairq_book.build.watching import Part
 from fairq_book.experiments.code import PACKAGES, versions, without_words
 from fairq_book.experiments.parameters import StudyParameters
@@ -336,13 +338,28 @@ def _portable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def as_page(executed: Path) -> str:
-    """The executed notebook as one HTML page that needs no other file."""
+    """The executed notebook as one HTML page that needs no other file and no network."""
     notebook = nbformat.reads(executed.read_text(), as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _alone(cell.source)
-    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
-    return page
+    exporter = nbconvert.HTMLExporter(
+        extra_loaders=[DictLoader({"offline.html.j2": _OFFLINE})], template_file="offline.html.j2"
+    )
+    about = {"metadata": {"name": executed.stem}, "mathjax": mathjax.program("tex-svg.js").decode()}
+    page, _ = exporter.from_notebook_node(notebook, about)
+    return str(page)
+
+
+# nbconvert's own page, without what it would fetch: two programs that nothing here needs, and MathJax.
+_OFFLINE = r"""{%- extends "lab/index.html.j2" -%}
+{%- block html_head_js_requirejs -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}
+<script>MathJax = {tex: {inlineMath: [["$", "$"], ["\(", "\)"]]}, options: {enableMenu: false}};</script>
+<script>{{ resources.mathjax }}</script>
+{%- endblock -%}
+"""
 
 
 # What leads elsewhere in the book, and what is left of it on a page that stands alone.
