@@ -8,7 +8,11 @@ text: a group may be called NA, and 007 is no 7.
 from __future__ import annotations
 
 import filecmp
+import lzma
 import os
+import tarfile
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +32,11 @@ from fairq_utils.errors import BadInput
 Predictions = pd.DataFrame | str | os.PathLike[str]
 Kind = Literal["logit", "probability"]
 
+# What pandas, pyarrow and those that unpack say of broken files.
+_UNREADABLE = (
+    *(ValueError, OSError, EOFError),
+    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError),
+)
 _PREFIX: dict[Kind, str] = {"logit": "logit_", "probability": "probability_"}
 
 
@@ -169,14 +178,19 @@ def _file(path: Path, texts: Sequence[str], called: str, needed: Sequence[str]) 
         return table[[name for name in there if name in texts or name in scores]]
     except BadInput:
         raise
-    except ImportError:
+    except ImportError as error:
+        if parquet:
+            raise BadInput(
+                f"{called} is Parquet, which needs pyarrow; expected it to be installed: pip install "
+                "pyarrow, or save the predictions as CSV."
+            ) from None
         raise BadInput(
-            f"{called} is Parquet, which needs pyarrow; expected it to be installed: pip install pyarrow, or "
-            "save the predictions as CSV."
+            f"{called} cannot be unpacked here ({shown(str(error), 120)}); expected CSV as it is, or packed "
+            "as .gz, .bz2, .xz or .zip: pack it anew."
         ) from None
     except pd.errors.EmptyDataError:
         raise BadInput(f"{called} is empty; expected a row of column names, then a row an image.") from None
-    except (ValueError, OSError, EOFError) as error:  # what pandas, pyarrow and gzip say of broken files
+    except _UNREADABLE as error:
         said = shown(str(error), 120) or type(error).__name__
         raise BadInput(
             f"{called} cannot be read as {'Parquet' if parquet else 'CSV'} ({said}); expected "

@@ -256,7 +256,13 @@ def calibrate(
 @click.command()
 @_study_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the tables.")
-@click.option("--format", default="csv", show_default=True, help="csv or parquet.")
+@click.option(
+    "--format",
+    type=click.Choice(["csv", "parquet"]),
+    default="csv",
+    show_default=True,
+    help="Of the files: csv or parquet.",
+)
 def export(out: Path, format: str, **options: Any) -> None:
     """Write tidy tables of what the store holds, and a record of where the numbers come from.
 
