@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fairq_audit import (
+    arguments,
     calibration,
     cells,
     gates,
@@ -108,14 +109,17 @@ def audit(
     Group elm lost 50.0 points of accuracy, at least 43.6 allowing for both groups that were looked at.
     The gap between the best and the worst group rose by 50.0 points (43.8 to 55.4).
     """
-    columns = [groups] if isinstance(groups, str) else list(groups)
-    if not columns or len(set(columns)) < len(columns) or set(columns) & {"id", "prediction"}:
-        raise BadInput(
-            f"groups is {columns}; expected one column or several, each once, such as gender,race."
-        )
-    if smallest_group < 2:
-        raise BadInput(f"smallest_group is {smallest_group}; expected 2 rows or more, such as 20.")
     # Refused before anything is read:
+    columns = arguments.group_columns(groups)
+    arguments.check(
+        names=names,
+        margin=margin,
+        confidence=confidence,
+        smallest_group=smallest_group,
+        fail_if=fail_if,
+        seed=seed,
+        description=description,
+    )
     intervals.two_sided(confidence)
     asked = [gates.parse(expression, decide_on) for expression in fail_if]
     if margin is None and any(gate.word == "equivalent" for gate in asked):

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import yaml
 
+from fairq_audit.formats import shown
 from fairq_utils import __version__
 from fairq_utils.errors import BadInput, ChapterFailed, JobsFailed
 
@@ -110,17 +111,29 @@ def size_in_words(nbytes: float) -> str:
     return f"{nbytes:,.0f} {unit}" if unit == "bytes" else f"{nbytes:,.1f} {unit}"
 
 
-def parse_parameters(given: Iterable[str]) -> dict[str, Any]:
-    """NAME=VALUE, with YAML as value, as a dictionary."""
+def parse_parameters(
+    given: Iterable[str], option: str = "-p", such_as: str = "bit_widths='[6, 3]'"
+) -> dict[str, Any]:
+    """NAME=VALUE, with YAML as value, as a dictionary; `option` is where it was given.
+
+    >>> parse_parameters(["seeds=[0, 1]", "root=faces.zip"])
+    {'seeds': [0, 1], 'root': 'faces.zip'}
+    """
     values = {}
     for item in given:
         name, equals, text = item.partition("=")
         try:
             values[name.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (
+            yaml.YAMLError,
+            ValueError,
+            RecursionError,
+        ):  # of a date that is none, of brackets without end
             equals = ""
-        if not equals:
-            raise BadInput(f"-p {item!r} cannot be read; expected NAME=VALUE, such as bit_widths='[6, 3]'.")
+        if not equals or not name.strip():
+            raise BadInput(
+                f"{option} {shown(item)!r} cannot be read; expected NAME=VALUE, such as {such_as}."
+            )
     return values
 
 

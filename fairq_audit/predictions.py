@@ -8,29 +8,36 @@ text: a group may be called NA, and 007 is no 7.
 from __future__ import annotations
 
 import filecmp
+import lzma
 import os
-import re
-import unicodedata
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairq_audit import statistics
-from fairq_audit.formats import hundredths, shown
+from fairq_audit import mistakes, statistics
+from fairq_audit.arguments import group_columns
+from fairq_audit.formats import shown
 from fairq_utils.errors import BadInput
 
 Predictions = pd.DataFrame | str | os.PathLike[str]
 Kind = Literal["logit", "probability"]
 
+# What pandas, pyarrow and those that unpack say of broken files.
+_UNREADABLE = (
+    *(ValueError, OSError, EOFError),
+    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError),
+)
 _PREFIX: dict[Kind, str] = {"logit": "logit_", "probability": "probability_"}
-_MANY_STRANGERS = 0.01  # of a side's answers: if more are no label, that is said first
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,22 @@ def read(
         )
     if isinstance(source, pd.DataFrame):
         file = None
+        if source.columns.nlevels > 1:
+            raise BadInput(
+                f"{called} has columns of {source.columns.nlevels} levels, such as {source.columns[0]}; "
+                "expected one name for each: flatten them."
+            )
         given = source.rename(columns=str)
         _check_columns(called, list(given.columns), needed)
-    else:
-        file = Path(source).name
+    elif isinstance(source, str | os.PathLike):
+        file = _writable(Path(source).name)
         called = shown(file)
         given = _file(Path(source), [*texts, *sampled], called, needed)
+    else:
+        raise BadInput(
+            f"{called} is of type {type(source).__name__}; expected the path of a file or a data frame, with "
+            "a row an image."
+        )
     if len(given) == 0:
         raise BadInput(f"{called} holds no rows; expected one an image.")
     table = pd.DataFrame({name: _text(given[name], name, called) for name in texts if name in given})
@@ -106,6 +123,8 @@ def read(
     if len(columns) == 1:
         raise BadInput(f"{called} has {shown(columns[0])} alone; expected a column for each class.")
     scores = pd.DataFrame({name: _number(given[name], name, called) for name in columns})
+    if kinds[0] == "probability":
+        mistakes.check_probabilities(called, scores.to_numpy())
     classes = [name.removeprefix(_PREFIX[kinds[0]]) for name in columns]
     table = pd.concat([table, scores], axis=1)
     return PredictionTable(called, file, table, kinds[0], classes, cluster, weight)
@@ -116,7 +135,7 @@ def check_two_files(before: Predictions, after: Predictions) -> None:
     if isinstance(before, pd.DataFrame) or isinstance(after, pd.DataFrame):
         return
     alike = False
-    with suppress(OSError):  # what cannot be read is refused by who reads it
+    with suppress(OSError, ValueError, TypeError):  # what cannot be read is refused by who reads it
         alike = filecmp.cmp(before, after, shallow=False)
     if alike:
         raise BadInput(
@@ -138,7 +157,7 @@ def side_by_side(
     7   moth   elm   moth  moth
     9   moth   elm   moth   fly
     """
-    columns = [groups] if isinstance(groups, str) else list(groups)
+    columns = group_columns(groups)
     first = read(before, columns, called="The first table", with_labels=True)
     second = read(after, columns, called="The second table", with_labels=False)
     classes = np.array(_classes(first, second), dtype=object)
@@ -150,16 +169,20 @@ def side_by_side(
 
 
 def _file(path: Path, texts: Sequence[str], called: str, needed: Sequence[str]) -> pd.DataFrame:
-    if not path.is_file():
-        raise BadInput(f"{path} is no file; expected predictions as CSV or Parquet.")
+    is_file = False
+    with suppress(OSError):  # of a name that is too long, or in a folder that is closed
+        is_file = path.is_file()
+    if not is_file:
+        raise BadInput(f"{shown(str(path), 120)} is no file; expected predictions as CSV or Parquet.")
     parquet = path.suffix.lower() in (".parquet", ".pq")
     try:
         if parquet:
+            _check_columns(called, _parquet_names(path), needed)
             table = pd.read_parquet(path).rename(columns=str)
-            _check_columns(called, list(table.columns), needed)
+            _check_columns(called, list(table.columns), needed)  # what pandas takes for an index is none
             return table
+        _check_columns(called, _csv_names(path), needed)
         there = [str(name) for name in pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns]
-        _check_columns(called, there, needed)
         scores = [name for name in there if _is_score(name)]
         # Every column is read, wanted or not: else a row with a comma too many would pass for a whole one.
         table = pd.read_csv(
@@ -174,19 +197,36 @@ def _file(path: Path, texts: Sequence[str], called: str, needed: Sequence[str]) 
         return table[[name for name in there if name in texts or name in scores]]
     except BadInput:
         raise
-    except ImportError:
+    except ImportError as error:
+        if parquet:
+            raise BadInput(
+                f"{called} is Parquet, which needs pyarrow; expected it to be installed: pip install "
+                "pyarrow, or save the predictions as CSV."
+            ) from None
         raise BadInput(
-            f"{called} is Parquet, which needs pyarrow; expected it to be installed: pip install pyarrow, or "
-            "save the predictions as CSV."
+            f"{called} cannot be unpacked here ({shown(str(error), 120)}); expected CSV as it is, or packed "
+            "as .gz, .bz2, .xz or .zip: pack it anew."
         ) from None
     except pd.errors.EmptyDataError:
         raise BadInput(f"{called} is empty; expected a row of column names, then a row an image.") from None
-    except (ValueError, OSError, EOFError) as error:  # what pandas, pyarrow and gzip say of broken files
+    except _UNREADABLE as error:
         said = shown(str(error), 120) or type(error).__name__
         raise BadInput(
             f"{called} cannot be read as {'Parquet' if parquet else 'CSV'} ({said}); expected "
             f"{'a whole Parquet file' if parquet else 'UTF-8 text with commas and a row of column names'}."
         ) from None
+
+
+def _csv_names(path: Path) -> list[str]:
+    """The names of the columns as they stand there: for a header, pandas makes each other than the rest."""
+    row = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    return [str(name) for name in row.iloc[0]]
+
+
+def _parquet_names(path: Path) -> list[str]:
+    from pyarrow import parquet  # an extra, which an audit of CSV does without
+
+    return [str(name) for name in parquet.read_schema(path).names]
 
 
 def _is_score(column: str) -> bool:
@@ -203,28 +243,74 @@ def _check_columns(called: str, there: Sequence[str], needed: Sequence[str]) -> 
             "with commas."
         )
     if missing:
+        # A blank before or behind a name is seen between quotes alone.
+        names = [name if name == shown(name, len(name)) else repr(name) for name in there]
         raise BadInput(
             f"{called} has no column {shown(', '.join(missing), 200)}; it has "
-            f"{shown(', '.join(there), 300) or 'none'}: rename those that are meant."
+            f"{shown(', '.join(names), 300) or 'none'}: rename those that are meant."
         )
+    read_ones = [name for name in there if name in (*needed, "label", "prediction") or _is_score(name)]
+    for name, count in Counter(read_ones).items():
+        if count > 1:
+            raise BadInput(
+                f"{called} has {count} columns called {shown(name)}; expected each name once: rename or drop "
+                "one."
+            )
+        if name != _writable(name):
+            raise BadInput(
+                f"{called} has a column called {name!r}; expected text that UTF-8 can write: rename it."
+            )
 
 
 def _text(column: pd.Series, name: str, called: str) -> pd.Series:
     """A column as text, the same from a data frame as from a file."""
-    missing = column.isna() | column.isin(["", "nan", "NaN"] if name == "prediction" else [""])
-    if missing.any():
+    values: pd.Index | pd.Series
+    try:
+        codes, values = pd.factorize(column)
+    except TypeError:  # what cannot be compared is no name
+        codes, values = np.arange(len(column)), column
+    known = pd.api.types.infer_dtype(values, skipna=False) == "string"
+    texts = list(values) if known else [_name(value, name, called) for value in values]
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        broken = next(text for text in texts if text != _writable(text))
         raise BadInput(
-            f"{called} lacks {int(missing.sum())} of the {len(column)} entries of {shown(name)}; expected "
+            f"{called} holds {broken!r} in {shown(name)}; expected text that UTF-8 can write: half of a "
+            "character stands there."
+        ) from None
+    empty = {"", "nan", "NaN"} if name == "prediction" else {""}
+    blank = [place for place, text in enumerate(texts) if text in empty]
+    if missing := int(np.isin(codes, [-1, *blank]).sum()):
+        raise BadInput(
+            f"{called} lacks {missing} of the {len(column)} entries of {shown(name)}; expected "
             "one an image: fill them in, or leave those images out of both tables."
         )
-    if pd.api.types.is_float_dtype(column):  # a whole number in a column that once had a gap: 3, not 3.0
-        numbers = column.unique()
-        column = column.map({n: str(int(n)) if float(n).is_integer() else str(n) for n in numbers})
-    text = column.astype(str).reset_index(drop=True)
-    return text if name == "id" else text.astype("category")
+    # A text that is long is held once, in whatever number of rows it stands.
+    if name == "id":
+        return pd.Series(np.array(texts, dtype=object)[codes], dtype=object)
+    return pd.Series(pd.Categorical(texts).take(codes))
+
+
+def _name(value: Any, column: str, called: str) -> str:
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))  # a whole number in a column that once had a gap: 3, not 3.0
+    if isinstance(value, bytes) or pd.api.types.is_list_like(value):
+        raise BadInput(
+            f"{called} holds values of type {type(value).__name__} in {shown(column)}; expected text or "
+            "numbers, one an image."
+        )
+    return str(value)
+
+
+def _writable(text: str) -> str:
+    """The text with halves of characters, which no file can hold, written out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _number(column: pd.Series, name: str, called: str) -> NDArray[np.float64]:
+    if column.dtype.kind in "cmM":  # complex numbers, and times, which pandas would count
+        column = pd.Series(np.nan, index=column.index)
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
     broken = int((~np.isfinite(numbers)).sum())
     if broken:
@@ -317,13 +403,14 @@ def pair(
     given = [np.bincount(predicted, minlength=len(classes)) for predicted in answers]
     for one, counts in zip((first, second), given, strict=True):
         if not one.kind:  # else the columns of scores say which classes there are
-            _check_spelling(one.called, classes, asked, counts)
+            mistakes.check_spelling(one.called, classes, asked, counts)
     if not given[0][asked > 0].any():
         raise BadInput(
             f"No label is ever predicted by {first.called}: labels are such as "
-            f"{_spelt(classes[int(asked.argmax())])}, predictions such as "
-            f"{_spelt(classes[int(given[0].argmax())])}; expected the same names of classes in both."
+            f"{mistakes.spelt(classes[int(asked.argmax())])}, predictions such as "
+            f"{mistakes.spelt(classes[int(given[0].argmax())])}; expected the same names of classes in both."
         )
+    scores = (first.scores(classes), second.scores(classes)) if first.kind and second.kind else None
     never = np.flatnonzero((asked > 0) & (given[0] + given[1] == 0))
     return Pairs(
         classes=classes,
@@ -333,21 +420,32 @@ def pair(
         answers=(answers[0], answers[1]),
         never_predicted=[classes[code] for code in never],
         kind=first.kind if second.kind else None,
-        scores=(first.scores(classes), second.scores(classes)) if first.kind and second.kind else None,
+        scores=scores,
         left_out=[
             *_left_out(before, after, ~matched, groups, classes),
             *_left_out(after, before, ~np.isin(np.arange(len(after.table)), place), groups, None),
         ],
         warnings=[
-            *_unchanged(kinds, first, second, classes),
-            *_strangers(first.called, second.called, classes, asked, *given),
-            *_strangers(second.called, first.called, classes, asked, *reversed(given)),
+            *mistakes.unchanged(kinds, scores),
+            *mistakes.measurements(classes, asked),
+            *mistakes.strangers(first.called, second.called, classes, asked, *given),
+            *mistakes.strangers(second.called, first.called, classes, asked, *reversed(given)),
+            *_of_scores(first, classes, answers[0]),
+            *_of_scores(second, classes, answers[1]),
         ],
         clusters=None
         if first.cluster is None
         else pd.Categorical(first.table[first.cluster]).codes.astype(np.intp),
         weights=None if first.weight is None else first.table[first.weight].to_numpy(np.float64),
     )
+
+
+def _of_scores(one: PredictionTable, classes: Sequence[str], predicted: NDArray[np.intp]) -> Iterator[str]:
+    """What is to be said of scores that do not fit one another, or the predictions beside them."""
+    if one.kind and "prediction" in one.table:
+        yield from mistakes.contradicted(one.called, classes, predicted, one.scores(classes))
+    if one.kind == "probability":
+        yield from mistakes.sums(one.called, one.scores(classes))
 
 
 def _left_out(
@@ -370,99 +468,9 @@ def _left_out(
         other.called,
         len(out),
         int(out.sum()),
-        rows.table[list(groups)].astype(str) if named else None,
+        rows.table[list(groups)].astype(object) if named else None,
         right,
     )
-
-
-def _unchanged(
-    kinds: NDArray[np.intp], first: PredictionTable, second: PredictionTable, classes: Sequence[str]
-) -> Iterator[str]:
-    """A warning where no answer changed, which is how one model looks that was given twice."""
-    if not np.isin(kinds, [statistics.KEPT, statistics.SAME]).all():
-        return
-    if not (first.kind and second.kind):
-        yield "No answer changed at all: are these two different models?"
-    elif np.array_equal(first.scores(classes), second.scores(classes)):
-        yield "No answer changed at all, nor any score: are these two different models?"
-    else:
-        yield "No answer changed at all, though scores did."
-
-
-def _check_spelling(
-    called: str, classes: Sequence[str], asked: NDArray[np.intp], given: NDArray[np.intp]
-) -> None:
-    """Refuse predictions that are a label in another spelling, as 2.0 for 2: they would count as wrong."""
-    strangers = np.flatnonzero((given > 0) & (asked == 0))
-    if not len(strangers):
-        return
-    labels = [classes[code] for code in np.flatnonzero(asked).tolist()]
-    # Where labels differ in case alone, case is what tells them apart.
-    loose = len({_form(label, loose=True) for label in labels}) == len(labels)
-    forms = {_form(label, loose=loose): label for label in labels}
-    longest = 4 * max(map(len, labels)) + 16  # what is longer is no spelling of any: a generated text
-    for code in strangers[np.argsort(-given[strangers], kind="stable")].tolist():
-        stranger = classes[code]
-        label = forms.get(_form(stranger, loose=loose)) if len(stranger) <= longest else None
-        if label is not None:
-            raise BadInput(
-                f"{called} predicts {_spelt(stranger)}, which is no label, where {_spelt(label)} is one; "
-                "expected one spelling of each class: write both alike, whole numbers without a point and "
-                "text without blanks around it."
-            )
-
-
-def _form(text: str, *, loose: bool) -> str | Decimal:
-    """What spellings of one class have in common.
-
-    >>> _form("2.0", loose=False) == _form("2", loose=False), _form("Tax_Fraud ", loose=True)
-    (True, 'tax fraud')
-    """
-    seen = unicodedata.normalize("NFKC", text)
-    seen = "".join(char for char in seen if char.isspace() or not unicodedata.category(char).startswith("C"))
-    with suppress(InvalidOperation):
-        if (number := Decimal(seen.strip())).is_finite():
-            return number
-    return " ".join(re.sub("[_-]", " ", seen).casefold().split()) if loose else seen.strip()
-
-
-def _spelt(text: str) -> str:
-    """A name with what cannot be seen in it, from both ends where it is long.
-
-    >>> print(_spelt("fraud "), _spelt("x" * 99 + " "))
-    'fraud ' 'xxxxxxxxxxxxxxxxxxxxxxxxxxx…xxxxxxxxxxxxxxxxxxxxxxxxxx '
-    """
-    written = repr(text) if unicodedata.is_normalized("NFC", text) else ascii(text)
-    return written if len(written) <= 60 else f"{written[:28]}…{written[-28:]}"
-
-
-def _strangers(
-    called: str,
-    other: str,
-    classes: Sequence[str],
-    asked: NDArray[np.intp],
-    given: NDArray[np.intp],
-    by_other: NDArray[np.intp],
-) -> Iterator[str]:
-    """A warning where answers are no labels: many of them, or some while one label is never predicted."""
-    stranger = (given > 0) & (asked == 0)
-    n, count = int(given.sum()), int(given[stranger].sum())
-    only_here = bool((stranger & (by_other == 0)).any())
-    missing = np.flatnonzero((asked > 0) & (given == 0) & (by_other > 0))
-    swapped = only_here and len(missing) > 0
-    if count < _MANY_STRANGERS * n and not swapped:
-        return
-    most = int(np.where(stranger, given, 0).argmax())
-    said = (
-        f"{called} gives {count:,} of its {n:,} answers ({hundredths(count / n)} %) as classes that are no "
-        f"label, such as {_spelt(classes[most])} ({given[most]:,} of them): they count as wrong."
-    )
-    if swapped:
-        said += (
-            f" It never predicts {_spelt(classes[missing[0]])}, which is a label and which {other} predicts: "
-            "is that one class under two names?"
-        )
-    yield said
 
 
 def _of_rows(answers: PredictionTable, rows: NDArray[np.intp]) -> PredictionTable:

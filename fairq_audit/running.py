@@ -98,7 +98,7 @@ def predictions_of_models(
         open.open_model(
             model,
             weights=next(files, None) if factory else None,
-            arguments=parse_parameters(arguments) if factory else None,
+            arguments=parse_parameters(arguments, "-a", "num_classes=9") if factory else None,
             image_size=given_size,
             channels=channels,
             mean=_decimals("mean", mean),

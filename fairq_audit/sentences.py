@@ -48,8 +48,9 @@ def no_better_said(asked: Sequence[int], classes: Sequence[str], right: float) -
     if right <= share < 1:
         yield (
             f"Before, {hundredths(right)} % of the answers are right, and always to say "
-            f"{shown(classes[list(asked).index(max(asked))])} would be right in {hundredths(share)} %: look whether "
-            "classes stand in the order of the scores, and whether inputs reach the model as they did in training."
+            f"{shown(classes[list(asked).index(max(asked))])} would be right in {hundredths(share)} %: look "
+            "whether classes stand in the order of the scores, and whether inputs reach the model as they did "
+            "in training."
         )
 
 

@@ -20,7 +20,8 @@ from fairq_book.experiments.store import Store
 from fairq_book.experiments.studies import Study
 from fairq_utils.data.datasets import PARTS
 from fairq_utils.data.layouts import AGES, GENDERS
-from fairq_utils.items import Item
+from fairq_utils.errors import BadInput
+from fairq_utils.items import Item, canonical
 from fairq_utils.quantization.models import storage_bytes, zero_share
 from fairq_utils.treatments.ablations import Ablation
 from fairq_utils.treatments.treatment import Treatment
@@ -34,10 +35,20 @@ def write(
 ) -> Iterator[LayerNetwork]:
     """Put what each network of a setting answered into the book's results, one after the other.
 
-    Networks that are missing are made, in this process; `fairq sweep` makes them on several.
+    Networks that are missing are made, in this process; `fairq sweep` makes them on several. Images that are
+    not those of the networks that the setting has already are refused before one is made.
     """
     layer = layer or Layer(results_folder())
+    shipped = {canonical(network.study["dataset"]): network for network in layer.networks(setting.name)}
     for study in chosen:
+        if kept := shipped.get(canonical(identified(study)["dataset"])):
+            given, seen = studies.dataset(study, store=store).fingerprint, layer.split(setting.name, kept)
+            if given != seen.fingerprint:
+                raise BadInput(
+                    f"{study.name} would see other images than {layer.folder / setting.name} was made of "
+                    f"(fingerprint {given[:16]}, not {seen.fingerprint[:16]}); expected the same: give the "
+                    "copy of the data that those were made of, or delete that folder to begin anew."
+                )
         network, split = answered(study, setting.treatments(), store=store)
         layer.write(setting.name, network, split)
         yield network

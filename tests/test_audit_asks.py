@@ -11,6 +11,21 @@ def test_of_files_nothing_is_trained_and_what_describes_a_network_is_not_read():
     assert wanted.predictions(arch="no such") == {"before": "fp32.csv", "after": "int8.csv"}
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"before": "fp32.csv"},
+            "before is 'fp32.csv' and after is empty; expected two files of predictions",
+        ),
+        ({"after": "int8.csv"}, "after is 'int8.csv' and before is empty; expected two files"),
+    ],
+)
+def test_one_file_alone_is_refused(given, said):
+    with pytest.raises(BadInput, match=said):
+        asks.Asks(**given).predictions()
+
+
 def test_without_files_it_is_the_network_of_one_seed_before_and_after(monkeypatch, tmp_path):
     monkeypatch.setenv("FAIRQ_STORE", str(tmp_path))
     small = {"arch": "resnet18-16", "train_images": 40, "test_images": 60, "epochs": 1}

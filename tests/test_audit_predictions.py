@@ -1,9 +1,13 @@
 """Tables of predictions: what is read, what is refused, and that text stays text."""
 
+import os
 import sys
+import tracemalloc
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fairq_audit import predictions, statistics
@@ -27,9 +31,9 @@ def paired_up(before, after, groups=("group",), *, drop_unmatched=False) -> pred
     return predictions.pair(first, second, groups, drop_unmatched=drop_unmatched)
 
 
-def with_logits(order=("moth", "fly"), kind="logit") -> pd.DataFrame:
+def with_logits(order=("moth", "fly")) -> pd.DataFrame:
     scores = {"moth": [2.0, -1.0, 0.0, 3.0], "fly": [1.0, 0.0, 4.0, -2.0]}
-    return table(prediction=None).assign(**{f"{kind}_{name}": scores[name] for name in order})
+    return table(prediction=None).assign(**{f"logit_{name}": scores[name] for name in order})
 
 
 def test_every_image_has_one_of_five_fates():
@@ -186,6 +190,8 @@ def test_whole_numbers_are_whole_whatever_the_column_holds_beside_them():
     found = spelt([1, 2, 3, 2**60], [1.0, 2.0, 1.5, 2.0**60], [1, 2, 3, 2**60])
     assert found.kinds.tolist() == [statistics.KEPT, statistics.KEPT, statistics.GAINED, statistics.KEPT]
     assert found.classes == ["1", "1.5", "1152921504606846976", "2", "3"]
+    single = np.array([1.0, 2.0, 1.5], dtype=np.float32)
+    assert spelt([1, 2, 3], single, [1, 2, 3]).kinds.tolist() == found.kinds.tolist()[:3]
     huge = spelt([1, 2], [1.0, 1e300], [1, 2])
     assert f"{int(1e300)}" in huge.classes
 
@@ -223,7 +229,81 @@ def test_labels_that_nothing_predicts_are_named():
     assert found.never_predicted == ["Fly"]
 
 
+def probabilities(*rows, **changes) -> pd.DataFrame:
+    columns = dict(
+        zip(("probability_moth", "probability_fly"), np.array(rows or [[0.75, 0.25]] * 4).T, strict=True)
+    )
+    return table(prediction=None, **(columns | changes))
+
+
+def two_levels() -> pd.DataFrame:
+    levels = table()
+    levels.columns = pd.MultiIndex.from_product([levels.columns, ["fp32"]])
+    return levels
+
+
 REFUSED = {
+    "a column twice": (
+        pd.concat([table(), table()[["prediction"]]], axis=1),
+        table(),
+        "The first table has 2 columns called prediction; expected each name once: rename or drop one.",
+    ),
+    "a score twice": (
+        with_logits(),
+        pd.concat([with_logits(), with_logits()[["logit_fly"]]], axis=1),
+        "The second table has 2 columns called logit_fly; expected each name once",
+    ),
+    "columns of two levels": (
+        two_levels(),
+        table(),
+        "The first table has columns of 2 levels, such as ('id', 'fp32'); expected one name for each",
+    ),
+    "text that no file can hold": (
+        table(group=["ash", "elm", "ash", "\ud800"]),
+        table(),
+        "The first table holds '\\ud800' in group; expected text that UTF-8 can write",
+    ),
+    "an id that no file can hold": (
+        table(id=["1", "2", "3", "\udcff"]),
+        table(),
+        "The first table holds '\\udcff' in id; expected text that UTF-8 can write",
+    ),
+    "a class that no file can hold": (
+        with_logits().rename(columns={"logit_fly": "logit_\ud800"}),
+        with_logits(),
+        "The first table has a column called 'logit_\\ud800'; expected text that UTF-8 can write",
+    ),
+    "a column of lists": (
+        table(),
+        table(prediction=[["moth"], ["fly"], ["fly"], ["moth", "fly"]]),
+        "The second table holds values of type list in prediction; expected text or numbers, one an image",
+    ),
+    "a column of bytes": (
+        table(),
+        table(prediction=[b"moth", b"fly", b"fly", b"moth"]),
+        "The second table holds values of type bytes in prediction; expected text or numbers",
+    ),
+    "scores that are complex": (
+        with_logits().assign(logit_fly=[1j] * 4),
+        with_logits(),
+        "The first table has 4 entries of logit_fly that are missing, NaN, infinite or no number",
+    ),
+    "scores that are dates": (
+        with_logits().assign(logit_fly=pd.Timestamp("2020-01-01")),
+        with_logits(),
+        "The first table has 4 entries of logit_fly that are missing, NaN, infinite or no number",
+    ),
+    "probabilities in percent": (
+        probabilities([75.0, 25.0], *([[0.5, 0.5]] * 3)),
+        probabilities(),
+        "The first table has probabilities from 0.5 to 75 in 1 of its 4 rows",
+    ),
+    "logits that are called probabilities": (
+        probabilities(),
+        probabilities([73.0, -5.0], [0.5, 0.5], [0.5, 0.5], [2.0, -1.0]),
+        "The second table has probabilities from -5 to 73 in 2 of its 4 rows; expected fractions from 0 "
+        "to 1: divide percentages by 100, and call what a last layer gives logit_<class>.",
+    ),
     "ids that differ": (
         table(),
         table(id=["1", "2", "8", "9"]),
@@ -268,7 +348,7 @@ REFUSED = {
     ),
     "kinds that differ": (
         with_logits(),
-        with_logits(kind="probability"),
+        probabilities(),
         "holds a logit for each class and The second table a probability",
     ),
     "both kinds": (
@@ -331,6 +411,21 @@ def test_bad_tables_are_refused_in_one_sentence(case):
         ("words.csv", b"id,label,group,logit_a,logit_b\n1,a,g,high,2\n", "1 entries of logit_a"),
         ("hole.csv", b"id,label,group,logit_a,logit_b\n1,a,g,,2\n", "1 entries of logit_a"),
         ("broken.csv.gz", b"no gzip", "broken.csv.gz cannot be read as CSV"),
+        (
+            "twice.csv",
+            b"id,label,group,prediction,prediction\n1,a,g,a,b\n",
+            "twice.csv has 2 columns called prediction; expected each name once: rename or drop one.",
+        ),
+        (
+            "thrice.csv",
+            b'\xef\xbb\xbf\n"id",label,group,logit_a,logit_b,"logit_a",logit_a\n1,a,g,1,2,3,4\n',
+            "thrice.csv has 3 columns called logit_a; expected each name once",
+        ),
+        (
+            "blanks.csv",
+            b"id, label,group,prediction\n1,a,g,a\n",
+            "blanks.csv has no column label; it has id, ' label', group, prediction: rename those that are",
+        ),
     ],
 )
 def test_bad_files_are_refused_in_one_sentence(tmp_path, name, content, said):
@@ -340,6 +435,134 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path, name, content, said):
         predictions.read(tmp_path / name, ["group"], called="", with_labels=True)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_other_columns_may_have_one_name_and_what_pandas_calls_a_second_is_none(tmp_path):
+    path = tmp_path / "odd.csv"
+    path.write_text("id,note,label,group,prediction,note,prediction.1,,\n1,n,a,g,a,n,b,,\n2,n,a,g,b,n,b,,\n")
+    found = paired_up(path, path)
+    assert found.kinds.tolist() == [statistics.KEPT, statistics.SAME]
+    notes = pd.DataFrame([["n", "n"]] * 4, columns=["note", "note"])
+    assert len(paired_up(pd.concat([table(), notes], axis=1), table()).kinds) == 4
+
+
+def test_a_number_and_its_text_are_one_name_of_a_column():
+    twice = table().assign(**{"1": "elm"}).rename(columns={"group": 1})
+    with pytest.raises(BadInput, match="has 2 columns called 1; expected each name once"):
+        paired_up(twice, table(), groups=("1",))
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path):
+    columns = [pa.array(["1", "2"])] * 5
+    names = ["id", "label", "group", "prediction", "prediction"]
+    pq.write_table(pa.Table.from_arrays(columns, names=names), tmp_path / "twice.parquet")
+    with pytest.raises(BadInput, match=r"twice.parquet has 2 columns called prediction; expected each name"):
+        paired_up(tmp_path / "twice.parquet", table())
+
+
+@pytest.mark.parametrize("source", [None, 5, {"id": ["1"]}, ["1"], b"table.csv"])
+def test_what_is_neither_a_file_nor_a_frame_is_refused(source):
+    with pytest.raises(
+        BadInput, match=r"The first table is of type .*; expected the path of a file or a data"
+    ):
+        paired_up(source, table())
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x\0y", "folder/" * 2000, "loop", "dangling", "pipe", "."])
+def test_a_place_without_a_file_is_said(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadInput, match="is no file; expected predictions as CSV or Parquet") as refused:
+        paired_up(name, table())
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["prediction", "group", "label"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "frame"])
+def test_one_long_text_takes_no_more_memory_than_it_is_long(tmp_path, name, form):
+    """As text of one width, ten thousand rows of it would be two hundred million characters."""
+    n, long = 10_000, "z" * 20_000
+    rows = pd.DataFrame({"id": range(n), "label": "yes", "group": "x", "prediction": "yes"})
+    rows.loc[n - 1, [name]] = long
+    source = rows if form == "frame" else tmp_path / f"rows.{form}"
+    if form != "frame":
+        getattr(rows, f"to_{form}")(source, index=False)
+    tracemalloc.start()
+    try:
+        found = paired_up(source, rows.iloc[1:][["id", "prediction"]], drop_unmatched=True)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found.kinds) == n - 1
+    assert most < 40 * 2**20
+
+
+@pytest.mark.parametrize("made", ["category", "string", "pyarrow"])
+def test_every_kind_of_column_that_pandas_has_is_the_same_text(made):
+    plain = table(label=[0, 0, 1, 1], prediction=[0, 1, 1, 0], group=["b", "a", "b", "a"])
+    other = plain.astype("category") if made == "category" else plain.convert_dtypes(
+        dtype_backend="pyarrow" if made == "pyarrow" else "numpy_nullable"
+    )  # fmt: skip
+    found, expected = paired_up(other, other), paired_up(plain, plain)
+    assert found.classes == expected.classes
+    assert found.kinds.tolist() == expected.kinds.tolist()
+    assert list(found.groups["group"]) == list(expected.groups["group"])
+    assert list(found.groups["group"].categories) == ["a", "b"]
+
+
+def test_values_that_read_alike_are_one_name():
+    mixed = table(label=[1, "1", 1.0, 2], prediction=["1", 1, "1", 2.0])
+    found = paired_up(mixed, mixed)
+    assert found.classes == ["1", "2"]
+    assert found.kinds.tolist() == [statistics.KEPT] * 4
+
+
+def test_predictions_that_their_scores_contradict_are_counted():
+    stubborn = with_logits().assign(prediction=["fly"] * 4)
+    agreeing = with_logits().assign(prediction=["moth", "fly", "fly", "moth"])
+    assert not any("highest" in one for one in paired_up(agreeing, with_logits()).warnings)
+    found = paired_up(stubborn, with_logits())
+    assert found.warnings == [
+        "In 2 of the 4 rows of The first table (50.0 %) the prediction is not the class of the highest "
+        "score, such as 'fly' where 'moth' has it: predictions count. Is there a threshold, or are "
+        "the columns of scores named in another order?"
+    ]
+    # Of equal scores either is the highest, whichever comes first.
+    tied = with_logits().assign(logit_moth=1.0, logit_fly=1.0, prediction=["moth", "fly", "moth", "fly"])
+    assert not any("highest score" in one for one in paired_up(tied, tied).warnings)
+
+
+def test_probabilities_that_do_not_sum_to_one_are_told():
+    whole = probabilities([0.7, 0.32], [0.5, 0.46], [0.0, 1.0], [1.0, 0.0])
+    assert paired_up(whole, whole.assign(probability_moth=whole["probability_moth"])).warnings == [
+        "No answer changed at all, nor any score: are these two different models?"
+    ]
+    found = paired_up(whole, probabilities([0.9, 0.8], [0.2, 0.1], [0.0, 1.0], [1.0, 0.0]))
+    assert found.warnings[-1] == (
+        "In 2 of the 4 rows of The second table (50.0 %) the probabilities do not sum to 1, but to 0.30 to "
+        "1.70: how sure the model was rests on them."
+    )
+
+
+def numbered(labels: list, n: int = 400) -> pd.DataFrame:
+    values = (labels * n)[:n]
+    return pd.DataFrame({"id": range(n), "label": values, "group": "ash", "prediction": values})
+
+
+def test_numbers_that_look_measured_are_told():
+    measured = numbered([round(0.1 * step, 1) for step in range(-30, 30)])
+    (said,) = paired_up(measured, measured.assign(prediction=0.1)).warnings
+    assert said == (
+        "The labels look measured: 60 different numbers in 400 rows, such as '-0.1'. Each is taken for a "
+        "class, and an answer is right only if it is that very number: of a regression make classes first."
+    )
+    many = numbered(list(range(300)))
+    assert "300 different numbers in 400 rows" in paired_up(many, many).warnings[-1]
+    for classes in ([0, 1, 2], list(range(100)), ["0.5", "1.5"], [f"{step}.5 mg" for step in range(60)]):
+        usual = numbered(classes)
+        assert not any("measured" in one for one in paired_up(usual, usual).warnings)
 
 
 def test_parquet_without_pyarrow_says_what_is_missing(tmp_path, monkeypatch):

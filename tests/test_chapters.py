@@ -1,6 +1,9 @@
 import json
 import os
 import re
+import shutil
+import time
+from pathlib import Path
 
 import jupytext
 import nbformat
@@ -164,6 +167,91 @@ def test_the_half_saved_last_wins_and_outputs_are_dropped(small):
     os.utime(chapter.source, (later + 10, later + 10))
     notebooks.sync(chapter)
     assert "print(3)" in chapter.notebook.read_text()
+
+
+def edit(path: Path, old: str, new: str, hours: int) -> None:
+    """Replaced by an editor whose clock is so many hours off."""
+    path.write_text(path.read_text().replace(old, new))
+    os.utime(path, (time.time() + 3600 * hours,) * 2)
+
+
+def kept(chapter) -> dict[str, str]:
+    folder = chapter.source.parents[1] / "_build" / "replaced"
+    return {path.suffix: path.read_text() for path in folder.glob("*")}
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+@pytest.mark.parametrize("half", ["source", "notebook"])
+def test_the_half_that_was_edited_wins_whatever_the_clock_says(small, half, hours):
+    chapter = small("print(1)")
+    notebooks.sync(chapter)
+    edit(getattr(chapter, half), "print(1)", "print(2)", hours)
+    notebooks.sync(chapter)
+    assert "print(2)" in chapter.source.read_text()
+    assert "print(2)" in chapter.notebook.read_text()
+    assert kept(chapter) == {}
+    assert notebooks.sync(chapter, check=True) == []
+
+
+@pytest.mark.parametrize(("later", "wins", "loses"), [("source", "py", "nb"), ("notebook", "nb", "py")])
+def test_of_two_edited_halves_the_later_wins_and_the_other_is_kept(small, later, wins, loses):
+    chapter = small("print(1)")
+    notebooks.sync(chapter)
+    for half, name in (("source", "py"), ("notebook", "nb")):
+        edit(getattr(chapter, half), "print(1)", f"print('{name}')", hours=2 * (half == later))
+    lost = (chapter.source if loses == "py" else chapter.notebook).read_text()
+    asked = notebooks.sync(chapter, check=True)
+    assert chapter.source in asked or chapter.notebook in asked
+    assert kept(chapter) == {}
+    written = notebooks.sync(chapter)
+    assert f"print('{wins}')" in chapter.source.read_text()
+    assert f"print('{wins}')" in chapter.notebook.read_text()
+    (copy,) = set(written) - {chapter.source, chapter.notebook}
+    assert copy.read_text() == lost
+    assert notebooks.sync(chapter) == []
+
+
+def test_where_no_sync_was_before_nothing_is_lost_either(small):
+    chapter = small("print(1)")
+    notebooks.sync(chapter)
+    shutil.rmtree(chapter.source.parents[1] / "_build")  # as in a fresh clone
+    edit(chapter.source, "print(1)", "print(2)", hours=-5)
+    notebooks.sync(chapter)
+    assert "print(1)" in chapter.source.read_text()
+    assert "print(2)" in kept(chapter)[".py"]
+
+
+BROKEN = [b"<<<<<<< HEAD\n{", b"\xff\xfe", b"[1]", b'{"cells": 5}', b'{"nbformat": 99}', b""]
+
+
+@pytest.mark.parametrize(
+    ("half", "content"), [("source", b"\xff\xfe"), *(("notebook", content) for content in BROKEN)]
+)
+def test_a_half_that_cannot_be_read_is_named_and_neither_is_touched(small, half, content):
+    chapter = small("print(1)")
+    notebooks.sync(chapter)
+    broken = getattr(chapter, half)
+    broken.write_bytes(content)
+    os.utime(broken, (time.time() + 9,) * 2)
+    before = (chapter.source.read_bytes(), chapter.notebook.read_bytes())
+    with pytest.raises(BadInput, match=f"{broken.name} cannot be read as a notebook") as refused:
+        notebooks.sync(notebooks.Chapter(chapter.source))
+    assert "\n" not in str(refused.value)
+    assert (chapter.source.read_bytes(), chapter.notebook.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("widths: list[int] = [8", "01_small.py has a cell of parameters that is no Python"),
+        ("widths: list[int] = range(3)", "01_small.py has a cell of parameters that is no Python"),
+    ],
+)
+def test_parameters_that_are_no_python_are_refused(small, cell, said):
+    chapter = small()
+    chapter.source.write_text(chapter.source.read_text().replace("widths: list[int] = [8, 4]", cell))
+    with pytest.raises(BadInput, match=said):
+        _ = chapter.parameters
 
 
 @pytest.mark.parametrize("chapter", notebooks.chapters(), ids=lambda chapter: chapter.slug)

@@ -121,3 +121,51 @@ def test_what_cannot_be_replaced_is_refused_and_nothing_is_left(tmp_path, monkey
     files.check_replaceable(tmp_path / "new" / "one")
     files.check_replaceable(Path("here"))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("x" * 300, "File name too long"),
+        ("x" * 300 + "/below", "File name too long"),
+        ("y/" * 3000, "File name too long"),
+        ("loop", "it leads in a circle"),
+        ("loop/below", "it leads in a circle"),
+        ("nul\0", "embedded null byte"),
+        ("file", "Not a directory"),
+    ],
+)
+@pytest.mark.parametrize("check", [files.check_replaceable, files.check_writable])
+def test_a_place_that_cannot_be_is_refused_in_a_short_sentence(tmp_path, monkeypatch, check, place, why):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(BadInput) as refused:
+        check(Path(place))
+    said = str(refused.value)
+    assert f"cannot be written ({why}); expected a folder" in said
+    assert "\n" not in said
+    assert len(said) < 400
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
+
+
+def test_where_something_may_be_written_it_is_tried_and_nothing_stays(tmp_path, monkeypatch):
+    files.check_writable(tmp_path)
+    files.check_writable(tmp_path / "new" / "one")
+    assert list(tmp_path.iterdir()) == []
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "mkdir", read_only)
+    with pytest.raises(BadInput, match="cannot be written \\(Read-only file system\\)"):
+        files.check_writable(tmp_path / "new")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "folder", "loop/file"])
+def test_a_file_that_cannot_be_written_is_said(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(BadInput, match="cannot be written"):
+        files.write_atomically(tmp_path / name, b"content")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "loop"]

@@ -60,5 +60,5 @@ def test_the_page_shows_these_tables():
 
 def test_no_studies_are_refused():
     done = CliRunner().invoke(main, ["simulate", "--studies", "0"])
-    assert "studies is 0; expected a whole number of at least 1" in done.output
+    assert "Invalid value for '--studies': 0 is not in the range 1<=x<=1000000" in done.output
     assert done.exit_code != 0

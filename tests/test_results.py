@@ -183,6 +183,22 @@ def test_writing_says_what_is_written(shipping, photographs):
     assert "setting is 'nobody'; expected one of: faces" in shipping("verify", "nobody").output
 
 
+def test_other_images_than_those_that_were_shipped_are_refused_before_a_network_is_made(
+    shipping, written, photographs, tmp_path, monkeypatch
+):
+    other = shutil.copytree(photographs, tmp_path / "other")
+    Image.new("RGB", (32, 32), "white").save(sorted(other.iterdir())[0])
+    monkeypatch.setattr(results, "answered", lambda *_, **__: pytest.fail("hours"))
+    before = {path: path.read_bytes() for path in written.folder.rglob("*.xz")}
+    done = shipping("write", "faces", "--root", str(other))
+    assert done.exit_code == 2
+    place = written.folder / "faces"
+    assert f"utkface-resnet18-16-32px-seed900 would see other images than {place} was made of" in done.stderr
+    assert "expected the same: give the copy of the data that those were made of" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert {path: path.read_bytes() for path in written.folder.rglob("*.xz")} == before
+
+
 def test_a_setting_fills_the_parameters_of_a_study_and_what_is_given_beside_it_overrules():
     chapter = notebooks.find("01")
     found = chapter.check({"setting": "utkface_small", "seeds": [901]})

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from fairq_audit.formats import shown
 from fairq_audit.models.base import AuditModel, explained, require_fit
 from fairq_audit.models.graphs import Graph, GraphWeights, OnnxGraph
 from fairq_audit.models.images import said

@@ -6,9 +6,10 @@ import ast
 import hashlib
 import os
 import re
+import reprlib
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +21,13 @@ import nbconvert
 import nbformat
 import papermill
 import yaml
+from jinja2 import DictLoader
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
+from fairq_audit.formats import shown
+from fairq_book.build import mathjax
 from fairq_book.build.watching import Part
 from fairq_book.experiments.code import PACKAGES, versions, without_words
 from fairq_book.experiments.parameters import StudyParameters
@@ -62,7 +66,9 @@ class Parameter:
         fairq_utils.errors.BadInput: bit_widths is ['x']; expected list[int], such as [8].
         """
         if not _fits(value, eval(self.annotation, {"__builtins__": {}}, _TYPES)):
-            raise BadInput(f"{self.name} is {value!r}; expected {self.annotation}, such as {self.default!r}.")
+            # Not all of it: YAML writes a list of a thousand million in a line.
+            given = shown(reprlib.repr(value), 100)
+            raise BadInput(f"{self.name} is {given}; expected {self.annotation}, such as {self.default!r}.")
         return value
 
 
@@ -96,7 +102,7 @@ class Chapter:
     @cached_property
     def cells(self) -> nbformat.NotebookNode:
         """The notebook as the .py says it is."""
-        return jupytext.read(self.source)
+        return _read_notebook(self.source)
 
     @property
     def title(self) -> str:
@@ -109,16 +115,13 @@ class Chapter:
         tagged = [cell for cell in self.cells.cells if "parameters" in cell.metadata.get("tags", [])]
         if len(tagged) != 1:
             raise BadInput(f"{self.source.name} has {len(tagged)} cells tagged parameters; expected one.")
-        lines = tagged[0].source.splitlines()
-        found = {}
-        for node in ast.parse(tagged[0].source).body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-                name, annotation = node.target.id, ast.unparse(node.annotation)
-                note = (
-                    lines[node.end_lineno - 1][node.end_col_offset :].strip(" #") if node.end_lineno else ""
-                )
-                found[name] = Parameter(name, annotation, ast.literal_eval(node.value), note)
-        return found
+        try:
+            return dict(_declared(tagged[0].source))
+        except (SyntaxError, ValueError) as error:
+            raise BadInput(
+                f"{self.source.name} has a cell of parameters that is no Python ({error}); expected lines "
+                "such as seeds: list[int] = [0, 1]."
+            ) from error
 
     def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values, when the chapter has such parameters and they are of the right types."""
@@ -154,6 +157,15 @@ class Chapter:
             "python": sys.version,
         }
         return hashlib.sha256(canonical(decided_by).encode()).hexdigest()[:16]
+
+
+def _declared(source: str) -> Iterator[tuple[str, Parameter]]:
+    lines = source.splitlines()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            name, annotation = node.target.id, ast.unparse(node.annotation)
+            note = lines[node.end_lineno - 1][node.end_col_offset :].strip(" #") if node.end_lineno else ""
+            yield name, Parameter(name, annotation, ast.literal_eval(node.value), note)
 
 
 def chapters(root: Path | None = None) -> list[Chapter]:
@@ -326,13 +338,28 @@ def _portable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def as_page(executed: Path) -> str:
-    """The executed notebook as one HTML page that needs no other file."""
+    """The executed notebook as one HTML page that needs no other file and no network."""
     notebook = nbformat.reads(executed.read_text(), as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _alone(cell.source)
-    page, _ = nbconvert.HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
-    return page
+    exporter = nbconvert.HTMLExporter(
+        extra_loaders=[DictLoader({"offline.html.j2": _OFFLINE})], template_file="offline.html.j2"
+    )
+    about = {"metadata": {"name": executed.stem}, "mathjax": mathjax.program("tex-svg.js").decode()}
+    page, _ = exporter.from_notebook_node(notebook, about)
+    return str(page)
+
+
+# nbconvert's own page, without what it would fetch: two programs that nothing here needs, and MathJax.
+_OFFLINE = r"""{%- extends "lab/index.html.j2" -%}
+{%- block html_head_js_requirejs -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}
+<script>MathJax = {tex: {inlineMath: [["$", "$"], ["\(", "\)"]]}, options: {enableMenu: false}};</script>
+<script>{{ resources.mathjax }}</script>
+{%- endblock -%}
+"""
 
 
 # What leads elsewhere in the book, and what is left of it on a page that stands alone.
@@ -383,24 +410,71 @@ def load_profile(profile: str, root: Path | None = None) -> dict[str, dict[str, 
 def sync(chapter: Chapter, *, check: bool = False) -> list[Path]:
     """Bring the pair in step, without outputs; the files that were, or with `check` would be, written.
 
-    Of two halves that differ the one saved last wins, as in `jupytext --sync`; of two saved at once,
-    the .py does.
+    The half that was edited since both were last in step wins, whatever the times of the files say: a clock
+    may be wrong, and a copy is younger than what it was made of. Where both were, or nobody knows, the one
+    saved last wins, of two saved at once the .py; what the other held is then kept under `_build/replaced`,
+    and stands among the files that were written.
     """
     source, notebook = chapter.source, chapter.notebook
-    truth = jupytext.read(source)
-    if notebook.exists() and notebook.stat().st_mtime > source.stat().st_mtime:
-        edited = jupytext.read(notebook)
-        edited.metadata["jupytext"] = truth.metadata["jupytext"]
-        truth = edited
+    truth, kept = _read_notebook(source), None
+    if notebook.exists():
+        edited = _read_notebook(notebook)
+        edited.metadata["jupytext"] = truth.metadata.get("jupytext", {})
+        halves = {source: _as_python(truth), notebook: _as_python(edited)}
+        if halves[source] != halves[notebook]:
+            known = _in_step(chapter).read_text() if _in_step(chapter).exists() else None
+            changed = [path for path, text in halves.items() if _sha256(text) != known]
+            later = max(halves, key=lambda path: path.stat().st_mtime)  # of equals the first
+            winner = changed[0] if len(changed) == 1 else later
+            if len(changed) > 1:
+                kept = notebook if winner == source else source
+            truth = truth if winner == source else edited
     for number, cell in enumerate(truth.cells):
         cell.id = f"cell-{number}"  # the .py holds none, and random ones would change with every sync
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    wanted = {
-        source: jupytext.writes(truth, fmt="py:percent"),
-        notebook: jupytext.writes(truth, fmt="ipynb") + "\n",
-    }
-    changed = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    for path in changed if not check else []:
-        write_atomically(path, wanted[path].encode())
-    return changed
+    wanted = {source: _as_python(truth), notebook: jupytext.writes(truth, fmt="ipynb") + "\n"}
+    written = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    if check:
+        return written
+    if kept:
+        content = kept.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()[:8]
+        copy = _build_folder(chapter) / "replaced" / f"{kept.stem}-{digest}{kept.suffix}"
+        write_atomically(copy, content)
+        written.append(copy)
+    for path, text in wanted.items():
+        if path in written:
+            write_atomically(path, text.encode())
+    write_atomically(_in_step(chapter), _sha256(wanted[source]).encode())
+    return written
+
+
+def _read_notebook(path: Path) -> nbformat.NotebookNode:
+    try:
+        found = jupytext.read(path)
+        nbformat.validate(found)
+    except Exception as error:  # of what is no notebook, readers raise nearly anything
+        said = shown(str(error), 80) or type(error).__name__
+        raise BadInput(
+            f"{path.name} cannot be read as a notebook ({said}); expected one half of a chapter: mend it, or "
+            "delete the .ipynb, which `fairq sync` writes anew."
+        ) from error
+    return found
+
+
+def _as_python(notebook: nbformat.NotebookNode) -> str:
+    return str(jupytext.writes(notebook, fmt="py:percent"))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _build_folder(chapter: Chapter) -> Path:
+    return chapter.source.parents[1] / "_build"
+
+
+def _in_step(chapter: Chapter) -> Path:
+    """Where it is written what the halves were when they were last in step."""
+    return _build_folder(chapter) / "in_step" / f"{chapter.slug}.sha256"

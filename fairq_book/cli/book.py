@@ -20,9 +20,11 @@ import click
 import yaml
 
 from fairq_audit.console import from_here, parse_parameters, size_in_words
+from fairq_book.experiments.parameters import MOST_SEED, MOST_WORKERS
 from fairq_book.root import book_root
 from fairq_utils import __version__
 from fairq_utils.errors import BadInput
+from fairq_utils.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from fairq_book.build.notebooks import Chapter
@@ -67,12 +69,12 @@ def run(chapter: str, given: tuple[str, ...], help_parameters: bool, out: Path |
             click.echo(f"      {parameter.help}")
         return
     values = wanted.check(parse_parameters(given))
-    executed = notebooks.execute(wanted, values)
     name = "-".join([wanted.slug, *(_safe(f"{key}={value}") for key, value in values.items())])
     out = out or book_root() / "_build" / "runs" / name
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(executed, out / f"{wanted.slug}.ipynb")
-    (out / "index.html").write_text(notebooks.as_page(executed))
+    check_writable(out)  # missed before the hours of a chapter rather than after
+    executed = notebooks.execute(wanted, values)
+    write_atomically(out / f"{wanted.slug}.ipynb", executed.read_bytes())
+    write_atomically(out / "index.html", notebooks.as_page(executed).encode())
     click.echo(
         f"notebook  {from_here(out / f'{wanted.slug}.ipynb')}\npage      {from_here(out / 'index.html')}"
     )
@@ -84,6 +86,7 @@ def _book_options(command: Callable[..., None]) -> Callable[..., None]:
         _parameters_option,
         click.option(
             "--workers",
+            type=click.IntRange(1, MOST_WORKERS),
             default=os.cpu_count() or 1,
             show_default="all cores",
             help="Processes that make networks beside each other.",
@@ -125,6 +128,8 @@ def pdf(given: tuple[str, ...], profile: str, workers: int, out: Path | None) ->
     from fairq_book.build import pdf as build_pdf
 
     build_pdf.chromium()  # missed before the hours of a build rather than after
+    if out:
+        check_writable(out.parent)
     built = _build_book(given, profile, workers)
     root = book_root()
     facts = {
@@ -201,7 +206,8 @@ def _build(root: Path, out: Path, values: dict[str, dict[str, Any]], workers: in
 
     every = notebooks.chapters(root)
     for chapter in every:
-        notebooks.sync(chapter)
+        for path in notebooks.sync(chapter):
+            click.echo(_brought_in_step(path, chapter), err=True)
     missing = [c for c in every if not notebooks.executed_path(c, values[c.slug]).exists()]
     with Watch([*(chapter.slug for chapter in missing), "pages"]) as watch:
         for chapter in every:
@@ -249,22 +255,39 @@ def _build_pages(root: Path, out: Path, values: dict[str, dict[str, Any]], key: 
     record.write_text(key)
 
 
+def _brought_in_step(path: Path, chapter: Chapter) -> str:
+    if path in (chapter.source, chapter.notebook):
+        return f"written: {from_here(path)}"
+    return (
+        f"both halves of {chapter.slug} were edited, and the later won; the other is kept: {from_here(path)}"
+    )
+
+
 @click.command()
 @click.option("--check", is_flag=True, help="Change nothing; fail when a pair is out of step.")
 def sync(check: bool) -> None:
-    """Bring each chapter's .py and .ipynb in step; the half saved last wins."""
+    """Bring each chapter's .py and .ipynb in step: the half that was edited is written into the other.
+
+    Where both were edited, the one saved last wins; what the other held is kept, and it is said where.
+    """
     from fairq_book.build import notebooks
 
-    changed = [path for chapter in notebooks.chapters() for path in notebooks.sync(chapter, check=check)]
-    for path in changed:
-        click.echo(f"{'out of step' if check else 'written'}: {from_here(path)}")
+    changed = False
+    for chapter in notebooks.chapters():
+        for path in notebooks.sync(chapter, check=check):
+            changed = True
+            click.echo(f"out of step: {from_here(path)}" if check else _brought_in_step(path, chapter))
     if check and changed:
         raise BadInput("A chapter's two halves differ; expected the same cells in both: run `make sync`.")
 
 
 @click.command()
 @click.option(
-    "--port", default=8000, show_default=True, help="Port on this machine; nothing outside it is answered."
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8000,
+    show_default=True,
+    help="Port on this machine; nothing outside it is answered.",
 )
 def serve(port: int) -> None:
     """Serve the built book to this machine's browser and open it."""
@@ -289,15 +312,21 @@ def serve(port: int) -> None:
 
 
 @click.command()
-@click.option("--studies", default=4000, show_default=True, help="So many for each number.")
-@click.option("--seed", default=0, show_default=True, help="Of the random numbers.")
+@click.option(
+    "--studies",
+    type=click.IntRange(1, 10**6),
+    default=4000,
+    show_default=True,
+    help="So many for each number.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True, help="Of the random numbers."
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder.  [default: book/procedures]")
 def simulate(studies: int, seed: int, out: Path | None) -> None:
     """Simulate how often the book's verdicts are wrong, and how often they find what is there."""
     from fairq_book.pages import procedures
 
-    if studies < 1:
-        raise BadInput(f"studies is {studies}; expected a whole number of at least 1.")
     for path in procedures.write(out or book_root() / "book" / "procedures", studies, seed=seed):
         click.echo(f"written  {from_here(path)}")
 

@@ -15,7 +15,8 @@ from click.core import ParameterSource
 
 from fairq_audit.cli import DATA_NAMES
 from fairq_audit.console import from_here, size_in_words
-from fairq_book.experiments.parameters import StudyParameters
+from fairq_audit.formats import shown
+from fairq_book.experiments.parameters import MOST_NUMBERS, MOST_WORKERS, StudyParameters
 from fairq_utils.errors import BadInput
 
 
@@ -78,10 +79,15 @@ def whole_numbers(name: str, text: str) -> list[int]:
     """The numbers that a text lists, such as 0-4 or 8,6,4."""
     numbers: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
         if not match:
-            raise BadInput(f"{name} is {text!r}; expected whole numbers, such as 0-4 or 8,6,4.")
-        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+            raise BadInput(f"{name} is {shown(text)!r}; expected whole numbers, such as 0-4 or 8,6,4.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise BadInput(f"{name} is {shown(text)!r}; expected a range upwards: {last}-{first}.")
+        if len(numbers) + last - first >= MOST_NUMBERS:
+            raise BadInput(f"{name} is {shown(text)!r}; expected at most {MOST_NUMBERS:,} numbers at once.")
+        numbers += range(first, last + 1)
     return numbers
 
 
@@ -122,7 +128,13 @@ def data(name: str, paths: tuple[str, ...], card: Path | None, **settings: Any) 
 @click.command()
 @click.argument("settings", nargs=-1, metavar="[SETTING]...")
 @_study_options
-@click.option("--workers", default=0, metavar="N", help="Make them in N processes of this machine.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0, MOST_WORKERS),
+    default=0,
+    metavar="N",
+    help="Make them in N processes of this machine.",
+)
 @click.option("--scheduler", metavar="ADDRESS", help="Make them on the Dask cluster at that address.")
 @click.pass_context
 def sweep(
@@ -195,8 +207,16 @@ def _sweep_settings(chosen: list[tuple[Any, list[Any]]], store: Any, client: Any
 @click.argument("names", nargs=-1, metavar="[MOTHS]...")
 @click.option("--arch", default="resnet18-16", show_default=True, help="The network.")
 @click.option("--seeds", default="900-907", show_default=True, help="Of pilots, from 900 on.")
-@click.option("--rounds", default=3, show_default=True, help="Steps of the search.")
-@click.option("--workers", default=os.cpu_count(), show_default="all cores", help="Networks at a time.")
+@click.option(
+    "--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="Steps of the search."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MOST_WORKERS),
+    default=os.cpu_count() or 1,
+    show_default="all cores",
+    help="Networks at a time.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the last steps, as a table.")
 def calibrate(
     names: tuple[str, ...], arch: str, seeds: str, rounds: int, workers: int, out: Path | None
@@ -236,7 +256,13 @@ def calibrate(
 @click.command()
 @_study_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the tables.")
-@click.option("--format", default="csv", show_default=True, help="csv or parquet.")
+@click.option(
+    "--format",
+    type=click.Choice(["csv", "parquet"]),
+    default="csv",
+    show_default=True,
+    help="Of the files: csv or parquet.",
+)
 def export(out: Path, format: str, **options: Any) -> None:
     """Write tidy tables of what the store holds, and a record of where the numbers come from.
 

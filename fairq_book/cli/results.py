@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from fairq_book.cli.experiments import chosen_settings
-from fairq_utils.errors import BadInput
+from fairq_book.experiments.parameters import MOST_WORKERS
 
 
 @click.group("results")
@@ -44,7 +44,13 @@ def write(ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], 
 @click.argument("settings", nargs=-1, required=True, metavar="SETTING...")
 @_root_option
 @click.option("--seeds", default="", help="Of these alone, such as 0-2.  [default: all that are declared]")
-@click.option("--workers", default=0, metavar="N", help="Make them in N processes of this machine.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0, MOST_WORKERS),
+    default=0,
+    metavar="N",
+    help="Make them in N processes of this machine.",
+)
 @click.pass_context
 def measure(
     ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], seeds: str, workers: int
@@ -85,7 +91,13 @@ def list_() -> None:
 @click.argument("settings", nargs=-1, required=True, metavar="SETTING...")
 @_root_option
 @click.option("--seeds", default="", help="Of these alone, such as 0-2.  [default: all that are declared]")
-@click.option("--networks", default=1, show_default=True, help="So many of each setting, the first ones.")
+@click.option(
+    "--networks",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="So many of each setting, the first ones.",
+)
 @click.option("--anew", is_flag=True, help="Train the networks again, whatever your store holds.")
 @click.pass_context
 def verify(
@@ -104,8 +116,6 @@ def verify(
     from fairq_book import results
     from fairq_book.experiments.store import Store
 
-    if networks < 1:
-        raise BadInput(f"networks is {networks}; expected a whole number of at least 1.")
     failed = 0
     with tempfile.TemporaryDirectory(prefix="fairq-") as fresh:
         store = Store(Path(fresh)) if anew else Store()

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+# What lies beyond was mistyped: nothing so large ends while somebody waits for it.
+MOST_SEED = 2**32 - 1
+MOST_EPOCHS = 10_000
+MOST_NUMBERS = 1_000  # of seeds, or of whatever else a range lists
+MOST_WORKERS = max(16, 4 * (os.cpu_count() or 1))
 
 
 def parameter(default: Any, help: str) -> Any:

@@ -16,6 +16,7 @@ import torch
 from fairq_book.experiments import scheduling, studies
 from fairq_book.experiments.code import versions
 from fairq_book.experiments.codes import CODE
+from fairq_book.experiments.parameters import MOST_EPOCHS, MOST_SEED
 from fairq_book.experiments.seeds import draw_of, fold_of
 from fairq_book.experiments.store import Store
 from fairq_utils.data.moths import Moths, MothSettings
@@ -79,8 +80,10 @@ class ClipStudy:
             raise BadInput(f"taught is {self.taught!r}; expected captions or labels.")
         if self.training not in TRAINING_SETS:
             raise BadInput(f"training is {self.training!r}; expected one of: {', '.join(TRAINING_SETS)}.")
-        if type(self.seed) is not int or self.seed < 0:
-            raise BadInput(f"seed is {self.seed!r}; expected a whole number of at least 0.")
+        if type(self.seed) is not int or not 0 <= self.seed <= MOST_SEED:
+            raise BadInput(f"seed is {self.seed!r}; expected a whole number from 0 to {MOST_SEED}.")
+        if self.recipe.epochs > MOST_EPOCHS:
+            raise BadInput(f"epochs is {self.recipe.epochs:g}; expected at most {MOST_EPOCHS:,} passes.")
         if type(self.images) is not int or self.images < 2:
             raise BadInput(f"images is {self.images!r}; expected a whole number of at least 2.")
         if isinstance(self.dataset, DataSettings) and self.dataset.name != "fairface":

@@ -7,6 +7,7 @@ and on sixty-four. Speed comes from running jobs beside each other.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import logging
@@ -17,6 +18,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -27,6 +29,7 @@ import torch
 from tqdm.std import tqdm
 
 from fairq_book.experiments.code import code_digest, versions
+from fairq_book.experiments.parameters import MOST_WORKERS
 from fairq_book.experiments.store import Store
 from fairq_utils.errors import BadInput, JobsFailed
 from fairq_utils.items import Item
@@ -42,6 +45,7 @@ PRIORITY_VARIABLE = "FAIRQ_PRIORITY"
 # Images; with less to do, starting workers or asking a scheduler costs more than it saves.
 _WORTH_STARTING, _WORTH_ASKING = 60_000, 5_000
 _PAUSE_SECONDS = 0.3  # to see what another process has made, as asking for hundreds of items takes a while
+_KNOCK_SECONDS = 3  # for a scheduler to answer at all
 _PATIENCE_SECONDS = 300  # with a cluster that has no workers at all
 _LOOK_SECONDS = 10  # between one look at it and the next, while nothing is done
 # Bytes that a worker may have between jobs. About a thousand million are its own once PyTorch is at work.
@@ -213,6 +217,8 @@ def cluster(*, workers: int = 0, scheduler: str | None = None) -> Iterator[Clien
     """
     if scheduler and workers:
         raise BadInput(f"scheduler is {scheduler} and workers is {workers}; expected one of the two.")
+    if not 0 <= workers <= MOST_WORKERS:
+        raise BadInput(f"workers is {workers}; expected a number of processes from 0 to {MOST_WORKERS}.")
     if not scheduler and not workers:
         yield None
         return
@@ -222,11 +228,12 @@ def cluster(*, workers: int = 0, scheduler: str | None = None) -> Iterator[Clien
     with dask.config.set(_DASK):
         if scheduler:
             try:
+                _knock(scheduler)
                 client = Client(scheduler, timeout="3s", set_as_default=False)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, TypeError) as error:  # the last of a protocol that is not set up
                 raise BadInput(
-                    f"scheduler is {scheduler!r}, where nothing answers; expected the address of a running "
-                    "Dask scheduler, such as tcp://127.0.0.1:8786: start one with `dask scheduler`."
+                    f"scheduler is {scheduler!r}, where nothing answers as one; expected the address of a "
+                    "running Dask scheduler, such as tcp://127.0.0.1:8786: start one with `dask scheduler`."
                 ) from error
             with client:
                 if not client.scheduler_info()["workers"]:
@@ -249,6 +256,19 @@ def cluster(*, workers: int = 0, scheduler: str | None = None) -> Iterator[Clien
             Client(local, set_as_default=False) as client,
         ):
             yield client
+
+
+def _knock(address: str) -> None:
+    """Ask whether a scheduler answers, before a client does, which prints traces and may wait for ever."""
+    from distributed.comm.core import connect
+    from distributed.security import Security
+
+    async def knock() -> None:
+        settings = Security().get_connection_args("client")
+        (await asyncio.wait_for(connect(address, timeout=_KNOCK_SECONDS, **settings), _KNOCK_SECONDS)).abort()
+
+    with ThreadPoolExecutor(1) as apart:  # a kernel has a loop of its own, in which none other can run
+        apart.submit(asyncio.run, knock()).result()
 
 
 def seconds_by_priority(client: Client) -> Counter[int]:
@@ -278,8 +298,11 @@ def _by_environment(todo: list[Job]) -> dict[str, Any]:
     if scheduler := os.environ.get(SCHEDULER_VARIABLE):
         return {"scheduler": scheduler} if cost >= _WORTH_ASKING else {}
     asked = os.environ.get(WORKERS_VARIABLE, "0")
-    if not asked.isdecimal():
-        raise BadInput(f"{WORKERS_VARIABLE} is {asked!r}; expected a number of processes, such as 4.")
+    if not asked.isdecimal() or int(asked) > MOST_WORKERS:
+        raise BadInput(
+            f"{WORKERS_VARIABLE} is {asked!r}; expected a number of processes from 0 to {MOST_WORKERS}, such "
+            "as 4."
+        )
     beside = sum(not job.needs or all(need not in todo for need in job.needs) for job in todo)
     workers = min(int(asked), beside)
     return {"workers": workers} if workers > 1 and cost >= _WORTH_STARTING else {}

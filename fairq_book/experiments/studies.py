@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fairq_book.experiments import scheduling
 from fairq_book.experiments.code import versions
 from fairq_book.experiments.codes import CODE
-from fairq_book.experiments.parameters import StudyParameters
+from fairq_book.experiments.parameters import MOST_EPOCHS, MOST_SEED, StudyParameters
 from fairq_book.experiments.seeds import of_seed
 from fairq_book.experiments.store import Store
 from fairq_utils.curvature import surveys
@@ -61,7 +61,7 @@ class Study:
     >>> Study(seed=-1)
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: seed is -1; expected a whole number of at least 0.
+    fairq_utils.errors.BadInput: seed is -1; expected a whole number from 0 to 4294967295.
     """
 
     dataset: DataSettings = field(default_factory=DataSettings)
@@ -72,8 +72,10 @@ class Study:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if type(self.seed) is not int or self.seed < 0:
-            raise BadInput(f"seed is {self.seed!r}; expected a whole number of at least 0.")
+        if type(self.seed) is not int or not 0 <= self.seed <= MOST_SEED:
+            raise BadInput(f"seed is {self.seed!r}; expected a whole number from 0 to {MOST_SEED}.")
+        if (longest := max(self.recipe.epochs, self.tuning.epochs)) > MOST_EPOCHS:
+            raise BadInput(f"epochs is {longest:g}; expected at most {MOST_EPOCHS:,} passes over the images.")
         _require_architecture(self.arch, self.dataset.image_size)
 
     def recipe_of(self, treatment: Treatment) -> Recipe:

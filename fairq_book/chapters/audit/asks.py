@@ -9,6 +9,7 @@ from typing import Any
 from fairq_book.chapters.audit import models
 from fairq_book.experiments import settings
 from fairq_book.experiments.parameters import parameter
+from fairq_utils.errors import BadInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,13 @@ class Asks:
 
     def predictions(self, setting: str = "", **of_study: Any) -> dict[str, Any]:
         """What `fairq_audit.audit` compares: the files, or the network of a study before and after."""
-        if self.before or self.after:
+        if bool(self.before) != bool(self.after):
+            given, lacking = ("before", "after") if self.before else ("after", "before")
+            raise BadInput(
+                f"{given} is {getattr(self, given)!r} and {lacking} is empty; expected two files of "
+                "predictions, or neither."
+            )
+        if self.before:
             return {"before": self.before, "after": self.after}
         (study,) = settings.studies_of(setting, seeds=[self.seed], **of_study)
         return models.of_study(study, self.treatment, groups=self.groups) | {"unit": "image"}
