@@ -49,8 +49,8 @@ def no_better_said(asked: Sequence[int], classes: Sequence[str], right: float) -
         yield (
             f"Before, {hundredths(right)} % of the answers are right, and always to say "
             f"{shown(classes[list(asked).index(max(asked))])} would be right in {hundredths(share)} %: look "
-            "whether classes stand in the order of the scores, and whether inputs reach the model as they did "
-            "in training."
+            "whether classes stand in the order of the scores, and whether inputs reach the model as they "
+            "did in training."
         )
 
 

@@ -369,6 +369,8 @@ def test_a_small_group_is_set_apart_named_and_told_of_where_it_lost():
     assert [own["group"] for own in calm.record["groupings"][0]["groups"]] == ["ash", "elm"]
     assert calm.record["settings"]["family"] == 2
     assert any("with fewer than 20 rows (yew; 12 together)" in one for one in calm.record["not_tested"])
+    with pytest.raises(BadInput, match="names a group of 12 rows, too few to stand alone; expected more, or"):
+        gates.parse("group_drop[yew] > 0.1").judge(calm.record)
     lost = before.assign(prediction=np.where(group == "yew", "fly", "moth"))
     told = auditing.audit(before, lost, margin=0.05)
     assert "yew has 12 rows, too few for a group of its own here, and 12 of them were lost" in told.sentence

@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from fairq_book.cli.main import main
-from fairq_book.pages import procedures
+from fairq_book.pages import audit_procedures, procedures
 from fairq_book.root import book_root
 
 PAGE = book_root() / "book" / "procedures.md"
@@ -52,9 +53,38 @@ def test_more_networks_find_more():
         assert found[0] > 50, row
 
 
+AUDITS = pd.read_csv(PAGE.parent / "procedures" / "audits.csv")
+TOLD = [world.title for world in audit_procedures.WORLDS if not world.blind]
+
+
+def test_an_audit_errs_as_rarely_as_promised():
+    calm = AUDITS.query("truth == 'nobody pays'")
+    assert list(calm["what is asked"]) == ["verdict", *audit_procedures.QUANTITIES]
+    assert calm[TOLD].to_numpy().max() <= 6
+    beyond = AUDITS.query("truth == 'the limit is exceeded'")
+    assert beyond[TOLD].to_numpy().max() <= 6
+    # Who is not told that frames belong together is wrong too often.
+    assert calm["2,000 frames, not told"].max() > 10
+
+
+def test_an_audit_finds_more_with_more_rows():
+    found = AUDITS.query("truth == 'damson loses a tenth'").set_index("what is asked")
+    assert (found["10,000 rows"] >= found["1,000 rows"]).all()
+    assert found.loc["verdict", "10,000 rows"] > 90
+
+
+def test_the_audits_of_the_page_can_be_made_again():
+    world = audit_procedures.WORLDS[0]
+    limits = audit_procedures.truths(0.0)
+    rng = np.random.default_rng(1)
+    found = [audit_procedures.asked(world, 0.0, limits, rng) for _ in range(20)]
+    assert sum(one["verdict"] == "harm shown" for one in found) <= 5
+    assert set(found[0]) == {"verdict", *audit_procedures.QUANTITIES}
+
+
 def test_the_page_shows_these_tables():
     shown = [line.split(": ")[1] for line in PAGE.read_text().splitlines() if line.startswith(":file:")]
-    assert shown == [f"procedures/{name}.csv" for name in SHOWN]
+    assert shown == [f"procedures/{name}.csv" for name in (*SHOWN, "audits")]
     assert "book/procedures" in (book_root() / "_toc.yml").read_text()
 
 

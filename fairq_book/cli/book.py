@@ -324,11 +324,14 @@ def serve(port: int) -> None:
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder.  [default: book/procedures]")
 def simulate(studies: int, seed: int, out: Path | None) -> None:
-    """Simulate how often the book's verdicts are wrong, and how often they find what is there."""
-    from fairq_book.pages import procedures
+    """Simulate how often verdicts of the book and of an audit err, and how often they find what is there."""
+    from fairq_book.pages import audit_procedures, procedures
 
-    for path in procedures.write(out or book_root() / "book" / "procedures", studies, seed=seed):
+    folder = out or book_root() / "book" / "procedures"
+    for path in procedures.write(folder, studies, seed=seed):
         click.echo(f"written  {from_here(path)}")
+    path = audit_procedures.write(folder, max(studies // 10, 1), seed=seed)
+    click.echo(f"written  {from_here(path)}")
 
 
 def _safe(text: str) -> str:

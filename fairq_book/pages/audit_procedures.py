@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ class World:
     weighted: bool = False
     blind: bool = False  # whether the audit is told of neither
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """What an audit is told of how the rows were drawn."""
         if self.blind:
             return {}
