@@ -483,7 +483,7 @@ def test_a_scheduler_that_does_not_answer_is_named(clone):
     assert done.returncode == 2
     assert done.stderr == (
         "Error: scheduler is 'tcp://127.0.0.1:9', where nothing answers as one; expected the address of a "
-        "Dask scheduler, such as tcp://127.0.0.1:8786: start one with `dask scheduler`.\n"
+        "running Dask scheduler, such as tcp://127.0.0.1:8786: start one with `dask scheduler`.\n"
     )
 
 
