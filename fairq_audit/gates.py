@@ -271,6 +271,130 @@ class Gate:
                     )
         apart = [own["pooled"] for own in record["groupings"] if own.get("pooled")]
         small = {cell["cell"]: cell["n"] for own in apart for cell in own["cells"]}
+        if self.name in small:
+            raise BadInput(
+                f"The gate {self.expression!r} names a group of {small[self.name]} rows, too few to stand "
+                "alone; expected more, or a lower --smallest-group."
+            )
+        if self.name not in known:
+            groups = [group["group"] for grouping in record["groupings"] for group in grouping["groups"]]
+            raise BadInput(
+                f"The gate {self.expression!r} names no group of this audit; expected one of: "
+                f"{shown(', '.join(groups), 400)}."
+            )
+        return known[self.name]
+
+    def _with_missing(
+        self, record: Mapping[str, Any], where: str | None, now: Value
+    ) -> dict[str, Any] | None:
+        """What the quantity would be were the rows that are missing after wrong; None where none matters.
+
+        Of what is counted class by class it is not computed, and so not known.
+        """
+        bare = self.quantity.partition("[")[0]
+        for gone in (own for own in _dropped(record) if "right" in own):
+            if bare in (
+                *_OF_CLASS,
+                "contrast",
+                "selection_rate_ratio",
+                "equalized_odds_increase",
+                "calibration_rise",
+            ):
+                return {"n": gone["n"], "group": None, "value": None}
+            if self.quantity in ("overall_drop", "flip_rate"):
+                n, wrong = record["overall"]["n"], gone["right" if self.quantity == "overall_drop" else "n"]
+                value = (n * now[self.decide_on] + wrong) / (n + gone["n"])
+                return {"n": gone["n"], "group": None, "value": value}
+            found = [
+                {"n": group["n"], "group": group["group"], "value": self._of_group(record, group, gone)}
+                for group in gone["groups"]
+                if self.name is None or self.name in _names({"name": group["grouping"]}, group)
+            ]
+            return max(found, key=lambda own: float(own["value"]), default=None)
+        return None
+
+    def _of_group(
+        self, record: Mapping[str, Any], group: Mapping[str, Any], gone: Mapping[str, Any]
+    ) -> float:
+        """The value if the missing rows of one group are wrong, and no other's."""
+        (grouping,) = (own for own in record["groupings"] if own["name"] == group["grouping"])
+        groups = {own["group"]: own for own in grouping["groups"]}
+        own, left = groups.get(group["group"]), group["of"] - group["n"]
+        if not self.quantity.startswith("fvo"):
+            simultaneous = self.quantity == "worst_group_drop" and self.decide_on == "lower"  # as that has
+            end = "simultaneous_lower" if simultaneous else self.decide_on
+            return (left * (own["drop"][end] if own else 0.0) + group["right"]) / group["of"]
+        after = {name: one["accuracy_after"]["estimate"] for name, one in groups.items()}
+        # A group of which nothing is left would be right in nothing.
+        fell = after[group["group"]] * group["n"] / group["of"] if own else min(after.values())
+        value = grouping[self.quantity][self.decide_on] + fell
+        if self.quantity == "fvo_increase":  # of the gap before the missing rows are known
+            before = {name: one["accuracy_before"]["estimate"] for name, one in groups.items()}
+            whole = dict(before)
+            for lost in gone["groups"]:
+                if lost["grouping"] == group["grouping"] and lost["group"] in groups:
+                    share = lost["n"] / lost["of"]
+                    whole[lost["group"]] = (1 - share) * before[lost["group"]] + lost["right"] / lost["of"]
+            value += _gap(before) - _gap(whole)
+        return float(value)
+
+    def _sentence(
+        self,
+        where: str | None,
+        value: Value,
+        outcome: str,
+        missing: Mapping[str, Any] | None,
+        failed: bool,
+        open_: Sequence[str | None],
+        unseen: Sequence[str],
+    ) -> str:
+        at = f" for {shown(where)}" if where is not None else ""
+        lower, estimate, upper = (
+            number(value[end], 4)
+            + (f" ({shown(value[f'{end}_of'])})" if value.get(f"{end}_of", where) != where else "")
+            for end in ("lower", "estimate", "upper")
+        )
+        found = f"{shown(self.expression)}: {estimate}{at}, between {lower} and {upper}"
+        if outcome == "failed" and not failed:
+            assert missing is not None
+            of = f" of {shown(missing['group'])}" if missing["group"] is not None else ""
+            return (
+                f"Failed. {found}; not ruled out: {missing['n']:,} rows{of} are missing, and if they count "
+                f"as wrong it is {number(missing['value'], 4)}."
+            )
+        if outcome == "failed":
+            reason = {
+                "lower": "it is surely beyond",
+                "estimate": "the estimate is beyond",
+                "upper": "it cannot be ruled out",
+            }[self.decide_on]
+            return f"Failed. {found}; {reason}."
+        if outcome == "not ruled out":
+            others = [shown(name) for name in open_ if name is not None and name != where]
+            more = (
+                f"; nor is it for {', '.join(others[:4])}{' and others' if len(others) > 4 else ''}"
+                if others
+                else ""
+            )
+            if unseen:
+                names = ", ".join(map(shown, unseen[:4])) + (" and others" if len(unseen) > 4 else "")
+                more += f"; too few rows to tell of {names}"
+            elif not open_ and missing is not None:
+                more = f"; {missing['n']:,} rows are missing, which may count"
+            return f"Not ruled out. {found}{more}."
+        return f"Passed. {found}."
+
+
+def _joined(found: Iterable[tuple[str | None, Value]]) -> tuple[str | None, Value]:
+    """The largest of several, with the largest ends of all, and whose they are."""
+    pairs = list(found)
+    where, largest = max(pairs, key=lambda one: one[1]["estimate"])
+    ends = {end: max(pairs, key=lambda one: one[1][end]) for end in ("lower", "upper")}
+    return where, {
+        "estimate": largest["estimate"],
+        **{end: own[end] for end, (_, own) in ends.items()},
+        **{f"{end}_of": name for end, (name, _) in ends.items()},
+    }
 
 
 def _names(grouping: Mapping[str, Any], group: Mapping[str, Any]) -> set[str]:
