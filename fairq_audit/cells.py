@@ -197,7 +197,7 @@ def _dropped_of(
     """The groups of a grouping that lost rows, the largest share first; small cells in the pool, if any."""
     assert out.groups is not None
     places = list(range(len(cell.columns)))  # in place of the columns' names, which may be n
-    kept = pd.DataFrame({place: pairs.groups[cell.columns[place]].astype(str) for place in places})
+    kept = pd.DataFrame({place: pairs.groups[cell.columns[place]].astype(object) for place in places})
     lost = out.groups[cell.columns].set_axis(places, axis=1)
     right = np.zeros(out.n, bool) if out.right is None else out.right
     rows = pd.concat([kept.assign(n=0, right=0), lost.assign(n=1, right=right)])

@@ -272,7 +272,7 @@ def audit(
         raise BadInput(
             "--strict was given without a gate; expected --fail-if, such as 'verdict != equivalent'."
         )
-    settings["unit"] = unit or ("row" if predictions else "question" if samples else "image")
+    named = {"unit": unit} if unit else {}
     columns = [name.strip() for name in groups.split(",") if name.strip()]
     of_models = {
         name: settings.pop(name)
@@ -290,7 +290,7 @@ def audit(
         ]
         answers = _of_samples(ctx, samples, metric, columns, beside)
         answers["names"] = names or answers["names"]
-        found = auditing.audit(**answers, **settings)
+        found = auditing.audit(**{"unit": "question"} | answers | named, **settings)
         written = found.write(out, {name: answers[name] for name in ("before", "after")})
     elif predictions:
         given = [name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]
@@ -299,12 +299,12 @@ def audit(
                 f"--{_option(ctx, given[0])} was given beside --predictions; expected "
                 "either files of predictions, or models and images."
             )
-        found = auditing.audit(*predictions, groups=columns, names=names, **settings)
+        found = auditing.audit(*predictions, groups=columns, names=names, **named, **settings)
         written = found.write(out)
     else:
         answers = predictions_of_models(**of_models, columns=columns, own=ctx.obj() if ctx.obj else None)
         answers["names"] = names or answers["names"]
-        found = auditing.audit(**answers, groups=columns, **settings)
+        found = auditing.audit(**answers | named, groups=columns, **settings)
         written = found.write(out, {name: answers[name] for name in ("before", "after")})
     written += pipelines.write_files(found.record, junit_file=junit, summary_file=summary, strict=strict)
     click.echo(str(found))

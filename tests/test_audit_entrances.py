@@ -167,15 +167,18 @@ def test_groups_by_several_columns_of_a_folder_are_those_of_its_table(shop, tmp_
     expected = table.groupby(["gender", "race"]).size()
     small = expected[expected < 20]
     assert len(small)
-    assert crossed["pooled"]["cells"] == [{"cell": " x ".join(cell), "n": n} for cell, n in small.items()]
+    named = {cell: "gender={} x race={}".format(*cell) for cell in expected.index}
+    apart = {cell["cell"]: cell["n"] for cell in crossed["pooled"]["cells"]}
+    assert apart == {named[cell]: n for cell, n in small.items()}
     sizes = {one["group"]: one["n"] for one in crossed["groups"] if not one["pooled"]}
-    assert sizes == {" x ".join(cell): n for cell, n in expected[expected >= 20].items()}
+    assert sizes == {named[cell]: n for cell, n in expected[expected >= 20].items()}
     # Each image kept its own: the predictions that are left carry the columns of its line.
     left = pd.read_parquet(out / "before.parquet")
     own = pd.read_csv(shop / "labels.csv").loc[left["id"], ["label", "group", "gender", "race"]]
     pd.testing.assert_frame_equal(left[own.columns.tolist()], own.reset_index(drop=True), check_dtype=False)
     # And they can be audited again without the model, with the same numbers.
     files = ("--predictions", out / "before.parquet", out / "after.parquet", "--groups", "gender,race")
+    files += ("--unit", "image")
     assert numbers(by_command(out / "again", *files)) == numbers(record)
 
 

@@ -100,7 +100,9 @@ def test_a_graph_is_shown_images_of_the_form_that_it_takes(photos, tmp_path, sha
 def test_the_size_that_a_factory_takes_may_be_said(photos, tmp_path):
     given = ["audit", "--model", "tests.test_audit_images:grey", "--treatment", "int2", "--mean", "0.5"]
     data = ["--std", "0.5", "--dataset", "folder", "--root", str(photos.root), "--image-size", "1x12x20"]
-    done = CliRunner().invoke(main.main, [*given, *data, "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(
+        main.main, [*given, *data, "--smallest-group", "2", "--out", str(tmp_path / "out")]
+    )
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert "20 test images of 12 × 20 pixels" in record["compared"]["description"]
@@ -207,11 +209,20 @@ def test_a_wrong_order_of_classes_is_remarked(photos, tmp_path):
         "16",
     ]
     for classes, told in (("a,b", False), ("b,a", True)):
-        given = ["audit", "--model", "tests.test_audit_images:RedOrBlue", "--treatment", "int8", *data]
+        given = [
+            "audit",
+            "--model",
+            "tests.test_audit_images:RedOrBlue",
+            "--treatment",
+            "int8",
+            *data,
+            "--smallest-group",
+            "2",
+        ]
         out = tmp_path / f"out-{told}"
         done = CliRunner().invoke(main.main, [*given, "--classes", classes, "--out", str(out)])
         assert done.exit_code == 0, done.output
-        said = json.loads((out / "audit.json").read_text())["compared"]["description"]
+        said = json.loads((out / "audit.json").read_text())["verdict"]["sentence"]
         assert ("Before, 0.0 % of the answers are right, and always to say " in said) is told
 
 

@@ -244,6 +244,7 @@ def to_audit(
         "after": tables[1],
         "names": tuple(names),
         "layers": None if shared.empty else shared,
+        "unit": "image" if isinstance(images, Dataset) else "row",
         "description": f"{_about(before, images)}, and {other}, on {what}.",
     }
 

@@ -43,4 +43,4 @@ class Asks:
         if self.before:
             return {"before": self.before, "after": self.after}
         (study,) = settings.studies_of(setting, seeds=[self.seed], **of_study)
-        return models.of_study(study, self.treatment, groups=self.groups) | {"unit": "image"}
+        return models.of_study(study, self.treatment, groups=self.groups)
