@@ -121,12 +121,7 @@ def audit(
         description=description,
     )
     intervals.two_sided(confidence)
-    asked = [gates.parse(expression, decide_on) for expression in fail_if]
-    if margin is None and any(gate.word == "equivalent" for gate in asked):
-        raise BadInput(
-            "A gate asks for the verdict equivalent, and no margin was given; expected one, such as 0.02."
-        )
-    gates.check_end(decide_on)
+    asked = gates.read(fail_if, decide_on, margin)
     ways = cells.check_crossed(crossed)
     predictions.check_two_files(before, after)
     first = predictions.read(

@@ -272,15 +272,14 @@ def audit(
         raise BadInput(
             "--strict was given without a gate; expected --fail-if, such as 'verdict != equivalent'."
         )
-    named = {"unit": unit} if unit else {}
+    named: dict[str, Any] = {"unit": unit} if unit else {}
     columns = [name.strip() for name in groups.split(",") if name.strip()]
     of_models = {
         name: settings.pop(name)
         for name in inspect.signature(predictions_of_models).parameters
         if name in settings
     }
-    for expression in settings["fail_if"]:
-        gates.parse(expression, settings["decide_on"])  # before hours are spent on answers
+    gates.read(settings["fail_if"], settings["decide_on"], settings["margin"])  # before hours of answers
     auditing.check_place(out)  # before hours are spent on what could not be written there
     pipelines.check_files(out, junit, summary)
     if samples or metric:
@@ -299,7 +298,7 @@ def audit(
                 f"--{_option(ctx, given[0])} was given beside --predictions; expected "
                 "either files of predictions, or models and images."
             )
-        found = auditing.audit(*predictions, groups=columns, names=names, **named, **settings)
+        found = auditing.audit(*predictions, groups=columns, names=names, **(settings | named))
         written = found.write(out)
     else:
         answers = predictions_of_models(**of_models, columns=columns, own=ctx.obj() if ctx.obj else None)

@@ -474,6 +474,21 @@ def parse(expression: str, decide_on: str = "lower") -> Gate:
     )
 
 
+def read(expressions: Sequence[str], decide_on: str, margin: float | None) -> list[Gate]:
+    """The gates of an audit, if each can be read and what it needs was given.
+
+    >>> [gate.quantity for gate in read(["contrast > 0.02"], "lower", None)]
+    ['contrast']
+    """
+    check_end(decide_on)
+    found = [parse(expression, decide_on) for expression in expressions]
+    if margin is None and any(gate.word == "equivalent" for gate in found):
+        raise BadInput(
+            "A gate asks for the verdict equivalent, and no margin was given; expected one, such as 0.02."
+        )
+    return found
+
+
 def _quantity(name: str, of: str | None) -> str | None:
     """The quantity as it is listed, if what it is of was named just where that is needed."""
     listed = {known.partition("[")[0]: known for known in QUANTITIES}.get(name)

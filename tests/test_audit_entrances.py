@@ -79,7 +79,8 @@ def records(tmp_path_factory) -> dict[str, dict]:
         "model": by_command(folder / "model", *first, "--treatment", TREATMENT, *ASKED),
         "two models": by_command(folder / "two", *first, *second, *ASKED),
         "predictions": by_command(
-            folder / "predictions", "--predictions", folder / "before.csv", folder / "after.csv"
+            *(folder / "predictions", "--predictions", folder / "before.csv", folder / "after.csv"),
+            *("--unit", "image"),
         ),
     }
 
