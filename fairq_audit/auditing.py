@@ -45,8 +45,9 @@ from fairq_utils.files import check_replaceable, replace_folder, saying_what_can
 
 MOST_CLASSES = 50  # of which a record tells how alike groups are taken for them
 _TABLES = ("groups", "fvo", "recall", "rates", "pooled", "distributions", "layers", "gates")
+_SCHEMAS = (report.SCHEMA, "audit-1", "audit-versions-1")  # of an audit that may be replaced
 _FILES = {
-    *("report.html", "audit.json", "model_card.md", "before.parquet", "after.parquet"),
+    *("report.html", "audit.json", "versions.csv", "model_card.md", "before.parquet", "after.parquet"),
     *(f"{name}.csv" for name in _TABLES),
 }
 
@@ -431,7 +432,7 @@ class Audit:
             "model_card.md": self.model_card() + "\n",
         }
         for name, table in self.tables.items():
-            texts[f"{name}.csv"] = _harmless(table).to_csv(index=False, lineterminator="\n")
+            texts[f"{name}.csv"] = harmless(table).to_csv(index=False, lineterminator="\n")
         contents = {name: text.encode() for name, text in texts.items()}
         for name, table in (predictions or {}).items():
             contents[f"{name}.parquet"] = table.to_parquet()
@@ -463,7 +464,7 @@ def _holds_an_audit(path: Path) -> bool:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):  # no file, or no JSON
         return False
-    return isinstance(record, dict) and record.get("schema") in (report.SCHEMA, "audit-1")
+    return isinstance(record, dict) and record.get("schema") in _SCHEMAS
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -496,7 +497,7 @@ def _distributed(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     }
 
 
-def _harmless(table: pd.DataFrame) -> pd.DataFrame:
+def harmless(table: pd.DataFrame) -> pd.DataFrame:
     """A table whose text no spreadsheet runs, in lines that nothing breaks."""
 
     def quiet(value: Any) -> Any:

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from fairq_audit.console import CannotTell, Sentence, from_here
+from fairq_audit.formats import shown
 from fairq_utils import __version__
 from fairq_utils.errors import BadInput
 
@@ -124,8 +125,10 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     "--predictions",
     nargs=2,
     metavar="BEFORE AFTER",
-    help="Two CSV or Parquet files: id, label, group, and prediction or logit_<class> for each class.",
+    help="Two CSV or Parquet files: id, label, group, and prediction or logit_<class> for each class. "
+    "Further files behind them are further versions, each held against the first.",
 )
+@click.argument("versions", nargs=-1, metavar="[VERSION]...")
 @_model_options
 @click.option(
     "-o",
@@ -232,6 +235,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 def audit(
     ctx: click.Context,
     predictions: tuple[str, str] | None,
+    versions: tuple[str, ...],
     out: Path,
     groups: str,
     names: tuple[str, str] | None,
@@ -255,6 +259,7 @@ def audit(
     fairq audit --predictions fp32.csv int8.csv --out audit
     fairq audit --predictions fp32.csv int8.csv --out audit --groups gender,race \\
         --margin 0.02 --fail-if "worst_group_drop > 0.02" --fail-if "fvo_increase > 0.03"
+    fairq audit --predictions fp32.csv int8.csv int4.csv --out audit
     fairq audit --model resnet18-16 --treatment int4 --out audit
     fairq audit --model my_code:network --weights w.safetensors --treatment int8-mse-channel \\
         --dataset folder --root photos --image-size 64 --out audit
@@ -282,6 +287,21 @@ def audit(
     gates.read(settings["fail_if"], settings["decide_on"], settings["margin"])  # before hours of answers
     auditing.check_place(out)  # before hours are spent on what could not be written there
     pipelines.check_files(out, junit, summary)
+    if versions:
+        others: dict[str, Any] = {
+            "samples": samples,
+            "metric": metric,
+            "names": names,
+            "junit": junit,
+            "summary": summary,
+        }
+        others |= {
+            name: True for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+        }
+        _finish(
+            _of_versions(predictions, versions, others, out, groups=columns, **(settings | named)), strict
+        )
+        return
     if samples or metric:
         beside = ["predictions"] if predictions else []
         beside += [
@@ -311,11 +331,46 @@ def audit(
         click.echo(gate["sentence"])
     for path in written:
         click.echo(from_here(path))
-    outcomes = [gate["outcome"] for gate in found.record["gates"]]
+    _finish([gate["outcome"] for gate in found.record["gates"]], strict)
+
+
+def _finish(outcomes: list[str], strict: bool) -> None:
+    """Leave with the exit code that the gates ask for."""
     if failed := outcomes.count("failed"):
         raise click.ClickException(f"{failed} of {len(outcomes)} gates failed.")
     if strict and (open_ := outcomes.count("not ruled out")):
         raise CannotTell(f"{open_} of {len(outcomes)} gates can be neither passed nor failed by so few rows.")
+
+
+def _of_versions(
+    predictions: tuple[str, str] | None,
+    versions: tuple[str, ...],
+    others: dict[str, Any],
+    out: Path,
+    **settings: Any,
+) -> list[str]:
+    """Audit several files against the first, and give what became of the gates."""
+    from fairq_audit.versions import audit_versions
+
+    if not predictions:
+        raise BadInput(
+            f"{versions[0]!r} was given by itself; expected it behind --predictions BEFORE AFTER, "
+            "as a further version."
+        )
+    if given := [name for name, value in others.items() if value]:
+        raise BadInput(
+            f"--{given[0]} was given beside {len(versions) + 1} versions; expected it for two tables alone."
+        )
+    files = [*predictions, *versions]
+    found = audit_versions(*files, names=[Path(file).stem for file in files], **settings)
+    written = found.write(out)
+    click.echo(str(found))
+    for name, one in found.audits.items():
+        for gate in one.record["gates"]:
+            click.echo(f"{shown(name)}: {gate['sentence']}")
+    for path in written:
+        click.echo(from_here(path))
+    return found.outcomes
 
 
 def _of_samples(

@@ -124,6 +124,11 @@ def environment() -> Environment:
     return made
 
 
+def style() -> Markup:
+    """What a page of an audit is set with."""
+    return Markup(_read("templates/report.css"))
+
+
 def _read(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
 
