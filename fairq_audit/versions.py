@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import json
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from fairq_audit import report
 from fairq_audit.auditing import Audit, audit, check_place, harmless
@@ -34,8 +36,8 @@ def audit_versions(
     >>> worse = before.assign(prediction=["fly"] + before["label"].tolist()[1:])
     >>> names = ["fp32", "int8", "int2"]
     >>> found = audit_versions(before, worse, before.assign(prediction="fly"), names=names)
-    >>> found.table.loc["int2", ["verdict", "largest drop", "changed"]].tolist()
-    ['harm shown', 0.5, 0.5]
+    >>> found.table.loc["int2", "verdict"], float(found.table.loc["int2", "largest drop"])
+    ('harm shown', 0.5)
     """
     if len(set(names)) < len(names) or len(names) != len(others) + 1:
         raise BadInput(
@@ -112,7 +114,7 @@ class Versions:
         template = report.environment().get_template("versions.html")
         return template.render(
             audits=[
-                {"name": name, "record": one.record, "page": pages[name], "row": row}
+                {"name": name, "record": one.record, "page": Markup(html.escape(pages[name])), "row": row}
                 for (name, one), row in zip(self.audits.items(), self.table.to_dict("records"), strict=True)
             ],
             groups=self.groups.to_dict("records"),
