@@ -68,19 +68,23 @@ def class_said(audit: Audit, positive: str) -> Prose:
     units = plural(audit.record["compared"]["unit"])
     if known.empty:
         return Prose(f"No group has enough {units} of {as_markdown(positive)} to say how many are found.")
-    most = known.iloc[0]
-    surely = known[known["recall_surely"] & (known["recall_drop"] > 0)]
-    text = (
-        f"Of those who are {positive}, {percent(most['recall_before'])} were found before in "
-        f"{shown(most['group'])} and {percent(most['recall_after'])} after: {points(-most['recall_drop'])} "
-        f"points ({points(-most['recall_drop_upper'])} to {points(-most['recall_drop_lower'])}), the largest "
-        "fall of all groups. "
-    )
-    text += (
-        f"Allowing for all rates that were looked at, fewer are surely found in {', '.join(surely['group'])}."
-        if len(surely)
-        else "Allowing for all rates that were looked at, in no group are surely fewer found."
-    )
+    most, lost = known.iloc[0], known[known["recall_drop"] > 0]
+    if lost.empty:
+        text = f"In no group are fewer of those found who are {positive}."
+    else:
+        text = (
+            f"Of those who are {positive}, {percent(most['recall_before'])} were found before in "
+            f"{shown(most['group'])} and {percent(most['recall_after'])} after: "
+            f"{points(-most['recall_drop'])} points ({points(-most['recall_drop_upper'])} to "
+            f"{points(-most['recall_drop_lower'])}), the largest fall of all groups. Allowing for all rates "
+            "that were looked at, "
+        )
+        surely = lost.loc[lost["recall_surely"], "group"]
+        text += (
+            f"fewer are surely found in {', '.join(map(shown, surely))}."
+            if len(surely)
+            else "in no group are surely fewer found."
+        )
     blind = len(table) - len(known)
     if blind:
         text += (

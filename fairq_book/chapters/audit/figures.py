@@ -14,7 +14,7 @@ from fairq_book.kit.figures import FAINT, INK, Picture, canvas, drawn, legend_ab
 from fairq_book.kit.tables import ALL
 
 _MOST_ROWS = 30
-_LONGEST_NAME = 24
+_LONGEST_NAME = 36
 _FLIPS = {
     "lost": ("right, then wrong", PALETTE[1]),
     "changed": ("wrong in another way", FAINT),
@@ -146,7 +146,7 @@ def class_by_group(table: pd.DataFrame, *, positive: str) -> Picture:
             axis.set_xlim(left=0)
             axis.tick_params(axis="y", length=0)
         names = [shown(name, _LONGEST_NAME) for name in table["group"]]
-        axes[0, 0].set_yticks(place, names, parse_math=False)
+        axes[0, 0].set_yticks(place, names, parse_math=False, fontsize=9)
         axes[0, 0].set_ylim(len(table) - 0.5, -0.5)
         legend_above(figure, {"before": _BEFORE, "after": _AFTER})
         for row in table.to_dict("records"):
