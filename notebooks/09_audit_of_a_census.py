@@ -43,9 +43,10 @@ epochs: int = 10  # passes over the training rows
 out: str = ""  # a folder for the tables of predictions; empty for none
 
 # %% tags=["hide-input"]
-from fairq_audit import audit
+from fairq_audit.auditing import audit
 from fairq_book.chapters.audit import adult, examples, figures, story
-from fairq_utils.quantization import UniformQuantizer, bake, quantize_model
+from fairq_utils.quantization.models import bake, quantize_model
+from fairq_utils.quantization.quantizers import UniformQuantizer
 
 # %% [markdown]
 # ## The people
