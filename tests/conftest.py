@@ -128,8 +128,8 @@ def without_chapters(clone: Clone, numbers: str) -> Clone:
         if left_out.match(path.name):
             path.unlink()
     for path in (clone.root / "_toc.yml", *(clone.root / "book").rglob("*.md")):
-        kept = [line for line in path.read_text().splitlines() if not left_out.search(line)]
-        path.write_text("\n".join(kept) + "\n")
+        kept = "".join(line for line in path.read_text().splitlines(True) if not left_out.search(line))
+        path.write_text(re.sub(r" +sections:\n(?!      )", "", kept))  # of none
     for path in (clone.root / "tests" / "profile.yml", *(clone.root / "book" / "profiles").iterdir()):
         path.write_text(left_out.split(path.read_text())[0])
     return clone

@@ -210,7 +210,12 @@ def library_digest() -> str:
 def results_digest(root: Path) -> str:
     """Digest of what was measured before and lies in the book, with which chapters end."""
     return _digest(
-        root, "book/settings.yml", "book/earlier/*/provenance.json", "book/results/**/*", "book/measured/*"
+        root,
+        "book/settings.yml",
+        "book/audits/*",
+        "book/earlier/*/provenance.json",
+        "book/results/**/*",
+        "book/measured/*",
     )
 
 

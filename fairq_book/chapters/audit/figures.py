@@ -14,12 +14,14 @@ from fairq_book.kit.figures import FAINT, INK, Picture, canvas, drawn, legend_ab
 from fairq_book.kit.tables import ALL
 
 _MOST_ROWS = 30
-_LONGEST_NAME = 24
+_LONGEST_NAME = 36
 _FLIPS = {
     "lost": ("right, then wrong", PALETTE[1]),
     "changed": ("wrong in another way", FAINT),
     "gained": ("wrong, then right", PALETTE[0]),
 }
+_BEFORE = {"color": FAINT, "marker": "o", "linestyle": "", "markerfacecolor": "none", "markersize": 6}
+_AFTER = {"color": PALETTE[1], "marker": "o", "linestyle": "", "markersize": 5}
 
 
 def audited_drops(table: pd.DataFrame, *, margin: float | None = None) -> Picture:
@@ -125,3 +127,39 @@ def _heard_drop(row: Mapping[Any, Any]) -> str:
     seen = row["detectable_drop"]
     least = "no drop would have been shown" if pd.isna(seen) else f"shown from {100 * seen:.1f}"
     return f"{shown(row['group'])} {values[0]} ({values[1]} to {values[2]}; {least})."
+
+
+def class_by_group(table: pd.DataFrame, *, positive: str) -> Picture:
+    """Of one class, group by group: the share taken for it, and the share of its own that is found.
+
+    `table` is what `examples.class_by_group` gives.
+    """
+    panels = {"selection_rate": "taken for it, % of all", "recall": "found, % of its own"}
+    place, said = np.arange(len(table)), []
+    with canvas(0.3 * len(table) + 1.4, columns=2, sharey=True) as (figure, axes):
+        for axis, (measure, title) in zip(axes[0], panels.items(), strict=True):
+            before, after = (100 * table[f"{measure}_{when}"] for when in ("before", "after"))
+            axis.hlines(place, before, after, color=FAINT, linewidth=1.4)
+            axis.plot(before, place, **_BEFORE)
+            axis.plot(after, place, **_AFTER)
+            axis.set_title(title, fontsize=9.5)
+            axis.set_xlim(left=0)
+            axis.tick_params(axis="y", length=0)
+        names = [shown(name, _LONGEST_NAME) for name in table["group"]]
+        axes[0, 0].set_yticks(place, names, parse_math=False, fontsize=9)
+        axes[0, 0].set_ylim(len(table) - 0.5, -0.5)
+        legend_above(figure, {"before": _BEFORE, "after": _AFTER})
+        for row in table.to_dict("records"):
+            ends = {
+                title: [f"{100 * row[f'{measure}_{when}']:.1f} {when}" for when in ("before", "after")]
+                for measure, title in panels.items()
+                if not pd.isna(row[f"{measure}_before"])
+            }
+            parts = [f"{title} {' and '.join(both)}" for title, both in ends.items()]
+            said.append(f"{shown(row['group'])}: {'; '.join(parts) or 'too few to say'}.")
+        return drawn(
+            figure,
+            alt=f"Dot plots of the class {shown(positive)}. {' '.join(said)}",
+            caption=f"The class {shown(positive)}. Left, which share of each group is taken for it; right, "
+            "which share of those who are of it is found. No dots: too few are of it to say.",
+        )
