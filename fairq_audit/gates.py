@@ -249,14 +249,12 @@ class Gate:
             for group in grouping["groups"]
             for name in _names(grouping, group)
         }
-        exact = {group["group"] for grouping in record["groupings"] for group in grouping["groups"]}
-        namesakes = {
-            group["group"]: None
+        namesakes = [
+            f"{grouping['name']}={self.name}"
             for grouping in record["groupings"]
-            for group in grouping["groups"]
-            if group.get("value") == self.name
-        }
-        if self.name not in exact and len(namesakes) > 1:
+            if any(group.get("value", group["group"]) == self.name for group in grouping["groups"])
+        ]
+        if len(namesakes) > 1:
             raise BadInput(
                 f"The gate {self.expression!r} names a group of several columns; expected one of: "
                 f"{', '.join(namesakes)}."

@@ -108,8 +108,9 @@ def strangers(
 ) -> Iterator[str]:
     """A warning where answers are no labels: many of them, or some while one label is never predicted.
 
-    >>> next(strangers("a", "b", ["cat", "dog"], np.array([4, 0]), np.array([3, 1]), np.array([4, 0])))
-    "a gives 1 of its 4 answers (25.0 %) as classes that are no label, such as 'dog' (1 of them): they count
+    >>> asked, given, by_other = np.array([3, 1, 0]), np.array([2, 1, 1]), np.array([3, 1, 0])
+    >>> next(strangers("a", "b", ["cat", "dog", "elk"], asked, given, by_other))
+    "a gives 1 of its 4 answers (25.0 %) as classes that are no label, such as 'elk' (1 of them): they count
     as wrong."
     """
     if (asked > 0).sum() == 1 and given[asked > 0].any():

@@ -93,11 +93,11 @@ def shop(tmp_path_factory):
     @functools.cache
     def write(name: str, *, groups: tuple[str, ...], only_train: str = "") -> str:
         folder = tmp_path_factory.mktemp(name)
-        drawn = sources.load("moths-equal", train_images=120, test_images=5)
+        drawn = sources.load("moths-equal", train_images=240, test_images=5)
         with (folder / "labels.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["file", "label", "group", "split"])
-            for number, pixels in enumerate(drawn.images[:120]):
+            for number, pixels in enumerate(drawn.images[:240]):
                 Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{number}.png")
                 group = groups[number % len(groups)]
                 split = "train" if group == only_train or number % 4 else "test"
@@ -202,7 +202,7 @@ def test_the_audit_takes_two_files_trains_nothing_and_leaves_its_report(workplac
     assert done.returncode == 0, done.stderr
     assert sorted(workplace.store.rglob("*")) == kept
     said = (workplace.root / "out" / "index.html").read_text()
-    assert "Group child lost 50.0 points" in said
+    assert "group=child lost 50.0 points" in said
     assert "Alder" not in said.split("On real faces")[0].split("Two tables")[1]
     assert "FVO by group x age" in said
     assert "The exit code is <strong>1</strong>" in said

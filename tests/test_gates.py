@@ -3,6 +3,7 @@
 import pytest
 
 from fairq_audit import formats, gates
+from fairq_audit.quantities import QUANTITIES
 from fairq_utils.errors import BadInput
 
 
@@ -62,14 +63,20 @@ def test_a_gate_fails_when_the_chosen_end_is_beyond(expression, failing):
     assert found == failing
 
 
-def test_the_grouping_that_comes_furthest_decides():
-    assert judged("fvo_increase > 0.02", "lower")["where"] == "light"
+def test_a_gap_fails_by_the_grouping_that_is_furthest_beyond_and_passes_by_all():
+    assert judged("fvo_increase > 0.005", "lower")["where"] == "light"
     assert judged("fvo_increase > 0.02", "upper")["where"] == "tree"
+    # Neither is surely beyond: told is the larger, and that neither is ruled out.
+    found = judged("fvo_increase > 0.02", "lower")
+    assert (found["where"], found["outcome"], found["passed"]) == ("tree", "not ruled out", True)
+    assert [one["where"] for one in found["not_ruled_out"]] == ["tree", "light"]
+    assert found["sentence"].endswith("between −0.0100 and 0.1000; nor is it for light.")
+    assert judged("fvo_increase > 0.2")["outcome"] == "passed"
 
 
-def test_a_gate_that_passed_says_when_more_is_not_ruled_out():
+def test_a_gate_that_did_not_fail_says_when_more_is_not_ruled_out():
     assert judged("overall_drop > 0.025")["sentence"] == (
-        "Passed, but not ruled out. overall_drop > 0.025: 0.0200, between 0.0100 and 0.0300."
+        "Not ruled out. overall_drop > 0.025: 0.0200, between 0.0100 and 0.0300."
     )
     assert judged("overall_drop > 0.05")["sentence"].startswith("Passed. overall_drop")
     assert judged("worst_group_drop > 0.01")["sentence"] == (
@@ -82,12 +89,8 @@ def test_a_gate_that_passed_says_when_more_is_not_ruled_out():
     [
         "",
         "fvo_increase",
-        "fvo_increase < 0.1",
         "fvo_increase == 0.1",
         "fvo > 0.1",
-        "fvo_increase > much",
-        "fvo_increase > 0.0.3",
-        "fvo_increase > 3%",
         "group_drop > 0.1",
         "group_drop[] > 0.1",
         "overall_drop[elm] > 0.1",
@@ -101,9 +104,32 @@ def test_what_is_no_gate_is_refused_with_what_is_known(expression):
         gates.parse(expression)
     assert str(refused.value) == (
         f"The gate {expression!r} cannot be read; expected QUANTITY > FRACTION, such as fvo_increase > 0.03, "
-        "where the quantity is one of: overall_drop, worst_group_drop, group_drop[NAME], fvo_increase, "
-        "fvo_after, flip_rate."
+        f"where the quantity is one of: {', '.join(QUANTITIES)}."
     )
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("fvo_increase < 0.1", "has the sign <; expected > or >="),
+        ("selection_rate_ratio[yes] > 0.8", "has the sign >; expected < or <="),
+        ("verdict > harm", "has the sign >; expected = or !="),
+        ("verdict = harmful", "names the verdict 'harmful'; expected one of: harm, no_harm, equivalent"),
+        ("fvo_increase > much", "ends in 'much'; expected a fraction, such as 0.03 or 3%."),
+        ("fvo_increase > 0.0.3", "ends in '0.0.3'; expected a fraction"),
+        ("fvo_increase > nan", "ends in 'nan'; expected a fraction"),
+    ],
+)
+def test_what_a_gate_has_wrong_is_named(expression, said):
+    with pytest.raises(BadInput) as refused:
+        gates.parse(expression)
+    assert said in str(refused.value)
+
+
+def test_thresholds_are_read_in_every_usual_way():
+    assert [gates.parse(f"overall_drop > {text}").threshold for text in ("0.03", "3%", "3e-2", ".03")] == [
+        pytest.approx(0.03)
+    ] * 4
 
 
 @pytest.mark.parametrize(
@@ -205,8 +231,9 @@ def test_a_gate_does_not_pass_over_rows_that_are_missing(expression, end, groups
         "group": whose.removeprefix(" of ") or None,
         "value": pytest.approx(worth),
     }
+    begun = plain["sentence"].replace("Not ruled out.", "Failed.").replace("Passed.", "Failed.")
     assert found["sentence"] == (
-        plain["sentence"].replace("Passed, but not ruled out.", "Failed.").replace("Passed.", "Failed.")[:-1]
+        begun.partition("; nor is it")[0].removesuffix(".")
         + f"; not ruled out: {own} rows{whose} are missing, and if they count as wrong it is {worth:.4f}."
     )
 

@@ -202,7 +202,9 @@ def example(
             "where": where,
             "value": {end: value[end] for end in ("estimate", "lower", "upper")},
             "with_missing": None,
-            "not_ruled_out": [],
+            "not_ruled_out": [{"where": where, "value": value["upper"]}]
+            if value["upper"] > threshold
+            else [],
             "too_few": [],
             "outcome": "failed"
             if value["lower"] > threshold
