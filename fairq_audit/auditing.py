@@ -472,7 +472,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, list):
-            flat[name] = ", ".join(str(one["where"]) for one in value)
+            flat[name] = ", ".join(str(one["where"] if isinstance(one, Mapping) else one) for one in value)
         elif isinstance(value, Mapping):
             flat |= {name if end == "estimate" else f"{name}_{end}": own for end, own in value.items()}
         else:
