@@ -625,7 +625,7 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     "one name": (["--names", "one"], "Option '--names' requires 2 arguments"),
     "another end": (["--decide-on", "middle"], "'middle' is not one of 'lower', 'estimate', 'upper'"),
     "an option that is none": (["--colour", "red"], "No such option '--colour'"),
-    "a word too many": (["more"], "Got unexpected extra argument (more)"),
+    "a word too many": (["more"], "more is no file; expected predictions as CSV or Parquet"),
     "a model beside files": (["--model", "x.onnx"], "--model was given beside --predictions"),
     "a treatment beside files": (["--treatment", "int4"], "--treatment was given beside --predictions"),
     "images beside files": (["--dataset", "moths"], "--dataset was given beside --predictions"),
