@@ -166,7 +166,8 @@ def command(files: Sequence[str], **settings: Any) -> Prose:
 
     >>> print(command(["fp32.csv", "int4.csv"], groups=["race", "sex"], positive=">50K", cluster=""))
     ```sh
-    fairq-audit --predictions fp32.csv int4.csv --groups race,sex --positive '>50K' --out audit
+    fairq-audit --predictions fp32.csv int4.csv --groups race,sex \\
+        --positive '>50K' --out audit
     ```
     """
     parts = [f"fairq-audit --predictions {' '.join(map(shlex.quote, files))}"]
