@@ -243,7 +243,7 @@ def test_where_a_class_is_surely_found_less_often_is_said():
     assert verdicts.startswith("- **half: harm shown.** ")
     glance = examples.at_a_glance({"half": harmed, "none": helped})
     assert glance["verdict"].tolist() == [harmed.verdict, helped.verdict]
-    assert glance.loc["half", "group that lost most"] == harmed.record["worst_group_drop"]["group"]
+    assert glance.loc["half", "most lost by"] == harmed.record["worst_group_drop"]["group"]
 
 
 def test_gaps_and_rates_beside_one_another_are_those_of_the_audits():
