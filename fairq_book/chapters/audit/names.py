@@ -86,7 +86,7 @@ def swayed(tables: dict[str, pd.DataFrame], groups: list[str]) -> pd.DataFrame:
     for side, table in tables.items():
         sure = table["probability_good"]
         means = sure.groupby(table[groups].agg(" x ".join, axis=1)).mean()
-        good = (sure >= 0.5).groupby(table["template"]).mean()
+        good = (sure >= 0.5).astype(float).groupby(table["template"]).mean()
         decided = (good > 0) & (good < 1)
         of = {f"thought good: {name}": own for name, own in means.items()}
         shown[f"{side}, %"] = {
