@@ -123,7 +123,7 @@ def bare_book(clone) -> Clone:
 
 
 def without_chapters(clone: Clone, numbers: str) -> Clone:
-    left_out = re.compile(rf"0{numbers}_")
+    left_out = re.compile(rf"(?:0{numbers}|1\d)_")
     for path in (clone.root / "notebooks").iterdir():
         if left_out.match(path.name):
             path.unlink()

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, precision_score, recall_score
 
 from fairq_audit import cli
 from fairq_audit.auditing import Audit, audit
-from fairq_book.chapters.audit import adult, adult_kept, examples, figures
+from fairq_book.chapters.audit import adult, adult_kept, examples, figures, names, names_kept
 from fairq_utils.errors import BadInput
 
 GROUPS = ["race", "sex"]
@@ -246,7 +246,7 @@ def test_where_a_class_is_surely_found_less_often_is_said():
     assert verdicts.startswith("- **half: harm shown.** ")
     glance = examples.at_a_glance({"half": harmed, "none": helped})
     assert glance["verdict"].tolist() == [harmed.verdict, helped.verdict]
-    assert glance.loc["half", "group that lost most"] == harmed.record["worst_group_drop"]["group"]
+    assert glance.loc["half", "most lost by"] == harmed.record["worst_group_drop"]["group"]
 
 
 def test_gaps_and_rates_beside_one_another_are_those_of_the_audits():
@@ -272,3 +272,74 @@ def test_at_an_equal_share_as_many_are_taken():
     said = examples.threshold_said(plain, moved).text
     assert f"it has to be {decided['after']:.3g}" in said
     assert f"The verdict is {moved.verdict}." in said
+
+
+# -- names --------------------------------------------------------------------------------------------
+
+
+@cache
+def named() -> dict[str, pd.DataFrame]:
+    return names.kept()
+
+
+OF_NAMES = {"groups": ["gender", "ethnicity"], "positive": "good", "threshold": 0.5, "unit": "sentence"}
+
+
+def test_every_template_has_every_name_once_and_none_of_the_lessons_has_one():
+    table, taught = names.sentences(), names.lessons()
+    assert not table.duplicated(["template", "name"]).any()
+    assert len(table) == table["template"].nunique() * table["name"].nunique()
+    assert table.groupby(["gender", "ethnicity"]).size().tolist() == [len(table) / 4] * 4
+    for both in (table, taught):
+        assert (both["label"] == "good").mean() == 0.5
+    assert not set(table["template"]) & set(taught["template"])
+    assert not any(
+        re.search(rf"\b{name}\b", said) for name in table["name"].unique() for said in taught["sentence"]
+    )
+
+
+@pytest.mark.parametrize("columns", [["gender"], ["ethnicity"], ["gender", "ethnicity"]])
+def test_fairlearn_finds_the_same_of_names(columns):
+    found = audit(named()["fp32"], named()["int8"], cluster="template", **OF_NAMES)
+    grouping = " x ".join(columns)
+    (record,) = [own for own in found.record["groupings"] if own["name"] == grouping]
+    (ratio,) = [own for own in record["selection_ratios"] if own["class"] == "good"]
+    for when, side in (("before", "fp32"), ("after", "int8")):
+        table = named()[side]
+        own = {
+            "y_true": table["label"] == "good",
+            "y_pred": table["probability_good"] >= 0.5,
+            "sensitive_features": table[columns].agg(" x ".join, axis=1),
+        }
+        assert ratio[when]["estimate"] == pytest.approx(theirs.demographic_parity_ratio(**own))
+        assert record["odds"][when]["estimate"] == pytest.approx(theirs.equalized_odds_difference(**own))
+        frame = theirs.MetricFrame(metrics=accuracy_score, **own)
+        for group in record["groups"]:
+            value = group["value"]
+            assert group[f"accuracy_{when}"]["estimate"] == pytest.approx(frame.by_group[value])
+
+
+def test_what_a_name_does_is_counted_over_the_same_sentences():
+    table = names.swayed(named(), ["gender"])
+    own = named()["int8"]
+    women = own[own["gender"] == "female"]["probability_good"].mean()
+    assert table.loc["thought good: female", "int8, %"] == f"{100 * women:.1f}"
+    answers = own.assign(good=own["probability_good"] >= 0.5).groupby("template")["good"].mean()
+    assert table.loc["decided by the name", "int8, %"] == f"{100 * answers.between(0.001, 0.999).mean():.1f}"
+
+
+def test_one_classifier_answers_on_both_embeddings():
+    def embed(texts):
+        return np.array([[len(text) / 50, "not" in text, "help" in text] for text in texts], float)
+
+    same = names_kept.answers(embed, embed)
+    assert len(same) == len(names.sentences())
+    assert same["fp32"].equals(same["int8"])
+    other = names_kept.answers(embed, lambda texts: embed(texts) * 0.9)
+    assert other["fp32"].equals(same["fp32"])
+    assert not other["int8"].equals(same["int8"])
+
+
+def test_packages_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(BadInput, match=r"model\.zip; expected the folder that pip's --target made"):
+        names_kept.embeddings(tmp_path)

@@ -149,7 +149,7 @@ def test_ids_are_unique_on_a_page(built, slug):
 
     ids = Ids()
     ids.feed(soup(built, f"notebooks/{slug}").find("article").decode())
-    assert len(ids.found) > (3 if slug == "08_explorer" else 20)
+    assert len(ids.found) > (3 if slug == "08_explorer" else 15)
     assert len(set(ids.found)) == len(ids.found)
 
 

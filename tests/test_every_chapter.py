@@ -140,6 +140,7 @@ OTHERS = {
         "threshold": 0.3,
         "bits": 3,
     },
+    "10_audit_of_names": {"groups": ["name"], "cluster": "", "positive": "bad", "threshold": 0.7},
 }
 
 

@@ -90,14 +90,15 @@ def _by_torchao(network: nn.Module) -> nn.Module:
     return rounded
 
 
-def _write(table: pd.DataFrame, name: str) -> None:
+def write(table: pd.DataFrame, path: Path) -> None:
+    """Leave a table as compressed CSV, whole or not at all."""
     content = io.BytesIO()
     table.to_csv(content, index=False, lineterminator="\n", compression="xz")
-    write_atomically(adult.place() / name, content.getvalue())
+    write_atomically(path, content.getvalue())
 
 
 if __name__ == "__main__":
     for folder in sys.argv[1:]:
-        _write(table_of(Path(folder)), "adult.csv.xz")
+        write(table_of(Path(folder)), adult.place() / "adult.csv.xz")
         adult.card(adult.people()).to_csv(adult.place() / "adult_card.csv", index_label="")
-    _write(answers_of_peers(adult.people()), "adult_answers.csv.xz")
+    write(answers_of_peers(adult.people()), adult.place() / "adult_answers.csv.xz")

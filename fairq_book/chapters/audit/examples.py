@@ -12,7 +12,7 @@ import pandas as pd
 from fairq_audit.auditing import Audit
 from fairq_audit.formats import as_markdown, counted, hundredths, plural, shown
 from fairq_audit.sentences import told
-from fairq_book.kit.wording import Prose, percent, points
+from fairq_book.kit.wording import Prose, percent, points, with_interval
 
 
 def verdicts(audits: Mapping[str, Audit]) -> Prose:
@@ -31,11 +31,11 @@ def at_a_glance(audits: Mapping[str, Audit]) -> pd.DataFrame:
         name: {
             "verdict": audit.verdict,
             "flips, %": hundredths(audit.record["overall"]["flip_rate"]["estimate"]),
-            "accuracy lost, points": points(audit.record["overall"]["drop"]["estimate"]),
-            "group that lost most": shown(audit.record["worst_group_drop"]["group"]),
-            "it lost": points(audit.record["worst_group_drop"]["estimate"]),
-            "from": points(audit.record["worst_group_drop"]["lower"]),
-            "to": points(audit.record["worst_group_drop"]["upper"]),
+            "lost, points": points(audit.record["overall"]["drop"]["estimate"]),
+            "most lost by": shown(audit.record["worst_group_drop"]["group"]),
+            "it lost": with_interval(
+                points, *(audit.record["worst_group_drop"][end] for end in ("estimate", "lower", "upper"))
+            ),
         }
         for name, audit in audits.items()
     }
@@ -166,7 +166,8 @@ def command(files: Sequence[str], **settings: Any) -> Prose:
 
     >>> print(command(["fp32.csv", "int4.csv"], groups=["race", "sex"], positive=">50K", cluster=""))
     ```sh
-    fairq-audit --predictions fp32.csv int4.csv --groups race,sex --positive '>50K' --out audit
+    fairq-audit --predictions fp32.csv int4.csv --groups race,sex \\
+        --positive '>50K' --out audit
     ```
     """
     parts = [f"fairq-audit --predictions {' '.join(map(shlex.quote, files))}"]
