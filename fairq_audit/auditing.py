@@ -161,7 +161,7 @@ def audit(
             "selection_ratios": class_rates.selection_ratios(own, stricter)[:MOST_CLASSES],
             "odds": class_rates.odds(
                 cell, pairs, sampling=sampling, confidence=1 - (1 - stricter) / 2,
-                resamples=measures.RESAMPLES, seed=seed, positive=main,
+                resamples=measures.RESAMPLES, seed=seed, positive=main, smallest=smallest_group,
             ) if main else None,
             "distributions": measures.histograms(cell, spreads) if spreads else None,
         }  # fmt: skip
@@ -247,7 +247,7 @@ def _measured(
     reference: str | None,
 ) -> dict[str, Any]:
     """What became of the rows of each group, each counted as what it is worth."""
-    by_group = {own.name: dict(zip(own.names, own.counts.sum(axis=1), strict=True)) for own in divided}
+    by_group = {own.name: dict(zip(own.names, own.counts, strict=True)) for own in divided}
     everywhere = np.zeros(len(pairs.kinds), dtype=np.intp)
     worth = {
         own.name: count(own.codes, pairs.kinds, (len(own.names), 5), measures.OUTCOMES, sampling)

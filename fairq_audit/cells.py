@@ -20,6 +20,7 @@ from scipy import special
 
 from fairq_audit import predictions, statistics
 from fairq_audit.formats import shown
+from fairq_utils import intervals
 from fairq_utils.errors import BadInput
 
 Crossed = Literal["full", "pairs", "every", "none"]
@@ -28,7 +29,7 @@ MOST_GROUPS = 250
 
 @dataclass(frozen=True)
 class Cells:
-    """One way to divide the rows: of each row its cell, -1 for none; counts cells x classes x kinds.
+    """One way to divide the rows: of each row its cell, -1 for none; and how many of each kind a cell has.
 
     `pooled`: the small ones, and whether they are one cell together. `names`: what is shown; `values`: the
     same without the names of columns. `spelt`: for each column how its values are shown.
@@ -128,7 +129,7 @@ def _divided(
         fates = np.zeros((len(seen), 5), dtype=np.int64)
         np.add.at(fates, (codes[inside], pairs.kinds[inside]), 1)
         lost, gained = fates[:, statistics.LOST], fates[:, statistics.GAINED]
-        chances = statistics.paired_p(lost, gained)
+        chances = intervals.sign_test(lost, gained)
         pooled = {
             "smallest": smallest,
             "n": int(sizes[small].sum()),
@@ -159,9 +160,7 @@ def _divided(
         )
     codes = codes.astype(np.intp)
     inside = codes >= 0
-    shape = len(names), len(pairs.classes), 5
-    flat = np.ravel_multi_index((codes[inside], pairs.labels[inside], pairs.kinds[inside]), shape)
-    counts = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
+    counts = np.bincount(5 * codes[inside] + pairs.kinds[inside], minlength=5 * len(names)).reshape(-1, 5)
     return Cells(name, list(columns), names, values, codes, counts, pooled, ways)
 
 

@@ -227,6 +227,8 @@ class Gate:
         bare = self.quantity.partition("[")[0]
         if bare == "calibration_rise":
             return [group["group"] for group in groups if not group.get("calibration")]
+        if bare == "equalized_odds_increase":
+            return [name for own in record["groupings"] if own.get("odds") for name in own["odds"]["too_few"]]
         if bare not in _OF_CLASS or rates is None:
             return []
         own = rates[rates["measure"] == _OF_CLASS[bare]]

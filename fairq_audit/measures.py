@@ -148,7 +148,7 @@ def _outcomes(
     narrow = statistics.drop_limits(lost, gained, size, confidence)
     measured["drop"] = ((lost - gained) / size, *narrow)
     wide = narrow if family == 1 else statistics.drop_limits(lost, gained, size, together)
-    p = statistics.paired_p(lost, gained)
+    p = intervals.sign_test(lost, gained)
     equivalence = None if margin is None else statistics.equivalence_p(lost, gained, size, margin)
     rows = []
     for at, count in enumerate(n.tolist()):

@@ -57,16 +57,7 @@ def rates(
     own and has a worse way. Simultaneous limits have those in which enough answers flipped that a change
     could be shown.
     """
-    tables = [
-        pd.concat(
-            [
-                _recall(cell, pairs, sampling, confidence, smallest),
-                _others(cell, pairs, sampling, confidence, smallest, positive),
-            ],
-            ignore_index=True,
-        )
-        for cell in cells
-    ]
+    tables = [_rates(cell, pairs, sampling, confidence, smallest, positive) for cell in cells]
     flips = [(own["worse"] + own["better"]).where(own["tested"] == "yes", 0) for own in tables]
     family = intervals.able_to_show(np.concatenate(flips), of_classes(confidence))
     together = intervals.simultaneous(of_classes(confidence), family)
@@ -104,60 +95,66 @@ _WAYS: dict[str, tuple[list[int], list[int]]] = {
 }
 
 
-def _recall(cell: Cells, pairs: Pairs, sampling: Sampling, confidence: float, smallest: int) -> pd.DataFrame:
-    groups, labels = np.nonzero(cell.counts.sum(axis=2))
-    place = np.full(cell.counts.shape[:2], -1)
-    place[groups, labels] = np.arange(len(groups))
-    at = np.where(cell.codes >= 0, place[cell.codes, pairs.labels], -1)
-    values = {"drop": [0, 1, -1, 0, 0]}
-    counted = count(at, pairs.kinds, (len(groups), 5), values, sampling)
-    n = counted.rows.sum(axis=1)
-    alone = n == cell.counts.sum(axis=(1, 2))[groups]
-    kept, lost, gained, *wrong = counted.weighted.T
-    worth = np.zeros((len(n), 8))
-    worth[:, 7], worth[:, 6], worth[:, 5], worth[:, 4] = kept, lost, gained, np.sum(wrong, axis=0)
-    table = _table(cell, pairs, groups, labels, "recall").assign(
-        n=n,
-        tested=np.select([alone, n < smallest], ["is accuracy", "too few"], "yes"),
-        worse=counted.rows[:, statistics.LOST],
-        better=counted.rows[:, statistics.GAINED],
-        before=(kept + lost) / n,
-        after=(kept + gained) / n,
-    )
-    table[COUNTS] = worth * counted.effective["drop"][:, None]
-    return _with_limits(table, confidence)
-
-
-def _with_limits(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    sign = np.where(table["measure"].isin(["fpr", "selection_rate"]), -1, 1)
-    lower, upper = limits(table, confidence)
-    return table.assign(drop=sign * (table["before"] - table["after"]), drop_lower=lower, drop_upper=upper)
-
-
-def _table(
-    cell: Cells, pairs: Pairs, groups: NDArray[np.intp], classes: NDArray[np.intp], measure: str
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "grouping": cell.name,
-            "group": np.array(cell.names, dtype=object)[groups],
-            "class": np.array(pairs.classes, dtype=object)[classes],
-            "measure": measure,
-        }
-    )
-
-
-def _others(
+def _rates(
     cell: Cells, pairs: Pairs, sampling: Sampling, confidence: float, smallest: int, positive: str | None
 ) -> pd.DataFrame:
-    """False positives, precision and selection rate of the classes that a group has enough of."""
     counted = _eight(cell, pairs)
-    said = np.maximum(counted @ _BEFORE, counted @ _AFTER)
-    spoken = (np.maximum(said, counted @ _OF) >= smallest) | (len(pairs.classes) <= _FEW_CLASSES)
+    own = counted[..., 4:].sum(axis=2)
+    said = np.maximum(counted[..., [2, 3, 6, 7]].sum(axis=2), counted[..., [1, 3, 5, 7]].sum(axis=2))
+    spoken = (np.maximum(said, own) >= smallest) | (len(pairs.classes) <= _FEW_CLASSES)
     if positive is not None:
         spoken &= np.arange(len(pairs.classes)) == pairs.classes.index(positive)
-    groups, classes = np.nonzero(spoken)
-    rows = counted[groups, classes]
+    groups, classes = np.nonzero(spoken | (own > 0))
+    rows, spoken = counted[groups, classes].astype(np.int64), spoken[groups, classes]
+    weighted, effective = _worth(cell, pairs, sampling, groups, classes, rows)
+    two = len(pairs.classes) == 2 and positive is None
+    everyone = cell.counts.sum(axis=1)[groups]
+    found = []
+    for measure, (down, up) in _WAYS.items():
+        n, counts = _part(rows, weighted, effective[measure], _PARTS[measure])
+        before, after = (_share(counts @ taken, counts.sum(axis=1)) for taken in (_BEFORE, _AFTER))
+        tested = np.where(n < smallest, "too few", "yes")
+        if measure == "recall":
+            tested = np.where(n == everyone, "is accuracy", tested)
+        elif measure == "precision":  # of other rows before and after
+            later, _ = _part(rows, weighted, effective["precision_after"], _PARTS["precision_after"])
+            tested = np.where(later < smallest, "too few", tested)
+            worth = np.minimum(effective["precision"], effective["precision_after"])
+            _, counts = _part(rows, weighted, worth, np.ones(8))
+            before, after = (_share(counts @ (_OF * taken), counts @ taken) for taken in (_BEFORE, _AFTER))
+        elif measure in _NO_TEST and (two or measure != "fpr"):
+            tested = np.full(len(n), _NO_TEST[measure])
+        table = pd.DataFrame(
+            {
+                "grouping": cell.name,
+                "group": np.array(cell.names, dtype=object)[groups],
+                "class": np.array(pairs.classes, dtype=object)[classes],
+                "measure": measure,
+                "n": n,
+                "tested": tested,
+                "worse": rows[:, down].sum(axis=1),
+                "better": rows[:, up].sum(axis=1),
+                "before": before,
+                "after": after,
+                "drop": (before - after) if measure in ("recall", "precision") else (after - before),
+            }
+        )
+        table[COUNTS] = counts
+        found.append(table[(n > 0) & (spoken | (measure == "recall"))])
+    table = pd.concat(found, ignore_index=True)
+    lower, upper = limits(table, confidence)
+    return table.assign(drop_lower=lower, drop_upper=upper)
+
+
+def _worth(
+    cell: Cells,
+    pairs: Pairs,
+    sampling: Sampling,
+    groups: NDArray[np.intp],
+    classes: NDArray[np.intp],
+    rows: NDArray[np.int64] | NDArray[np.int32],
+) -> tuple[Floats, dict[str, Floats]]:
+    """The rows of each pair by weight, and as a share of them what they are worth, for each measure."""
     weighted = rows.astype(np.float64)
     effective = {name: np.ones(len(rows)) for name in _PARTS}
     if not sampling.is_plain:
@@ -167,32 +164,7 @@ def _others(
             weighted[mine] = totals[groups[mine]]
             for name, scale in scales.items():
                 effective[name][mine] = scale[groups[mine]]
-    two = len(pairs.classes) == 2 and positive is None
-    found = []
-    for measure, (down, up) in list(_WAYS.items())[1:]:
-        n, counts = _part(rows, weighted, effective[measure], _PARTS[measure])
-        enough = np.where(n < smallest, "too few", "yes")
-        before, after = (
-            _share(counts @ _BEFORE, counts.sum(axis=1)),
-            _share(counts @ _AFTER, counts.sum(axis=1)),
-        )
-        if measure == "precision":  # of other rows before and after
-            later, _ = _part(rows, weighted, effective["precision_after"], _PARTS["precision_after"])
-            enough = np.where(later < smallest, "too few", enough)
-            worth = np.minimum(effective["precision"], effective["precision_after"])
-            counts = _part(rows, weighted, worth, np.ones(8))[1]
-            before, after = (_share(counts @ (_OF * taken), counts @ taken) for taken in (_BEFORE, _AFTER))
-        table = _table(cell, pairs, groups, classes, measure).assign(
-            n=n,
-            tested=_NO_TEST.get(measure, enough) if two or measure != "fpr" else enough,
-            worse=rows[:, down].sum(axis=1),
-            better=rows[:, up].sum(axis=1),
-            before=before,
-            after=after,
-        )
-        table[COUNTS] = counts
-        found.append(table[n > 0])
-    return _with_limits(pd.concat(found, ignore_index=True), confidence)
+    return weighted, effective
 
 
 # Of two classes false positives of one are rows of the other that are not found; of a selection rate no way
@@ -200,6 +172,7 @@ def _others(
 _NO_TEST = {"fpr": "is recall of the other class", "selection_rate": "no way is worse"}
 # The rows that a measure is a share of; precision has others before and after.
 _PARTS = {
+    "recall": _OF,
     "fpr": 1 - _OF,
     "selection_rate": np.ones(8),
     "precision": _BEFORE,
@@ -226,6 +199,7 @@ def _of_class(cell: Cells, pairs: Pairs, code: int, sampling: Sampling) -> tuple
     own = [one == code for one in (pairs.labels, *pairs.answers)]
     kinds = 4 * own[0] + 2 * own[1] + own[2]
     inside = {
+        "recall": (own[0], _AFTER - _BEFORE),
         "fpr": (~own[0], _AFTER - _BEFORE),
         "selection_rate": (np.ones_like(own[0]), _AFTER - _BEFORE),
         "precision": (own[1], _OF),
@@ -239,7 +213,7 @@ def _of_class(cell: Cells, pairs: Pairs, code: int, sampling: Sampling) -> tuple
     return found["selection_rate"].weighted, scales
 
 
-def _eight(cell: Cells, pairs: Pairs) -> NDArray[np.int64]:
+def _eight(cell: Cells, pairs: Pairs) -> NDArray[np.int32]:
     """The rows of each group and class by whether they are of it, were and are taken for it: eight kinds."""
     shape = len(cell.names), len(pairs.classes)
     inside = cell.codes >= 0
@@ -250,13 +224,18 @@ def _eight(cell: Cells, pairs: Pairs) -> NDArray[np.int64]:
         flat = np.ravel_multi_index((codes[where], classes[where]), shape)
         return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
 
-    found = np.zeros((*shape, 8), dtype=np.int64)
-    found[..., 7], found[..., 6], found[..., 5] = np.moveaxis(cell.counts[..., :3], 2, 0)
-    found[..., 4] = cell.counts[..., 3:].sum(axis=2)
+    # Half as large as it would be by itself: of thousands of classes in hundreds of groups this is all that
+    # is held.
+    found = np.zeros((*shape, 8), dtype=np.int32)
+    kinds = pairs.kinds[inside]
+    found[..., 7], found[..., 6], found[..., 5] = (
+        tally(labels, kinds == kind) for kind in (statistics.KEPT, statistics.LOST, statistics.GAINED)
+    )
+    found[..., 4] = tally(labels, kinds > statistics.GAINED)
     found[..., 3] = tally(before, (before != labels) & (before == after))
     found[..., 2] = tally(before, (before != labels) & (before != after))
     found[..., 1] = tally(after, (after != labels) & (before != after))
-    found[..., 0] = cell.counts.sum(axis=(1, 2))[:, None] - found.sum(axis=2)
+    found[..., 0] = cell.counts.sum(axis=1)[:, None] - found.sum(axis=2)
     return found
 
 
@@ -272,18 +251,19 @@ def odds(
     resamples: int,
     seed: int,
     positive: str,
+    smallest: int,
 ) -> dict[str, Any] | None:
     """The larger of two gaps between groups: that of recall, and that of false positives of a class.
 
-    Groups need both rows of the class and others. The rise of the larger of two lies between the rises of
-    the two, so its interval holds both of theirs.
+    Groups need `smallest` rows of the class and of others; those that have fewer are named. The rise of the
+    larger of two lies between the rises of the two, so its interval holds both of theirs.
     """
     code = pairs.classes.index(positive)
-    counted, worth = _eight(cell, pairs)[:, code].astype(np.float64), np.ones(len(cell.names))
-    if not sampling.is_plain:
-        counted, scales = _of_class(cell, pairs, code, sampling)
-        worth = np.minimum(scales["fpr"], scales["selection_rate"])
-    both = ((counted @ _OF) > 0) & ((counted @ (1 - _OF)) > 0)
+    rows = _eight(cell, pairs)[:, code]
+    places = np.arange(len(cell.names))
+    counted, effective = _worth(cell, pairs, sampling, places, np.full(len(places), code), rows)
+    worth = np.minimum(effective["recall"], effective["fpr"])
+    both = (rows[:, 4:].sum(axis=1) >= smallest) & (rows[:, :4].sum(axis=1) >= smallest)
     if both.sum() < 2:
         return None
     counted = (counted * worth[:, None])[both]
@@ -303,6 +283,7 @@ def odds(
     return {
         "class": positive,
         "groups": int(both.sum()),
+        "too_few": [cell.names[place] for place in np.flatnonzero(~both)],
         "before": before,
         "after": after,
         "increase": {

@@ -117,16 +117,6 @@ def contrast_limits(
     )
 
 
-def paired_p(lost: ArrayLike, gained: ArrayLike) -> Floats:
-    """McNemar's exact p, also for effective counts, which need not be whole.
-
-    >>> round(float(paired_p(12, 5)), 3), round(float(paired_p(6.0, 2.5)), 3)
-    (0.143, 0.393)
-    """
-    more, fewer = np.maximum(lost, gained).astype(float), np.minimum(lost, gained).astype(float)
-    return np.minimum(1.0, 2 * special.betainc(np.maximum(more, 1e-9), fewer + 1, 0.5))
-
-
 def equivalence_p(lost: ArrayLike, gained: ArrayLike, n: ArrayLike, margin: float) -> Floats:
     """Two one-sided score tests: how well the counts fit a drop, or a gain, of the margin or more.
 

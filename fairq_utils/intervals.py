@@ -91,13 +91,15 @@ def ratio_of_means(
 def sign_test(ups: ArrayLike, downs: ArrayLike) -> Floats:
     """The exact two-sided p of so many that went one way and so many the other, were both as likely.
 
-    Of images that are lost against images that are gained this is McNemar's exact test.
+    Of images that are lost against images that are gained this is McNemar's exact test. Counts need not be
+    whole, as those of weighted rows are not.
 
-    >>> round(float(sign_test(12, 5)), 3)
-    0.143
+    >>> round(float(sign_test(12, 5)), 3), round(float(sign_test(6.0, 2.5)), 3)
+    (0.143, 0.393)
     """
-    up, down = np.asarray(ups), np.asarray(downs)
-    return np.minimum(1.0, 2 * special.bdtr(np.minimum(up, down).astype(float), up + down, 0.5))
+    up, down = np.asarray(ups, dtype=np.float64), np.asarray(downs, dtype=np.float64)
+    more, fewer = np.maximum(np.maximum(up, down), 1e-9), np.minimum(up, down)
+    return np.minimum(1.0, 2 * special.betainc(more, fewer + 1, 0.5))
 
 
 def holm(p_values: ArrayLike) -> Floats:

@@ -321,7 +321,7 @@ def rows(counts: np.ndarray) -> tuple[cells.Cells, predictions.Pairs]:
         classes=[f"class {place}" for place in range(classes)], labels=labels, groups={}, kinds=kinds,
         answers=(before, after), never_predicted=[], kind=None, scores=None, left_out=[], warnings=[],
     )  # fmt: skip
-    return cells.Cells("tree", ["tree"], names, names, codes, counts, None, [{}]), pairs
+    return cells.Cells("tree", ["tree"], names, names, codes, counts.sum(axis=1), None, [{}]), pairs
 
 
 def by_class(images: np.ndarray, chances: np.ndarray, audits: int, **settings) -> list[dict]:
