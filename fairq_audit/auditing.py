@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import html
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -398,15 +399,18 @@ class Audit:
             for group in grouping["groups"]:
                 flips = (group["lost"] + group["gained"]) / group["n"]
                 possible = group["accuracy_before"]["estimate"] >= drop
+                # Rows that belong together or are weighted are worth fewer, and so more of them are needed.
+                worth = group["effective_n"] / group["n"]
                 needed = statistics.images_needed(flips, drop, together, settings["power"])
+                chance = statistics.power(round(group["effective_n"]), flips, drop, together)
                 rows.append(
                     {
                         "grouping": grouping["name"],
                         "group": group["group"],
                         "n": group["n"],
                         "smallest_drop": group["detectable_drop"],
-                        "power": statistics.power(group["n"], flips, drop, together) if possible else 0.0,
-                        "images_needed": needed if possible else None,
+                        "power": chance if possible else 0.0,
+                        "images_needed": math.ceil(needed / worth) if possible else None,
                     }
                 )
         return pd.DataFrame(rows).astype({"smallest_drop": float, "images_needed": "Int64"})

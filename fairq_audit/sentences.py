@@ -307,7 +307,11 @@ def _power(groups: Sequence[Mapping[str, Any]]) -> str:
     if seeing:
         sharp, dull = seeing[0], seeing[-1]
         least, most = hundredths(sharp["detectable_drop"]), hundredths(dull["detectable_drop"])
-        sharpest = f" ({least} in {shown(sharp['group'])})" if least != most else ""
+        sharpest = (
+            f" ({most} in {shown(dull['group'])}, {least} in {shown(sharp['group'])})"
+            if least != most
+            else ""
+        )
         sentences.append(
             f"In 80 of 100 such audits a drop of {most} points or more would have been found in any "
             f"{'other ' if blind else ''}group{sharpest}; smaller ones may be there."

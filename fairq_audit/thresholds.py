@@ -27,7 +27,8 @@ def decide(
     """Both tables with the answers that a threshold gives, and what a record says of it.
 
     Without `threshold` the answers stay as they are. With `same_rate` the second table has the threshold that
-    takes as large a share of its rows for the class as the first: only who is chosen can then differ.
+    takes as large a share of its rows for the class as the first, by their weight where they have one: only
+    who is chosen can then differ.
 
     >>> from fairq_audit.predictions import read
     >>> rows = {"id": range(4), "label": ["no", "no", "yes", "yes"], "group": "elm"}
@@ -70,14 +71,36 @@ def decide(
     sure = [_probability(one, positive) for one in (first, second)]
     ends = [at, at]
     if same_rate:
-        taken = round(float((sure[0] >= at).mean()) * len(sure[1]))
-        ends[1] = float(np.sort(sure[1])[::-1][taken - 1]) if taken else float(np.nextafter(sure[1].max(), 2))
+        weights = _weights(first, second)
+        share = weights[0][sure[0] >= at].sum() / weights[0].sum()
+        ends[1] = _taking(share, sure[1], weights[1])
     tables = [
         _answered(one, positive, own >= end)
         for one, own, end in zip((first, second), sure, ends, strict=True)
     ]
     said = {"class": positive, "before": ends[0], "after": ends[1], "same_rate": same_rate}
     return tables[0], tables[1], said
+
+
+def _weights(first: PredictionTable, second: PredictionTable) -> tuple[Floats, Floats]:
+    """How many each row stands for, in both tables, as the first says of the rows that both have."""
+    if first.weight is None:
+        return np.ones(len(first.table)), np.ones(len(second.table))
+    known = pd.Series(first.table[first.weight].to_numpy(), index=first.table["id"])
+    return known.to_numpy(), known.reindex(second.table["id"]).fillna(0).to_numpy()
+
+
+def _taking(share: float, sure: Floats, weights: Floats) -> float:
+    """The threshold that takes as much of the weight as comes nearest to a share of it.
+
+    >>> _taking(0.5, np.array([0.1, 0.2, 0.3, 0.4]), np.ones(4))
+    0.3
+    """
+    ends, at = np.unique(sure, return_inverse=True)
+    above = np.bincount(at, weights)[::-1].cumsum()[::-1]  # the weight of all that are at least so sure
+    nobody = float(np.nextafter(ends[-1], 2))
+    taken = np.append(above, 0.0)
+    return float(np.append(ends, nobody)[np.abs(taken - share * weights.sum()).argmin()])
 
 
 def _probability(one: PredictionTable, positive: str) -> Floats:

@@ -261,6 +261,43 @@ def test_a_threshold_decides_and_at_the_same_rate_as_many_are_taken():
     assert said["after"] < said["before"]
 
 
+def test_at_the_same_rate_weights_count():
+    before, after = loans(scores=True)
+    even = auditing.audit(before, after, positive="default", threshold=0.3, same_rate=True, weight="worth")
+    said = even.record["compared"]["positive"]
+    shares = [
+        before["worth"][one["probability_default"] >= said[when]].sum() / before["worth"].sum()
+        for one, when in ((before, "before"), (after, "after"))
+    ]
+    assert shares[0] == pytest.approx(shares[1], abs=2 / len(before))
+    rates = even.rates.query("measure == 'selection_rate'")
+    assert not np.allclose(rates["before"], rates["after"], atol=1e-3)  # who is taken did change
+
+
+def test_power_counts_rows_as_what_they_are_worth():
+    before, after = loans()
+    plain, clustered = (auditing.audit(before, after, cluster=name).power(0.05) for name in (None, "person"))
+    assert (clustered["power"] <= plain["power"]).all()
+    assert (clustered["images_needed"] >= plain["images_needed"]).all()
+
+
+def test_odds_leave_out_groups_that_have_too_few_of_the_class():
+    before, after = loans()
+    before["group"] = before["group"].where(before["id"] % 9 > 0, "C")
+    few = before["group"].eq("B") & before["label"].eq("default") & (before["id"] > 60)
+    found = auditing.audit(
+        before[~few],
+        after[~few].drop(columns="group"),
+        positive="default",
+        fail_if=["equalized_odds_increase > 0.99"],
+    )
+    odds, (gate,) = found.record["groupings"][0]["odds"], found.record["gates"]
+    assert odds["too_few"] == ["B"]
+    assert odds["groups"] == 2
+    assert gate["outcome"] == "not ruled out"
+    assert "too few rows to tell of B" in gate["sentence"]
+
+
 def test_a_threshold_takes_probabilities_of_logits():
     first, second = (
         read(
