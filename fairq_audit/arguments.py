@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from fairq_utils.errors import BadInput
+
+Word = TypeVar("Word", bound=str)
 
 
 def group_columns(groups: Any) -> list[str]:
@@ -24,6 +26,23 @@ def group_columns(groups: Any) -> list[str]:
     if not columns or not names or len(set(columns)) < len(columns) or set(columns) & {"id", "prediction"}:
         raise BadInput(f"groups is {groups}; expected one column or several, each once, such as gender,race.")
     return columns
+
+
+def one_of(name: str, given: Any, words: Mapping[Word, str]) -> Word:
+    """The word that was given, if it is one of those; `words` says what each means.
+
+    >>> one_of("decide_on", "upper", {"lower": "surely", "upper": "perhaps"})
+    'upper'
+    >>> one_of("decide_on", "middle", {"lower": "surely", "upper": "perhaps"})
+    Traceback (most recent call last):
+        ...
+    fairq_utils.errors.BadInput: decide_on is 'middle'; expected lower (surely) or upper (perhaps).
+    """
+    for word in words:
+        if given == word:
+            return word
+    *first, last = [f"{word} ({meaning})" for word, meaning in words.items()]
+    raise BadInput(f"{name} is {given!r}; expected {', '.join(first)} or {last}.")
 
 
 def check(

@@ -124,7 +124,7 @@ def audit(
     )
     intervals.two_sided(confidence)
     asked = gates.read(fail_if, decide_on, margin)
-    ways = cells.check_crossed(crossed)
+    ways = arguments.one_of("crossed", crossed, cells.CROSSED)
     predictions.check_two_files(before, after)
     first = predictions.read(
         before, columns, called="The first table", with_labels=True, cluster=cluster, weight=weight

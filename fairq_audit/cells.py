@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,12 @@ from fairq_utils import intervals
 from fairq_utils.errors import BadInput
 
 Crossed = Literal["full", "pairs", "every", "none"]
+CROSSED: dict[Crossed, str] = {
+    "full": "all columns with one another",
+    "pairs": "each with each",
+    "every": "both",
+    "none": "no column with another",
+}
 MOST_GROUPS = 250
 
 
@@ -43,21 +49,6 @@ class Cells:
     counts: NDArray[np.int64]
     pooled: dict[str, Any] | None
     spelt: list[Mapping[str, str]]
-
-
-def check_crossed(crossed: str) -> Crossed:
-    """Which columns are crossed, if it is a word for that.
-
-    >>> check_crossed("pairs")
-    'pairs'
-    """
-    for word in get_args(Crossed):
-        if crossed == word:
-            return word
-    raise BadInput(
-        f"crossed is {crossed!r}; expected full (all columns with one another), pairs (each with each), "
-        "every (both) or none."
-    )
 
 
 def groupings(

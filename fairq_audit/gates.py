@@ -6,10 +6,11 @@ An expression is read by a pattern and never evaluated as code.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pandas as pd
 
+from fairq_audit.arguments import one_of
 from fairq_audit.formats import number, shown
 from fairq_audit.quantities import QUANTITIES, VERDICTS
 from fairq_audit.rates import limits
@@ -17,6 +18,11 @@ from fairq_utils.errors import BadInput
 from fairq_utils.intervals import able_to_show, simultaneous
 
 DecideOn = Literal["lower", "estimate", "upper"]
+DECIDE_ON: dict[DecideOn, str] = {
+    "lower": "fail when surely beyond",
+    "estimate": "when the estimate is beyond",
+    "upper": "when it cannot be ruled out",
+}
 Value = Mapping[str, Any]
 
 _OF_CLASS = {
@@ -470,7 +476,7 @@ def parse(expression: str, decide_on: str = "lower") -> Gate:
         sign=sign,
         threshold=threshold,
         word=word,
-        decide_on=check_end(decide_on),
+        decide_on=one_of("decide_on", decide_on, DECIDE_ON),
     )
 
 
@@ -480,7 +486,7 @@ def read(expressions: Sequence[str], decide_on: str, margin: float | None) -> li
     >>> [gate.quantity for gate in read(["contrast > 0.02"], "lower", None)]
     ['contrast']
     """
-    check_end(decide_on)
+    one_of("decide_on", decide_on, DECIDE_ON)
     found = [parse(expression, decide_on) for expression in expressions]
     if margin is None and any(gate.word == "equivalent" for gate in found):
         raise BadInput(
@@ -493,18 +499,3 @@ def _quantity(name: str, of: str | None) -> str | None:
     """The quantity as it is listed, if what it is of was named just where that is needed."""
     listed = {known.partition("[")[0]: known for known in QUANTITIES}.get(name)
     return listed if listed is not None and ("[" in listed) == (of is not None) else None
-
-
-def check_end(decide_on: str) -> DecideOn:
-    """The end of the interval by which gates are decided, if it is one.
-
-    >>> check_end("upper")
-    'upper'
-    """
-    for end in get_args(DecideOn):
-        if decide_on == end:
-            return end
-    raise BadInput(
-        f"decide_on is {decide_on!r}; expected lower (fail when surely beyond), estimate (when the estimate "
-        "is beyond) or upper (when it cannot be ruled out)."
-    )

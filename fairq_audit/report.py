@@ -38,6 +38,12 @@ _DRAWN_BINS = 20  # or a few more, in a histogram that stands still
 _LONGEST_LABEL = 14  # characters; the explorer writes a model's name beside that of a group
 _EXPLORED_AT_FIRST = 6  # groups, those that lost most; the others can be ticked
 _RECALLS = 10
+_VERDICTS = {  # how each is marked, and what it is called
+    "harm shown": ("harm", "Harm shown"),
+    "no harm found": ("open", "No harm found"),
+    "equivalent": ("well", "Equivalent within the margin"),
+    "cannot tell": ("open", "Cannot tell"),
+}
 # Those of `formats`, which templates use by these names.
 _FILTERS = (
     "between",
@@ -120,6 +126,7 @@ def environment() -> Environment:
     )
     made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     made.filters |= {name: getattr(formats, name) for name in _FILTERS}
+    made.globals["verdicts"] = _VERDICTS
     made.filters |= {"called": _called, "cut": _cut, "day": _day, "capitalize_first": _capitalized}
     return made
 

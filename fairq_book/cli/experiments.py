@@ -91,6 +91,15 @@ def whole_numbers(name: str, text: str) -> list[int]:
     return numbers
 
 
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(0, MOST_WORKERS),
+    default=0,
+    metavar="N",
+    help="Make them in N processes of this machine.",
+)
+
+
 @click.command()
 @click.argument("name", type=click.Choice(DATA_NAMES))
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
@@ -128,13 +137,7 @@ def data(name: str, paths: tuple[str, ...], card: Path | None, **settings: Any) 
 @click.command()
 @click.argument("settings", nargs=-1, metavar="[SETTING]...")
 @_study_options
-@click.option(
-    "--workers",
-    type=click.IntRange(0, MOST_WORKERS),
-    default=0,
-    metavar="N",
-    help="Make them in N processes of this machine.",
-)
+@workers_option
 @click.option("--scheduler", metavar="ADDRESS", help="Make them on the Dask cluster at that address.")
 @click.pass_context
 def sweep(

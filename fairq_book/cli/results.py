@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from fairq_book.cli.experiments import chosen_settings
-from fairq_book.experiments.parameters import MOST_WORKERS
+from fairq_book.cli.experiments import chosen_settings, workers_option
 
 
 @click.group("results")
@@ -44,13 +43,7 @@ def write(ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], 
 @click.argument("settings", nargs=-1, required=True, metavar="SETTING...")
 @_root_option
 @click.option("--seeds", default="", help="Of these alone, such as 0-2.  [default: all that are declared]")
-@click.option(
-    "--workers",
-    type=click.IntRange(0, MOST_WORKERS),
-    default=0,
-    metavar="N",
-    help="Make them in N processes of this machine.",
-)
+@workers_option
 @click.pass_context
 def measure(
     ctx: click.Context, settings: tuple[str, ...], root: tuple[str, ...], seeds: str, workers: int

@@ -16,6 +16,7 @@ from fairq_utils.encoders.mini import MiniClassifier, MiniCLIP, MiniEncoder, Wor
 from fairq_utils.errors import BadInput
 from fairq_utils.progress import Report, progress, reporting
 from fairq_utils.training.loop import Recipe, augment, default_device
+from fairq_utils.training.schedules import one_cycle, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +196,7 @@ def _train(
                 beside_images = beside(order, random)
             rows = slice(step % steps * batch_size, (step % steps + 1) * batch_size)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * _warm_then_cosine((step + 1) / (total + 1))
+                group["lr"] = recipe.learning_rate * one_cycle((step + 1) / (total + 1))
             batch = augment(images[order[rows]], moves, random)
             # Layers this small are no faster in bfloat16 on a CPU.
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -209,17 +210,9 @@ def _train(
                 encoder.log_scale.clamp_(max=math.log(100))
             said_now = f"loss {loss.item():.2f}" if step % steps == steps - 1 else ""
             report(3 * batch_size, said_now)
-            if said_now and not math.isfinite(loss.item()):
-                raise BadInput(
-                    f"{description}: the loss became {loss.item()}; expected a finite number, so lower "
-                    f"learning_rate (now {recipe.learning_rate})."
-                )
+            if said_now:
+                require_finite(loss.item(), description, recipe.learning_rate)
     finally:
         if bar is not None:
             bar.close()
     return encoder.eval().to("cpu")
-
-
-def _warm_then_cosine(done: float) -> float:
-    climb = 0.1
-    return done / climb if done < climb else 0.5 * (1 + math.cos(math.pi * (done - climb) / (1 - climb)))

@@ -15,6 +15,7 @@ from fairq_utils.language.decoder import ByteDecoder
 from fairq_utils.language.texts import Texts, require_length, stream
 from fairq_utils.progress import Report, progress, reporting
 from fairq_utils.training.loop import default_device
+from fairq_utils.training.schedules import one_cycle, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +177,7 @@ def fit_language(
             starts = begins[groups] + (way * (sizes[groups] - length)).long()
             windows = everything[starts.to(device)[:, None] + places]
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * _warm_then_cosine((step + 1) / (recipe.steps + 1))
+                group["lr"] = recipe.learning_rate * one_cycle((step + 1) / (recipe.steps + 1))
             logits = network(windows[:, :-1])
             losses = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
             loss = _mean(losses.view(len(groups), length).mean(1), groups, weights)
@@ -186,11 +187,8 @@ def fit_language(
             optimizer.step()
             says = (step + 1) % 100 == 0 or step + 1 == recipe.steps
             report(3 * len(groups), f"{loss.item() / math.log(2):.2f} bits a byte" if says else "")
-            if says and not math.isfinite(loss.item()):
-                raise BadInput(
-                    f"{description}: the loss became {loss.item()}; expected a finite number, so lower "
-                    f"learning_rate (now {recipe.learning_rate})."
-                )
+            if says:
+                require_finite(loss.item(), description, recipe.learning_rate)
     finally:
         if bar is not None:
             bar.close()
@@ -217,8 +215,3 @@ def _mean(losses: Tensor, groups: Tensor, weights: Tensor | None) -> Tensor:
     own = weights[groups].to(losses)
     # A batch in which nobody counts teaches nothing.
     return (losses * own).sum() / own.sum().clamp(min=torch.finfo(own.dtype).tiny)
-
-
-def _warm_then_cosine(done: float) -> float:
-    climb = 0.1
-    return done / climb if done < climb else 0.5 * (1 + math.cos(math.pi * (done - climb) / (1 - climb)))
