@@ -183,11 +183,7 @@ def audit(
     told = [
         *warnings,
         *pairs.warnings,
-        *sentences.no_better_said(
-            np.bincount(pairs.labels, minlength=len(pairs.classes)).tolist(),
-            pairs.classes,
-            found["overall"]["accuracy_before"]["estimate"],
-        ),
+        *sentences.no_better_said(*_found_before(pairs)),
         *(
             sentences.missing_said(out, entry, cells.conspicuous(out, entry))
             for out, entry in zip(pairs.left_out, dropped, strict=True)
@@ -264,6 +260,12 @@ def _measured(
         reference=bare.get(reference, reference) if reference else None,
         sampled=worth,
     )
+
+
+def _found_before(pairs: Pairs) -> tuple[list[int], list[int]]:
+    """Of each class how many rows there are, and how many the first model finds."""
+    right = pairs.answers[0] == pairs.labels of, found = (np.bincount(pairs.labels[own],
+    minlength=len(pairs.classes)) for own in (right | True, right)) return of.tolist(), found.tolist()
 
 
 def _sampled(column: str | None, values: NDArray[Any] | None) -> dict[str, Any] | None:

@@ -37,8 +37,8 @@ MOST_GROUPS = 250
 class Cells:
     """One way to divide the rows: of each row its cell, -1 for none; and how many of each kind a cell has.
 
-    `pooled`: the small ones, and whether they are one cell together. `names`: what is shown; `values`: the
-    same without the names of columns. `spelt`: for each column how its values are shown.
+    `pooled`: the small ones, and whether they are one cell together. `names`: what is shown; `bare_names`:
+    the same without the names of columns. `spelt`: for each column how its values are shown.
     """
 
     name: str
@@ -96,52 +96,34 @@ def _divided(
         for cell in range(len(seen))
     ]
     ways = [spelt[name] for name in columns]
-    names, values = (
+    names, bare_names = (
         [_called(own, columns if named and several else None, ways) for own in found]
         for named in (True, False)
     )
     name = " x ".join(columns)
-    if twice := sorted({one for one in names if names.count(one) > 1}):
+    if twice := sorted(own for own, times in Counter(names).items() if times > 1):
         raise BadInput(
             f"Two cells of {shown(name)} are both called {shown(twice[0])!r}; expected names that tell them "
             "apart: rename groups that have ' x ' in their names."
         )
     small = sizes < smallest
-    pooled = None
     if small.all():
         raise BadInput(
             f"No group of {shown(name)} has {smallest} rows; expected some: lower smallest_group, name "
-            f"another "
-            "column, or cross fewer."
+            "another column, or cross fewer."
         )
+    pooled = None
     if small.any():
-        together = len(columns) > 1 and bool(sizes[small].sum() >= smallest)
-        inside = np.isin(codes, np.flatnonzero(small))
-        fates = np.zeros((len(seen), 5), dtype=np.int64)
-        np.add.at(fates, (codes[inside], pairs.kinds[inside]), 1)
-        lost, gained = fates[:, statistics.LOST], fates[:, statistics.GAINED]
-        chances = intervals.sign_test(lost, gained)
-        pooled = {
+        pooled = _set_apart(names, codes, pairs.kinds, small) | {
             "smallest": smallest,
-            "n": int(sizes[small].sum()),
-            "kept": together,
-            "cells": [
-                {
-                    "cell": names[cell],
-                    "n": int(sizes[cell]),
-                    "lost": int(lost[cell]),
-                    "gained": int(gained[cell]),
-                    "p": float(chances[cell]),
-                }
-                for cell in np.flatnonzero(small)
-            ],
+            "kept": len(columns) > 1 and bool(sizes[small].sum() >= smallest),
         }
-        new = np.where(small, -1, np.cumsum(~small) - 1)
         large = np.flatnonzero(~small)
-        names, values = ([own[cell] for cell in large] for own in (names, values))
-        if together:
+        names, bare_names = ([own[cell] for cell in large] for own in (names, bare_names))
+        new = np.where(small, -1, np.cumsum(~small) - 1)
+        if pooled["kept"]:
             new[small] = len(names)
-            for own in (names, values):
+            for own in (names, bare_names):
                 own.append(f"{small.sum()} small cells")
         codes = new[codes]
     if len(names) > MOST_GROUPS:
@@ -149,10 +131,34 @@ def _divided(
             f"{shown(name)} has {len(names)} groups; expected {MOST_GROUPS} at most: name columns with "
             "fewer, or raise smallest_group."
         )
-    codes = codes.astype(np.intp)
+    counts = _by_kind(codes, pairs.kinds, len(names))
+    return Cells(name, list(columns), names, bare_names, codes.astype(np.intp), counts, pooled, ways)
+
+
+def _by_kind(codes: NDArray[np.intp], kinds: NDArray[np.intp], cells: int) -> NDArray[np.int64]:
+    """How many rows of each cell are of each of the five kinds."""
     inside = codes >= 0
-    counts = np.bincount(5 * codes[inside] + pairs.kinds[inside], minlength=5 * len(names)).reshape(-1, 5)
-    return Cells(name, list(columns), names, values, codes, counts, pooled, ways)
+    return np.bincount(5 * codes[inside] + kinds[inside], minlength=5 * cells).reshape(cells, 5)
+
+
+def _set_apart(
+    names: Sequence[str], codes: NDArray[np.intp], kinds: NDArray[np.intp], small: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """The small cells, and what became of their rows."""
+    fates = _by_kind(codes, kinds, len(names))
+    lost, gained = fates[:, statistics.LOST], fates[:, statistics.GAINED]
+    chances, sizes = intervals.sign_test(lost, gained), fates.sum(axis=1)
+    cells = [
+        {
+            "cell": names[int(cell)],
+            "n": int(sizes[cell]),
+            "lost": int(lost[cell]),
+            "gained": int(gained[cell]),
+            "p": float(chances[cell]),
+        }
+        for cell in np.flatnonzero(small)
+    ]
+    return {"n": int(sizes[small].sum()), "cells": cells}
 
 
 def _called(values: Sequence[str], columns: Sequence[str] | None, spelt: Sequence[Mapping[str, str]]) -> str:

@@ -326,8 +326,7 @@ def _weights(column: pd.Series, name: str, called: str) -> NDArray[np.float64]:
     if (weights <= 0).any():
         raise BadInput(
             f"{called} has {int((weights <= 0).sum())} entries of {shown(name)} that are not above 0; "
-            f"expected "
-            "how many each row stands for: leave those rows out of both tables."
+            "expected how many each row stands for: leave those rows out of both tables."
         )
     return weights
 

@@ -36,21 +36,27 @@ def missing_said(out: LeftOut, dropped: Mapping[str, Any], conspicuous: Sequence
     return said
 
 
-def no_better_said(asked: Sequence[int], classes: Sequence[str], right: float) -> Iterator[str]:
-    """A warning of a first model that does no better than one that looks at nothing.
+def no_better_said(rows: Sequence[int], right: Sequence[int]) -> Iterator[str]:
+    """A warning of a first model that finds classes no better than one that looks at nothing.
 
-    A wrong order of classes looks like this, and so does a wrong normalisation. `asked`: rows of each class.
+    A wrong order of classes looks like this, and so does a wrong normalisation. `rows` and `right`: of each
+    class, how many there are and how many are found. Classes count alike: of fraud, which is rare, a good
+    model may be right less often than one that never says it.
 
-    >>> next(no_better_said([2, 1], ["a", "b"], 1 / 3))[:88]
-    'Before, 33.3 % of the answers are right, and always to say a would be right in 66.7 %: l'
+    >>> next(no_better_said([90, 10], [90, 0]))[:80]
+    'Before, 50.0 % of a class are found on average over classes, no more than by gue'
+    >>> list(no_better_said([985, 15], [960, 13]))
+    []
     """
-    share = max(asked) / sum(asked)
-    if right <= share < 1:
+    recalls = [found / of for found, of in zip(right, rows, strict=True) if of]
+    mean = sum(recalls) / len(recalls)
+    if len(recalls) > 1 and mean <= 1 / len(recalls):
         yield (
-            f"Before, {hundredths(right)} % of the answers are right, and always to say "
-            f"{shown(classes[list(asked).index(max(asked))])} would be right in {hundredths(share)} %: look "
-            "whether classes stand in the order of the scores, and whether inputs reach the model as they "
-            "did in training."
+            f"Before, {hundredths(mean)} % of a class are found on average over classes, no more than by "
+            f"guessing: "
+            "look whether classes stand in the order of the scores, and whether inputs reach the model as "
+            "they did "
+            "in training."
         )
 
 
@@ -66,8 +72,7 @@ def small_said(groupings: Sequence[Mapping[str, Any]], unit: str) -> Iterator[st
         if cell["lost"] > cell["gained"] and cell["p"] * len(apart) < 0.05:
             yield (
                 f"{shown(cell['cell'])} has {counted(cell['n'], unit)}, too few for a group of its own "
-                f"here, and "
-                f"{cell['lost']} of them were lost: look at it by itself."
+                f"here, and {cell['lost']} of them were lost: look at it by itself."
             )
 
 

@@ -62,8 +62,7 @@ def decide(
         if one.kind is None:
             raise BadInput(
                 f"{one.called} has no scores, which a threshold needs; expected a column "
-                f"probability_<class> or "
-                "logit_<class> for each class."
+                "probability_<class> or logit_<class> for each class."
             )
     at = 0.5 if threshold is None else threshold
     if not 0 < at < 1:

@@ -53,24 +53,26 @@ def test_more_networks_find_more():
         assert found[0] > 50, row
 
 
-AUDITS = pd.read_csv(PAGE.parent / "procedures" / "audits.csv")
+CALM, BEYOND, HARMED = (
+    pd.read_csv(PAGE.parent / "procedures" / f"audits_{truth}.csv", index_col="asked")
+    for truth in ("calm", "beyond", "harmed")
+)
 TOLD = [world.title for world in audit_procedures.WORLDS if not world.blind]
+(BLIND,) = [world.title for world in audit_procedures.WORLDS if world.blind]
 
 
 def test_an_audit_errs_as_rarely_as_promised():
-    calm = AUDITS.query("truth == 'nobody pays'")
-    assert list(calm["what is asked"]) == ["verdict", *audit_procedures.QUANTITIES]
-    assert calm[TOLD].to_numpy().max() <= 6
-    beyond = AUDITS.query("truth == 'the limit is exceeded'")
-    assert beyond[TOLD].to_numpy().max() <= 6
+    assert list(CALM.index) == ["verdict", *audit_procedures.QUANTITIES]
+    assert CALM[TOLD].to_numpy().max() <= 6
+    assert list(BEYOND.index) == list(audit_procedures.QUANTITIES)
+    assert BEYOND[TOLD].to_numpy().max() <= 6
     # Who is not told that frames belong together is wrong too often.
-    assert calm["2,000 frames, not told"].max() > 10
+    assert CALM[BLIND].max() > 3 * CALM[TOLD].to_numpy().max()
 
 
 def test_an_audit_finds_more_with_more_rows():
-    found = AUDITS.query("truth == 'damson loses a tenth'").set_index("what is asked")
-    assert (found["10,000 rows"] >= found["1,000 rows"]).all()
-    assert found.loc["verdict", "10,000 rows"] > 90
+    assert (HARMED["10,000 rows"] >= HARMED["1,000 rows"]).all()
+    assert HARMED.loc["verdict", "10,000 rows"] > 90
 
 
 def test_the_audits_of_the_page_can_be_made_again():
@@ -84,7 +86,9 @@ def test_the_audits_of_the_page_can_be_made_again():
 
 def test_the_page_shows_these_tables():
     shown = [line.split(": ")[1] for line in PAGE.read_text().splitlines() if line.startswith(":file:")]
-    assert shown == [f"procedures/{name}.csv" for name in (*SHOWN, "audits")]
+    assert shown == [
+        f"procedures/{name}.csv" for name in (*SHOWN, "audits_calm", "audits_beyond", "audits_harmed")
+    ]
     assert "book/procedures" in (book_root() / "_toc.yml").read_text()
 
 

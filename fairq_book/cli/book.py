@@ -330,8 +330,8 @@ def simulate(studies: int, seed: int, out: Path | None) -> None:
     folder = out or book_root() / "book" / "procedures"
     for path in procedures.write(folder, studies, seed=seed):
         click.echo(f"written  {from_here(path)}")
-    path = audit_procedures.write(folder, max(studies // 10, 1), seed=seed)
-    click.echo(f"written  {from_here(path)}")
+    for path in audit_procedures.write(folder, max(studies // 10, 1), seed=seed):
+        click.echo(f"written  {from_here(path)}")
 
 
 def _safe(text: str) -> str:

@@ -19,6 +19,7 @@ from fairq_utils.files import write_atomically
 
 _GROUPS = {"alder": 0.5, "birch": 0.25, "clover": 0.15, "damson": 0.1}
 _CLASSES = {"common": 0.6, "less": 0.3, "rare": 0.1}
+CALM, BEYOND, HARMED = "calm", "beyond", "harmed"  # nobody pays; a limit is exceeded; somebody pays
 _HARM = 0.1  # of the right answers of the smallest group
 QUANTITIES = (
     "overall_drop",
@@ -56,9 +57,9 @@ class World:
 WORLDS = (
     World("1,000 rows", 1000),
     World("10,000 rows", 10_000),
-    World("2,000 frames of 200 people", 2000, frames=10),
-    World("2,000 weighted rows", 2000, weighted=True),
-    World("2,000 frames, not told", 2000, frames=10, blind=True),
+    World("2,000 rows by weight", 2000, weighted=True),
+    World("200 people, ten frames each", 2000, frames=10),
+    World("the same, not told", 2000, frames=10, blind=True),
 )
 
 
@@ -128,22 +129,22 @@ def simulated(audits: int = 400, *, seed: int = 0) -> pd.DataFrame:
             return round(100 * float(np.mean([own[what] == word for own in of])), 1)
 
         columns[world.title] = {
-            ("nobody pays", "verdict", "harm shown"): share(calm, "verdict", "harm shown"),
-            **{("nobody pays", name, "failed"): share(calm, name, "failed") for name in QUANTITIES},
-            **{
-                ("the limit is exceeded", name, "passed"): share(beyond, name, "passed")
-                for name in QUANTITIES
-            },
-            ("damson loses a tenth", "verdict", "harm shown"): share(found, "verdict", "harm shown"),
-            **{("damson loses a tenth", name, "failed"): share(found, name, "failed") for name in QUANTITIES},
+            (CALM, "verdict"): share(calm, "verdict", "harm shown"),
+            **{(CALM, name): share(calm, name, "failed") for name in QUANTITIES},
+            **{(BEYOND, name): share(beyond, name, "passed") for name in QUANTITIES},
+            (HARMED, "verdict"): share(found, "verdict", "harm shown"),
+            **{(HARMED, name): share(found, name, "failed") for name in QUANTITIES},
         }
     table = pd.DataFrame(columns)
-    table.index.names = ["truth", "what is asked", "counted"]
+    table.index.names = ["truth", "asked"]
     return table.reset_index()
 
 
-def write(folder: Path, audits: int = 400, *, seed: int = 0) -> Path:
-    """Simulate, and put the table into a folder."""
-    path = folder / "audits.csv"
-    write_atomically(path, simulated(audits, seed=seed).to_csv(index=False).encode())
-    return path
+def write(folder: Path, audits: int = 400, *, seed: int = 0) -> list[Path]:
+    """Simulate, and put a table for each truth into a folder."""
+    found, written = simulated(audits, seed=seed), []
+    for truth in (CALM, BEYOND, HARMED):
+        own = found[found["truth"] == truth].drop(columns="truth")
+        written.append(folder / f"audits_{truth}.csv")
+        write_atomically(written[-1], own.to_csv(index=False).encode())
+    return written

@@ -134,7 +134,7 @@ def class_by_group(table: pd.DataFrame, *, positive: str) -> Picture:
 
     `table` is what `examples.class_by_group` gives.
     """
-    panels = {"selection_rate": "taken for it, % of all", "recall": "found, % of its own"}
+    panels = {"selection_rate": "taken for it, %", "recall": "found, %"}
     place, said = np.arange(len(table)), []
     with canvas(0.3 * len(table) + 1.4, columns=2, sharey=True) as (figure, axes):
         for axis, (measure, title) in zip(axes[0], panels.items(), strict=True):
@@ -143,7 +143,7 @@ def class_by_group(table: pd.DataFrame, *, positive: str) -> Picture:
             axis.plot(before, place, **_BEFORE)
             axis.plot(after, place, **_AFTER)
             axis.set_title(title, fontsize=9.5)
-            axis.set_xlim(left=0)
+            axis.set_xlim(0, 1.08 * np.nanmax([*before, *after, 1]))
             axis.tick_params(axis="y", length=0)
         names = [shown(name, _LONGEST_NAME) for name in table["group"]]
         axes[0, 0].set_yticks(place, names, parse_math=False, fontsize=9)
