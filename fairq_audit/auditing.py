@@ -264,8 +264,9 @@ def _measured(
 
 def _found_before(pairs: Pairs) -> tuple[list[int], list[int]]:
     """Of each class how many rows there are, and how many the first model finds."""
-    right = pairs.answers[0] == pairs.labels of, found = (np.bincount(pairs.labels[own],
-    minlength=len(pairs.classes)) for own in (right | True, right)) return of.tolist(), found.tolist()
+    of = np.bincount(pairs.labels, minlength=len(pairs.classes))
+    found = np.bincount(pairs.labels[pairs.answers[0] == pairs.labels], minlength=len(pairs.classes))
+    return of.tolist(), found.tolist()
 
 
 def _sampled(column: str | None, values: NDArray[Any] | None) -> dict[str, Any] | None:
