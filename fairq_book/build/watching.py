@@ -17,8 +17,9 @@ import psutil
 # Seconds of two cores that a build may spend on the jobs of each chapter and on the pages. The first chapter
 # trains the networks of the three behind it, with which it shares.
 SHARES = {"01": 120, "02": 30, "03": 30, "04": 30, "05": 90, "06": 45, "pages": 60}
-# The same for all kernels together, which mostly draw, and for the jobs of the two chapters that are left.
-SHARE_OF_KERNELS = 60
+# The same for all kernels together, which mostly draw, for the jobs of the two chapters that are
+# left, and for the two audits that are worked examples.
+SHARE_OF_KERNELS = 60 + 15
 _TOGETHER = {"chapters 1 to 4": ("01", "02", "03", "04"), "chapter 5": ("05",), "chapter 6": ("06",)}
 EVERY_SECONDS_IN_A_LOG = 30  # it is said how all stands; on a terminal, each second
 _BAR = re.compile(r"(?P<what>[^\r\n]*?): +(?P<percent>\d+)%\|")

@@ -68,8 +68,9 @@ def plain_text(html: str) -> str:
     return "\n\n".join("\n".join(paragraphs[number]) for number in ARTICLES) + "\n"
 
 
-def unpack(package: Path, folder: Path = FOLDER) -> list[Path]:
-    """Write the text of each language, and the licence of the package, into the folder."""
+def unpack(package: Path, folder: Path | None = None) -> list[Path]:
+    """Write the text of each language, and the licence of the package, into a folder: by default ours."""
+    folder = folder or FOLDER
     written = {}
     try:
         with tarfile.open(package) as archive:
