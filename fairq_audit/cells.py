@@ -89,7 +89,8 @@ def _divided(
 ) -> Cells:
     parts = [pairs.groups[name] for name in columns]
     flat = np.ravel_multi_index([part.codes for part in parts], [len(part.categories) for part in parts])
-    seen, codes, sizes = np.unique(flat, return_inverse=True, return_counts=True)
+    codes, seen = pd.factorize(flat, sort=True)  # which hashes: faster than to sort ten million rows
+    sizes = np.bincount(codes)
     places = np.unravel_index(seen, [len(part.categories) for part in parts])
     found = [
         [str(part.categories[place[cell]]) for part, place in zip(parts, places, strict=True)]

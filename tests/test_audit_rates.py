@@ -216,10 +216,14 @@ def test_the_contrast_is_held_and_narrower_than_the_gap():
 
 
 def test_a_perfectly_calibrated_model_shows_hardly_an_error_however_few_the_rows():
-    rng, found = np.random.default_rng(0), []
+    rng, found, usual = np.random.default_rng(0), [], []
     for _ in range(300):
         sure = rng.uniform(0.5, 1, 333)
-        found.append(calibration.error(sure, rng.random(333) < sure))
+        right = rng.random(333) < sure
+        found.append(calibration.error(sure, right))
+        bins = np.minimum((sure * 15).astype(int), 14)  # the usual estimate: fifteen bins of equal width
+        usual.append(sum(abs((sure - right)[bins == own].sum()) for own in range(15)) / 333)
+    assert np.mean(usual) == pytest.approx(0.05, abs=0.01)
     assert np.mean([one["estimate"] for one in found]) < 0.03
     assert np.mean([one["lower"] > 0 for one in found]) <= 0.05
     off = [

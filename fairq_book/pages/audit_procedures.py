@@ -55,7 +55,7 @@ class World:
 
 
 WORLDS = (
-    World("1,000 rows", 1000),
+    World("2,000 rows", 2000),
     World("10,000 rows", 10_000),
     World("2,000 rows by weight", 2000, weighted=True),
     World("200 people, ten frames each", 2000, frames=10),
