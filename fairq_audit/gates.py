@@ -95,6 +95,8 @@ class Gate:
         beyond = missing is not None and missing["value"] is not None and self._exceeded(missing["value"])
         unknown = missing is not None and missing["value"] is None
         unseen = self._unseen(record, rates)
+        # What nobody can see cannot be ruled out either.
+        failed = failed or (self.decide_on == "upper" and bool(unknown or unseen))
         quiet = not (open_ or unknown or unseen)
         outcome = "failed" if failed or beyond else "passed" if quiet else "not ruled out"
         return {
@@ -374,7 +376,7 @@ class Gate:
                 "estimate": "the estimate is beyond",
                 "upper": "it cannot be ruled out",
             }[self.decide_on]
-            return f"Failed. {found}; {reason}."
+            return f"Failed. {found}; {reason}{_too_few(unseen)}."
         if outcome == "not ruled out":
             others = [shown(name) for name in open_ if name is not None and name != where]
             more = (
@@ -382,13 +384,19 @@ class Gate:
                 if others
                 else ""
             )
-            if unseen:
-                names = ", ".join(map(shown, unseen[:4])) + (" and others" if len(unseen) > 4 else "")
-                more += f"; too few rows to tell of {names}"
-            elif not open_ and missing is not None:
+            more += _too_few(unseen)
+            if not open_ and not unseen and missing is not None:
                 more = f"; {missing['n']:,} rows are missing, which may count"
             return f"Not ruled out. {found}{more}."
         return f"Passed. {found}."
+
+
+def _too_few(unseen: Sequence[str]) -> str:
+    """Of whom a gate cannot tell."""
+    if not unseen:
+        return ""
+    names = ", ".join(map(shown, unseen[:4])) + (" and others" if len(unseen) > 4 else "")
+    return f"; too few rows to tell of {names}"
 
 
 def _joined(found: Iterable[tuple[str | None, Value]]) -> tuple[str | None, Value]:

@@ -300,6 +300,8 @@ def test_odds_leave_out_groups_that_have_too_few_of_the_class():
     assert odds["groups"] == 2
     assert gate["outcome"] == "not ruled out"
     assert "too few rows to tell of B" in gate["sentence"]
+    # Who fails whatever cannot be ruled out fails this.
+    assert not found.passes("equalized_odds_increase > 0.99", decide_on="upper")
 
 
 def test_a_threshold_takes_probabilities_of_logits():
