@@ -86,6 +86,8 @@ class Gate:
         if self.word is not None:
             return self._judged_verdict(record["verdict"]["word"])
         found = self._values(record, rates)
+        if not found:
+            return self._judged_nothing(self._unseen(record, rates))
         where, value = self._worst(found, self._end(self.decide_on))
         failed = self._exceeded(value[self._end(self.decide_on)])
         open_ = [one for one in found if self._exceeded(one[1][self._end("upper")])]
@@ -123,6 +125,30 @@ class Gate:
             ),
         }
 
+    def _judged_nothing(self, unseen: Sequence[str]) -> dict[str, Any]:
+        """What is made of a gate for which no group has rows enough."""
+        outcome = "failed" if self.decide_on == "upper" else "not ruled out"
+        said = f"{outcome.capitalize()}. {shown(self.expression)}{_too_few(unseen)}."
+        return self._without_value(re.sub(r"\[.*", "", self.quantity), self.threshold, outcome, said, unseen)
+
+    def _without_value(
+        self, quantity: str, threshold: float | None, outcome: str, sentence: str, unseen: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        return {
+            "expression": self.expression,
+            "quantity": quantity,
+            "threshold": threshold,
+            "decided_on": self.decide_on,
+            "where": None,
+            "value": None,
+            "with_missing": None,
+            "not_ruled_out": [],
+            "too_few": list(unseen),
+            "outcome": outcome,
+            "passed": outcome != "failed",
+            "sentence": sentence,
+        }
+
     def _judged_verdict(self, word: str) -> dict[str, Any]:
         wanted = VERDICTS[str(self.word)]
         failed = (word == wanted) == (self.sign == "=")
@@ -130,22 +156,9 @@ class Gate:
         unsure = self.sign == "=" and self.word == "harm" and word != "equivalent"
         outcome = "failed" if failed else "not ruled out" if unsure else "passed"
         unsure = outcome == "not ruled out"
-        said = {"failed": "Failed", "not ruled out": "Not ruled out", "passed": "Passed"}[outcome]
-        return {
-            "expression": self.expression,
-            "quantity": "verdict",
-            "threshold": None,
-            "decided_on": self.decide_on,
-            "where": None,
-            "value": None,
-            "with_missing": None,
-            "not_ruled_out": [],
-            "too_few": [],
-            "outcome": outcome,
-            "passed": outcome != "failed",
-            "sentence": f"{said}. {shown(self.expression)}: the verdict is {word}"
-            + ("; what is equivalent within a margin is ruled out (--margin)." if unsure else "."),
-        }
+        said = f"{outcome.capitalize()}. {shown(self.expression)}: the verdict is {word}"
+        said += "; what is equivalent within a margin is ruled out (--margin)." if unsure else "."
+        return self._without_value("verdict", None, outcome, said)
 
     def _values(
         self, record: Mapping[str, Any], rates: pd.DataFrame | None
@@ -163,59 +176,61 @@ class Gate:
             return [(own["name"], own[self.quantity]) for own in several or record["groupings"]]
         found: list[tuple[str | None, Value]]
         bare = self.quantity.partition("[")[0]
+        if self.name is not None:
+            self._check_class(record)
         if bare in _OF_CLASS:
-            return [self._of_class(record, rates, _OF_CLASS[bare])]
+            return self._of_class(record, rates, _OF_CLASS[bare])
         if bare == "contrast":
-            found = [(own["name"], own["contrast"]) for own in several]
+            found, known = [(own["name"], own["contrast"]) for own in several], bool(several)
             expected = "two groups or more"
         elif bare == "calibration_rise":
-            found = [
-                (group["group"], group["calibration"]["rise"])
-                for own in record["groupings"]
-                for group in own["groups"]
-                if group.get("calibration")
+            groups = [
+                group for own in record["groupings"] for group in own["groups"] if group.get("calibration")
             ]
+            found = [(group["group"], group["calibration"]["rise"]) for group in groups]
             found = [_joined(found)] if found else []
-            expected = "scores for each class (logit_<class> or probability_<class>), and 100 rows in a group"
+            decided = record["compared"]["positive"] or {"before": None}
+            known = record["compared"]["scores"] is not None and decided["before"] is None
+            expected = "scores of each class (logit_<class> or probability_<class>), and no threshold"
         elif bare == "equalized_odds_increase":
-            found = [(own["name"], own["odds"]["increase"]) for own in several if own.get("odds")]
-            expected = "two classes, or one that --positive names, in two groups or more"
+            of = [(own["name"], own["odds"]) for own in several if own.get("odds")]
+            found, known = [(name, odds["increase"]) for name, odds in of if odds["increase"]], bool(of)
+            expected = "two classes, or one that --positive names, and two groups or more"
         else:
-            found = [
-                (own["name"], ratio["after"])
-                for own in several
-                for ratio in own.get("selection_ratios", [])
-                if ratio["class"] == self.name
-            ]
-            least = record["settings"]["smallest_group"]
-            expected = f"a class of this audit that {least} rows of a group are taken for"
-        if not found:
+            ratios = [(own["name"], ratio) for own in several for ratio in own["selection_ratios"]]
+            found = [(name, ratio["after"]) for name, ratio in ratios if ratio["class"] == self.name]
+            known, expected = bool(several), "two groups or more"
+        if not known:
             raise BadInput(f"The gate {self.expression!r} finds nothing to hold; expected {expected}.")
         return found
 
+    def _check_class(self, record: Mapping[str, Any]) -> None:
+        """Refuse a class that the audit does not have, or does not look at."""
+        classes, positive = record["compared"]["classes"], record["compared"]["positive"]
+        if self.name not in classes:
+            raise BadInput(
+                f"The gate {self.expression!r} names no class of this audit; expected one of: "
+                f"{shown(', '.join(classes), 400)}."
+            )
+        if positive and positive["class"] != self.name and not self.quantity.startswith("recall"):
+            raise BadInput(
+                f"The gate {self.expression!r} is of another class than --positive; expected "
+                f"{shown(positive['class'])!r}, or an audit without a positive class."
+            )
+
     def _of_class(
         self, record: Mapping[str, Any], rates: pd.DataFrame | None, measure: str
-    ) -> tuple[str | None, Value]:
-        """The largest of a class over groups, or of all classes; of pairs that have enough rows."""
+    ) -> list[tuple[str | None, Value]]:
+        """The largest of a class over groups, or of all classes, of pairs with rows enough; none of none."""
         if rates is None:
             raise BadInput(
                 f"The gate {self.expression!r} needs the rates of classes; expected those of the audit."
             )
-        own = rates[rates["measure"] == measure]
+        own = rates[(rates["measure"] == measure) & (rates["tested"] != "too few")]
         if self.name is not None:
             own = own[own["class"] == self.name]
-            if self.name not in record["compared"]["classes"]:
-                raise BadInput(
-                    f"The gate {self.expression!r} names no class of this audit; expected one of: "
-                    f"{shown(', '.join(record['compared']['classes']), 400)}."
-                )
-        own = own[own["tested"] != "too few"]
         if own.empty:
-            raise BadInput(
-                f"The gate {self.expression!r} finds no group with {record['settings']['smallest_group']} "
-                "rows to hold to it; expected more rows, a lower --smallest-group, or the class that "
-                "--positive names."
-            )
+            return []
         # Allowed for are those of these pairs in which enough flipped that one could be beyond anything.
         confidence = record["settings"]["confidence"]
         together = simultaneous(confidence, able_to_show(own["worse"] + own["better"], confidence))
@@ -227,7 +242,7 @@ class Gate:
             )
             for row, least in zip(own.to_dict("records"), lower, strict=True)
         ]
-        return _joined(pairs)
+        return [_joined(pairs)]
 
     def _unseen(self, record: Mapping[str, Any], rates: pd.DataFrame | None) -> list[str]:
         """The groups that have too few rows for the quantity, of which so nothing is ruled out."""

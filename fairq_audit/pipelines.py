@@ -116,7 +116,8 @@ def summary(record: Mapping[str, Any]) -> str:
         gates = sorted(record["gates"], key=lambda gate: order.index(gate["outcome"]))
         for gate in gates[:_MOST_GATES]:
             at = f" for {_cell(gate['where'])}" if gate["where"] is not None else ""
-            value = measured(gate["value"], " points") if gate["value"] else verdict["word"]
+            found = verdict["word"] if gate["quantity"] == "verdict" else "too few rows"
+            value = measured(gate["value"], " points") if gate["value"] else found
             lines.append(f"| {_cell(gate['expression'])} | {gate['outcome']} | {value}{at} |")
         lines += _left(len(gates) - _MOST_GATES, "gates")
     groups = [(own["name"], group) for own in record["groupings"] for group in own["groups"]]

@@ -252,10 +252,11 @@ def odds(
     seed: int,
     positive: str,
     smallest: int,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """The larger of two gaps between groups: that of recall, and that of false positives of a class.
 
-    Groups need `smallest` rows of the class and of others; those that have fewer are named. The rise of the
+    Groups need `smallest` rows of the class and of others; those that have fewer are named, and where
+    fewer than two are left there is no gap. The rise of the
     larger of two lies between the rises of the two, so its interval holds both of theirs.
     """
     code = pairs.classes.index(positive)
@@ -264,8 +265,13 @@ def odds(
     counted, effective = _worth(cell, pairs, sampling, places, np.full(len(places), code), rows)
     worth = np.minimum(effective["recall"], effective["fpr"])
     both = (rows[:, 4:].sum(axis=1) >= smallest) & (rows[:, :4].sum(axis=1) >= smallest)
+    about = {
+        "class": positive,
+        "groups": int(both.sum()),
+        "too_few": [cell.names[place] for place in np.flatnonzero(~both)],
+    }
     if both.sum() < 2:
-        return None
+        return about | {"before": None, "after": None, "increase": None}
     counted = (counted * worth[:, None])[both]
     kinds = np.zeros(len(counted))
     gaps = [
@@ -280,10 +286,7 @@ def odds(
         )
 
     before, after = larger("before"), larger("after")
-    return {
-        "class": positive,
-        "groups": int(both.sum()),
-        "too_few": [cell.names[place] for place in np.flatnonzero(~both)],
+    return about | {
         "before": before,
         "after": after,
         "increase": {

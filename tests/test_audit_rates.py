@@ -375,6 +375,21 @@ def test_gates_on_classes_fail_in_at_most_one_audit_of_twenty_where_nothing_is_w
     assert {name: np.mean(own) for name, own in failed.items() if np.mean(own) > 0.06} == {}
 
 
+@pytest.mark.parametrize(
+    "gate", ["recall_drop[default] > 0.5", "precision_drop[default] > 0.5", "equalized_odds_increase > 0.9"]
+)
+def test_where_no_group_has_rows_enough_a_gate_is_not_ruled_out(gate):
+    before, after = loans(200)
+    few = before["label"].eq("default") & (before["id"] > 40)
+    found = auditing.audit(before[~few], after[~few], positive="default", fail_if=[gate])
+    (judged,) = found.record["gates"]
+    assert (judged["outcome"], judged["value"]) == ("not ruled out", None)
+    assert judged["sentence"] == f"Not ruled out. {gate}; too few rows to tell of A, B."
+    assert not found.passes(gate, decide_on="upper")
+    jsonschema.validate(json.loads(found.to_json()), SCHEMA)
+    assert "Too few rows to tell of A, B." in found._repr_html_()
+
+
 def test_where_rows_are_missing_a_gate_on_a_class_cannot_pass():
     before, after = loans()
     found = auditing.audit(

@@ -992,7 +992,7 @@ def test_names_that_mean_harm_stay_text(tmp_path):
         ({"fail_if": ["recall_drop > 0.1"]}, "cannot be read"),
         ({"fail_if": ["recall_drop[wasp] > 0.1"]}, "names no class of this audit; expected one of: bee"),
         ({"fail_if": ["worst_group_drop < 0.1"]}, "has the sign <; expected > or >="),
-        ({"fail_if": ["calibration_rise > 0.1"]}, "finds nothing to hold; expected scores for each class"),
+        ({"fail_if": ["calibration_rise > 0.1"]}, "finds nothing to hold; expected scores of each class"),
     ],
 )
 def test_bad_settings_are_refused_in_one_sentence(settings, said):

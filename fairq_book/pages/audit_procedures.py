@@ -58,8 +58,8 @@ WORLDS = (
     World("2,000 rows", 2000),
     World("10,000 rows", 10_000),
     World("2,000 rows by weight", 2000, weighted=True),
-    World("200 people, ten frames each", 2000, frames=10),
-    World("the same, not told", 2000, frames=10, blind=True),
+    World("400 people, five frames each", 2000, frames=5),
+    World("the same, not told", 2000, frames=5, blind=True),
 )
 
 

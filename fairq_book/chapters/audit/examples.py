@@ -105,7 +105,7 @@ def gaps(audits: Mapping[str, Audit], positive: str) -> pd.DataFrame:
         for grouping in audit.record["groupings"]:
             ratio = next((own for own in grouping["selection_ratios"] if own["class"] == positive), None)
             odds = grouping["odds"]
-            if ratio is None or odds is None:
+            if ratio is None or not odds or not odds["increase"]:
                 continue
             rows.append(
                 {
