@@ -1,7 +1,7 @@
-"""Two tables of predictions, read and laid beside each other image by image.
+"""Two tables of predictions, read and laid beside each other row by row.
 
-A table has a row an image, with the columns `id`, `label`, one or several of groups, and `prediction`;
-or, in place of `prediction`, a column `logit_<class>` or `probability_<class>` for each class. Names are
+A table has a row for each example, with the columns `id`, `label`, one or several of groups, and
+`prediction`; or, in place of `prediction`, a column `logit_<class>` or `probability_<class>` for each class. Names are
 text: a group may be called NA, and 007 is no 7.
 """
 
@@ -53,7 +53,7 @@ class PredictionTable:
     weight: str | None = None
 
     def scores(self, classes: Sequence[str]) -> NDArray[np.float64]:
-        """The scores of the classes in that order, a row an image."""
+        """The scores of the classes in that order, a row for each example."""
         assert self.kind is not None
         return self.table[[_PREFIX[self.kind] + name for name in classes]].to_numpy(np.float64)
 
@@ -100,10 +100,10 @@ def read(
     else:
         raise BadInput(
             f"{called} is of type {type(source).__name__}; expected the path of a file or a data frame, with "
-            "a row an image."
+            "a row for each example."
         )
     if len(given) == 0:
-        raise BadInput(f"{called} holds no rows; expected one an image.")
+        raise BadInput(f"{called} holds no rows; expected one for each example.")
     table = pd.DataFrame({name: _text(given[name], name, called) for name in texts if name in given})
     if weight is not None:
         table[weight] = _weights(given[weight], weight, called)
@@ -111,7 +111,7 @@ def read(
     if len(repeated):
         raise BadInput(
             f"{called} repeats {len(repeated)} ids, the first {shown(repeated.iloc[0])!r}; expected each "
-            "image once."
+            "example once."
         )
     there = [str(name) for name in given]
     kinds = [kind for kind, prefix in _PREFIX.items() if any(name.startswith(prefix) for name in there)]
@@ -140,7 +140,7 @@ def check_two_files(before: Predictions, after: Predictions) -> None:
     if alike:
         raise BadInput(
             f"{before} and {after} hold the same, byte for byte; expected what two models answered: look at "
-            "how the second was written, or, if two models do agree on every image, give their scores too "
+            "how the second was written, or, if two models do agree on every row, give their scores too "
             "(logit_<class>), which tell them apart."
         )
 
@@ -148,7 +148,7 @@ def check_two_files(before: Predictions, after: Predictions) -> None:
 def side_by_side(
     before: Predictions, after: Predictions, groups: str | Sequence[str] = "group", rows: int = 2
 ) -> pd.DataFrame:
-    """The first images of each group with both predictions, to see what two tables hold.
+    """The first rows of each group with both predictions, to see what two tables hold.
 
     >>> before = pd.DataFrame({"id": [7, 9], "label": "moth", "group": "elm", "prediction": "moth"})
     >>> side_by_side(before, before[["id"]].assign(prediction=["moth", "fly"]))
@@ -208,7 +208,9 @@ def _file(path: Path, texts: Sequence[str], called: str, needed: Sequence[str]) 
             "as .gz, .bz2, .xz or .zip: pack it anew."
         ) from None
     except pd.errors.EmptyDataError:
-        raise BadInput(f"{called} is empty; expected a row of column names, then a row an image.") from None
+        raise BadInput(
+            f"{called} is empty; expected a row of column names, then a row for each example."
+        ) from None
     except _UNREADABLE as error:
         said = shown(str(error), 120) or type(error).__name__
         raise BadInput(
@@ -285,7 +287,7 @@ def _text(column: pd.Series, name: str, called: str) -> pd.Series:
     if missing := int(np.isin(codes, [-1, *blank]).sum()):
         raise BadInput(
             f"{called} lacks {missing} of the {len(column)} entries of {shown(name)}; expected "
-            "one an image: fill them in, or leave those images out of both tables."
+            "one in each row: fill them in, or leave those rows out of both tables."
         )
     # A text that is long is held once, in whatever number of rows it stands.
     if name == "id":
@@ -299,7 +301,7 @@ def _name(value: Any, column: str, called: str) -> str:
     if isinstance(value, bytes) or pd.api.types.is_list_like(value):
         raise BadInput(
             f"{called} holds values of type {type(value).__name__} in {shown(column)}; expected text or "
-            "numbers, one an image."
+            "numbers, one in each row."
         )
     return str(value)
 
@@ -317,7 +319,7 @@ def _number(column: pd.Series, name: str, called: str) -> NDArray[np.float64]:
     if broken:
         raise BadInput(
             f"{called} has {broken} entries of {shown(name)} that are missing, NaN, infinite or no number; "
-            "expected a finite number an image: look for the layer that overflowed."
+            "expected a finite number in each row: look for the layer that overflowed."
         )
     return numbers
 
@@ -374,14 +376,14 @@ class Pairs:
 def pair(
     before: PredictionTable, after: PredictionTable, groups: Sequence[str], *, drop_unmatched: bool
 ) -> Pairs:
-    """Lay the two tables beside each other by id, and say for each image what became of its prediction."""
+    """Lay the two tables beside each other by id, and say for each row what became of its prediction."""
     place = pd.Index(after.table["id"]).get_indexer(pd.Index(before.table["id"]))
     matched = place >= 0
     common = int(matched.sum())
     if not common or (max(len(matched), len(after.table)) > common and not drop_unmatched):
         raise BadInput(
             f"{before.called} and {after.called} share {common} ids; {len(matched) - common} stand only in "
-            f"the first and {len(after.table) - common} only in the second; expected the same images in both"
+            f"the first and {len(after.table) - common} only in the second; expected the same rows in both"
             + (": --drop-unmatched (drop_unmatched=True) leaves the others out." if common else ".")
         )
     first = _of_rows(before, np.flatnonzero(matched))
@@ -485,7 +487,7 @@ def _check_agreement(first: PredictionTable, second: PredictionTable, name: str)
     if differs.any():
         row = int(differs.argmax())
         raise BadInput(
-            f"The {shown(name)} of {int(differs.sum())} images differs between {first.called} and "
+            f"The {shown(name)} of {int(differs.sum())} rows differs between {first.called} and "
             f"{second.called}, such as {shown(mine[row])!r} and {shown(theirs[row])!r} for "
             f"{shown(first.table['id'][row])!r}; expected the same in both, or none in the second."
         )

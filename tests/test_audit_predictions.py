@@ -276,7 +276,7 @@ REFUSED = {
     "a column of lists": (
         table(),
         table(prediction=[["moth"], ["fly"], ["fly"], ["moth", "fly"]]),
-        "The second table holds values of type list in prediction; expected text or numbers, one an image",
+        "The second table holds values of type list in prediction; expected text or numbers, one in each row",
     ),
     "a column of bytes": (
         table(),
@@ -307,7 +307,7 @@ REFUSED = {
     "ids that differ": (
         table(),
         table(id=["1", "2", "8", "9"]),
-        "share 2 ids; 2 stand only in the first and 2 only in the second; expected the same images in both: "
+        "share 2 ids; 2 stand only in the first and 2 only in the second; expected the same rows in both: "
         "--drop-unmatched",
     ),
     "no common id": (table(), table(id=list("abcd")), "share 0 ids; 4 stand only in the first and 4 only"),
@@ -315,17 +315,17 @@ REFUSED = {
     "another label": (
         table(),
         table(label=["moth", "moth", "fly", "moth"]),
-        "The label of 1 images differs between The first table and The second table, such as 'fly' and "
+        "The label of 1 rows differs between The first table and The second table, such as 'fly' and "
         "'moth' for '4'",
     ),
-    "another group": (table(), table(group=["ash", "elm", "elm", "elm"]), "The group of 1 images differs"),
+    "another group": (table(), table(group=["ash", "elm", "elm", "elm"]), "The group of 1 rows differs"),
     "no group": (
         table(group=None),
         table(),
         "The first table has no column group; it has id, label, prediction: rename those that are meant.",
     ),
     "no prediction": (table(), table(prediction=None), "no column prediction, nor logit_<class>; it has id,"),
-    "empty": (table().head(0), table(), "The first table holds no rows; expected one an image."),
+    "empty": (table().head(0), table(), "The first table holds no rows; expected one for each example."),
     "a prediction that is missing": (
         table(),
         table(prediction=["moth", "", None, "fly"]),

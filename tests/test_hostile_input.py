@@ -171,7 +171,7 @@ FILES: dict[str, tuple[str, bytes | str | Callable[[Path], object] | None, str]]
     "an empty file": ("x.csv", b"", "x.csv is empty; expected a row of column names"),
     "blank lines": ("x.csv", b"\n\n\n", "x.csv is empty; expected a row of column names"),
     "a mark of order alone": ("x.csv", b"\xef\xbb\xbf", "x.csv is empty; expected a row of column names"),
-    "a head alone": ("x.csv", HEAD, "x.csv holds no rows; expected one an image."),
+    "a head alone": ("x.csv", HEAD, "x.csv holds no rows; expected one for each example."),
     "no head": ("x.csv", text().partition("\n")[2], "x.csv has no column id, label, group, prediction"),
     "names in capitals": (
         "x.csv",
@@ -327,7 +327,7 @@ TABLES: dict[str, tuple[str | None, str | None, str]] = {
     "an id twice": (
         text(id=ids(1, 1)),
         None,
-        "before.csv repeats 1 ids, the first '1'; expected each image once",
+        "before.csv repeats 1 ids, the first '1'; expected each example once",
     ),
     "an id that is blank": (text(id=ids("")), None, "before.csv lacks 1 of the 40 entries of id"),
     "a label that is blank": (text(label=first("", "label")), None, "lacks 1 of the 40 entries of label"),
@@ -365,12 +365,12 @@ TABLES: dict[str, tuple[str | None, str | None, str]] = {
     "another label": (
         None,
         text(label=first("dog", "label")),
-        "The label of 1 images differs between before.csv",
+        "The label of 1 rows differs between before.csv",
     ),
     "another group": (
         None,
         text(group=first("elm", "group")),
-        "The group of 1 images differs between before.csv",
+        "The group of 1 rows differs between before.csv",
     ),
     "a point too many": (
         text(label=["1", "2"] * 20, prediction=["1.0", "2.0"] * 20),
