@@ -1,8 +1,8 @@
 """Two tables of predictions, read and laid beside each other row by row.
 
 A table has a row for each example, with the columns `id`, `label`, one or several of groups, and
-`prediction`; or, in place of `prediction`, a column `logit_<class>` or `probability_<class>` for each class. Names are
-text: a group may be called NA, and 007 is no 7.
+`prediction`; or, in place of that, a column `logit_<class>` or `probability_<class>` for each class. Names
+are text: a group may be called NA, and 007 is no 7.
 """
 
 from __future__ import annotations
