@@ -126,7 +126,7 @@ EDITS = [
     ),
     ("fairq_utils/training/loop.py", "BadInput(", "BadInput('' ", NETWORKS | ENCODERS | {"survey"}),
     ("fairq_utils/encoders/mini.py", "BATCH = 250", "BATCH = 251", ENCODERS),
-    ("fairq_utils/encoders/contrastive.py", "climb = 0.1", "climb = 0.2", {"train_encoder"}),
+    ("fairq_utils/training/schedules.py", "climb: float = 0.1", "climb: float = 0.2", {"train_encoder"}),
     ("fairq_utils/encoders/questions.py", ".mean(dim=0)", ".sum(dim=0)", {"answer", "answer_given"}),
     ("fairq_utils/encoders/linear_layers.py", "_OUTLIER = 6.0", "_OUTLIER = 5.0", {"answer", "answer_given"}),
     ("fairq_utils/encoders/pretrained.py", '"bicubic"', '"bilinear"', {"answer_given"}),
