@@ -88,7 +88,7 @@ def audit(
     *Groups.* Several `groups` are audited each by itself and, as `crossed` says, all with one another
     (`full`), each with each (`pairs`), both (`every`) or not at all (`none`). Groups of fewer than
     `smallest_group` rows are set apart and named; small cells of crossed columns are pooled. `reference` is
-    the group that the others are held against, the largest if nobody says.
+    the group that the others are compared with, the largest if nobody says.
 
     *Rows.* `cluster` names a column of what rows belong together by, such as a person of whom there are
     several photographs; `weight` one of how many others a row stands for. `unit` is what a row is called:

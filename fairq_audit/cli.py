@@ -126,7 +126,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     nargs=2,
     metavar="BEFORE AFTER",
     help="Two CSV or Parquet files: id, label, group, and prediction or logit_<class> for each class. "
-    "Further files behind them are further versions, each held against the first.",
+    "Further files behind them are further versions, each compared with the first.",
 )
 @click.argument("versions", nargs=-1, metavar="[VERSION]...")
 @_model_options

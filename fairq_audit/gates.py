@@ -1,4 +1,4 @@
-"""Gates: sentences such as `fvo_increase > 0.03`, held against an audit, that let a pipeline pass or fail.
+"""Gates: sentences such as `fvo_increase > 0.03`, compared with an audit, that let a pipeline pass or fail.
 
 An expression is read by a pattern and never evaluated as code.
 """

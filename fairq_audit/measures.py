@@ -50,7 +50,7 @@ def measure(
     Five counts describe some rows: how many predictions were kept (right throughout), lost, gained, the same
     and wrong, and wrong in another way after. `groupings` holds them by grouping and group. Where rows are
     weighted or belong together, `sampled` has by grouping what they are worth. `reference`: the group that
-    the others are held against, in the groupings that have it; elsewhere the largest.
+    the others are compared with, in the groupings that have it; elsewhere the largest.
 
     >>> counts = {"ash": np.array([800, 30, 20, 140, 10]), "elm": np.array([150, 30, 2, 16, 2])}
     >>> found = measure(sum(counts.values()), {"tree": counts})

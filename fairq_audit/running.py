@@ -41,6 +41,7 @@ def predictions_of_models(
         from fairq_audit.models import images as forms
         from fairq_audit.models.inputs import read_inputs
         from fairq_utils.data.sources import DataSettings
+        from fairq_utils.data.tars import refuse_huge_headers
     except ModuleNotFoundError as error:
         raise BadInput(
             f"a model is opened and run with the package {error.name}, which is not installed; expected it: "
@@ -92,6 +93,8 @@ def predictions_of_models(
         test_images=test_images or None,
     )
     if rows is None:
+        if not images.is_drawn:
+            refuse_huge_headers(images.paths())
         tables.further_groups(images, columns)  # refused before a network is trained or opened
     files = iter(weights)
     opened = [

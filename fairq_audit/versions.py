@@ -1,4 +1,4 @@
-"""Several versions of a model, each held against the first: one page, and a table over versions."""
+"""Several versions of a model, each compared with the first: one page, and a table over versions."""
 
 from __future__ import annotations
 

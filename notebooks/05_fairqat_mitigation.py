@@ -101,7 +101,7 @@ story.who_is_there(got["rounded"][0])
 # another.
 #
 # Each of the three is on or off. Training off means: the network is trained further in full precision, as
-# long and on the same images, and rounded afterwards. That gives eight arms, and each is held against
+# long and on the same images, and rounded afterwards. That gives eight arms, and each is compared with
 # {term}`rounding alone <PTQ>`, with 8 bits in the first and the last layer like all of them. A tenth of the
 # training images is kept from all arms, for choices. Look at OA first, then at {term}`FVO`: a gap that closes
 # because everybody falls is no repair.
@@ -238,7 +238,7 @@ repair_story.advice(made["what_to_do"])
 # ## Every remedy beside every other
 #
 # A few arms were made on your machine. Here is all that the book tried, on networks of its own, asked what
-# was [written down](../book/registered) before they were trained. What trains is held against plain QAT,
+# was [written down](../book/registered) before they were trained. What trains is compared with plain QAT,
 # which had as many passes over the images, and what is packed takes about as many bytes. First what needs no
 # training at all: new statistics, a better range, and offsets of classes, which are five numbers.
 

@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import io
+import lzma
 import os
 import shutil
 import tarfile
@@ -11,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as oracle
 
+from fairq_book.cli.main import main
 from fairq_utils.data import archives
 from fairq_utils.data.archives import (
     content_digests,
@@ -24,6 +28,7 @@ from fairq_utils.data.archives import (
     pick_members,
     state_of_members,
 )
+from fairq_utils.data.tars import refuse_huge_headers
 from fairq_utils.errors import BadInput
 
 
@@ -276,6 +281,41 @@ def test_a_tar_cannot_point_at_files_of_ours(tmp_path, kind):
     assert "'x.jpg' is a link" in refusal(
         lambda: content_digests(find_members([tmp_path / "images.tar"], is_jpeg))
     )
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("name", ["faces.tar", "faces.TGZ"])
+def test_a_tar_with_a_huge_header_is_refused_before_it_is_read(tmp_path, name, pack, kind):
+    entry = tarfile.TarInfo("note")
+    entry.type, entry.size = kind, 3 * 2**30
+    path = tmp_path / "below" / name
+    path.parent.mkdir()
+    content = write_tar(tmp_path / "whole.tar", {"0.jpg": FILES["0.jpg"]}).read_bytes().rstrip(b"\0")
+    content += bytes(-len(content) % 512) + entry.tobuf() + bytes(2**21)
+    path.write_bytes(pack(content))
+    said = refusal(lambda: refuse_huge_headers([tmp_path]))
+    assert str(path) in said
+    assert "has a header of 3,221,22" in said
+
+
+def test_the_commands_that_read_images_refuse_such_a_tar(tmp_path):
+    bomb = tmp_path / "faces.tar"
+    with tarfile.open(bomb, "w", format=tarfile.PAX_FORMAT, pax_headers={"note": 2**21 * "a"}) as archive:
+        archive.addfile(tarfile.TarInfo("1_0_0_1.jpg"))
+    out = str(tmp_path / "out")
+    asked = ["--model", "resnet18-16", "--treatment", "int4", "--dataset", "utkface"]
+    audited = ["audit", "--out", out, *asked, "--root"]
+    for command in (["data", "utkface"], audited):
+        done = CliRunner().invoke(main, [*command, str(bomb)])
+        assert (done.exit_code, "has a header of 2,09" in done.output) == (2, True), done.output
+
+
+def test_what_is_no_tar_is_left_to_those_who_read_it(tmp_path):
+    for name, content in {"a.tar": b"hello", "b.tgz": b"hello", "c.tar": b"", "d.jpg": b"x"}.items():
+        (tmp_path / name).write_bytes(content)
+    write_tar(tmp_path / "e.tar", FILES)
+    refuse_huge_headers([tmp_path, tmp_path / "nowhere.tar"])
 
 
 def enormous(side: int) -> bytes:

@@ -26,6 +26,7 @@ from fairq_utils.data.datasets import Dataset
 from fairq_utils.data.moths import GROUPS, Brood
 from fairq_utils.data.sources import DataSettings
 from fairq_utils.data.splits import of_each, places
+from fairq_utils.data.tars import refuse_huge_headers
 from fairq_utils.errors import BadInput
 from fairq_utils.items import Item, canonical
 from fairq_utils.metrics.groups import correct_answers
@@ -151,9 +152,8 @@ class Spectrum:
 def studies(*, recipe: Recipe | None = None, **parameters: Any) -> list[Study]:
     """The study of each seed, from the plain values of `StudyParameters`, where "" or 0 is the default.
 
-    The seed tells the images, too, as `seeds` says: which moths are drawn, and of photographs which fold is
-    for the test. So an interval over networks covers seeds, images and the split. A `recipe` of
-    one's own is taken before epochs and learning rate, which still overrule its.
+    The seed tells the images, too: which moths are drawn, and of photographs which fold is for the test. So
+    an interval over networks covers seeds, images and the split. Epochs and learning rate overrule `recipe`.
 
     >>> [study.name for study in studies(seeds=[3], arch="resnet18-16")]
     ['moths-resnet18-16-32px-seed3']
@@ -248,6 +248,7 @@ def dataset(settings: DataSettings | Study, *, store: Store | None = None) -> Da
     settings = settings.dataset if isinstance(settings, Study) else settings
     if settings.is_drawn:
         return settings.load(draw=partial(_drawn, store))
+    refuse_huge_headers(settings.paths())
     identity = {
         "name": f"{settings.name}-{settings.image_size}px",
         "settings": settings.identity(),

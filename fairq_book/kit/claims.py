@@ -29,7 +29,7 @@ class Effect:
     table: str
     row: Mapping[Hashable, Any]
     columns: tuple[str, str, str] = ("estimate", "lower", "upper")
-    threshold: float | None = None  # what it is held against: 0, or of a ratio or share 1, where none is said
+    threshold: float | None = None  # compared with; of a ratio or share 1, else 0, where none is said
 
     @property
     def numbers(self) -> tuple[float, float, float]:

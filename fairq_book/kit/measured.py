@@ -1,4 +1,4 @@
-"""What was measured in one setting: the tables that chapters draw, and that claims are held against."""
+"""What was measured in one setting: the tables that chapters draw, and that claims are compared with."""
 
 from __future__ import annotations
 

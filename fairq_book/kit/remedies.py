@@ -75,7 +75,7 @@ def arm(bits: int, words: str = "", format: str = "int") -> str:
 
 
 def rounding_of(treatment: str) -> str:
-    """Rounding alone, as a remedy is held against: with 8 bits at the ends where the remedy has them.
+    """Rounding alone, as a remedy is compared with: with 8 bits at the ends where the remedy has them.
 
     >>> rounding_of("int4-fairqat"), rounding_of("int3-bn-labels"), rounding_of("int2-fairqat-passes8")
     ('int4-ends8', 'int3', 'int2-ends8')

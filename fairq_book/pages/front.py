@@ -128,7 +128,7 @@ def _what_stands(measured: Measured) -> str:
     if aside := len(asked) - len(words):
         numbers.append(f"{aside} set aside")
     return (
-        f"**Why.** Of {len(asked)} claims of the papers, held against {seeds_in_words(measured)}: "
+        f"**Why.** Of {len(asked)} claims of the papers, compared with {seeds_in_words(measured)}: "
         f"{', '.join(numbers)}. "
         "[Each with its numbers](claims.md)."
     )
