@@ -28,6 +28,20 @@ def group_columns(groups: Any) -> list[str]:
     return columns
 
 
+def amount_columns(amounts: Any) -> list[str]:
+    """The columns of amounts, as a list, when they are names of columns.
+
+    >>> amount_columns(["loss"])
+    ['loss']
+    """
+    listed = isinstance(amounts, Sequence) and not isinstance(amounts, str)
+    columns: list[Any] = list(amounts) if listed else []
+    named = all(isinstance(name, str) and name for name in columns)
+    if not listed or not named or len(set(columns)) < len(columns):
+        raise BadInput(f"amounts is {amounts!r}; expected names of columns, each once, such as ['loss'].")
+    return columns
+
+
 def one_of(name: str, given: Any, words: Mapping[Word, str]) -> Word:
     """The word that was given, if it is one of those; `words` says what each means.
 

@@ -14,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fairq_audit import amounts as amounts_of
 from fairq_audit import (
     arguments,
     calibration,
@@ -45,7 +46,7 @@ from fairq_utils.errors import BadInput
 from fairq_utils.files import check_replaceable, replace_folder, saying_what_cannot_be_written
 
 MOST_CLASSES = 50  # of which a record tells how alike groups are taken for them
-_TABLES = ("groups", "fvo", "recall", "rates", "pooled", "distributions", "layers", "gates")
+_TABLES = ("groups", "fvo", "recall", "rates", "pooled", "distributions", "layers", "amounts", "gates")
 _SCHEMAS = (report.SCHEMA, "audit-1", "audit-versions-1")  # of an audit that may be replaced
 _FILES = {
     *("report.html", "audit.json", "versions.csv", "model_card.md", "before.parquet", "after.parquet"),
@@ -69,6 +70,7 @@ def audit(
     positive: str | None = None,
     threshold: float | None = None,
     same_rate: bool = False,
+    amounts: Sequence[str] = (),
     unit: str = "row",
     fail_if: Sequence[str] = (),
     decide_on: str = "lower",
@@ -96,7 +98,8 @@ def audit(
 
     *Answers.* `positive` is the class that matters. With scores, `threshold` takes a row for it whose
     probability is at least so high; with `same_rate` the second model's threshold is moved until it takes as
-    many.
+    many. `amounts` are columns of numbers in both tables, such as a loss: their mean difference is told by
+    group, beside the verdict.
 
     *Decisions.* `margin` is the smallest drop that matters, a fraction: with it the audit also tests whether
     every group stayed within it. `fail_if` are gates such as "fvo_increase > 0.03"; `decide_on` says whether
@@ -113,6 +116,7 @@ def audit(
     """
     # Refused before anything is read:
     columns = arguments.group_columns(groups)
+    numbers = arguments.amount_columns(amounts)
     arguments.check(
         names=names,
         margin=margin,
@@ -127,9 +131,15 @@ def audit(
     ways = arguments.one_of("crossed", crossed, cells.CROSSED)
     predictions.check_two_files(before, after)
     first = predictions.read(
-        before, columns, called="The first table", with_labels=True, cluster=cluster, weight=weight
+        before,
+        columns,
+        called="The first table",
+        with_labels=True,
+        cluster=cluster,
+        weight=weight,
+        amounts=numbers,
     )
-    second = predictions.read(after, columns, called="The second table", with_labels=False)
+    second = predictions.read(after, columns, called="The second table", with_labels=False, amounts=numbers)
     if positive is not None or threshold is not None or same_rate:
         first, second, decided = thresholds.decide(first, second, positive, threshold, same_rate=same_rate)
     else:
@@ -153,6 +163,9 @@ def audit(
     spreads = measures.spreads(pairs)
     # Where a threshold decides, the answer is not the class that the model is surest of.
     sure = calibration.sureness(pairs) if decided is None or decided["before"] is None else None
+    beside = replace(
+        sampling, confidence=intervals.simultaneous(confidence, family * max(1, len(pairs.amounts)))
+    )
     for cell, own, grouping in zip(divided, rates, found["groupings"], strict=True):
         grouping |= {
             "columns": cell.columns,
@@ -165,6 +178,11 @@ def audit(
                 resamples=measures.RESAMPLES, seed=seed, positive=main, smallest=smallest_group,
             ) if main else None,
             "distributions": measures.histograms(cell, spreads) if spreads else None,
+            "amounts": [
+                row
+                for name, values in pairs.amounts.items()
+                for row in amounts_of.differences(cell, name, values, beside)
+            ],
         }  # fmt: skip
         calibrated = (
             calibration.calibrations(cell, pairs, sure, sampling=sampling, confidence=sampling.confidence)
@@ -372,6 +390,11 @@ class Audit:
             ],
             "distributions": list(_distributed(record)),
             "layers": record["layers"] or [],
+            "amounts": [
+                {"grouping": grouping["name"], **_flat(row)}
+                for grouping in record["groupings"]
+                for row in grouping["amounts"]
+            ],
             "gates": [_flat(gate) for gate in record["gates"]],
             "rates": self.rates[self.rates["measure"] != "recall"]
             .drop(columns=class_rates.COUNTS)

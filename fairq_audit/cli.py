@@ -179,6 +179,13 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Move the threshold after until as many are taken for the positive class as before.",
 )
 @click.option(
+    "--amount",
+    "amounts",
+    multiple=True,
+    metavar="COLUMN",
+    help="Numbers in both tables, such as a loss: their mean difference is told by group. May be repeated.",
+)
+@click.option(
     "--unit", default="", help="What a row is called: image, loan, person.  [default: row, or image]"
 )
 @click.option(
@@ -309,7 +316,8 @@ def audit(
         ]
         answers = _of_samples(ctx, samples, metric, columns, beside)
         answers["names"] = names or answers["names"]
-        found = auditing.audit(**{"unit": "question"} | answers | named, **settings)
+        settings["amounts"] = settings["amounts"] or answers["amounts"]
+        found = auditing.audit(**{"unit": "question"} | answers | named | settings)
         written = found.write(out, {name: answers[name] for name in ("before", "after")})
     elif predictions:
         given = [name for name in of_models if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT]

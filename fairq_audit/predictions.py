@@ -16,7 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,7 @@ class PredictionTable:
     classes: list[str]
     cluster: str | None = None
     weight: str | None = None
+    amounts: tuple[str, ...] = ()
 
     def scores(self, classes: Sequence[str]) -> NDArray[np.float64]:
         """The scores of the classes in that order, a row for each example."""
@@ -66,18 +67,25 @@ def read(
     with_labels: bool,
     cluster: str | None = None,
     weight: str | None = None,
+    amounts: Sequence[str] = (),
 ) -> PredictionTable:
     """One table of predictions, from a file or a data frame; `called` is its name when it has no file.
 
     Without `with_labels` it may do without labels and groups: the other table has them. `cluster` names a
-    column of what rows belong to, `weight` one of how many each stands for.
+    column of what rows belong to, `weight` one of how many each stands for, `amounts` columns of numbers to
+    be compared, which a row may lack.
     """
-    sampled = [name for name in (cluster, weight) if name is not None]
+    sampled = [*(name for name in (cluster, weight) if name is not None), *amounts]
     needed = ["id", *(["label", *groups] if with_labels else []), *sampled]
     texts = [*dict.fromkeys(["id", "label", "prediction", *groups, *([] if cluster is None else [cluster])])]
     if weight in texts:
         raise BadInput(
             f"weight names {shown(str(weight))}, which holds text here; expected a column of numbers."
+        )
+    if wrong := [name for name in amounts if name in texts or _is_score(name)]:
+        raise BadInput(
+            f"amounts names {shown(wrong[0])}, which is no amount here; expected columns of numbers beside "
+            "the predictions, such as loss."
         )
     if wrong := [name for name in groups if _is_score(name)]:
         raise BadInput(
@@ -107,6 +115,8 @@ def read(
     table = pd.DataFrame({name: _text(given[name], name, called) for name in texts if name in given})
     if weight is not None:
         table[weight] = _weights(given[weight], weight, called)
+    for name in amounts:
+        table[name] = _amount(given[name], name, called)
     repeated = table["id"][table["id"].duplicated()]
     if len(repeated):
         raise BadInput(
@@ -118,7 +128,7 @@ def read(
     if len(kinds) > 1:
         raise BadInput(f"{called} has columns of logits and of probabilities; expected one kind of score.")
     if not kinds:
-        return PredictionTable(called, file, table, None, [], cluster, weight)
+        return PredictionTable(called, file, table, None, [], cluster, weight, tuple(amounts))
     columns = [name for name in there if name.startswith(_PREFIX[kinds[0]])]
     if len(columns) == 1:
         raise BadInput(f"{called} has {shown(columns[0])} alone; expected a column for each class.")
@@ -127,7 +137,7 @@ def read(
         mistakes.check_probabilities(called, scores.to_numpy())
     classes = [name.removeprefix(_PREFIX[kinds[0]]) for name in columns]
     table = pd.concat([table, scores], axis=1)
-    return PredictionTable(called, file, table, kinds[0], classes, cluster, weight)
+    return PredictionTable(called, file, table, kinds[0], classes, cluster, weight, tuple(amounts))
 
 
 def check_two_files(before: Predictions, after: Predictions) -> None:
@@ -334,6 +344,15 @@ def _weights(column: pd.Series, name: str, called: str) -> NDArray[np.float64]:
     return weights
 
 
+def _amount(column: pd.Series, name: str, called: str) -> NDArray[np.float64]:
+    """Numbers, of which some may be missing; anything else is refused, and so is infinity."""
+    given = column.astype(object)
+    missing = given.isna() | given.isin(["", "nan", "NaN", "NA", "null", "None"])
+    numbers = np.full(len(given), np.nan)
+    numbers[~missing] = _number(given[~missing], name, called)
+    return numbers
+
+
 # -- side by side -------------------------------------------------------------------------------------
 
 
@@ -357,6 +376,7 @@ class Pairs:
     """Both tables, row by row. `labels` and `answers` are places in `classes`.
 
     `clusters`: which rows belong together. `weights`: how many each stands for. None where nothing was said.
+    `amounts`: further numbers before and after, by the name of their column.
     """
 
     classes: list[str]
@@ -371,6 +391,7 @@ class Pairs:
     warnings: list[str]
     clusters: NDArray[np.intp] | None = None
     weights: NDArray[np.float64] | None = None
+    amounts: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
 
 
 def pair(
@@ -439,6 +460,9 @@ def pair(
         if first.cluster is None
         else pd.Categorical(first.table[first.cluster]).codes.astype(np.intp),
         weights=None if first.weight is None else first.table[first.weight].to_numpy(np.float64),
+        amounts={
+            name: (first.table[name].to_numpy(), second.table[name].to_numpy()) for name in first.amounts
+        },
     )
 
 

@@ -49,6 +49,7 @@ _FILTERS = (
     "between",
     "counted",
     "directed",
+    "four_digits",
     "hundredths",
     "measured",
     "number",

@@ -8,6 +8,7 @@ they are laid beside each other as they are.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -60,6 +61,9 @@ def read_samples(
     that lack it, acc, exact_match or acc_norm, whichever comes first, or the only metric that is 0 or 1; of
     several filters the first. The `description` says which it was.
 
+    Metrics of the same filter that are numbers but not 0 or 1, such as a perplexity or an overlap of words,
+    become `amounts`, whose mean difference the audit tells beside its verdict.
+
     Of a choice among given answers the tables hold which one was given; where answers are text, whether it
     is right, and whether two wrong ones differ.
 
@@ -90,17 +94,23 @@ def read_samples(
     columns = list(groups) or ["task"]
     found: list[list[pd.DataFrame]] = [[], []]
     told = []
+    amounts: list[str] = []
     for task, first in sides[0].items():
         both = (first, sides[1][task])
         name, chosen = _choose(task, both, metric if metric is not None and _has(first, metric) else None)
         lines = [one.filters[chosen] for one in both]
         _check_documents(both, lines)
+        beside = [own for own in first.metrics(chosen) if own != name and _is_amount(lines, own)]
+        amounts += [own for own in beside if own not in amounts]
         for place, table in enumerate(_told(task, both, lines, name)):
             for column in columns:
                 values = {
                     doc: _group(both[place].file, own, task, column) for doc, own in lines[place].items()
                 }
                 table[column] = list(values.values())
+            for own in beside:
+                said = [line.get(own) for line in lines[place].values()]
+                table[own] = [value if _is_number(value) else np.nan for value in said]
             found[place].append(table)
         told.append(f"{name} of {task}" + (f" ({chosen})" if chosen != "none" else ""))
     if not any((table["label"] == table["prediction"]).any() for table in found[0]):
@@ -113,6 +123,7 @@ def read_samples(
         "before": pd.concat(found[0], ignore_index=True),
         "after": pd.concat(found[1], ignore_index=True),
         "groups": columns,
+        "amounts": amounts,
         "names": names if names[0] != names[1] else ("before", "after"),
         "description": f"What lm-evaluation-harness logged; right is what counts as right by "
         f"{', '.join(told[:20])}{f' and {len(told) - 20} more' if len(told) > 20 else ''}.",
@@ -243,6 +254,19 @@ def _named(task: _Task, name: str) -> list[str]:
 def _decides(lines: dict[str, dict[str, Any]], metric: str) -> bool:
     return all(
         isinstance(line.get(metric), int | float) and line[metric] in (0, 1) for line in lines.values()
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_amount(lines: Sequence[dict[str, dict[str, Any]]], metric: str) -> bool:
+    """Whether it is a number, on both sides, and not 0 or 1 throughout."""
+    return (
+        metric not in ("id", "label", "prediction", "task")
+        and all(any(_is_number(line.get(metric)) for line in own.values()) for own in lines)
+        and not all(_decides(own, metric) for own in lines)
     )
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from itertools import cycle
 from pathlib import Path
 
 import jsonschema
@@ -128,6 +129,19 @@ def grouping(
         "contrast": interval(0.02, 0.03, reference=names[0]) if len(names) > 1 else None,
         "odds": None,
         "selection_ratios": [],
+        "amounts": [
+            {
+                "amount": amount,
+                "group": one,
+                "n": 90,
+                "changed": 9,
+                "before": 1234567.8,
+                "after": 0.0,
+                "change": change,
+            }
+            for amount in (("perplexity_of_a_byte", classes[0]) if scores else ())
+            for one, change in zip(names, cycle([interval(-1234567.8, 3.0), None]), strict=False)
+        ],
         "rates": {"tested": len(cells), "too_few": 0, "worse": 0, "surely_worse": [], "largest": {}},
         "recall": {
             "cells": len(cells),

@@ -126,6 +126,31 @@ def test_a_choice_is_what_was_chosen_and_text_is_right_or_wrong(logged):
         assert sums["prediction"].tolist() == [WRONG if i % bad == 0 else RIGHT for i in range(N)]
 
 
+def test_grades_beside_what_is_right_are_amounts(tmp_path):
+    for side, bonus in (("before", 0.0), ("after", 0.25)):
+        graded = [
+            free(i, {"none": str(i + 1)}, subject="sums")[0]
+            | {"f1": 0.5 + bonus * (i % 2), "loss": [1.0, 2], "bleu": None if i % 3 else 7.0, "seen": 1}
+            for i in range(N)
+        ]
+        named = ["exact_match", "f1", "loss", "bleu", "seen"]
+        write(tmp_path, side, "sums", [own | {"metrics": named} for own in graded])
+        write(tmp_path, side, "pets", [choice(i, i % 3) for i in range(N)])
+    found = read_samples(tmp_path / "before", tmp_path / "after")
+    assert found["amounts"] == ["f1", "bleu"]
+    rows = pd.DataFrame(audit(**found).record["groupings"][0]["amounts"]).set_index(["amount", "group"])
+    assert rows["n"].to_dict() == {
+        ("f1", "pets"): 0, ("f1", "sums"): N, ("bleu", "pets"): 0, ("bleu", "sums"): N // 3,
+    }  # fmt: skip
+    assert rows.loc[("f1", "sums"), "change"]["estimate"] == pytest.approx(0.125)
+    done = CliRunner().invoke(
+        main,
+        ["--samples", *(str(tmp_path / side) for side in ("before", "after")), "-o", str(tmp_path / "o")],
+    )
+    assert done.exit_code == 0, done.output
+    assert len(pd.read_csv(tmp_path / "o" / "amounts.csv")) == 4
+
+
 def test_two_wrong_answers_that_differ_are_two_answers(tmp_path):
     for side, second in (("before", "8"), ("after", "9")):
         lines = free(0, {"none": "1"}) + free(1, {"none": second}) + free(2, {"none": "7"})
