@@ -321,11 +321,15 @@ beside.choices(tried)
 
 # %% [markdown]
 # Who gains, and who pays? Of a thousand images of each group at int4, so many more are right than after
-# rounding alone. Beside it recall, precision and F1 of the smallest group: precision falls where its label is
-# given to others. *Even offsets* are class offsets from labels that count alike.
+# rounding alone, on moths and then on faces. Beside it recall, precision and F1 of the smallest group:
+# precision falls where its label is given to others. The last column says by how many points the confidence
+# of its answers is off from their accuracy. *Even offsets* are class offsets from labels that count alike.
 
 # %% tags=["hide-input"]
 beside.who_gains(tried[0])
+
+# %% tags=["hide-input"]
+beside.who_gains(tried[1])
 
 # %% [markdown]
 # And how many images training shows, of those that the original's training showed:

@@ -28,6 +28,7 @@ def toy(
     random = np.random.default_rng(seed)
     rows = [
         {"treatment": name, "seed": number, "group": group, "n": n, "named": n}
+        | {"squared_calibration_error": 0.08 * (number % 2) - 0.04 * (group == "many")}
         | {"right": round(n * float(np.clip(share + scatter * random.normal(), 0, 1)))}
         for name, shares in accuracies.items()
         for number in range(seeds)
@@ -76,6 +77,8 @@ def test_people_are_counted_with_precision_and_f1():
     assert found["won"].tolist() == pytest.approx([-0.1, -0.3, -0.4])
     assert found.loc["few", "precision"] == pytest.approx(0.5 * 300 / 600)
     assert found.loc["few", "F1"] == pytest.approx(2 * 150 / (600 + 300))
+    # Of nine networks four are off by the root of 0.08, and noise may put the mean of squares below 0.
+    assert found["calibration"].tolist() == pytest.approx([0.0, (0.08 * 4 / 9) ** 0.5, (0.08 * 4 / 9) ** 0.5])
     assert found.loc["some", "precision"] == found.loc["some", "recall"] == pytest.approx(0.6)
 
 
@@ -84,8 +87,9 @@ def test_who_gains_stands_in_a_line_for_each_remedy():
     measured = toy(dict(zip(names, [(0.9, 0.9, 0.9), (0.8, 0.6, 0.5), (0.7, 0.6, 0.8)], strict=True)))
     measured.record["sizes"] = dict(zip(GROUPS, SIZES, strict=True))
     found = beside.who_gains(measured)
-    assert found.loc["FairQAT"].tolist() == ["−100", "+0", "+300", "80 %", "80 %", "80 %"]
-    assert list(found) == [*GROUPS, "recall", "precision", "F1"]
+    assert found.loc["FairQAT"].tolist() == ["−100", "+0", "+300", "80 %", "80 %", "80 %", "19"]
+    assert found.loc["rounding alone"].tolist()[:3] == ["+0", "+0", "+0"]
+    assert list(found) == [*GROUPS, "recall", "precision", "F1", "off by"]
 
 
 def test_what_is_measured_holds_every_remedy_that_is_shown_or_asked():

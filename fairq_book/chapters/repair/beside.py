@@ -374,6 +374,7 @@ def _chosen(choice: Choice) -> str:
 def who_gains(one: MeasuredNetworks, bits: int = 4) -> pd.DataFrame:
     """Of a thousand images of each group, how many a remedy wins or loses; and whether the smallest gains."""
     shown = {
+        "rounding alone": "ends8",
         "even offsets": "evenlabels",
         "QAT": "ends8-qat",
         "QAT, weights": "ends8-qat-weighted",
@@ -386,6 +387,7 @@ def who_gains(one: MeasuredNetworks, bits: int = 4) -> pd.DataFrame:
     table = (1000 * table).map(lambda won: true_minus(f"{won:+.0f}"))
     for measure in ("recall", "precision", "F1"):
         table[measure] = own[measure].map(lambda share: f"{100 * share:.0f} %")
+    table["off by"] = own["calibration"].map(lambda share: f"{100 * share:.0f}")
     return table.rename_axis(index=None, columns=None)
 
 
