@@ -80,6 +80,10 @@ class Languages:
         """
         return HALVINGS * slopes_within(self.change(treatment, measure, control), self.halvings)
 
+    def steepness(self, treatment: str, measure: Measure) -> Floats:
+        """The same of a measure itself, in place of its change."""
+        return HALVINGS * slopes_within(self.of(treatment, measure), self.halvings)
+
 
 @dataclass(frozen=True)
 class Question:
