@@ -133,7 +133,12 @@ EDITS = [
         NETWORKS | ENCODERS | {"survey"} | LANGUAGE,
     ),
     ("fairq_utils/encoders/mini.py", "BATCH = 250", "BATCH = 251", ENCODERS),
-    ("fairq_utils/training/schedules.py", "climb: float = 0.1", "climb: float = 0.2", {"train_encoder"} | LANGUAGE),
+    (
+        "fairq_utils/training/schedules.py",
+        "climb: float = 0.1",
+        "climb: float = 0.2",
+        {"train_encoder"} | LANGUAGE,
+    ),
     ("fairq_utils/encoders/questions.py", ".mean(dim=0)", ".sum(dim=0)", {"answer", "answer_given"}),
     ("fairq_utils/encoders/linear_layers.py", "_OUTLIER = 6.0", "_OUTLIER = 5.0", {"answer", "answer_given"}),
     ("fairq_utils/encoders/pretrained.py", '"bicubic"', '"bilinear"', {"answer_given"}),
