@@ -199,4 +199,4 @@ story.tell("claims on flips", measured)
 # - Anything about the people who speak it.
 #
 # `fairq run 09 -p seed=1` trains another network, `-p languages='["English", "Greek", "Thai", "Korean"]'` one
-# of four languages. `python -m fairq_book.chapters.language.kept` measures the sixteen again.
+# of four languages. `fairq results measure declaration` measures the sixteen again.

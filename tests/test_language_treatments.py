@@ -22,6 +22,7 @@ from fairq_utils.language.texts import START, stream
 from fairq_utils.language.training import LanguageRecipe, train_language
 from fairq_utils.language.treatments import LanguageTreatment, train_as, treat
 from fairq_utils.metrics.by_network import slopes_within
+from fairq_utils.metrics.verdicts import read
 from fairq_utils.quantization.models import bake, describe, places_of_weights, quantize_model
 from fairq_utils.quantization.quantizers import UniformQuantizer
 
@@ -83,9 +84,19 @@ def test_what_a_language_or_a_network_has_anyway_makes_no_slope():
 
 def test_sizes_that_never_change_have_no_slope():
     with pytest.raises(BadInput, match="the same in all networks"):
-        slopes_within([[1.0, 2.0], [3.0, 4.0]], [[0, 1], [0, 1]])
-    with pytest.raises(BadInput, match="expected one for each"):
-        slopes_within([[1.0, 2.0], [3.0, 4.0]], [[0, 1]])
+        slopes_within([[1.0, 2.0]] * 3, [[0, 1]] * 3)
+    for values, sizes in (([[1.0, 2.0]] * 3, [[0, 1]] * 2), ([[1.0, 2.0]] * 2, [[0, 1], [1, 0]])):
+        with pytest.raises(BadInput, match="of three networks or more"):
+            slopes_within(values, sizes)
+
+
+@pytest.mark.parametrize("seeds", [4, 16])
+def test_an_interval_over_such_slopes_holds_as_often_as_it_says(seeds):
+    random = np.random.default_rng(8)
+    sizes = [list(deal([str(n) for n in range(16)], seed).values()) for seed in range(seeds)]
+    noise = random.normal(size=(2000, seeds, 16)) * np.linspace(0.5, 2, 16)
+    held = [read(slopes_within(own, np.log2(sizes))) for own in noise]
+    assert np.mean([one.lower < 0 < one.upper for one in held]) == pytest.approx(0.95, abs=0.02)
 
 
 # ---------------------------------------------------------------- treatments

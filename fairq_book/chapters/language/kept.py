@@ -1,14 +1,12 @@
 """Measures the networks of the chapter into `book/measured`, and reads what is there.
 
-    python -m fairq_book.chapters.language.kept 300 301
-
-trains the networks of these seeds, applies all treatments, and writes the tables after each of them.
+`fairq results measure declaration` trains the networks, applies all treatments to each, and writes the tables
+after each of them.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -49,6 +47,8 @@ def measure(
 
     A network that other code measured, or under other treatments, is measured again.
     """
+    if strange := sorted(set(seeds) - set(SEEDS)):
+        raise BadInput(f"seed is {strange[0]}; expected some of those registered, {SEEDS[0]} to {SEEDS[-1]}.")
     folder = measured_folder(root)
     card = folder / f"{NAME}.json"
     made: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))["made"] if card.is_file() else {}
@@ -112,7 +112,9 @@ def load(root: Path | None = None) -> Kept:
     """
     folder = measured_folder(root)
     if not (folder / f"{NAME}.json").is_file():
-        raise BadInput(f"{NAME} was not measured; expected {folder / NAME}.json: run {__name__}.")
+        raise BadInput(
+            f"{NAME} was not measured; expected {folder / NAME}.json: fairq results measure {NAME}."
+        )
     record = json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))
     return Kept(_read(folder / f"{NAME}.csv"), _read(folder / f"{LANDSCAPE}.csv"), record)
 
@@ -133,7 +135,3 @@ def _write(path: Path, table: pd.DataFrame) -> None:
         shown[name] = shown[name].map(digits.get(str(name), "{:.4g}").format)
     shown.to_csv(text, index=False, lineterminator="\n")
     write_atomically(path, text.getvalue().encode())
-
-
-if __name__ == "__main__":
-    measure([int(seed) for seed in sys.argv[1:]] or SEEDS)

@@ -117,6 +117,20 @@ def asked(names: list[str]) -> dict[str, Asked]:
     for treatment in ("fp32", "int4", "int3-channel"):
         found[f"{treatment} gradient"] = Asked("slope", _around(treatment, "squared_gradient_norm"))
         found[f"{treatment} eigenvalue"] = Asked("slope", _around(treatment, "eigenvalue"), False)
+    for treatment in (
+        "int4-scaled4",
+        "a4-scaled4",
+        "a4",
+        "int4",
+        "int4-temperature",
+        "int3-temperature",
+        "int3",
+    ):
+        found[f"{treatment} extra of all"] = Asked("extra length", _overall(treatment, "extra"))
+    for start in ("int4", "int3-channel"):
+        for words in ("tuned", "qat", "qat-weighted-sampled"):
+            number = _overall(f"{start}-{words}", "accuracy")
+            found[f"{start}-{words} accuracy of all"] = Asked("accuracy", number)
     for treatment in ("int4", "int3"):
         found[f"{treatment} flips of all"] = Asked("flips", _overall(treatment, "flips"))
         found[f"{treatment} accuracy of all"] = Asked("accuracy", _overall(treatment, "accuracy"))
