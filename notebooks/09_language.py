@@ -18,7 +18,8 @@
 # # Language
 #
 # **Purpose.** See whether what was found on images holds for a network that reads text. One text in sixteen
-# languages; of some the network reads all, of others a half, a quarter or an eighth. Then it is rounded.
+# languages, which are the {term}`groups <group>`; of some the network reads all, of others a half, a
+# quarter or an eighth. Then it is rounded.
 #
 # **The question.** Both papers name language models as what is still to be looked at, and later studies find
 # that rounding costs some languages more than others. But which languages have little text, and which are
@@ -76,7 +77,7 @@ by_article.groupby("language", sort=False)[["bits", "relative", "accuracy", "fli
 # %% [markdown]
 # This is the whole experiment at one width: `bits` is how much longer an article became, `relative` the same
 # as a share of what it took, `accuracy` the change of the share of bytes that are named rightly, and `flips`
-# the share of bytes whose likeliest value is another than before.
+# the share of bytes that {term}`flip`: their likeliest value is another than before.
 #
 # How much each language held, and how well the network says it before anything is rounded:
 
@@ -152,7 +153,7 @@ story.tell("loud", measured)
 # %% [markdown]
 # ## How steep
 #
-# The gradient of the loss and its top eigenvalue, for each language on as many bytes of the test articles,
+# The {term}`gradient norm` of the loss and its {term}`top eigenvalue`, for each language on as many bytes of the test articles,
 # by the share of its text that it held. The squared norm is less sampling, as in chapter 4.
 
 # %% tags=["hide-input"]
@@ -164,8 +165,8 @@ story.tell("steep", measured)
 # %% [markdown]
 # ## What repairs
 #
-# Two hundred steps more, in full precision or while rounded; with loss weights, with even sampling, or with
-# both. What is trained further changes anyway, so the control has trained as long.
+# Two hundred steps more, in full precision or while rounded; with {term}`loss weights`, with even
+# sampling, or with both. What is trained further changes anyway, so the control has trained as long.
 
 # %% tags=["hide-input"]
 figures.repairs(tables.repairs(of_all), measured.networks)
