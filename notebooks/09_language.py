@@ -130,7 +130,7 @@ story.tell("accuracy", measured)
 # All primary questions, with the numbers behind the answers, in points:
 
 # %% tags=["hide-input"]
-tables.answers(of_all)
+story.answers(measured)
 
 # %% [markdown]
 # ## By what?
@@ -153,8 +153,9 @@ story.tell("loud", measured)
 # %% [markdown]
 # ## How steep
 #
-# The {term}`gradient norm` of the loss and its {term}`top eigenvalue`, for each language on as many bytes of the test articles,
-# by the share of its text that it held. The squared norm is less sampling, as in chapter 4.
+# The {term}`gradient norm` of the loss and its {term}`top eigenvalue`, for each language on as many bytes of
+# the test articles, by the share of its text that it held. The squared norm is less sampling, as in
+# chapter 4.
 
 # %% tags=["hide-input"]
 tables.steepness(measured.landscape)

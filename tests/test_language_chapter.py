@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from fairq_audit.formats import signed
 from fairq_book.chapters.language import kept, questions, secondary, story, tables, view
 from fairq_book.chapters.language.questions import QUESTIONS, Languages
 from fairq_book.chapters.language.treatments import TREATMENTS
@@ -324,12 +325,19 @@ def test_one_network_is_told_as_the_kept_ones_are(small):
 
 
 def test_the_answers_on_the_page_are_those_of_the_questions(shipped):
-    shown = tables.answers(shipped.languages)
-    assert list(shown.index) == [one.key for one in QUESTIONS]
-    for one in QUESTIONS:
+    lines = story.answers(shipped.kept).text.splitlines()[2:]
+    assert [line.split(" | ")[0].strip("| ") for line in lines] == [one.key for one in QUESTIONS]
+    for one, line in zip(QUESTIONS, lines, strict=True):
         reading = one.reading(shipped.languages)
-        assert shown.loc[one.key, "estimate"] == pytest.approx(100 * reading.estimate, abs=0.05)
-        assert (shown.loc[one.key, "answer"] == "yes") == (reading.word == one.yes)
+        assert f"| {signed(100 * reading.estimate)} (" in line
+        assert ("| yes |" in line) == (reading.word == one.yes)
+
+
+def test_the_table_of_steepness_has_means_by_treatment_and_share():
+    found = tables.steepness(landscape(rise=1.0))
+    assert list(found.index[:4]) == [("fp32", 1.0), ("fp32", 0.5), ("fp32", 0.25), ("fp32", 0.125)]
+    own = landscape(rise=1.0).query("treatment == 'int4' and share == 0.5")
+    assert found.loc[("int4", 0.5), "eigenvalue"] == pytest.approx(own["eigenvalue"].mean(), abs=0.01)
 
 
 def test_the_view_has_a_choice_and_a_table_for_each_language_and_escapes_what_it_shows(small):

@@ -11,6 +11,7 @@ from fairq_book.chapters.language.kept import SEEDS, Kept
 from fairq_book.chapters.language.questions import QUESTIONS, Languages
 from fairq_book.chapters.language.secondary import Asked, asked, readings
 from fairq_book.chapters.language.treatments import REPAIRED, WIDTHS
+from fairq_book.kit.interventions import answer
 from fairq_book.kit.wording import Prose, points, with_interval
 from fairq_utils.metrics.verdicts import Reading
 
@@ -57,6 +58,12 @@ class Findings:
         """Of how many bytes full precision gave its answer less than half, where so much was read."""
         own = self.languages.table.query("treatment == 'fp32' and share == @share")
         return float(own["doubted"].sum() / own["bytes"].sum())
+
+    @property
+    def flips_in_doubt(self) -> float:
+        """Which share of the flips at int4 is among the bytes of which full precision was in doubt."""
+        own = self.languages.table.query("treatment == 'int4'")
+        return float(own["flips_in_doubt"].sum() / own["flips"].sum())
 
     def mean(self, key: str) -> float:
         """What a question rests on, in points, without its interval."""
@@ -157,14 +164,12 @@ def _flips(found: Findings) -> str:
 )
 def _accuracy(found: Findings) -> str:
     return (
-        "**Accuracy.** And those flips take no accuracy: down to four bits as much of it is kept where "
-        "less was "
-        f"read ({found.numbers(_at('L3'))} points). Where an eighth was read "
-        f"{100 * found.in_doubt(1 / 8):.0f} % of the answers had less than half the probability before "
-        "anything "
-        f"was rounded, where all was read {100 * found.in_doubt(1):.0f} %. It is these that flip, from one "
-        "guess "
-        "to another."
+        "**Accuracy.** And those flips take no accuracy: down to four bits as much of it is kept where less "
+        f"was read ({found.numbers(_at('L3'))} points). Before anything was rounded the network was in doubt "
+        f"over {100 * found.in_doubt(1 / 8):.0f} % of the bytes where an eighth was read, and over "
+        f"{100 * found.in_doubt(1):.0f} % where all was: its answer had less than half the probability. At "
+        "int4 "
+        f"{100 * found.flips_in_doubt:.0f} % of all flips are among these, from one guess to another."
     )
 
 
@@ -331,6 +336,16 @@ def who_answers(kept: Kept) -> Prose:
     """How many networks there are, of how many that were registered, and by which code."""
     more = "" if kept.networks >= len(SEEDS) else " What they say is provisional: the others are to follow."
     return Prose(f"Measured earlier: {kept.made}, of {len(SEEDS)} that were registered.{more}")
+
+
+def answers(kept: Kept) -> Prose:
+    """Each primary question with its answer, and the number in points that it rests on."""
+    found = findings(kept)
+    lines = ["| | question | answer | points |", "|---|---|---|---|"]
+    for one in QUESTIONS:
+        said = answer(found.readings[one.key], one.yes)
+        lines.append(f"| {one.key} | {one.asks} | {said} | {found.number(one.key)} |")
+    return Prose("\n".join(lines))
 
 
 @cache

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from fairq_book.chapters.language.questions import QUESTIONS, Languages, Measure
+from fairq_book.chapters.language.questions import Languages, Measure
 from fairq_book.chapters.language.treatments import REPAIRED, TREATMENTS, WIDTHS
-from fairq_book.kit.interventions import answer
 from fairq_book.kit.tables import student_interval, together
-from fairq_utils.language.articles import DeclarationSettings, deal
+from fairq_utils.language.articles import SHARES, DeclarationSettings, deal
 from fairq_utils.language.decoder import ByteDecoder
 from fairq_utils.language.jobs.measure import FP32, answers_by_language
 from fairq_utils.language.measures import answer_texts
@@ -20,8 +19,8 @@ from fairq_utils.language.treatments import LanguageTreatment, treat
 
 PLAIN, BY_OUTPUT = "one grid for each tensor", "one for each output"
 SLOPES: dict[Measure, str] = {
-    "extra": "extra length of an article",
-    "flips": "answers that flip",
+    "extra": "extra length",
+    "flips": "flips",
     "accuracy": "accuracy",
 }
 # What is done to a network, and against what, by the question that it belongs to.
@@ -111,17 +110,6 @@ def costs(live: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- the networks that were measured
 
 
-def answers(languages: Languages) -> pd.DataFrame:
-    """The answer to each primary question, with the number that it rests on, in points."""
-    rows = []
-    for question in QUESTIONS:
-        found = question.reading(languages)
-        numbers = {name: round(100 * getattr(found, name), 1) for name in ("estimate", "lower", "upper")}
-        about = {"question": question.key, "asks": question.asks, "number": question.said}
-        rows.append(about | {"answer": answer(found, question.yes)} | numbers)
-    return pd.DataFrame(rows).set_index("question")
-
-
 def slopes_by_width(languages: Languages) -> pd.DataFrame:
     """The slope of each measure at each width and on each grid: a row for a figure of dots."""
     return pd.DataFrame(
@@ -188,10 +176,8 @@ def repairs(languages: Languages) -> pd.DataFrame:
 
 def steepness(landscape: pd.DataFrame) -> pd.DataFrame:
     """Gradient norms and eigenvalues by the share held: means over languages and networks."""
-    own = landscape[landscape["converged"]]
-    table = own.pivot_table(
-        index=["treatment", "share"],
-        values=["loss", "squared_gradient_norm", "eigenvalue"],
-        sort=False,
-    )
-    return table.sort_index(level="share", ascending=False, sort_remaining=False)
+    own = landscape[landscape["converged"]].rename(columns={"squared_gradient_norm": "squared gradient norm"})
+    measures = ["loss", "squared gradient norm", "eigenvalue"]
+    table = own.pivot_table(index=["treatment", "share"], values=measures)[measures]
+    order = [(name, share) for name in own["treatment"].unique() for share in sorted(SHARES, reverse=True)]
+    return table.loc[order].round(2)

@@ -102,9 +102,9 @@ def by_language(live: pd.DataFrame, told: pd.DataFrame) -> ByLanguage:
         f".{name} section{{display:none}}"
         f"{','.join(rules)}{{display:block}}"
         f".{name} table{{border-collapse:collapse;width:100%;font-size:.9rem}}"
-        f".{name} th,.{name} td{{text-align:left;vertical-align:top;padding:.3rem .5rem .3rem 0;"
+        f".{name} table :is(th,td){{text-align:left;vertical-align:top;padding:.3rem .5rem .3rem 0;"
         "border-bottom:1px solid color-mix(in srgb,currentcolor 20%,transparent);font-weight:inherit}"
-        f".{name} td:last-child{{overflow-wrap:anywhere}}"
+        f".{name} table td:last-child{{overflow-wrap:anywhere}}"
         f".{name} i{{opacity:.65;font-style:normal}}"
         f"@media print{{.{name} section{{display:block}}.{name} label{{display:none}}}}"
     )
