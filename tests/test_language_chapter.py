@@ -330,12 +330,13 @@ def test_one_network_is_told_as_the_kept_ones_are(small):
 
 
 def test_the_answers_on_the_page_are_those_of_the_questions(shipped):
-    lines = story.answers(shipped.kept).text.splitlines()[2:]
-    assert [line.split(" | ")[0].strip("| ") for line in lines] == [one.key for one in QUESTIONS]
-    for one, line in zip(QUESTIONS, lines, strict=True):
-        reading = one.reading(shipped.languages)
-        assert f"| {signed(100 * reading.estimate)} (" in line
-        assert ("| yes |" in line) == (reading.word == one.yes)
+    lines = {line[4:6]: line for line in story.answers(shipped.kept).text.splitlines()}
+    assert list(lines) == ["L1", "L2", "L3", "L4", "L5", "L6"]
+    for one in QUESTIONS:
+        reading, (key, _, width) = one.reading(shipped.languages), one.key.partition(", ")
+        (said,) = [part for part in lines[key].split("; ") if f"{width} *" in part or not width]
+        assert f"*, {signed(100 * reading.estimate)} (" in said
+        assert ("*yes*" in said) == (reading.word == one.yes)
 
 
 def test_the_table_of_steepness_has_means_by_treatment_and_share():
@@ -358,6 +359,7 @@ def test_the_view_has_a_choice_and_a_table_for_each_language_and_escapes_what_it
     assert shown.count(" checked>") == 1
     assert '<b>&"' not in shown
     assert "&lt;b&gt;&amp;" in shown
+    assert "<b>Korean</b>, with an eighth of its text" in shown
     assert 'lang="ar" dir="rtl"' in shown
     assert 'lang="ko" dir="ltr"' in shown
     assert "<script" not in shown

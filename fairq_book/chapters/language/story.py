@@ -138,7 +138,7 @@ def _of_repairs(question: str) -> list[str]:
 def _longer(found: Findings) -> str:
     return (
         "**Length.** Having read less costs an article nothing extra. Down to four bits the line is level, "
-        f"within the margins that were set before: {found.numbers(_at('L1'))} points."
+        f"within the margins that were set before: {found.numbers(_at('L1', _TO_FOUR_BITS))} points."
     )
 
 
@@ -165,11 +165,15 @@ def _flips(found: Findings) -> str:
 def _accuracy(found: Findings) -> str:
     return (
         "**Accuracy.** And those flips take no accuracy: down to four bits as much of it is kept where less "
-        f"was read ({found.numbers(_at('L3'))} points). Before anything was rounded the network was in doubt "
-        f"over {100 * found.in_doubt(1 / 8):.0f} % of the bytes where an eighth was read, and over "
+        f"was read ({found.numbers(_at('L3', _TO_FOUR_BITS))} points). Before anything was rounded the "
+        "network "
+        f"was in doubt over {100 * found.in_doubt(1 / 8):.0f} % of the bytes where an eighth was read, and "
+        "over "
         f"{100 * found.in_doubt(1):.0f} % where all was: its answer had less than half the probability. At "
         "int4 "
-        f"{100 * found.flips_in_doubt:.0f} % of all flips are among these, from one guess to another."
+        f"{100 * found.flips_in_doubt:.0f} % of all flips are among these, from one guess to another. At "
+        "three "
+        f"bits it is the other way round ({found.number('L3, int3')}): who has read more has more to lose."
     )
 
 
@@ -339,13 +343,14 @@ def who_answers(kept: Kept) -> Prose:
 
 
 def answers(kept: Kept) -> Prose:
-    """Each primary question with its answer, and the number in points that it rests on."""
+    """Each primary question with its answers, and the numbers in points that these rest on."""
     found = findings(kept)
-    lines = ["| | question | answer | points |", "|---|---|---|---|"]
+    lines: dict[str, list[str]] = {}
     for one in QUESTIONS:
-        said = answer(found.readings[one.key], one.yes)
-        lines.append(f"| {one.key} | {one.asks} | {said} | {found.number(one.key)} |")
-    return Prose("\n".join(lines))
+        key, _, width = one.key.partition(", ")
+        said = f"{width} *{answer(found.readings[one.key], one.yes)}*, {found.number(one.key)}".strip()
+        lines.setdefault(f"- **{key}.** {one.asks}", []).append(said)
+    return Prose("\n".join(f"{asks} {'; '.join(said)}." for asks, said in lines.items()))
 
 
 @cache

@@ -20,7 +20,7 @@ from fairq_utils.language.treatments import LanguageTreatment, treat
 PLAIN, BY_OUTPUT = "one grid for each tensor", "one for each output"
 SLOPES: dict[Measure, str] = {
     "extra": "extra length",
-    "flips": "flips",
+    "flips": "flipped answers",
     "accuracy": "accuracy",
 }
 # What is done to a network, and against what, by the question that it belongs to.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fairq_utils.errors import BadInput
+from fairq_utils.language.articles import SHARES
 from fairq_utils.language.continuing import continue_texts
 from fairq_utils.language.decoder import ByteDecoder
 from fairq_utils.language.texts import Texts
@@ -32,6 +33,7 @@ CODES = {
     "Chinese": "zh-Hans",
     "Korean": "ko",
 }
+_HELD = dict(zip(SHARES, ("all", "a half", "a quarter", "an eighth"), strict=True))
 RIGHT_TO_LEFT = {"Hebrew", "Arabic"}
 
 
@@ -132,7 +134,7 @@ def _panel(language: str, before: pd.Series, live: pd.DataFrame, told: pd.DataFr
         )
     begins = html.escape(str(told["begins"].iloc[0]))
     return (
-        f"<section><p><b>{html.escape(language)}</b>, with {before['share']:g} of its text. The article "
+        f"<section><p><b>{html.escape(language)}</b>, with {_HELD[before['share']]} of its text. The article "
         f"begins: <bdi {_set_as(language)}>{begins}</bdi></p><table><thead><tr><th></th><th>longer by</th>"
         "<th>flips</th><th>and goes on</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></section>"
