@@ -184,7 +184,9 @@ def _network(reader: GGUFReader, shape: LlamaShape) -> Llama:
         network = Llama(shape).eval()
     names = {f"{own}.weight": f"{name}.weight" for own, name in _WHOLE.items()}
     for block in range(shape.depth):
-        names |= {f"blocks.{block}.{own}.weight": f"blk.{block}.{name}.weight" for own, name in _OF_BLOCK.items()}
+        names |= {
+            f"blocks.{block}.{own}.weight": f"blk.{block}.{name}.weight" for own, name in _OF_BLOCK.items()
+        }
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     for own, name in names.items():
         if name not in tensors:
