@@ -37,6 +37,7 @@ JOBS = {
     "fairq_utils/encoders/jobs/train_encoder.py": {"train_encoder"},
     "fairq_utils/encoders/jobs/answer.py": {"answer", "answer_given"},
     "fairq_utils/encoders/jobs/answer_given.py": {"answer_given"},
+    "fairq_utils/language/jobs/smollm2.py": {"smollm2"},
 }
 REACHED = sorted(
     {str(path.relative_to(ROOT)) for module in codes.STAGES.values() for path in code_files(module).values()}
@@ -110,13 +111,13 @@ EDITS = [
     ("fairq_utils/training/fairqat.py", "_EFFECTIVE = 0.999", "_EFFECTIVE = 0.99", RESTORED),
     ("fairq_utils/treatments/ablations.py", "zlib.crc32", "zlib.adler32", {"ablate"}),
     ("fairq_utils/curvature/surveys.py", "_STEPS = ", "_STEPS = 2 * ", {"survey"}),
-    ("fairq_utils/curvature/hessian.py", "\ndef ", "\npass\ndef ", {"survey"}),
-    ("fairq_utils/curvature/spectrum.py", "_ROUNDINGS = 32", "_ROUNDINGS = 31", {"survey"}),
+    ("fairq_utils/curvature/hessian.py", "\ndef ", "\npass\ndef ", {"survey", "smollm2"}),
+    ("fairq_utils/curvature/spectrum.py", "_ROUNDINGS = 32", "_ROUNDINGS = 31", {"survey", "smollm2"}),
     (
         "fairq_utils/quantization/quantizers.py",
         "_CLIPPED_SHARE = 0.001",
         "_CLIPPED_SHARE = 0.01",
-        RESTORED | {"answer", "answer_given"},
+        RESTORED | {"answer", "answer_given", "smollm2"},
     ),
     (
         "fairq_utils/training/architectures.py",
@@ -133,6 +134,10 @@ EDITS = [
     ("fairq_utils/data/moths.py", "_EVEN = (1.00,", "_EVEN = (1.01,", {"read", "draw"}),
     ("fairq_utils/data/layouts.py", "\ndef ", "\npass\ndef ", {"read"}),
     ("fairq_utils/data/archives.py", "_MOST_PIXELS = 64", "_MOST_PIXELS = 63", {"read"}),
+    # What a language model from a file reads, how it is built and which of its weights are whose.
+    ("fairq_utils/language/articles.py", '"English": "eng"', '"English": "spa"', {"smollm2"}),
+    ("fairq_utils/language/llama.py", "F.silu", "F.gelu", {"smollm2"}),
+    ("fairq_utils/language/llama_files.py", '"gate": "ffn_gate"', '"gate": "ffn_up"', {"smollm2"}),
     # Content enters an identity whatever code made it: images of networks, and what is said of them.
     ("fairq_utils/data/sources.py", "_TUNING = 0.1", "_TUNING = 0.2", {"read"}),
     ("fairq_utils/encoders/captions.py", "NOISE = 0.2", "NOISE = 0.3", set()),
@@ -207,7 +212,7 @@ def asked(monkeypatch, tmp_path):
 def test_each_job_carries_the_digest_of_the_module_that_holds_it(asked):
     stage_of = {module: stage for stage, module in codes.STAGES.items()}
     stages = [stage_of[job.function.func.__module__] for job in asked]
-    assert set(stages) == codes.STAGES.keys() - {"read", "draw"}  # which no job makes
+    assert set(stages) == codes.STAGES.keys() - {"read", "draw", "smollm2"}  # which no job makes
     assert [job.identity["code"] for job in asked] == [codes.CODE[stage] for stage in stages]
 
 

@@ -27,7 +27,7 @@ STAGES = {
     "train_encoder": "fairq_utils.encoders.jobs.train_encoder",
     "answer": "fairq_utils.encoders.jobs.answer",
     "answer_given": "fairq_utils.encoders.jobs.answer_given",
-    "smollm2": "fairq_utils.language.smollm2",
+    "smollm2": "fairq_utils.language.jobs.smollm2",
 }
 
 

