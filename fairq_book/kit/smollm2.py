@@ -23,8 +23,8 @@ from fairq_book.experiments.export import made_by
 from fairq_book.kit.by_network import measured_folder
 from fairq_utils.errors import BadInput
 from fairq_utils.files import write_atomically
-from fairq_utils.language.jobs import smollm2
 from fairq_utils.language.articles import FOLDER, LANGUAGES, read_articles
+from fairq_utils.language.jobs import smollm2
 from fairq_utils.language.llama_files import LanguageModel, read_llama
 
 NAME = "smollm2"

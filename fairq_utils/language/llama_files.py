@@ -116,7 +116,7 @@ def byte_level_tokenizer(tokens: Sequence[str], merges: Sequence[str]) -> Tokeni
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    pairs = [tuple(merge.split(" ")) for merge in merges]
+    pairs: Any = [tuple(merge.split(" ")) for merge in merges]
     numbers = {token: number for number, token in enumerate(tokens)}
     try:
         tokenizer = Tokenizer(models.BPE(vocab=numbers, merges=pairs))

@@ -104,7 +104,7 @@ def encoded(
     model: LanguageModel, articles: Sequence[int] = READ, languages: Sequence[str] = tuple(LANGUAGES)
 ) -> dict[tuple[str, int], Tensor]:
     """The tokens of these articles of the Declaration in these languages."""
-    texts = {}
+    texts: dict[tuple[str, int], Tensor] = {}
     for language in languages:
         own = read_articles(FOLDER / f"{LANGUAGES[language]}.txt")
         texts |= {(language, article): model.encode(own[article].decode()) for article in articles}
