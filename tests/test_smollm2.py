@@ -1,29 +1,30 @@
 """A real language model against transformers' own, against direct computations and an exact Hessian."""
 
+import hashlib
 import json
 import os
 import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
 from scipy.special import log_softmax
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from fairq_book.cli import main
 from fairq_book.kit import smollm2 as kept
 from fairq_utils.errors import BadInput
-from fairq_utils.language.articles import LANGUAGES, draw_declaration
+from fairq_utils.language.articles import ARTICLES, FOLDER, LANGUAGES, read_articles
 from fairq_utils.language.jobs import smollm2
 from fairq_utils.language.llama import Llama, LlamaShape, rotate, rotations
-from fairq_utils.language.llama_files import byte_level_tokenizer, read_llama
+from fairq_utils.language.llama_files import read_llama
 from fairq_utils.quantization.models import bake, describe, quantize_model
 from fairq_utils.quantization.quantizers import UniformQuantizer
+from fairq_utils.treatments.treatment import Treatment
 
 SMALL = LlamaShape(tokens=23, width=32, depth=2, heads=4, key_heads=2, hidden=64, context=64)
 THE_FILE = os.environ.get("FAIRQ_SMOLLM2")
@@ -112,7 +113,7 @@ def test_attention_is_that_of_pytorch_with_keys_repeated(text):
         normed = F.rms_norm(signal, (32,), block.norm_attention.weight, SMALL.epsilon)
         queries, keys, values = (
             (normed @ layer.weight.T).view(2, 9, -1, 8).transpose(1, 2)
-            for layer in (block.queries, block.keys, block.values)
+            for layer in (block.queries, block.keys, block.get_submodule("values"))
         )
         keys, values = rotate(keys, turns).repeat_interleave(2, 1), values.repeat_interleave(2, 1)
         scores = rotate(queries, turns) @ keys.transpose(2, 3) / 8**0.5
@@ -175,7 +176,7 @@ def test_a_text_longer_than_the_context_is_refused():
 
 WORDS = ["<|endoftext|>", *BYTES, "he", "Ġt", "hen"]
 MERGES = ["h e", "Ġ t", "he n"]
-OF_FILE = LlamaShape(tokens=len(WORDS), width=32, depth=1, heads=4, key_heads=2, hidden=64, context=512)
+OF_FILE = LlamaShape(tokens=len(WORDS), width=32, depth=1, heads=4, key_heads=2, hidden=64, context=1024)
 
 
 def written(path: Path, network: Llama, *, packed: bool = False, **fields) -> Path:
@@ -300,6 +301,7 @@ def test_a_file_cut_short_is_refused_in_one_sentence(tmp_path, share):
 def test_any_byte_may_be_wrong_and_no_traceback_comes(tmp_path):
     file = written(tmp_path / "small.gguf", decoder(OF_FILE))
     content, draw = file.read_bytes(), np.random.default_rng(0)
+    refusals = []
     for _ in range(200):
         broken = bytearray(content)
         broken[draw.integers(3000)] = draw.integers(256)
@@ -307,4 +309,181 @@ def test_any_byte_may_be_wrong_and_no_traceback_comes(tmp_path):
         try:
             read_llama(file)
         except BadInput as error:
-            assert "\n" not in str(error)
+            refusals.append(str(error))
+    assert len(refusals) > 50
+    assert not any("\n" in refusal for refusal in refusals)
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+@torch.no_grad()
+def test_nats_right_answers_and_flips_are_those_of_a_direct_computation():
+    network = decoder()
+    texts = {("English", 6): torch.tensor([[0, 5, 9, 2, 2]]), ("Thai", 6): torch.tensor([[0, 11, 3]])}
+    other = smollm2.rounded(network, "int3-channel")
+    before, after = smollm2.answers(network, texts), smollm2.answers(other, texts)
+    table = smollm2.by_article(texts, before, after).set_index("language")
+    for (language, _), text in texts.items():
+        told = [log_softmax(net(text)[0, :-1].double().numpy(), axis=1) for net in (network, other)]
+        following = text[0, 1:].numpy()
+        row = table.loc[language]
+        assert row["tokens"] == len(following)
+        assert row["nats"] == pytest.approx(-told[1][np.arange(len(following)), following].sum(), rel=1e-5)
+        assert row["right"] == (told[1].argmax(1) == following).sum()
+        assert row["flips"] == (told[0].argmax(1) != told[1].argmax(1)).sum()
+    assert table["flips"].sum() > 0
+    assert smollm2.by_article(texts, before, before)["flips"].sum() == 0
+
+
+def test_gradient_and_top_eigenvalue_are_those_of_the_exact_hessian():
+    shape = LlamaShape(tokens=7, width=8, depth=1, heads=2, key_heads=1, hidden=8)
+    network, text = decoder(shape).double(), torch.tensor([[0, 5, 3, 2, 6]])
+    free = {name: weight.detach() for name, weight in network.named_parameters() if weight.ndim == 2}
+    sizes, shapes = [weight.numel() for weight in free.values()], [weight.shape for weight in free.values()]
+
+    def loss(vector: Tensor) -> Tensor:
+        parts = [part.view(shape) for part, shape in zip(vector.split(sizes), shapes, strict=True)]
+        weights = dict(zip(free, parts, strict=True))
+        weights["head.weight"] = weights["embedding.weight"]  # the same one, in its second place
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return smollm2.token_loss(functional_call(network, weights, (text[:, :-1],)), text[:, 1:])
+
+    vector = torch.cat([weight.flatten() for weight in free.values()])
+    exact = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, vector))[-1].item()
+    gradient = torch.autograd.functional.jacobian(loss, vector)
+    found = smollm2.landscape(network, text, iterations=60, tol=1e-4)
+    assert found["loss"] == pytest.approx(loss(vector).item())
+    assert found["gradient_norm"] == pytest.approx(gradient.norm().item())
+    assert found["eigenvalue"] == pytest.approx(exact, rel=1e-3)
+    short = smollm2.landscape(network, text, iterations=2, tol=1e-9)
+    assert short["products"] == 2
+    assert short["residual"] > 1e-9 * short["eigenvalue"]
+
+
+OURS = [name for name in smollm2.TREATMENTS if name != smollm2.FULL and not name.startswith("torchao")]
+
+
+def test_ours_are_what_their_names_say_elsewhere_in_the_book():
+    for name in OURS:
+        treatment, network = Treatment.parse(name), decoder()
+        ends = 8 if treatment.ends8 else None
+        other = bake(quantize_model(network, treatment.quantizer, first_last=ends))
+        for one, two in zip(smollm2.rounded(network, name).parameters(), other.parameters(), strict=True):
+            assert one.equal(two)
+
+
+def test_the_layers_of_torchao_do_what_is_said_of_them():
+    pytest.importorskip("torchao", reason="torchao is not installed: make peers")
+    network = decoder(LlamaShape(tokens=23, width=64, depth=1, heads=4, key_heads=2, hidden=128))
+    text = {("English", 6): torch.randint(23, (1, 40), generator=torch.Generator().manual_seed(0))}
+    logits = {}
+    for name in (
+        "fp32",
+        "torchao-int8",
+        "int8-channel",
+        "torchao-int4-blocks64",
+        "torchao-int4-blocks32-affine",
+    ):
+        treated = smollm2.rounded(network, name)
+        with torch.no_grad():
+            logits[name] = treated(text["English", 6])
+        if name.startswith("torchao"):
+            assert treated.embedding.weight.equal(network.embedding.weight)
+    far = {name: (own - logits["fp32"]).norm().item() for name, own in logits.items()}
+    assert 0 < far["torchao-int8"] < far["torchao-int4-blocks64"] / 5
+    assert far["torchao-int4-blocks32-affine"] < far["torchao-int4-blocks64"]
+    # Weights that lie on such a grid already stay there.
+    once = smollm2.rounded(network, "torchao-int4-blocks32-affine")
+    on_grid = decoder(network.shape)
+    with torch.no_grad():
+        for name, weight in on_grid.named_parameters():
+            if name.startswith("blocks") and weight.ndim == 2:
+                weight.copy_(once.get_parameter(name).dequantize())
+        again = smollm2.rounded(on_grid, "torchao-int4-blocks32-affine")
+        assert torch.allclose(on_grid(text["English", 6]), again(text["English", 6]), rtol=1e-3, atol=1e-2)
+
+
+def test_another_treatment_is_refused_by_name():
+    with pytest.raises(BadInput, match="treatment is 'int2'; expected one of: fp32, int8-channel"):
+        smollm2.rounded(decoder(), "int2")
+
+
+@pytest.fixture
+def a_small_one(tmp_path, monkeypatch) -> Path:
+    """A file in place of the book's, few treatments and short texts."""
+    file = written(tmp_path / "small.gguf", decoder(OF_FILE))
+    monkeypatch.setattr(kept, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setattr(smollm2, "TREATMENTS", ("fp32", "int4-channel"))
+    monkeypatch.setattr(smollm2, "READ", (6,))
+    return file
+
+
+def test_a_treatment_is_measured_once_and_goes_on_where_it_was_stopped(a_small_one, tmp_path):
+    def stopped(line: str) -> None:
+        if line.startswith("int4-channel"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept.measure(a_small_one, root=tmp_path, told=stopped)
+    first = json.loads((tmp_path / "book" / "measured" / "smollm2.json").read_text())
+    assert list(first["made"]) == ["fp32", "int4-channel"]
+    said: list[str] = []
+    kept.measure(a_small_one, root=tmp_path, told=said.append)
+    assert said[0] == "smollm2.csv: measured already"
+    found = kept.load(tmp_path)
+    assert found.made.count("-") == 2
+    assert set(found.record["made"]) == {"fp32", "int4-channel", "fp32, landscape", "int4-channel, landscape"}
+    assert found.answers.groupby("treatment").size().to_dict() == {"fp32": 16, "int4-channel": 16}
+    assert found.landscape.groupby("treatment").size().to_dict() == {"fp32": 16, "int4-channel": 16}
+    said.clear()
+    kept.measure(a_small_one, root=tmp_path, told=said.append)
+    assert said == ["smollm2.csv: measured already", "smollm2_landscape.csv: measured already"]
+
+
+def test_another_file_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "other.gguf").write_bytes(b"GGUF")
+    for name, said in (("other.gguf", "is another file (SHA-256"), ("none.gguf", "there is no file")):
+        result = CliRunner().invoke(main.main, ["results", "language", str(tmp_path / name)])
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+# ---------------------------------------------------------------- the file itself
+
+
+@needs_the_file
+def test_logits_and_tokens_are_those_of_transformers_own_loader_of_the_file():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: make peers")
+    pytest.importorskip("accelerate", reason="accelerate is not installed, which transformers opens GGUF by")
+    folder, name = Path(THE_FILE).parent, Path(THE_FILE).name
+    model = kept.opened(Path(THE_FILE))
+    theirs = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    texts = {
+        (language, article): read_articles(FOLDER / f"{code}.txt")[article].decode()
+        for language, code in LANGUAGES.items()
+        for article in ARTICLES
+    }
+    for text in texts.values():
+        assert model.encode(text)[0, 1:].tolist() == theirs(text, add_special_tokens=False)["input_ids"]
+    network = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    with torch.no_grad():
+        for place in (("English", 6), ("Thai", 6)):
+            tokens = model.encode(texts[place])
+            one, two = model.network(tokens), network(tokens).logits
+            assert (one - two).abs().max() < 1e-5 * two.abs().max()
+
+
+@needs_the_file
+def test_what_is_kept_is_what_the_file_gives():
+    model = kept.opened(Path(THE_FILE))
+    texts = smollm2.encoded(model, (6,), ["English", "Georgian"])
+    before = smollm2.answers(model.network, texts)
+    after = smollm2.answers(smollm2.rounded(model.network, "int4-channel"), texts)
+    table = kept.load().answers.set_index(["treatment", "language", "article"])
+    for treatment, own in (("fp32", before), ("int4-channel", after)):
+        for row in smollm2.by_article(texts, before, own).itertuples():
+            there = table.loc[treatment, row.language, row.article]
+            assert there["nats"] == pytest.approx(row.nats, rel=1e-4)
+            assert abs(there["flips"] - row.flips) <= 1
