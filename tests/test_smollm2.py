@@ -411,11 +411,10 @@ def test_another_treatment_is_refused_by_name():
 
 @pytest.fixture
 def a_small_one(tmp_path, monkeypatch) -> Path:
-    """A file in place of the book's, few treatments and short texts."""
+    """A file in place of the book's, and few treatments."""
     file = written(tmp_path / "small.gguf", decoder(OF_FILE))
     monkeypatch.setattr(kept, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
     monkeypatch.setattr(smollm2, "TREATMENTS", ("fp32", "int4-channel"))
-    monkeypatch.setattr(smollm2, "READ", (6,))
     return file
 
 
@@ -434,7 +433,7 @@ def test_a_treatment_is_measured_once_and_goes_on_where_it_was_stopped(a_small_o
     found = kept.load(tmp_path)
     assert found.made.count("-") == 2
     assert set(found.record["made"]) == {"fp32", "int4-channel", "fp32, landscape", "int4-channel, landscape"}
-    assert found.answers.groupby("treatment").size().to_dict() == {"fp32": 16, "int4-channel": 16}
+    assert found.answers.groupby("treatment").size().to_dict() == {"fp32": 64, "int4-channel": 64}
     assert found.landscape.groupby("treatment").size().to_dict() == {"fp32": 16, "int4-channel": 16}
     said.clear()
     kept.measure(a_small_one, root=tmp_path, told=said.append)
