@@ -1,0 +1,260 @@
+"""A real language model: what rounding takes from SmolLM2 in sixteen languages, and the questions on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from fairq_audit.formats import PALETTE, counted, signed
+from fairq_book.kit.figures import (
+    INK,
+    Picture,
+    caption_of_own_scales,
+    drawn,
+    label_below,
+    legend_above,
+    panels_in_rows,
+)
+from fairq_book.kit.smollm2 import MeasuredModel
+from fairq_book.kit.wording import Prose
+from fairq_utils.errors import BadInput
+from fairq_utils.intervals import student, two_sided
+from fairq_utils.metrics.verdicts import MARGINS
+
+FULL = "fp32"
+WIDTHS = {bits: f"int{bits}-channel" for bits in MARGINS}  # as the questions were registered
+_BEST_KNOWN = "English"
+_LEFT = 0.5  # of the right tokens; where fewer are left the network has collapsed
+
+
+# ---------------------------------------------------------------- tables
+
+
+def by_text(model: MeasuredModel) -> pd.DataFrame:
+    """A row for each treatment, language and article, against full precision.
+
+    `bits` that the text took in full precision, `more` that it takes now, `share` of it; `flips`, the share
+    of tokens whose most likely one is another; `right` now and `right_before`.
+    """
+    table = model.answers.copy()
+    full = table[table["treatment"] == FULL].set_index(["language", "article"])
+    places = pd.MultiIndex.from_frame(table[["language", "article"]])
+    nats = full["nats"].reindex(places).to_numpy()
+    return table.assign(
+        bits=nats / math.log(2),
+        more=(table["nats"] - nats) / math.log(2),
+        share=table["nats"] / nats - 1,
+        flips=table["flips"] / table["tokens"],
+        right_before=full["right"].reindex(places).to_numpy(),
+    ).drop(columns="nats")
+
+
+def by_language(texts: pd.DataFrame) -> pd.DataFrame:
+    """A row for each treatment and language: the columns of `by_text`, of all articles together."""
+    sums = (
+        texts.assign(flips=texts["flips"] * texts["tokens"])
+        .groupby(["treatment", "language"], sort=False)[
+            ["bytes", "tokens", "bits", "more", "flips", "right", "right_before"]
+        ]
+        .sum()
+        .reset_index()
+    )
+    return sums.assign(share=sums["more"] / sums["bits"], flips=sums["flips"] / sums["tokens"])
+
+
+def collapsed(languages: pd.DataFrame) -> list[str]:
+    """The treatments that leave fewer than half of the tokens right that were right, of all languages."""
+    sums = languages.groupby("treatment", sort=False)[["right", "right_before"]].sum()
+    return list(sums.index[sums["right"] < _LEFT * sums["right_before"]])
+
+
+def of_whole_texts(model: MeasuredModel) -> pd.DataFrame:
+    """Gradient norm and top eigenvalue of the nats of whole texts, and those of the mean token beside them.
+
+    An eigenvalue that was not reached to within a tenth of its value is missing.
+    """
+    table = model.landscape.copy()
+    reached = table["residual"] <= 0.1 * table["eigenvalue"].abs()
+    table["eigenvalue"] = table["eigenvalue"].where(reached)
+    for name in ("gradient_norm", "eigenvalue"):
+        table[f"{name}_of_token"] = table[name]
+        table[name] *= table["tokens"]
+    return table
+
+
+def rank_correlation(
+    first: ArrayLike, second: ArrayLike, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Spearman's rank correlation with its interval: Fisher's z, the variance of Bonett and Wright (2000).
+
+    Where all of one side are equal there is none, and it is NaN.
+
+    >>> [round(number, 2) for number in rank_correlation([1, 2, 3, 4, 5, 6], [1, 3, 2, 4, 6, 5])]
+    [0.89, 0.05, 0.99]
+    """
+    pairs = pd.DataFrame({"first": np.asarray(first), "second": np.asarray(second)}).dropna()
+    if len(pairs) < 4:
+        raise BadInput(f"there are {counted(len(pairs), 'pair')}; expected at least four to rank.")
+    if (pairs.nunique() < 2).any():  # nothing to rank by
+        return math.nan, math.nan, math.nan
+    rho = float(pairs["first"].corr(pairs["second"], method="spearman"))
+    inside = min(max(rho, -1 + 1e-9), 1 - 1e-9)
+    reach = two_sided(confidence) * math.sqrt((1 + inside**2 / 2) / (len(pairs) - 3))
+    return rho, math.tanh(math.atanh(inside) - reach), math.tanh(math.atanh(inside) + reach)
+
+
+def against_english(
+    texts: pd.DataFrame, measure: str, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """The mean of the other languages less English, article by article, with Student's interval."""
+    wide = texts.pivot_table(index="article", columns="language", values=measure)
+    mean, reach = student(wide.drop(columns=_BEST_KNOWN).mean(axis=1) - wide[_BEST_KNOWN], confidence)
+    return mean, mean - reach, mean + reach
+
+
+def answered(model: MeasuredModel) -> pd.DataFrame:
+    """The registered questions S1 to S8: a row for each and each treatment that it is asked at.
+
+    `word` is yes, the reverse, open, no difference, or collapsed.
+    """
+    rows = [
+        (question, treatment, *found, _word(found, margin))
+        for question, treatment, found, margin in _asked(model)
+    ]
+    table = pd.DataFrame(rows, columns=["question", "treatment", "estimate", "lower", "upper", "word"])
+    none = table["treatment"].isin(collapsed(by_language(by_text(model))))
+    return table.assign(
+        word=table["word"].mask(none & table["question"].isin(["S1", "S2", "S3", "S4"]), "collapsed")
+    )
+
+
+def _asked(model: MeasuredModel) -> Iterator[tuple[str, str, tuple[float, float, float], float]]:
+    texts = by_text(model)
+    languages = by_language(texts).set_index(["treatment", "language"])
+    known = languages.loc[FULL, "bits"]
+    for bits, treatment in WIDTHS.items():
+        own, of_texts = languages.loc[treatment].reindex(known.index), texts[texts["treatment"] == treatment]
+        for ranked, less, measure in (("S1", "S3", "share"), ("S2", "S4", "flips")):
+            yield ranked, treatment, rank_correlation(known, own[measure]), 0.0
+            yield less, treatment, against_english(of_texts, measure), MARGINS[bits]
+    around = of_whole_texts(model).set_index(["treatment", "language"])
+    for treatment in around.index.unique("treatment"):
+        own = around.loc[treatment].reindex(known.index)
+        yield "S5", treatment, rank_correlation(known, own["gradient_norm"]), 0.0
+        yield "S6", treatment, rank_correlation(known, own["eigenvalue"]), 0.0
+    lost, full = languages.loc[WIDTHS[4], "more"].reindex(known.index), around.loc[FULL].reindex(known.index)
+    yield "S7", WIDTHS[4], rank_correlation(full["gradient_norm"], lost), 0.0
+    yield "S8", WIDTHS[4], rank_correlation(full["eigenvalue"], lost), 0.0
+
+
+def _word(found: Sequence[float], margin: float) -> str:
+    _, lower, upper = found
+    if -margin < lower and upper < margin:
+        return "no difference"
+    return "yes" if lower > 0 else "the reverse" if upper < 0 else "open"
+
+
+def shown(model: MeasuredModel) -> pd.DataFrame:
+    """The table of the page: a row for each language, from the one that the network knows best.
+
+    In percent: what the texts take more, and how many of its answers flip, at each width that the network
+    survives. Gradient norm and top eigenvalue are those of the nats of article 6 in full precision.
+    """
+    languages = by_language(by_text(model))
+    known = languages[languages["treatment"] == FULL].set_index("language").sort_values("bits")
+    table = pd.DataFrame(
+        {
+            "tokens": known["tokens"],
+            "bytes a token": (known["bytes"] / known["tokens"]).round(1),
+            "bits in full": known["bits"].round().astype(int),
+            "right, %": (100 * known["right"] / known["tokens"]).round(1),
+        }
+    )
+    for treatment in _standing(languages):
+        own = languages[languages["treatment"] == treatment].set_index("language").reindex(known.index)
+        width = treatment.removesuffix("-channel")
+        table[f"{width}: bits more, %"] = (100 * own["share"]).round(1)
+        table[f"{width}: flips, %"] = (100 * own["flips"]).round(1)
+    around = of_whole_texts(model)
+    around = around[around["treatment"] == FULL].set_index("language").reindex(known.index)
+    table["gradient norm"] = around["gradient_norm"].round().astype(int)
+    table["top eigenvalue"] = around["eigenvalue"].round(-2)
+    return table.reset_index()
+
+
+def _standing(languages: pd.DataFrame) -> list[str]:
+    """The widths at which the network has not collapsed."""
+    there, gone = set(languages["treatment"]), set(collapsed(languages))
+    return [treatment for treatment in WIDTHS.values() if treatment in there - gone]
+
+
+def beside(model: MeasuredModel) -> pd.DataFrame:
+    """What each treatment does: a row for each, of all languages, and of English beside the others."""
+    texts = by_text(model)
+    languages = by_language(texts)
+    gone = collapsed(languages)
+    rows = []
+    for treatment, own in languages[languages["treatment"] != FULL].groupby("treatment", sort=False):
+        is_english = own["language"] == _BEST_KNOWN
+        rows.append(
+            {
+                "treatment": treatment,
+                "bits more, %": round(100 * own["more"].sum() / own["bits"].sum(), 1),
+                "flips, %": round(100 * np.average(own["flips"], weights=own["tokens"]), 1),
+                "right of those before, %": round(100 * own["right"].sum() / own["right_before"].sum(), 1),
+                "English: bits more, %": round(100 * own.loc[is_english, "share"].mean(), 1),
+                "others: bits more, %": round(100 * own.loc[~is_english, "share"].mean(), 1),
+                "collapsed": "yes" if treatment in gone else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------- the figure
+
+
+_MARKS = {
+    "share": ("bits more", {"color": PALETTE[0], "marker": "o"}),
+    "flips": ("answers that flip", {"color": PALETTE[1], "marker": "^"}),
+}
+
+
+def picture(model: MeasuredModel) -> Picture:
+    """What each width takes from each language: a panel a width, a line a language, best known on top."""
+    languages = by_language(by_text(model))
+    known = languages[languages["treatment"] == FULL].sort_values("bits")["language"].tolist()
+    standing = _standing(languages)
+    said = []
+    with panels_in_rows(len(standing), 0.17 * len(known) + 0.5, above=0.3, most=2, sharey=True) as (
+        figure,
+        axes,
+    ):
+        for axis, treatment in zip(axes, standing, strict=True):
+            own = languages[languages["treatment"] == treatment].set_index("language").reindex(known)
+            for measure, (_, look) in _MARKS.items():
+                axis.plot(100 * own[measure], range(len(known)), linestyle="", markersize=4.5, **look)
+            axis.axvline(0, color=INK, linewidth=0.9)
+            axis.set_title(treatment.removesuffix("-channel"), fontsize=9.5)
+            axis.set_yticks(range(len(known)), known, fontsize=9)
+            axis.set_ylim(len(known) - 0.5, -0.5)
+            axis.tick_params(axis="y", length=0)
+            heard = ", ".join(
+                f"{name} {100 * row.share:.1f} and {100 * row.flips:.1f}"
+                for name, row in zip(known, own.itertuples(), strict=True)
+            )
+            said.append(f"{treatment}, bits more and answers that flip in percent: {heard}.")
+        legend_above(figure, {name: look | {"linestyle": ""} for name, look in _MARKS.values()})
+        label_below(figure, "percent")
+        gone = [name.removesuffix("-channel") for name in WIDTHS.values() if name in collapsed(languages)]
+        left_out = f" Left out: {' and '.join(gone)}, where the network has collapsed." if gone else ""
+        return drawn(
+            figure,
+            alt=f"Dot plots. SmolLM2, a line a language, that which it knows best on top. {' '.join(said)}",
+            caption="SmolLM2, rounded from a file that has its weights at four bits already. Languages from "
+            "the one whose text takes the fewest bits in full precision to the one whose takes most."
+            f"{caption_of_own_scales(standing)}{left_out}",
+        )
