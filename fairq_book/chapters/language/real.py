@@ -258,3 +258,38 @@ def picture(model: MeasuredModel) -> Picture:
             "the one whose text takes the fewest bits in full precision to the one whose takes most."
             f"{caption_of_own_scales(standing)}{left_out}",
         )
+
+
+# ---------------------------------------------------------------- sentences, and what has to hold for them
+
+
+def what_full_means(model: MeasuredModel) -> Prose:
+    """What is said first, wherever a number of this model is shown."""
+    return Prose(
+        "SmolLM2 has 135 million weights, of which the file that is given away keeps four bits each, in blocks of 32 "
+        "with a scale and a zero point of their own, and eight of the embedding. So *full precision* means here: "
+        "as the file has them. It was taught in English, and may have read the Declaration. It is one model, so "
+        f"what follows is one observation. Measured on {model.made}."
+    )
+
+
+def wide_grids_are_free(model: MeasuredModel) -> bool:
+    """At eight bits no language takes two per cent more bits, or less."""
+    return bool(_at(model, 8)["share"].abs().max() < 0.02)
+
+
+def who_knows_less_loses_more(model: MeasuredModel) -> bool:
+    """At four or five bits the rank correlation S1 is surely above zero, and surely below at neither."""
+    words = _words(model, "S1", 5, 4)
+    return "yes" in words and "the reverse" not in words
+
+
+def english_loses_least(model: MeasuredModel) -> bool:
+    """At the least width that the network survives no language takes a smaller share of bits more."""
+    own = _at(model, _least_width(model))
+    return str(own["share"].idxmin()) == _BEST_KNOWN
+
+
+def steepness_foretells(model: MeasuredModel) -> bool:
+    """Gradient norm and top eigenvalue in full precision both surely rank languages as their losses do."""
+    return _words(model, "S7", 4) == _words(model, "S8", 4) == ["yes"]
