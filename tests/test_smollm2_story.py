@@ -1,7 +1,6 @@
 """The tables, the figure and the sentences on the language model, on made-up numbers and on the kept ones."""
 
 import math
-import re
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,8 @@ from scipy import stats
 from fairq_book.chapters.language import real
 from fairq_book.kit import smollm2 as kept
 from fairq_book.kit.smollm2 import MeasuredModel
-from fairq_book.root import book_root
 from fairq_utils.errors import BadInput
-from fairq_utils.language.articles import LANGUAGES, sizes
+from fairq_utils.language.articles import LANGUAGES
 from fairq_utils.language.jobs import smollm2
 
 NAMES = tuple(LANGUAGES)
@@ -106,7 +104,7 @@ def test_too_few_pairs_have_no_rank_correlation():
 def test_english_against_the_others_is_a_paired_t_interval_over_articles():
     texts = real.by_text(made_up(noise=0.01))
     own = texts[texts["treatment"] == "int4-channel"]
-    wide = own.pivot(index="article", columns="language", values="share")
+    wide = own.pivot_table(index="article", columns="language", values="share")
     difference = wide.drop(columns="English").mean(axis=1) - wide["English"]
     theirs = stats.ttest_1samp(difference, 0).confidence_interval()
     mean, lower, upper = real.against_english(own, "share")
@@ -139,3 +137,50 @@ def test_the_questions_have_the_answers_that_were_put_in(slope, ranked, less):
 def test_where_nothing_speaks_the_answer_is_open():
     words = [real.answered(made_up(slope=0, noise=0.05, seed=seed))["word"].iloc[0] for seed in range(20)]
     assert words.count("open") >= 15
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_the_table_goes_from_the_language_that_is_known_best(model):
+    table = real.shown(model)
+    assert table["language"].tolist() == list(NAMES)
+    assert table["bits in full"].is_monotonic_increasing
+    assert not any("int3" in column for column in table)
+    lost = table.set_index("language").loc["Korean", "int4: bits more, %"]
+    assert lost == pytest.approx(40.0)  # the last of sixteen loses twice the mean
+
+
+def test_the_figure_tells_every_number_to_those_who_hear_it(model):
+    picture = real.picture(model)
+    for name in NAMES:
+        assert picture.alt.count(name) == 4
+    assert "Korean 40.0 and 20.0" in picture.alt
+    assert "int3, where the network has collapsed" in picture.caption
+    assert "four bits already" in picture.caption
+
+
+GUARDS = {
+    real.the_average_stands_and_answers_flip: real.of_eight_bits,
+    real.english_loses_less_at_four_bits_alone: real.of_english,
+    real.no_order_is_sure: real.of_the_order,
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
+def test_a_sentence_is_said_where_its_guard_holds_and_numbers_stand_in_its_place_elsewhere(
+    measured, model, guard
+):
+    assert guard(measured)
+    assert str(GUARDS[guard](measured)).startswith("**")
+    assert not guard(model)
+    neutral = str(GUARDS[guard](model))
+    assert "**" not in neutral
+    assert any(character.isdigit() for character in neutral)
+
+
+def test_what_full_precision_means_is_said_first(measured):
+    said = str(real.what_full_means(measured))
+    assert measured.record["stored"] == ["Q4_1", "Q8_0"]
+    assert "four bits" in said
+    assert "2026-11-30" in said

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from fairq_audit.formats import PALETTE, counted, signed
+from fairq_audit.formats import PALETTE, counted, signed, true_minus
 from fairq_book.kit.figures import (
     INK,
     Picture,
@@ -20,7 +20,7 @@ from fairq_book.kit.figures import (
     panels_in_rows,
 )
 from fairq_book.kit.smollm2 import MeasuredModel
-from fairq_book.kit.wording import Prose
+from fairq_book.kit.wording import Prose, percent, points, whole_percent
 from fairq_utils.errors import BadInput
 from fairq_utils.intervals import student, two_sided
 from fairq_utils.metrics.verdicts import MARGINS
@@ -243,7 +243,7 @@ def picture(model: MeasuredModel) -> Picture:
             axis.set_ylim(len(known) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
             heard = ", ".join(
-                f"{name} {100 * row.share:.1f} and {100 * row.flips:.1f}"
+                f"{name} {true_minus(f'{100 * row.share:z.1f}')} and {100 * row.flips:.1f}"
                 for name, row in zip(known, own.itertuples(), strict=True)
             )
             said.append(f"{treatment}, bits more and answers that flip in percent: {heard}.")
@@ -266,30 +266,111 @@ def picture(model: MeasuredModel) -> Picture:
 def what_full_means(model: MeasuredModel) -> Prose:
     """What is said first, wherever a number of this model is shown."""
     return Prose(
-        "SmolLM2 has 135 million weights, of which the file that is given away keeps four bits each, in blocks of 32 "
-        "with a scale and a zero point of their own, and eight of the embedding. So *full precision* means here: "
-        "as the file has them. It was taught in English, and may have read the Declaration. It is one model, so "
-        f"what follows is one observation. Measured on {model.made}."
+        "SmolLM2 has 135 million weights, of which the file that is given away keeps four bits each, in "
+        "blocks of 32 with a scale and a zero point of their own, and eight of the embedding. So *full "
+        "precision* means here: as the file has them. It was taught in English, and may have read the "
+        f"Declaration. It is one model, so what follows is one observation. Measured on {model.made}."
     )
 
 
-def wide_grids_are_free(model: MeasuredModel) -> bool:
-    """At eight bits no language takes two per cent more bits, or less."""
-    return bool(_at(model, 8)["share"].abs().max() < 0.02)
+def the_average_stands_and_answers_flip(model: MeasuredModel) -> bool:
+    """At eight bits no language takes two per cent more bits or fewer, and in each some answers flip."""
+    own = _at(model, 8)
+    return bool(own["share"].abs().max() < 0.02 and own["flips"].min() > 0.01)
 
 
-def who_knows_less_loses_more(model: MeasuredModel) -> bool:
-    """At four or five bits the rank correlation S1 is surely above zero, and surely below at neither."""
-    words = _words(model, "S1", 5, 4)
-    return "yes" in words and "the reverse" not in words
+def of_eight_bits(model: MeasuredModel) -> Prose:
+    """What eight bits do to the bits of texts, and to answers."""
+    own = _at(model, 8)
+    least, most = own["flips"].min(), own["flips"].max()
+    flips = f"between {percent(least)} and {percent(most)} of the most likely tokens"
+    if the_average_stands_and_answers_flip(model):
+        return Prose(
+            "**At eight bits nothing is lost, and answers change all the same.** In no language do the bits "
+            f"of the texts change by more than {percent(own['share'].abs().max())}, yet {flips} are others."
+        )
+    return Prose(
+        f"At eight bits texts take {points(own['share'].min())} to {points(own['share'].max())} % more bits, "
+        f"and {flips} are others."
+    )
 
 
-def english_loses_least(model: MeasuredModel) -> bool:
-    """At the least width that the network survives no language takes a smaller share of bits more."""
-    own = _at(model, _least_width(model))
-    return str(own["share"].idxmin()) == _BEST_KNOWN
+def english_loses_less_at_four_bits_alone(model: MeasuredModel) -> bool:
+    """Question S3 is answered by yes at four bits, and surely neither way at eight, six and five."""
+    words = _words(model, "S3")
+    return words[4] == "yes" and not {words[8], words[6], words[5]} & {"yes", "the reverse"}
 
 
-def steepness_foretells(model: MeasuredModel) -> bool:
-    """Gradient norm and top eigenvalue in full precision both surely rank languages as their losses do."""
-    return _words(model, "S7", 4) == _words(model, "S8", 4) == ["yes"]
+def of_english(model: MeasuredModel) -> Prose:
+    """What English loses beside the fifteen others, at five bits and at four."""
+    said = []
+    for bits in (5, 4):
+        own = _at(model, bits)["share"]
+        others = own.drop(_BEST_KNOWN).mean()
+        said.append(f"{whole_percent(own[_BEST_KNOWN])} % more bits, the others {whole_percent(others)} %")
+    if english_loses_less_at_four_bits_alone(model):
+        return Prose(
+            f"**English is spared at four bits, and not before.** There it takes {said[1]} on average. At "
+            f"five bits it takes {said[0]}, and there as at six and eight no difference is sure. By four "
+            f"bits the network is near its end: it gets {whole_percent(_left(model, 4))} % of the tokens "
+            "right that it got right before."
+        )
+    return Prose(f"At five bits English takes {said[0]} on average; at four bits {said[1]}.")
+
+
+def no_order_is_sure(model: MeasuredModel) -> bool:
+    """Of the rank correlations S1 and S2 none is surely above zero, or below, where the network survives."""
+    words = {*_words(model, "S1").values(), *_words(model, "S2").values()}
+    return words <= {"open", "collapsed"}
+
+
+def of_the_order(model: MeasuredModel) -> Prose:
+    """Whether languages that the network knows less lose more, by their ranks; in shares and in bits."""
+    found = answered(model).set_index(["question", "treatment"])
+    at_four = _between(found.loc[("S1", WIDTHS[4]), ["estimate", "lower", "upper"]])
+    own, known = _at(model, 4), _known(model)
+    in_bits = _between(rank_correlation(known, own["more"].reindex(known.index)))
+    beside = (
+        f"In bits in place of shares it is {in_bits}: where a text takes more bits, there are more of "
+        "them to lose."
+    )
+    if no_order_is_sure(model):
+        return Prose(
+            "**How little it knows of a language does not tell what share of it is lost.** At no width do "
+            "the ranks by bits in full precision surely go with the ranks by the share of bits more, or of "
+            f"answers that flip. At four bits the first two correlate by {at_four}; sixteen languages leave "
+            f"room for much. {beside}"
+        )
+    return Prose(
+        "At four bits the ranks by bits in full precision and by the share of bits more correlate by "
+        f"{at_four}. {beside}"
+    )
+
+
+def _between(found: Sequence[float]) -> str:
+    estimate, *ends = (signed(number, 2) for number in found)
+    return f"{estimate} (95 %: {ends[0]} to {ends[1]})"
+
+
+def _known(model: MeasuredModel) -> pd.Series:
+    """The bits that each language takes in full precision."""
+    languages = by_language(by_text(model))
+    return languages[languages["treatment"] == FULL].set_index("language")["bits"]
+
+
+def _at(model: MeasuredModel, bits: int) -> pd.DataFrame:
+    languages = by_language(by_text(model))
+    return languages[languages["treatment"] == WIDTHS[bits]].set_index("language")
+
+
+def _left(model: MeasuredModel, bits: int) -> float:
+    """Of the tokens that were right, the share that still is."""
+    own = _at(model, bits)
+    return float(own["right"].sum() / own["right_before"].sum())
+
+
+def _words(model: MeasuredModel, question: str) -> dict[int, str]:
+    """The answers to a question by width."""
+    found = answered(model)
+    words = found[found["question"] == question].set_index("treatment")["word"]
+    return {bits: words[name] for bits, name in WIDTHS.items() if name in words}
