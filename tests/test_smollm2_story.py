@@ -162,7 +162,7 @@ def test_the_figure_tells_every_number_to_those_who_hear_it(model):
 
 GUARDS = {
     real.the_average_stands_and_answers_flip: real.of_eight_bits,
-    real.english_loses_less_at_four_bits_alone: real.of_english,
+    real.english_is_spared_at_four_bits_alone: real.of_english,
     real.no_order_is_sure: real.of_the_order,
 }
 

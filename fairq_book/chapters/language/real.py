@@ -295,27 +295,41 @@ def of_eight_bits(model: MeasuredModel) -> Prose:
     )
 
 
-def english_loses_less_at_four_bits_alone(model: MeasuredModel) -> bool:
-    """Question S3 is answered by yes at four bits, and surely neither way at eight, six and five."""
+def english_is_spared_at_four_bits_alone(model: MeasuredModel) -> bool:
+    """S3 is answered by yes at four bits and surely neither way at more; counted by the token there is "
+    "nothing."""
     words = _words(model, "S3")
-    return words[4] == "yes" and not {words[8], words[6], words[5]} & {"yes", "the reverse"}
+    _, lower, upper = _by_token(model, 4)
+    others = {words[bits] for bits in (8, 6, 5)}
+    return words[4] == "yes" and not others & {"yes", "the reverse"} and lower < 0 < upper
 
 
 def of_english(model: MeasuredModel) -> Prose:
-    """What English loses beside the fifteen others, at five bits and at four."""
+    """What English loses beside the fifteen others, at five bits and at four, and what a token loses."""
     said = []
     for bits in (5, 4):
         own = _at(model, bits)["share"]
         others = own.drop(_BEST_KNOWN).mean()
         said.append(f"{whole_percent(own[_BEST_KNOWN])} % more bits, the others {whole_percent(others)} %")
-    if english_loses_less_at_four_bits_alone(model):
+    four = _at(model, 4)
+    tokens = four["tokens"].drop(_BEST_KNOWN).mean() / four["tokens"][_BEST_KNOWN]
+    more = four["more"] / four["tokens"]
+    each = f"{more[_BEST_KNOWN]:.1f} bits a token are lost in English, {more.drop(_BEST_KNOWN).mean():.1f} elsewhere"
+    if english_is_spared_at_four_bits_alone(model):
         return Prose(
             f"**English is spared at four bits, and not before.** There it takes {said[1]} on average. At "
-            f"five bits it takes {said[0]}, and there as at six and eight no difference is sure. By four "
-            f"bits the network is near its end: it gets {whole_percent(_left(model, 4))} % of the tokens "
-            "right that it got right before."
+            f"five bits it takes {said[0]}, and there as at six and eight no difference is sure. Nor is a "
+            f"token of it spared: at four bits {each}, where the same text takes {tokens:.0f} times as many "
+            f"tokens. And the network is near its end by then: of the tokens that it got right {whole_percent(_left(model, 4))} "
+            "% are left."
         )
-    return Prose(f"At five bits English takes {said[0]} on average; at four bits {said[1]}.")
+    return Prose(f"At five bits English takes {said[0]} on average; at four bits {said[1]}, and {each}.")
+
+
+def _by_token(model: MeasuredModel, bits: int) -> tuple[float, float, float]:
+    texts = by_text(model)
+    own = texts[texts["treatment"] == WIDTHS[bits]]
+    return against_english(own.assign(by_token=own["more"] / own["tokens"]), "by_token")
 
 
 def no_order_is_sure(model: MeasuredModel) -> bool:
