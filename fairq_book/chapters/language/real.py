@@ -314,14 +314,15 @@ def of_english(model: MeasuredModel) -> Prose:
     four = _at(model, 4)
     tokens = four["tokens"].drop(_BEST_KNOWN).mean() / four["tokens"][_BEST_KNOWN]
     more = four["more"] / four["tokens"]
-    each = f"{more[_BEST_KNOWN]:.1f} bits a token are lost in English, {more.drop(_BEST_KNOWN).mean():.1f} elsewhere"
+    elsewhere = more.drop(_BEST_KNOWN).mean()
+    each = f"{more[_BEST_KNOWN]:.1f} bits a token are lost in English, {elsewhere:.1f} elsewhere"
     if english_is_spared_at_four_bits_alone(model):
         return Prose(
             f"**English is spared at four bits, and not before.** There it takes {said[1]} on average. At "
             f"five bits it takes {said[0]}, and there as at six and eight no difference is sure. Nor is a "
             f"token of it spared: at four bits {each}, where the same text takes {tokens:.0f} times as many "
-            f"tokens. And the network is near its end by then: of the tokens that it got right {whole_percent(_left(model, 4))} "
-            "% are left."
+            "tokens. And the network is near its end by then: of the tokens that it got right "
+            f"{whole_percent(_left(model, 4))} % are left."
         )
     return Prose(f"At five bits English takes {said[0]} on average; at four bits {said[1]}, and {each}.")
 
