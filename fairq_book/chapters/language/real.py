@@ -134,19 +134,21 @@ def answered(model: MeasuredModel) -> pd.DataFrame:
 
 def _asked(model: MeasuredModel) -> Iterator[tuple[str, str, tuple[float, float, float], float]]:
     texts = by_text(model)
-    languages = by_language(texts).set_index(["treatment", "language"])
-    known = languages.loc[FULL, "bits"]
+    languages = dict(tuple(by_language(texts).set_index("language").groupby("treatment")))
+    known = languages[FULL]["bits"]
     for bits, treatment in WIDTHS.items():
-        own, of_texts = languages.loc[treatment].reindex(known.index), texts[texts["treatment"] == treatment]
+        own, of_texts = languages[treatment].reindex(known.index), texts[texts["treatment"] == treatment]
         for ranked, less, measure in (("S1", "S3", "share"), ("S2", "S4", "flips")):
             yield ranked, treatment, rank_correlation(known, own[measure]), 0.0
             yield less, treatment, against_english(of_texts, measure), MARGINS[bits]
-    around = of_whole_texts(model).set_index(["treatment", "language"])
-    for treatment in around.index.unique("treatment"):
-        own = around.loc[treatment].reindex(known.index)
+    around = {
+        str(treatment): own.reindex(known.index)
+        for treatment, own in of_whole_texts(model).set_index("language").groupby("treatment", sort=False)
+    }
+    for treatment, own in around.items():
         yield "S5", treatment, rank_correlation(known, own["gradient_norm"]), 0.0
         yield "S6", treatment, rank_correlation(known, own["eigenvalue"]), 0.0
-    lost, full = languages.loc[WIDTHS[4], "more"].reindex(known.index), around.loc[FULL].reindex(known.index)
+    lost, full = languages[WIDTHS[4]]["more"].reindex(known.index), around[FULL]
     yield "S7", WIDTHS[4], rank_correlation(full["gradient_norm"], lost), 0.0
     yield "S8", WIDTHS[4], rank_correlation(full["eigenvalue"], lost), 0.0
 
@@ -243,8 +245,8 @@ def picture(model: MeasuredModel) -> Picture:
             axis.set_ylim(len(known) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
             heard = ", ".join(
-                f"{name} {true_minus(f'{100 * row.share:z.1f}')} and {100 * row.flips:.1f}"
-                for name, row in zip(known, own.itertuples(), strict=True)
+                f"{name} {true_minus(f'{100 * share:z.1f}')} and {100 * flips:.1f}"
+                for name, share, flips in zip(known, own["share"], own["flips"], strict=True)
             )
             said.append(f"{treatment}, bits more and answers that flip in percent: {heard}.")
         legend_above(figure, {name: look | {"linestyle": ""} for name, look in _MARKS.values()})
@@ -341,10 +343,10 @@ def no_order_is_sure(model: MeasuredModel) -> bool:
 
 def of_the_order(model: MeasuredModel) -> Prose:
     """Whether languages that the network knows less lose more, by their ranks; in shares and in bits."""
-    found = answered(model).set_index(["question", "treatment"])
-    at_four = _between(found.loc[("S1", WIDTHS[4]), ["estimate", "lower", "upper"]])
-    own, known = _at(model, 4), _known(model)
-    in_bits = _between(rank_correlation(known, own["more"].reindex(known.index)))
+    known = _known(model)
+    own = _at(model, 4).reindex(known.index)
+    at_four = _between(rank_correlation(known, own["share"]))
+    in_bits = _between(rank_correlation(known, own["more"]))
     beside = (
         f"In bits in place of shares it is {in_bits}: where a text takes more bits, there are more of "
         "them to lose."
