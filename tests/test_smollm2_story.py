@@ -11,7 +11,7 @@ from fairq_book.chapters.language import real
 from fairq_book.kit import smollm2 as kept
 from fairq_book.kit.smollm2 import MeasuredModel
 from fairq_utils.errors import BadInput
-from fairq_utils.language.articles import LANGUAGES
+from fairq_utils.language.articles import LANGUAGES, sizes
 from fairq_utils.language.jobs import smollm2
 
 NAMES = tuple(LANGUAGES)
@@ -184,3 +184,26 @@ def test_what_full_precision_means_is_said_first(measured):
     assert measured.record["stored"] == ["Q4_1", "Q8_0"]
     assert "four bits" in said
     assert "2026-11-30" in said
+
+
+def test_what_is_kept_is_whole(measured):
+    answers, landscape = measured.answers, measured.landscape
+    texts = {(language, article) for language in NAMES for article in smollm2.READ}
+    for _, own in answers.groupby("treatment"):
+        assert len(own) == len(texts)
+        assert set(zip(own["language"], own["article"], strict=True)) == texts
+    assert list(answers["treatment"].unique()) == list(smollm2.TREATMENTS)
+    lengths = sizes().set_index(["language", "article"])["bytes"]
+    own = answers.set_index(["language", "article"])
+    assert (own["bytes"] == lengths.reindex(own.index)).all()
+    assert (own["tokens"] <= own["bytes"]).all()
+    assert (answers[["right", "flips"]].max(axis=1) <= answers["tokens"]).all()
+    assert (answers.loc[answers["treatment"] == "fp32", "flips"] == 0).all()
+    full = answers[answers["treatment"] == "fp32"].set_index(["language", "article"])
+    surveyed = landscape[landscape["treatment"] == "fp32"].set_index(["language", "article"])
+    # Two computations of the same loss: text by text, and as what was differentiated.
+    same = full.loc[surveyed.index]
+    assert np.allclose(surveyed["loss"], same["nats"] / same["tokens"], rtol=1e-4)
+    assert measured.record["sha256"] == kept.SHA256
+    named = {*smollm2.TREATMENTS, *(f"{treatment}, landscape" for treatment in kept.SURVEYED)}
+    assert set(measured.record["made"]) == named
