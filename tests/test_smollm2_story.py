@@ -164,6 +164,7 @@ GUARDS = {
     real.the_average_stands_and_answers_flip: real.of_eight_bits,
     real.english_is_spared_at_four_bits_alone: real.of_english,
     real.no_order_is_sure: real.of_the_order,
+    real.steepness_foretells_what_length_does: real.of_steepness,
 }
 
 

@@ -375,6 +375,48 @@ def _known(model: MeasuredModel) -> pd.Series:
     return languages[languages["treatment"] == FULL].set_index("language")["bits"]
 
 
+def steepness_foretells_what_length_does(model: MeasuredModel) -> bool:
+    """S7 is answered by yes, the number of tokens foretells no less, and counted by the token nothing is "
+    "sure."""
+    whole, tokens, by_token = _foretold(model)
+    return _words(model, "S7")[4] == "yes" and tokens[0] >= whole[0] and by_token[1] < 0 < by_token[2]
+
+
+def of_steepness(model: MeasuredModel) -> Prose:
+    """Whether the gradient norm and the top eigenvalue in full precision foretell what four bits take."""
+    whole, tokens, by_token = map(_between, _foretold(model))
+    found = answered(model).set_index("question")
+    eigenvalue = _between(found.loc["S8", ["estimate", "lower", "upper"]].tolist())
+    numbers = f"{whole} for the gradient norm and {eigenvalue} for the top eigenvalue"
+    if steepness_foretells_what_length_does(model):
+        return Prose(
+            "**Where the loss of a text is steeper, more is lost, but its length foretells that as well.** "
+            "The ranks in full precision correlate with the ranks by the bits that four bits take by "
+            f"{numbers}, and by {tokens} for nothing but the number of tokens. Counted by the token it is "
+            f"{by_token} for the gradient norm: what it adds to the length is not sure."
+        )
+    return Prose(
+        "The ranks in full precision correlate with the ranks by the bits that four bits take by "
+        f"{numbers}, by {tokens} for the number of tokens, and counted by the token by {by_token} for the "
+        "gradient norm."
+    )
+
+
+def _foretold(model: MeasuredModel) -> tuple[tuple[float, float, float], ...]:
+    """How ranks correlate with those of what four bits take.
+
+    Those by the gradient norm of the whole text and by its tokens, with the bits more; and those by the
+    gradient norm of the mean token, with the bits more a token.
+    """
+    lost, around = _at(model, 4), of_whole_texts(model)
+    around = around[around["treatment"] == FULL].set_index("language").reindex(lost.index)
+    return (
+        rank_correlation(around["gradient_norm"], lost["more"]),
+        rank_correlation(lost["tokens"], lost["more"]),
+        rank_correlation(around["gradient_norm_of_token"], lost["more"] / lost["tokens"]),
+    )
+
+
 def _at(model: MeasuredModel, bits: int) -> pd.DataFrame:
     languages = by_language(by_text(model))
     return languages[languages["treatment"] == WIDTHS[bits]].set_index("language")
