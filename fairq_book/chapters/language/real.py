@@ -288,8 +288,9 @@ def of_eight_bits(model: MeasuredModel) -> Prose:
     flips = f"between {percent(least)} and {percent(most)} of the most likely tokens"
     if the_average_stands_and_answers_flip(model):
         return Prose(
-            "**At eight bits nothing is lost, and answers change all the same.** In no language do the bits "
-            f"of the texts change by more than {percent(own['share'].abs().max())}, yet {flips} are others."
+            "**At eight bits next to nothing is lost, and answers change all the same.** In no language do "
+            f"the bits of the texts change by more than {percent(own['share'].abs().max())}, yet {flips} are "
+            "others."
         )
     return Prose(
         f"At eight bits texts take {points(own['share'].min())} to {points(own['share'].max())} % more bits, "
