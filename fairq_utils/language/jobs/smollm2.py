@@ -61,9 +61,9 @@ def rounded(network: Llama, treatment: str) -> Llama:
     """A copy of the network under a treatment, one of `TREATMENTS`.
 
     The names of ours are those of `fairq_utils.treatments`; with `ends8` the embedding, which is the head
-    too, has eight bits. torchao's own layers leave it as it is: `torchao-int4-blocks32-affine` has blocks and
-    zero points like those of the file, so it changes next to nothing and says what the others lose to the
-    grid alone.
+    too, has eight bits. torchao's own layers leave it as it is. `torchao-int4-blocks32-affine` has blocks
+    and zero points like the file, but its zero point is a whole number of steps, where the file's is any
+    number: so it rounds once more.
 
     >>> from fairq_utils.language.llama import LlamaShape
     >>> network = Llama(LlamaShape(tokens=9, width=8, depth=1, heads=2, key_heads=1, hidden=16))
