@@ -94,7 +94,7 @@ def rank_correlation(
     Where all of one side are equal there is none, and it is NaN.
 
     >>> [round(number, 2) for number in rank_correlation([1, 2, 3, 4, 5, 6], [1, 3, 2, 4, 6, 5])]
-    [0.89, 0.05, 0.99]
+    [0.89, 0.07, 0.99]
     """
     pairs = pd.DataFrame({"first": np.asarray(first), "second": np.asarray(second)}).dropna()
     if len(pairs) < 4:
