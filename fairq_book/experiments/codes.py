@@ -28,6 +28,7 @@ STAGES = {
     "answer": "fairq_utils.encoders.jobs.answer",
     "answer_given": "fairq_utils.encoders.jobs.answer_given",
     "language": "fairq_utils.language.jobs.measure",
+    "smollm2": "fairq_utils.language.jobs.smollm2",
 }
 
 
