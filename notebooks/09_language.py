@@ -45,7 +45,8 @@ begin: int = 60  # so many bytes of it are given
 follow: int = 60  # and so many are asked for
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.language import figures, kept, questions, story, tables, view
+from fairq_book.chapters.language import figures, kept, questions, real, story, tables, view
+from fairq_book.kit import smollm2
 from fairq_utils.language.articles import LANGUAGES, DeclarationSettings, draw_declaration
 from fairq_utils.language.measures import answer_texts, changes
 from fairq_utils.language.training import LanguageRecipe, train_language
@@ -191,6 +192,43 @@ story.tell("who pays", measured)
 
 # %% tags=["hide-input"]
 story.tell("claims on flips", measured)
+
+# %% [markdown]
+# ## A real language model
+#
+# The small network can be asked anything, but nobody uses it. So the same text was given to a model that
+# people do use, in the same languages, and its weights were rounded. Who holds how much cannot be dealt here.
+# What stands in for it is how many bits a text takes before anything is rounded.
+
+# %% tags=["hide-input"]
+model = smollm2.load()
+real.what_full_means(model)
+
+# %% tags=["hide-input"]
+real.picture(model)
+
+# %% tags=["hide-input"]
+real.of_eight_bits(model)
+
+# %% tags=["hide-input"]
+real.of_english(model)
+
+# %% tags=["hide-input"]
+real.of_the_order(model)
+
+# %% tags=["hide-input"]
+real.of_steepness(model)
+
+# %% [markdown]
+# Language by language, from the one whose text takes the fewest bits; then all treatments, with torchao's own
+# layers among them. [The questions](../book/registered) were written down first, and each number has a row in
+# `book/measured/smollm2.csv`.
+
+# %% tags=["hide-input"]
+real.shown(model)
+
+# %% tags=["hide-input"]
+real.beside(model)
 
 # %% [markdown]
 # ## What this does not show

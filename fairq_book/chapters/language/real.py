@@ -300,7 +300,7 @@ def of_eight_bits(model: MeasuredModel) -> Prose:
 
 def english_is_spared_at_four_bits_alone(model: MeasuredModel) -> bool:
     """S3 is answered by yes at four bits and surely neither way at more; counted by the token there is "
-    "nothing."""
+    nothing."""
     words = _words(model, "S3")
     _, lower, upper = _by_token(model, 4)
     others = {words[bits] for bits in (8, 6, 5)}
@@ -378,7 +378,7 @@ def _known(model: MeasuredModel) -> pd.Series:
 
 def steepness_foretells_what_length_does(model: MeasuredModel) -> bool:
     """S7 is answered by yes, the number of tokens foretells no less, and counted by the token nothing is "
-    "sure."""
+    sure."""
     whole, tokens, by_token = _foretold(model)
     return _words(model, "S7")[4] == "yes" and tokens[0] >= whole[0] and by_token[1] < 0 < by_token[2]
 
