@@ -377,8 +377,9 @@ def _known(model: MeasuredModel) -> pd.Series:
 
 
 def steepness_foretells_what_length_does(model: MeasuredModel) -> bool:
-    """S7 is answered by yes, the number of tokens foretells no less, and counted by the token nothing is "
-    sure."""
+    """S7 is answered by yes, the number of tokens foretells no less, and counted by the token nothing is
+    sure.
+    """
     whole, tokens, by_token = _foretold(model)
     return _words(model, "S7")[4] == "yes" and tokens[0] >= whole[0] and by_token[1] < 0 < by_token[2]
 
