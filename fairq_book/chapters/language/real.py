@@ -387,8 +387,9 @@ def steepness_foretells_what_length_does(model: MeasuredModel) -> bool:
 def of_steepness(model: MeasuredModel) -> Prose:
     """Whether the gradient norm and the top eigenvalue in full precision foretell what four bits take."""
     whole, tokens, by_token = map(_between, _foretold(model))
-    found = answered(model).set_index("question")
-    eigenvalue = _between(found.loc["S8", ["estimate", "lower", "upper"]].tolist())
+    found = answered(model)
+    own = found.loc[found["question"] == "S8", ["estimate", "lower", "upper"]]
+    eigenvalue = _between(own.iloc[0].tolist())
     numbers = f"{whole} for the gradient norm and {eigenvalue} for the top eigenvalue"
     if steepness_foretells_what_length_does(model):
         return Prose(
