@@ -22,8 +22,9 @@
 # quarter or an eighth. Then it is rounded.
 #
 # **The question.** Both papers name language models as what is still to be looked at, and later studies find
-# that rounding costs some languages more than others. But which languages have little text, and which are
-# hard to read byte by byte, goes together in the world. Here who has little is dealt anew for each network.
+# that rounding costs some languages more than others {cite}`marchisio2024`. But which languages have little
+# text, and which are hard to read byte by byte, goes together in the world. Here who has little is dealt anew
+# for each network.
 #
 # **What you will learn.** How to compare languages whose bytes do not say equally much; how a Latin square
 # tells the size of a group from everything else about it; and why two measures of the same harm can disagree.
@@ -197,8 +198,8 @@ story.tell("claims on flips", measured)
 # ## A real language model
 #
 # The small network can be asked anything, but nobody uses it. So the same text was given to a model that
-# people do use, in the same languages, and its weights were rounded. Who holds how much cannot be dealt here.
-# What stands in for it is how many bits a text takes before anything is rounded.
+# people do use, SmolLM2 {cite}`allal2025`, in the same languages, and its weights were rounded. Who holds how
+# much cannot be dealt here. What stands in for it is how many bits a text takes before anything is rounded.
 
 # %% tags=["hide-input"]
 model = smollm2.load()
