@@ -315,5 +315,7 @@ def test_a_page_that_stands_alone_shows_no_sign_of_what_only_the_book_resolves(c
         "(bound)",
     ):
         assert sign not in page
+    # A script reads "\(" as a mere bracket, and all that stands in brackets would be a formula.
+    assert r'inlineMath: [["$", "$"], ["\\(", "\\)"]]' in page
     for title in re.findall(r":::\{margin\} (.+)", said):
         assert f"<strong>{title}.</strong>" in page

@@ -133,14 +133,23 @@ SHIPPED = {
 CAPTIONED = ["06_vision_language"]  # a folder has no captions
 # Of those that bring their people along: the same page for others.
 OTHERS = {
-    "09_audit_of_a_census": {
+    "09_language": {
+        "languages": ["Greek", "Hebrew", "Thai", "Tigrinya"],
+        "seed": 2,
+        "steps": 30,
+        "bit_widths": [3],
+        "channel": True,
+        "article": 30,
+        "follow": 9,
+    },
+    "10_audit_of_a_census": {
         "groups": ["education"],
         "weight": "",
         "positive": "<=50K",
         "threshold": 0.3,
         "bits": 3,
     },
-    "10_audit_of_names": {"groups": ["name"], "cluster": "", "positive": "bad", "threshold": 0.7},
+    "11_audit_of_names": {"groups": ["name"], "cluster": "", "positive": "bad", "threshold": 0.7},
 }
 
 

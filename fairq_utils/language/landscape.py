@@ -20,7 +20,7 @@ class LanguageSurvey:
     `windows_per_language`: so many, each as long as the context of the network.
     `part`: of which articles. Of those for training the network is near an optimum, which is where the theory
     speaks; those of the test are the same in every language.
-    `tol`, `max_iterations`: as for `fairq_utils.curvature.spectrum.top_eigenvalue`.
+    `tol`, `max_iterations`: as for `top_eigenvalue` of `fairq_utils.curvature`.
 
     >>> LanguageSurvey(windows_per_language=0)
     Traceback (most recent call last):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from fairq_utils.errors import BadInput
 from fairq_utils.language.decoder import ByteDecoder
 from fairq_utils.language.texts import Part, Texts, stream
 
-_BATCH = 64
+_BATCH = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,8 @@ class ByteAnswers:
 
     `language` has the place of each byte's language in `languages`, `article` the number of its article,
     `text` the byte, `answer` the byte that the network held for most likely, `loss` the nats that the true
-    one took.
+    one took. Of a network that was read here there are also `confidence`, the probability that it gave its
+    answer, and `logit_variance`, that of its 256 logits.
 
     >>> ByteAnswers(
     ...     ("English",),
@@ -44,6 +46,8 @@ class ByteAnswers:
     text: Tensor
     answer: Tensor
     loss: Tensor
+    confidence: Tensor | None = None
+    logit_variance: Tensor | None = None
 
     @property
     def correct(self) -> Tensor:
@@ -64,10 +68,45 @@ def answer_texts(network: ByteDecoder, texts: Texts, part: Part = "test") -> Byt
     >>> bytes(answers.text.tolist())
     b'an egg'
     """
+    batches = [
+        {
+            "text": truth.to(torch.uint8),
+            "answer": logits.argmax(1).to(torch.uint8),
+            "loss": F.cross_entropy(logits, truth, reduction="none"),
+            "confidence": logits.softmax(1).amax(1),
+            "logit_variance": logits.var(1),
+        }
+        for logits, truth in byte_logits(network, texts, part)
+    ]
+    articles = [
+        (place, number, len(article))
+        for place, of_language in enumerate(texts.part(part).values())
+        for number, article in of_language.items()
+    ]
+    language, article_of, sizes = torch.tensor(articles).T
+    return ByteAnswers(
+        texts.languages,
+        language=language.repeat_interleave(sizes),
+        article=article_of.repeat_interleave(sizes),
+        **{name: torch.cat([batch[name] for batch in batches]) for name in batches[0]},
+    )
+
+
+@torch.no_grad()
+def byte_logits(network: ByteDecoder, texts: Texts, part: Part = "test") -> Iterator[tuple[Tensor, Tensor]]:
+    """The network's logits of each byte of a part once, N x 256, and the true bytes, some windows at a time.
+
+    In the order, and from the windows, of `answer_texts`.
+
+    >>> train, test = {"English": {1: b"a hen"}}, {"English": {2: b"an egg"}}
+    >>> texts = Texts(train=train, tuning={"English": {}}, test=test)
+    >>> [logits.shape for logits, _ in byte_logits(ByteDecoder(width=8, depth=1, heads=2), texts)]
+    [torch.Size([6, 256])]
+    """
     device = next(network.parameters()).device
     length, overlap = network.context, network.context // 2
-    rows, scored, where = [], [], []
-    for place, articles in enumerate(texts.part(part).values()):
+    rows, scored = [], []
+    for articles in texts.part(part).values():
         for number, article in articles.items():
             text = stream({number: article})
             told = 0  # so many bytes are told already
@@ -78,27 +117,18 @@ def answer_texts(network: ByteDecoder, texts: Texts, part: Part = "test") -> Byt
                 mask[told - start : end - start] = True
                 scored.append(mask)
                 told = end
-            where += [(place, number)] * len(article)
     if not rows:
         raise BadInput(f"{part} has no article; expected at least one to read.")
     was_training = network.training
     network.eval()
-    losses, answers, truths = [], [], []
     try:
         for batch, told_here in zip(
             torch.stack(rows).split(_BATCH), torch.stack(scored).split(_BATCH), strict=True
         ):
-            logits = network(batch[:, :-1].to(device)).float().cpu()[told_here]
-            truth = batch[:, 1:][told_here]
-            losses.append(F.cross_entropy(logits, truth, reduction="none"))
-            answers.append(logits.argmax(1).to(torch.uint8))
-            truths.append(truth.to(torch.uint8))
+            logits = network(batch[:, :-1].to(device)).float().cpu()
+            yield logits[told_here], batch[:, 1:][told_here]
     finally:
         network.train(was_training)
-    language, article_of = torch.tensor(where).T
-    return ByteAnswers(
-        texts.languages, language, article_of, torch.cat(truths), torch.cat(answers), torch.cat(losses)
-    )
 
 
 def by_article(answers: ByteAnswers) -> pd.DataFrame:

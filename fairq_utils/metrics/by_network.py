@@ -74,6 +74,35 @@ def effects_of_two(
     }
 
 
+def slopes_within(values: ArrayLike, sizes: ArrayLike) -> Floats:
+    """How far a straight line rises with each step of size, within groups: one number a network.
+
+    Both are networks by groups. What a group has in all networks is taken from its values and its sizes, and
+    what a network has in all its groups: so groups that differ anyway, as languages do, show no slope by
+    that. The mean over networks is the slope of least squares beside a constant for each group and for each
+    network. The constants fit the networks a little too well, so the numbers of n networks are spread by
+    the root of (n - 1) / (n - 2) about that mean: `read` then gives intervals that hold.
+
+    >>> sizes = [[0, 1], [1, 0], [0, 1], [1, 0]]  # each group has each size twice
+    >>> slopes_within([[5.0, 9.0], [6.0, 8.5], [5.5, 9.0], [7.0, 8.0]], sizes).round(2)
+    array([1.31, 0.08, 0.69, 1.92])
+    """
+    own, size = _networks_by_groups(values), _networks_by_groups(sizes)
+    if own.shape != size.shape or len(own) < 3:
+        raise BadInput(
+            f"The values have shape {own.shape}, the sizes {size.shape}; expected one size for each value, "
+            "of three networks or more."
+        )
+    centred = size - size.mean(axis=0) - size.mean(axis=1, keepdims=True) + size.mean()
+    spread = float((centred**2).sum()) / len(own)
+    if spread < 1e-12:
+        raise BadInput(
+            "The sizes are the same in all networks; expected groups that hold now more, now less."
+        )
+    slopes = ((own - own.mean(axis=0)) * centred).sum(axis=1) / spread
+    return slopes.mean() + (slopes - slopes.mean()) * np.sqrt((len(own) - 1) / (len(own) - 2))
+
+
 # -- widths -------------------------------------------------------------------------------------------
 
 WIDTHS = (8, 6, 5, 4, 3)  # of the trend; at two bits networks answer nothing, which is no point of a line

@@ -108,13 +108,13 @@ figures.class_by_group(examples.class_by_group(found, positive), positive=positi
 # ## What this does not show
 #
 # - What happens in other sentences, in other languages, or with names that nobody put in. Thirty-six names
-#   stand for four groups here, and `fairq run 10 -p groups='["name"]'` looks at each.
+#   stand for four groups here, and `fairq run 11 -p groups='["name"]'` looks at each.
 # - What another task would make of the same embeddings.
 # - That either package is fair. Where a name decides before, it may decide after.
 #
 # ## The same on the command line
 #
-# `fairq run 10 -p out=names` also leaves the tables, and this command says what the page says. [The
+# `fairq run 11 -p out=names` also leaves the tables, and this command says what the page says. [The
 # reference](../book/audit_reference) has all options.
 
 # %% tags=["hide-input"]

@@ -164,13 +164,13 @@ examples.at_a_glance(found | others)
 # %% [markdown]
 # ## What this does not show
 #
-# - Whether other networks lose in the same groups. `fairq run 09 -p seed=1` trains another.
+# - Whether other networks lose in the same groups. `fairq run 10 -p seed=1` trains another.
 # - Anything about groups that the columns do not name, or that are too small here.
 # - That the network should be used. What it is unequal in, it is unequal in before any rounding.
 #
 # ## The same on the command line
 #
-# `fairq run 09 -p out=census` also leaves the tables, and the command says what this page says. [The
+# `fairq run 10 -p out=census` also leaves the tables, and the command says what this page says. [The
 # reference](../book/audit_reference) has all options.
 
 # %% tags=["hide-input"]
