@@ -285,9 +285,9 @@ def _steep(found: Findings) -> str:
 def _repairs(found: Findings) -> str:
     return (
         "**What repairs.** Training while rounded brings languages no nearer to one another than training as "
-        f"long in full precision does ({found.numbers(_of_repairs('L5'))} points). Loss weights with even sampling bring them "
-        f"nearer ({found.numbers(_of_repairs('L6'))} points more). That is no repair of rounding: even "
-        "sampling does it in full precision, too, by "
+        f"long in full precision does ({found.numbers(_of_repairs('L5'))} points). Loss weights "
+        f"with even sampling bring them nearer ({found.numbers(_of_repairs('L6'))} points more). That is "
+        "no repair of rounding: even sampling does it in full precision, too, by "
         f"{found.number('fp32-tuned-sampled accuracy')} points."
     )
 
