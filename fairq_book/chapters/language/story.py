@@ -285,7 +285,7 @@ def _steep(found: Findings) -> str:
 )
 def _repairs(found: Findings) -> str:
     return (
-        "**What repairs.** Training while rounded leaves languages as far apart as training as long in full "
+        "**What repairs.** Training while rounded brings languages no nearer than training as long in full "
         f"precision ({found.numbers(_of_repairs('L5'))} points). Loss weights with even sampling bring them "
         f"nearer ({found.numbers(_of_repairs('L6'))} points more). That is no repair of rounding: even "
         "sampling does it in full precision, too, by "
