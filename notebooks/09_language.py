@@ -46,6 +46,8 @@ begin: int = 60  # so many bytes of it are given
 follow: int = 60  # and so many are asked for
 
 # %% tags=["hide-input"]
+import torch
+
 from fairq_book.chapters.language import figures, kept, questions, real, story, tables, view
 from fairq_book.kit import smollm2
 from fairq_utils.language.articles import LANGUAGES, DeclarationSettings, draw_declaration
@@ -54,6 +56,7 @@ from fairq_utils.language.training import LanguageRecipe, train_language
 from fairq_utils.quantization.models import bake, quantize_model
 from fairq_utils.quantization.quantizers import UniformQuantizer
 
+torch.set_num_threads(1)  # more are no help to so small a network, and a hindrance to the other chapters
 settings = DeclarationSettings(languages=tuple(languages or LANGUAGES), seed=seed)
 recipe = LanguageRecipe(steps=steps)
 
