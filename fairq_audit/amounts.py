@@ -26,7 +26,7 @@ def differences(
     differ. The limits are Student's, by clusters where rows belong together, and there are none for fewer
     than two rows or clusters.
 
-    >>> cell = Cells("tree", ["tree"], np.array([0, 0, 0]), ["ash"], ["ash"], np.zeros((1, 5)), None)
+    >>> cell = Cells("tree", ["tree"], ["ash"], ["ash"], np.array([0, 0, 0]), np.zeros((1, 5)), None, [])
     >>> found = differences(cell, "loss", (np.zeros(3), np.array([1.0, 2, 3])), Sampling())
     >>> {end: round(value, 2) for end, value in found[0]["change"].items()}
     {'estimate': 2.0, 'lower': -0.48, 'upper': 4.48}

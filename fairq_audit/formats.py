@@ -51,7 +51,7 @@ def four_digits(value: float) -> str:
     """A number of any size, to four digits.
 
     >>> four_digits(-0.012345), four_digits(12345.6), four_digits(0.0)
-    ('−0.01234', '1.235e+04', '0')
+    ('−0.01235', '1.235e+04', '0')
     """
     return true_minus(f"{value:.4g}")
 
