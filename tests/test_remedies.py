@@ -35,7 +35,7 @@ def moths():
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return build("resnet18-4", classes=5).eval()
+    return build("resnet18-8", classes=5).eval()
 
 
 # ---------------------------------------------------------------- pruning
@@ -44,7 +44,7 @@ def network():
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
 def test_the_smallest_weights_of_the_network_go_as_torch_prunes_them(network, bits):
     ours = bake(prune_model(network, sparsity_of(bits)))
-    theirs = build("resnet18-4", classes=5)
+    theirs = build("resnet18-8", classes=5)
     theirs.load_state_dict(network.state_dict())
     layers = [module for module in theirs.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     prune.global_unstructured(
@@ -237,8 +237,8 @@ def test_a_narrower_network_takes_no_more_than_its_share(arch, bits, expected):
 def test_a_narrower_network_is_another_and_learns_from_the_first_where_it_is_asked(network, moths):
     for name in ("narrow8", "narrow8-distilled"):
         treatment = Treatment.parse(name)
-        arch = treatment.arch("resnet18-4", moths)
-        assert arch == narrower("resnet18-4", 8 / 32, classes=5)
+        arch = treatment.arch("resnet18-8", moths)
+        assert arch == narrower("resnet18-8", 8 / 32, classes=5)
         trained = treatment.train(network, moths, recipe=SHORT, arch=arch)
         assert trained.conv1.out_channels == int(arch.partition("-")[2])
         assert treatment.images_seen(moths, SHORT) == int(moths.is_train.sum())

@@ -256,7 +256,7 @@ def small() -> Setting:
         title="Small, to be tried",
         train_images=60,
         test_images=60,
-        arch="resnet18-4",
+        arch="resnet18-8",
         epochs=1,
         seeds=[3, 4],
         bit_widths=[4],
