@@ -237,8 +237,8 @@ def test_a_narrower_network_takes_no_more_than_its_share(arch, bits, expected):
 def test_a_narrower_network_is_another_and_learns_from_the_first_where_it_is_asked(network, moths):
     for name in ("narrow8", "narrow8-distilled"):
         treatment = Treatment.parse(name)
-        arch = treatment.arch("resnet18-8", moths)
-        assert arch == narrower("resnet18-8", 8 / 32, classes=5)
+        arch = treatment.arch("resnet18-32", moths)
+        assert arch == narrower("resnet18-32", 8 / 32, classes=5)
         trained = treatment.train(network, moths, recipe=SHORT, arch=arch)
         assert trained.conv1.out_channels == int(arch.partition("-")[2])
         assert treatment.images_seen(moths, SHORT) == int(moths.is_train.sum())
