@@ -194,7 +194,8 @@ def test_killed_again_and_again_two_clones_show_the_same_and_only_what_changed_r
     assert "01_disparity_baseline: nothing changed" in first.stderr
     assert shown_numbers(short_book) == shown_numbers(built)
     for page in listed():
-        if page.startswith("book/data/"):  # others mention chapters that the short book does not have
+        # Others mention chapters that the short book does not have, as the list of all data does.
+        if page.startswith("book/data/") and page != "book/data/index":
             assert (pages / f"{page}.html").exists()
             both = [soup(clone, page).find("article").decode() for clone in (short_book, built)]
             assert both[0] == both[1]

@@ -329,7 +329,10 @@ def test_onnxruntime_predicts_the_same_from_whole_numbers(arch, quantizer, tmp_p
         images = normal(count, 3, 32, 32, seed=count)
         expected = quantized(images)
         assert expected.std() > 0.1
-        torch.testing.assert_close(executed(path, images), expected, rtol=1e-4, atol=1e-4)
+        # Each sums in an order of its own, so what differs goes by the spread of logits; rounding moves them by
+        # a tenth of that spread.
+        near = 1e-4 * expected.std().item()
+        torch.testing.assert_close(executed(path, images), expected, rtol=1e-4, atol=near)
 
     onnx.checker.check_model(onnx.load(path), full_check=True)
     whole = [array for array in initializers(path) if array.dtype in (np.int8, np.uint8) and array.ndim > 1]

@@ -176,7 +176,7 @@ def test_it_trains_as_torch_does(monkeypatch):
 class Reader:
     """Somebody before a page that holds one playground."""
 
-    def __init__(self, browser, playground=None, *, width=1000, still=True, touch=False):
+    def __init__(self, browser, playground=None, *, width=1000, still=True, touch=False, learns=True):
         self.context = browser.new_context(
             viewport={"width": width, "height": 900},
             reduced_motion="reduce" if still else "no-preference",
@@ -184,6 +184,7 @@ class Reader:
         )
         self.page = self.context.new_page()
         self.errors = []
+        halt = "" if learns else "<script>window.setTimeout = () => 1</script>"  # which is how it goes on
         self.page.on("console", lambda said: self.errors.append(said.text))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.set_content(
@@ -191,9 +192,10 @@ class Reader:
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<style>body{{margin:0}}main{{padding:0 16px}}{STYLE}</style></head>"
             f"<body><main><h1>A page</h1>{(playground or Playground()).page_markup()}</main>"
-            f"<script>{page_script('playground')}</script></body>"
+            f"{halt}<script>{page_script('playground')}</script></body>"
         )
-        self.wait()
+        if learns:
+            self.wait()
 
     def wait(self):
         """Until the network has learned from what is drawn."""
@@ -483,6 +485,17 @@ def test_without_a_group_it_says_so(read):
     assert reader.said() == "The majority and the minority have no points: add some to compare."
     reader.press("Add a point")
     assert reader.points().count() == 1
+
+
+def test_before_it_has_learned_every_drawing_has_a_name(read):
+    reader = read(learns=False)
+    drawings = reader.page.locator(".fairq-playground svg[role=img]").all()
+    assert reader.page.locator('.fairq-playground[aria-busy="true"]').count() == 1
+    assert [drawing.get_attribute("aria-label") for drawing in drawings] == [
+        "The network is still learning.",
+        *[f"{name} weights: still being learned." for name in MATRICES],
+        "No seed has been trained yet.",
+    ]
 
 
 def test_weights_move_to_their_bins_and_arrive(read):

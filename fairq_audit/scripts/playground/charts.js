@@ -16,7 +16,7 @@ export function strip(title) {
     said: shape("text", { x: width, y: 12, "text-anchor": "end", class: "pg-zero-said" }),
   };
   const heading = shape("text", { x: 0, y: 12 }, title);
-  const view = { viewBox: `0 0 ${width} ${height}`, role: "img" };
+  const view = { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: still being learned.` };
   const drawing = shape("svg", view, heading, ...Object.values(parts));
   return {
     drawing,
@@ -100,7 +100,8 @@ export function seedStrip() {
   const key = shape("text", { x: 4, y: 12 }, "● this seed");
   const zero = `M${width / 2},8V${floor + 9}`;
   const axis = shape("path", { d: `M4,${floor + 5}H${width - 4}${zero}`, class: "pg-scale" });
-  const drawing = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" }, axis, dots, key, ...names);
+  const view = { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "No seed has been trained yet." };
+  const drawing = shape("svg", view, axis, dots, key, ...names);
   return {
     drawing,
     draw(excesses, seed, said) {

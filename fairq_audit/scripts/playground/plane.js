@@ -57,7 +57,13 @@ export function planeOf(own, edit, recipe) {
   const boundary = shape("path", { class: "pg-boundary" });
   const before = shape("path", { class: "pg-before" });
   const view = `0 0 ${SIDE} ${SIDE}`;
-  const ground = shape("svg", { viewBox: view, role: "img", class: "pg-ground" }, region, before, boundary);
+  const ground = shape(
+    "svg",
+    { viewBox: view, role: "img", class: "pg-ground", "aria-label": "The network is still learning." },
+    region,
+    before,
+    boundary,
+  );
   const keys = element(
     "p",
     { class: "pg-keys", id: newId() },

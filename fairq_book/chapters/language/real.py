@@ -161,10 +161,10 @@ def _word(found: Sequence[float], margin: float) -> str:
 
 
 def shown(model: MeasuredModel) -> pd.DataFrame:
-    """The table of the page: a row for each language, from the one that the network knows best.
+    """The network before it is rounded: a row for each language, from the one that it knows best.
 
-    In percent: what the texts take more, and how many of its answers flip, at each width that the network
-    survives. Gradient norm and top eigenvalue are those of the nats of article 6 in full precision.
+    Gradient norm and top eigenvalue are those of the nats of article 6. What rounding does to each language
+    is the figure.
     """
     languages = by_language(by_text(model))
     known = languages[languages["treatment"] == FULL].set_index("language").sort_values("bits")
@@ -176,16 +176,11 @@ def shown(model: MeasuredModel) -> pd.DataFrame:
             "right, %": (100 * known["right"] / known["tokens"]).round(1),
         }
     )
-    for treatment in _standing(languages):
-        own = languages[languages["treatment"] == treatment].set_index("language").reindex(known.index)
-        width = treatment.removesuffix("-channel")
-        table[f"{width}: bits more, %"] = (100 * own["share"]).round(1)
-        table[f"{width}: flips, %"] = (100 * own["flips"]).round(1)
     around = of_whole_texts(model)
     around = around[around["treatment"] == FULL].set_index("language").reindex(known.index)
     table["gradient norm"] = around["gradient_norm"].round().astype(int)
-    table["top eigenvalue"] = around["eigenvalue"].round(-2)
-    return table.reset_index()
+    table["top eigenvalue"] = around["eigenvalue"].round(-2).astype(int)
+    return table
 
 
 def _standing(languages: pd.DataFrame) -> list[str]:
@@ -213,7 +208,7 @@ def beside(model: MeasuredModel) -> pd.DataFrame:
                 "collapsed": "yes" if treatment in gone else "",
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).set_index("treatment")
 
 
 # ---------------------------------------------------------------- the figure

@@ -95,7 +95,7 @@ def by_language(live: pd.DataFrame, told: pd.DataFrame) -> ByLanguage:
         said.append(f"{language}: {len(rows) - 1} continuations")
     style = (
         f".{name}{{margin:1rem 0;border:0;padding:0;min-width:0;position:relative}}"
-        f".{name} input{{position:absolute;opacity:0}}"
+        f".{name} input{{position:absolute;left:0;opacity:0}}"
         f".{name} label{{display:inline-block;margin:0 .3rem .4rem 0;padding:.15rem .55rem;cursor:pointer;"
         "border:1px solid color-mix(in srgb,currentcolor 35%,transparent);border-radius:4px;font-size:.9rem}"
         f".{name} input:checked+label{{font-weight:700;border-color:currentcolor;"
