@@ -329,8 +329,8 @@ def test_onnxruntime_predicts_the_same_from_whole_numbers(arch, quantizer, tmp_p
         images = normal(count, 3, 32, 32, seed=count)
         expected = quantized(images)
         assert expected.std() > 0.1
-        # Each sums in an order of its own, so what differs goes by the spread of logits; rounding moves them by
-        # a tenth of that spread.
+        # Each sums in an order of its own, so what differs goes by the spread of the logits;
+        # rounding moves them by a tenth of that.
         near = 1e-4 * expected.std().item()
         torch.testing.assert_close(executed(path, images), expected, rtol=1e-4, atol=near)
 

@@ -192,7 +192,7 @@ def test_every_row_of_every_table_is_there_and_uncut(printed):
         for cell in article(printed, page).select("table td, table th"):
             for piece in cell.find_all(string=True):
                 if piece.find_parent("a") is None or piece.find_parent("a")["href"].endswith(".html"):
-                    # A row with words from right to left is read back in another order: letter by letter, then.
+                    # A row with words from right to left is read back in another order: by letters, then.
                     loose = RIGHT_TO_LEFT.search(cell.find_parent("tr").get_text())
                     parts = squeezed(piece) if loose else [squeezed(piece)]
                     assert all(part in text for part in parts), (page.name, piece)
