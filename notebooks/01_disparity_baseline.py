@@ -15,22 +15,14 @@
 # ---
 
 # %% [markdown]
-# # Disparity baseline
+# # 1. Who pays?
 #
-# **Purpose.** Take a network that was trained in full precision, round its weights to fewer and fewer
+# Take a network that was trained in full precision, round its weights to fewer and fewer
 # bits, and see what each {term}`group` of images loses.
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` say: with fewer bits the gap between the best and the
 # worst served group grows, with a jump between eight bits and four. The jump is one of three signs of
 # failure that they name; the second chapter and the fourth look at the other two.
-#
-# **What you will learn.** How accuracy falls for each group and not only on average; how large a gap
-# noise alone makes; how to tell disparity from collapse; how much depends on the way the grid is chosen;
-# and whether a group pays because it is small or because it is hard.
-#
-# **What this page must not be read as.** A statement about people. The default images are
-# [moths](../book/data/moths), drawn by code, so that the size and the difficulty of each group are known.
-# On other data the page says what these networks do with these labels, no more.
 
 # %% [markdown]
 # ## Parameters
@@ -57,17 +49,33 @@ moth_treatments: list[str] = ["int4", "int3-mse-channel"]  # what is done to the
 moth_train_images: int = 2000  # images that they learn from; of what is shipped as many
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.disparity import asks, figures, story, tables
+from fairq_book.chapters.disparity import asks, figures, found, story, tables
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.kit import by_network, earlier, interventions, measured, wording
 from fairq_book.kit import figures as kit_figures
+from fairq_book.kit.told import tell
 from fairq_book.pages import claims
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
 limits = {"train_images": train_images, "test_images": test_images}
 data = {"dataset": dataset, "root": root, "label": label, "group": group}
 trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
+
+# %% [markdown]
+# ## What we found
+
+# %% tags=["hide-input"]
+tell(*found.FOUND)
+
+# %% tags=["hide-input"]
+faces_why = by_network.load("utkface_why")
+kit_figures.dots_of_contrasts(tables.ranges(faces_why), "by the range of the weights, on UTKFace")
+
+# %% [markdown]
+# **What this does not show.** A statement about people. The default images are
+# [moths](../book/data/moths), drawn by code, so that the size and the difficulty of each group are known.
+# On other data the page says what these networks do with these labels, no more.
 
 # %% [markdown]
 # ## Who is in the data
@@ -89,6 +97,8 @@ story.who_is_there(got["rounded"][0])
 
 # %% [markdown]
 # ## The networks, and what they answer
+#
+# <!-- fold -->
 #
 # One network is trained from each {term}`seed`. Then its weights are rounded: every convolution and linear
 # layer, symmetrically, with one {term}`scale` for a {term}`whole tensor <per tensor>`, taken from its
@@ -136,6 +146,8 @@ story.won_and_lost(made["answers"], made["collapse"])
 
 # %% [markdown]
 # ## On other moths, and in a wider network
+#
+# <!-- fold -->
 #
 # Is all this so because these moths are as they are, or because the network is small? And do other networks
 # say the same? Four settings stand beside it, each with seeds of its own: forty more of the
@@ -186,6 +198,8 @@ jumps
 # %% [markdown]
 # ## Disparity or collapse?
 #
+# <!-- fold -->
+#
 # What is each group taken for, at full precision and at the narrowest width? Disparity keeps most of the
 # diagonal. Collapse fills a column.
 
@@ -197,6 +211,8 @@ story.at_the_narrowest(made["accuracy"], made["collapse"], classes=len(got["roun
 
 # %% [markdown]
 # ## Another grid, another story?
+#
+# <!-- fold -->
 #
 # So far one scale served a whole tensor, and the largest weight set it. Neither need be so. Each output
 # channel can have a scale of its own ({term}`one scale per channel <per channel>`), and the range can be the
@@ -233,7 +249,6 @@ kit_figures.dots_of_contrasts(tables.ranges(why), "by the range of the weights")
 kit_figures.dots_of_contrasts(tables.clipped_or_rounded(why), "cut off and rounded apart")
 
 # %% tags=["hide-input"]
-faces_why = by_network.load("utkface_why")
 interventions.left_by_new_statistics([why, faces_why])
 
 # %% [markdown]
@@ -250,6 +265,8 @@ story.where_clipping_acts(by_layer)
 
 # %% [markdown]
 # ## Why do answers flip?
+#
+# <!-- fold -->
 #
 # An answer changes where the noise of rounding is larger than the distance to the next class. So a group
 # whose answers change more often may have smaller margins, or more noise, or noise that
@@ -322,6 +339,8 @@ here
 # %% [markdown]
 # ## On real faces
 #
+# <!-- fold -->
+#
 # The papers speak of photographs. These are results on UTKFace: the same {term}`study` at 64 pixels, where
 # the label is the race that the data set gives, and the group is the label. The images may not be shipped, so
 # what follows is drawn from tables that are part of the book; [the page of claims](../book/claims) says who
@@ -342,11 +361,8 @@ figures.violation_by_treatment(faces["accuracy"], faces["chance"], faces["collap
 figures.accuracy_by_size(faces["storage"])
 
 # %% [markdown]
-# Which range makes minorities pay there? Networks of `resnet18-16` answer, whose number
+# And what makes minorities pay there? Networks of `resnet18-16` answer, whose number
 # [the page of claims](../book/claims) says.
-
-# %% tags=["hide-input"]
-kit_figures.dots_of_contrasts(tables.ranges(faces_why), "by the range of the weights, on UTKFace")
 
 # %% tags=["hide-input"]
 kit_figures.dots_of_contrasts(tables.clipped_or_rounded(faces_why), "cut off and rounded apart, on UTKFace")

@@ -15,22 +15,15 @@
 # ---
 
 # %% [markdown]
-# # Logit variance collapse
+# # 2. Do the outputs flatten?
 #
-# **Purpose.** Look at what a network says before it decides: the {term}`logits <logit>`. See how rounding the
+# Look at what a network says before it decides: the {term}`logits <logit>`. See how rounding the
 # weights changes them, and find out by intervention how much of the harm that change explains.
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` say: quantization lowers the variance of the logits, as a
 # high temperature does; the softmax flattens, examples move towards the decision boundary, and the loss
 # grows, most for minorities. That it is nullified at three and at two bits is one of three signs of failure
 # that they name.
-#
-# **What you will learn.** How to tell a change of scale from a change of direction; why a temperature can
-# raise a loss and cannot cost a single right answer; and whose answers {term}`flip`.
-#
-# **What this page must not be read as.** A finding about how sure one should be of a {term}`group`. Logits
-# say how sure a network is, right or wrong, and a group's loss can fall because errors are made with less
-# confidence.
 
 # %% [markdown]
 # ## Parameters
@@ -54,12 +47,13 @@ controls: list[str] = ["fp16", "bf16"]  # treatments that leave weights as fine 
 activation_bits: list[int] = [8, 4]  # widths to which inputs of layers are rounded, alone
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.logits import asks, figures, story, tables
+from fairq_book.chapters.logits import asks, figures, found, story, tables
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import by_network, earlier, interventions, measured, wording
 from fairq_book.kit import figures as kit_figures
+from fairq_book.kit.told import tell
 from fairq_book.pages import claims
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
@@ -68,7 +62,24 @@ data = {"dataset": dataset, "root": root, "label": label, "group": group}
 trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
 
 # %% [markdown]
+# ## What we found
+
+# %% tags=["hide-input"]
+tell(*found.FOUND)
+
+# %% tags=["hide-input"]
+faces_why = by_network.load("utkface_why")
+figures.waterfall(tables.parts_of_groups(faces_why, "int4-mse"), "UTKFace: int4, range of least error")
+
+# %% [markdown]
+# **What this does not show.** A finding about how sure one should be of a {term}`group`. Logits
+# say how sure a network is, right or wrong, and a group's loss can fall because errors are made with less
+# confidence.
+
+# %% [markdown]
 # ## From logits to loss
+#
+# <!-- fold -->
 #
 # :::{margin} Temperature
 # Of the logits 3 and 1 the softmax at $T = 1$ makes 88 and 12 %, at $T = 2$ it makes 73 and 27 %. The first
@@ -125,6 +136,8 @@ story.logits_are_nullified(made["variance_left"], seeds=len(trained))
 # %% [markdown]
 # ## Towards the boundary
 #
+# <!-- fold -->
+#
 # If the softmax flattens, confidence falls, margins shrink towards 0, and loss changes. Look whether the
 # groups move alike.
 
@@ -145,13 +158,15 @@ changes = made["answer_changes"]
 story.towards_the_boundary(changes)
 
 # %% [markdown]
-# Look for yourself: choose a quantity and groups, and move the slider ([more of this](08_explorer)).
+# Look for yourself: choose a quantity and groups, and move the slider ([more of this](09_explorer)).
 
 # %% tags=["hide-input"]
 Explorer.of_predictions(got["rounded"], ["margin", "logit_variance", "confidence", "loss"])
 
 # %% [markdown]
 # ## Whose loss grows?
+#
+# <!-- fold -->
 #
 # The claim says: most that of minorities. Here the growth of the smallest group's loss is set against that of
 # all others together, image by image and seed by seed. Where networks have collapsed onto one answer, a loss
@@ -184,6 +199,8 @@ explains
 
 # %% [markdown]
 # ## Intervention: the quantized network, rescaled
+#
+# <!-- fold -->
 #
 # The other way round: each quantized network's logits are multiplied by the one factor that gives them back
 # the typical variance of its original. Does anything but the loss come back? Accuracy cannot, for the same
@@ -252,11 +269,12 @@ kit_figures.dots_of_contrasts(tables.whose_statistics(why), "by whose images bat
 kit_figures.dots_of_contrasts(tables.rounded_inputs(why), "by the widths of weights and of activations")
 
 # %% tags=["hide-input"]
-faces_why = by_network.load("utkface_why")
 interventions.answered([why, faces_why], "02_logit_variance_collapse")
 
 # %% [markdown]
 # ## The break condition
+#
+# <!-- fold -->
 #
 # :::{margin} Names on the axis
 # `fp16` and `bf16` keep weights in half precision. `a8` and `a4` leave weights alone and round what goes into
@@ -274,6 +292,8 @@ story.variance_stands(made["variance_controls"], seeds=len(trained))
 
 # %% [markdown]
 # ## Which answers flip?
+#
+# <!-- fold -->
 #
 # Images near the boundary need only a small push. The test images of each original are cut into tenths by the
 # gap between its two largest logits. Look whether flips stay in the nearest tenths, or reach images on which
@@ -314,6 +334,8 @@ here
 # %% [markdown]
 # ## On real faces
 #
+# <!-- fold -->
+#
 # The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
 # claims](../book/claims) says who made them, and how).
 
@@ -347,9 +369,6 @@ story.variance_stands(faces["variance_controls"], seeds=faces.seeds)
 # %% [markdown]
 # What each group loses, taken apart, on networks of `resnet18-16`; whose images statistics are of;
 # and activations.
-
-# %% tags=["hide-input"]
-figures.waterfall(tables.parts_of_groups(faces_why, "int4-mse"), "UTKFace: int4, range of least error")
 
 # %% tags=["hide-input"]
 figures.waterfall(tables.parts_of_groups(faces_why, "int3"), "UTKFace: int3")

@@ -15,20 +15,13 @@
 # ---
 
 # %% [markdown]
-# # Zero-bin sparsity
+# # 3. Do small groups live on small weights?
 #
-# **Purpose.** Rounding does two things to weights: small ones become zero, and the others move a little.
+# Rounding does two things to weights: small ones become zero, and the others move a little.
 # Do one without the other, and see which of the two costs whom.
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` say: the {term}`zero bin` of a uniform grid empties small
 # weights, and these are weights that minorities need.
-#
-# **What you will learn.** How many weights become zero at each width, and why just so many; what emptying
-# the zero bin does by itself; and how to tell "these weights were needed" from "this was a large change".
-#
-# **What this page must not be read as.** A study of pruning, which trains again after it has zeroed weights:
-# nothing is trained again here. And a loss that falls for a {term}`group` is no repair. When a network leans
-# towards another answer, whoever has that label gains.
 
 # %% [markdown]
 # ## Parameters
@@ -56,12 +49,13 @@ seeds_by_layer: int = 3  # networks for that, the first ones
 outliers: list[int] = [4]  # how many times as loud one channel of each layer is made
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.zero_bin import asks, figures, story, tables
+from fairq_book.chapters.zero_bin import asks, figures, found, story, tables
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import by_network, earlier, interventions, measured
 from fairq_book.kit import figures as kit_figures
+from fairq_book.kit.told import tell
 from fairq_book.pages import claims
 from fairq_utils.treatments import ablations
 from fairq_utils.treatments.treatment import Treatment
@@ -77,6 +71,21 @@ wanted = asks.Asks(bit_widths=bit_widths, width=width, layer=layer, outliers=out
 got = gather(trained, wanted)
 rounded = wanted.taken_apart(got)
 made = tables.make(got, rounded)
+
+# %% [markdown]
+# ## What we found
+
+# %% tags=["hide-input"]
+tell(*found.FOUND)
+
+# %% tags=["hide-input"]
+faces_why = by_network.load("utkface_why")
+figures.two_grids(tables.two_grids(faces_why.table, faces_why.majority), "UTKFace")
+
+# %% [markdown]
+# **What this does not show.** A study of pruning, which trains again after it has zeroed weights:
+# nothing is trained again here. And a loss that falls for a {term}`group` is no repair. When a network leans
+# towards another answer, whoever has that label gains.
 
 # %% [markdown]
 # ## How full is the zero bin?
@@ -117,6 +126,8 @@ story.zero_bins(made["zero_bins"], made["zero_totals"])
 # %% [markdown]
 # ## One width, taken apart
 #
+# <!-- fold -->
+#
 # From here on one width is looked at. Unless you chose one, it is the narrowest at which the networks still
 # use at least half of the classes that they used before: below it, they have {term}`collapsed <collapse>`,
 # and whatever is said of groups is said of the one answer that is left.
@@ -133,7 +144,7 @@ shown = wanted.layer or tables.emptiest_layer(made["zero_bins"], rounded)
 figures.weight_histogram(got.networks(first=1)[0], shown, rounded)
 
 # %% [markdown]
-# Any other layer, at any width: choose *weights* ([more of this](08_explorer)).
+# Any other layer, at any width: choose *weights* ([more of this](09_explorer)).
 
 # %% tags=["hide-input"]
 of_first = got.networks(got.treatments("rounded"), first=1)
@@ -198,6 +209,8 @@ story.length_or_smallness(made["zero_controls"], rounded.name, got.smallest)
 # %% [markdown]
 # ## Grids that keep small weights alive
 #
+# <!-- fold -->
+#
 # *midrise* has its values at half steps, $\pm\frac s2, \pm\frac{3s}2, \dots$: no weight becomes zero, and all
 # move about as far as before. *codebook* puts the values where k-means finds the weights, *pot* at powers of
 # two, dense near zero. *mse* narrows {term}`the range <MSE range>` until the squared error is least,
@@ -249,6 +262,8 @@ story.how_far_layers_reach(reach, networks=len(trained))
 # %% [markdown]
 # ## The zero bin, put right
 #
+# <!-- fold -->
+#
 # Rounding may shift whole classes, and so may the controls above. So here the zero bin and its controls are
 # shown as they are, with batch norm statistics taken again, and with {term}`class offsets <class offset>`.
 # If the claim holds, *zero bin alone* stays left of the line in all three, and *as much, of the largest*
@@ -258,11 +273,12 @@ story.how_far_layers_reach(reach, networks=len(trained))
 kit_figures.dots_of_contrasts(tables.zero_bin_put_right(why), "of the zero bin and its controls")
 
 # %% tags=["hide-input"]
-faces_why = by_network.load("utkface_why")
 interventions.answered([why, faces_why], "03_zero_bin_sparsity")
 
 # %% [markdown]
 # ## Layer by layer
+#
+# <!-- fold -->
 #
 # All layers at once may be too much to see anything. So the zero bin of one layer is emptied and all others
 # are left alone, with the same two random controls in that layer. To keep it short this takes fewer images
@@ -304,6 +320,8 @@ here
 # %% [markdown]
 # ## On real faces
 #
+# <!-- fold -->
+#
 # The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
 # claims](../book/claims) says who made them, and how).
 
@@ -332,10 +350,7 @@ story.held_against(faces["zero_controls"], halves[0].name, faces.ends.smallest)
 story.held_against(faces["zero_grids"], apart.name, faces.ends.smallest)
 
 # %% [markdown]
-# The same function on two grids, and the zero bin put right, on networks of `resnet18-16`.
-
-# %% tags=["hide-input"]
-figures.two_grids(tables.two_grids(faces_why.table, faces_why.majority), "UTKFace")
+# The zero bin put right, on networks of `resnet18-16`.
 
 # %% tags=["hide-input"]
 kit_figures.dots_of_contrasts(

@@ -15,9 +15,9 @@
 # ---
 
 # %% [markdown]
-# # Hessian landscape
+# # 4. Is the loss of small groups steeper?
 #
-# **Purpose.** Measure how steep and how curved the loss is for each {term}`group`, before and after rounding,
+# Measure how steep and how curved the loss is for each {term}`group`, before and after rounding,
 # and see whether that tells who is hurt.
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` say: minority groups have larger
@@ -25,14 +25,6 @@
 # quantization sharpens the landscape further, and {term}`training while quantized <QAT>` should flatten it
 # again. That high gradient norms go with low accuracy is one of three signs of failure that they name. Tran
 # and others {cite}`tran2022` prove a bound from which it would follow that such groups lose more.
-#
-# **What you will learn.** What gradient norm and curvature of a group are and how well they can be known;
-# how to compare groups of unequal size; and the difference between a bound that is true and one that tells
-# you something.
-#
-# **What this page must not be read as.** A proof of what causes disparity: steepness, curvature and harm
-# may have a common cause, such as images that are hard. And the curvature of a network at one point is not
-# the shape of the valley: it speaks of small steps, and rounding to a few bits is a large one.
 
 # %% [markdown]
 # ## Parameters
@@ -58,12 +50,13 @@ split: str = "train"  # of which images: train or test
 tol: float = 0.1  # how far from an eigenvalue its estimate may be, as a share of it
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.landscape import asks, figures, norms, story, tables
+from fairq_book.chapters.landscape import asks, figures, found, norms, story, tables
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.kit import earlier, measured, wording
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
+from fairq_book.kit.told import tell
 from fairq_book.pages import claims
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
@@ -74,7 +67,20 @@ widths = {"bit_widths": bit_widths, "norm_bit_widths": norm_bit_widths}
 wanted = asks.Asks(**widths, images_per_group=images_per_group, split=split, tol=tol)
 
 # %% [markdown]
+# ## What we found
+
+# %% tags=["hide-input"]
+tell(*found.FOUND)
+
+# %% [markdown]
+# **What this does not show.** A proof of what causes disparity: steepness, curvature and harm
+# may have a common cause, such as images that are hard. And the curvature of a network at one point is not
+# the shape of the valley: it speaks of small steps, and rounding to a few bits is a large one.
+
+# %% [markdown]
 # ## Whose loss?
+#
+# <!-- fold -->
 #
 # :::{margin} Top eigenvalue
 # Where the loss is at its lowest, a step of length $t$ in the direction in which it bends fastest costs about
@@ -199,6 +205,8 @@ norms.answers(kinds, inputs)
 # %% [markdown]
 # ## Do sharper groups generalize worse?
 #
+# <!-- fold -->
+#
 # The paper says so: a group whose loss is more curved should lose more from the images that were learned to
 # those that were not. Look whether the order of the groups is the same.
 
@@ -207,6 +215,8 @@ story.sharper_generalize_worse(made["landscape"], made["generalization"], seeds=
 
 # %% [markdown]
 # ## The whole spectrum
+#
+# <!-- fold -->
 #
 # The top eigenvalue is one of millions. Here are the others, for the network of the first seed, as far as a
 # few products of Hessian and vector can show them. Look at how few directions lie away from zero, and
@@ -220,6 +230,8 @@ story.how_far_out(made["spectra"])
 
 # %% [markdown]
 # ## On the way to the rounded weights
+#
+# <!-- fold -->
 #
 # Rounding, formula {eq}`rounding` of [the first chapter](01_disparity_baseline), moves the weights by
 # $d = \hat\theta - \theta$. Walk that straight line, half a length beyond either end, and look at whether the
@@ -258,6 +270,8 @@ ranked
 # %% [markdown]
 # ## Part by part
 #
+# <!-- fold -->
+#
 # The bound {eq}`bound` for one part of the network at a time: only its weights are rounded, and $g_a$ and
 # $\lambda_a$ are taken with respect to them alone. Look at whether the lower curves rise where the upper ones
 # do.
@@ -270,6 +284,8 @@ story.where_it_costs(made["part_bounds"], made["part_ranks"])
 
 # %% [markdown]
 # ## Does training while quantized flatten?
+#
+# <!-- fold -->
 #
 # If sharpness is what rounding does harm by, then training at the rounded weights (QAT) should lead to where
 # the loss is flat. It trains for longer than the original was, which alone may flatten or sharpen.
@@ -309,6 +325,8 @@ here
 
 # %% [markdown]
 # ## On real faces
+#
+# <!-- fold -->
 #
 # The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
 # claims](../book/claims) says who made them, and how).

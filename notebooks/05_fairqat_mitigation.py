@@ -15,9 +15,9 @@
 # ---
 
 # %% [markdown]
-# # FairQAT mitigation
+# # 5. What repairs it?
 #
-# **Purpose.** Repair what rounding does to small {term}`groups <group>`, find out which part of the remedy
+# Repair what rounding does to small {term}`groups <group>`, find out which part of the remedy
 # repairs, and what it costs.
 #
 # **The claim.** Bellam and Kim {cite}`bellam2025` propose three things at once: training while quantized
@@ -25,12 +25,6 @@
 # {term}`loss in which the smallest group counts for more <loss weights>`, and sampling that shows every group
 # equally often. Together, as {term}`FairQAT`, they say it narrows the gap between groups, against rounding
 # alone and against plain QAT, at about the same {term}`overall accuracy <OA>`.
-#
-# **What you will learn.** How to take a remedy apart into pieces that can be switched one by one; which
-# piece does the work; and what fairness costs, in accuracy, in time and for whom.
-#
-# **What this page must not be read as.** A recipe that holds for every network: what is chosen here was
-# chosen for these images. Nor as proof that a gap is closed where it is smaller: ask what it is in points.
 
 # %% [markdown]
 # ## Parameters
@@ -59,13 +53,14 @@ images_each: int = 200  # training images of each group, to compare with the tes
 # %% tags=["hide-input"]
 from fairq_book.chapters.disparity import story
 from fairq_book.chapters.landscape import story as landscape_story
-from fairq_book.chapters.repair import asks, beside, figures, tables
+from fairq_book.chapters.repair import asks, beside, figures, found, tables
 from fairq_book.chapters.repair import story as repair_story
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import by_network, earlier, measured, wording
 from fairq_book.kit import figures as kit_figures
+from fairq_book.kit.told import tell
 from fairq_book.pages import claims
 
 # %% tags=["hide-input"]
@@ -80,6 +75,21 @@ made = tables.make(got)
 
 # %% tags=["hide-input"]
 story.who_is_there(got["rounded"][0])
+
+# %% [markdown]
+# ## What we found
+
+# %% tags=["hide-input"]
+tell(*found.FOUND)
+
+# %% tags=["hide-input"]
+asked = ["moths_repair", "utkface_repair"]
+tried = by_network.measured(asked)
+beside.frontier(tried, 4)
+
+# %% [markdown]
+# **What this does not show.** A recipe that holds for every network: what is chosen here was
+# chosen for these images. Nor as proof that a gap is closed where it is smaller: ask what it is in points.
 
 # %% [markdown]
 # ## The remedy, in parts
@@ -112,7 +122,7 @@ figures.arms(made["against_rounding_drawn"], groups=["OA", "FVO", smallest])
 
 # %% [markdown]
 # Which answers does an arm win, and which does it give away? Choose two treatments below the histograms
-# ([more of this](08_explorer)).
+# ([more of this](09_explorer)).
 
 # %% tags=["hide-input"]
 looked_at, both = got.treatments("learned"), [*got["rounded"], *got["arms"]]
@@ -120,6 +130,8 @@ Explorer.of_predictions([p for p in both if p.treatment in looked_at], ["margin"
 
 # %% [markdown]
 # ## Is it the training, or the weights?
+#
+# <!-- fold -->
 #
 # :::{margin} Names of the arms
 # `ends8`: 8 bits in the first and the last layer. `qat`: trained while quantized, `tuned`: trained as long in
@@ -168,6 +180,8 @@ back
 # %% [markdown]
 # ## What fairness costs
 #
+# <!-- fold -->
+#
 # Now one width, and every part turned up by degrees: the weight of the smallest group in {eq}`weighted-loss`,
 # and how far sampling evens out the groups. Seeing each as often as the largest is the remedy of Liu and
 # others, for a repeated image is moved and mirrored anew. Two methods from outside stand beside them:
@@ -189,6 +203,8 @@ repair_story.baselines(here)
 # %% [markdown]
 # ## Does it flatten what rounding sharpened?
 #
+# <!-- fold -->
+#
 # As in [the chapter before](04_hessian_landscape): gradient norm and top eigenvalue, for each group on as
 # many training images.
 
@@ -209,6 +225,8 @@ landscape_story.training_flattens(ratios, collapse, seeds=len(trained))
 # %% [markdown]
 # ## Does it hold on test as on train?
 #
+# <!-- fold -->
+#
 # A gap can be closed by learning the few images of a small group by heart. So the same is asked of images
 # that were trained on, of each group as many. Remedies that work on training images
 # often fail on others {cite}`hashemizadeh2024`.
@@ -222,6 +240,8 @@ held
 
 # %% [markdown]
 # ## What to do
+#
+# <!-- fold -->
 #
 # Given a width, which arm? The choice is made on the images for tuning, a tenth of each group that no
 # network has seen, not on those that it is then reported on: of all arms whose OA is at most one point
@@ -243,8 +263,6 @@ repair_story.advice(made["what_to_do"])
 # training at all: new statistics, a better range, and offsets of classes, which are five numbers.
 
 # %% tags=["hide-input"]
-asked = ["moths_repair", "utkface_repair"]
-tried = by_network.measured(asked)
 beside.who_answers(asked)
 
 # %% tags=["hide-input"]
@@ -272,6 +290,8 @@ beside.published(tried)
 # %% [markdown]
 # ## How long is enough?
 #
+# <!-- fold -->
+#
 # Whoever trains while rounding also trains longer. How many passes bring back what rounding took, and what
 # would as many have brought without rounding?
 
@@ -284,6 +304,8 @@ beside.how_long(longer)
 
 # %% [markdown]
 # ## Cure by cause
+#
+# <!-- fold -->
 #
 # The paper weights the loss because balance in numbers cannot help a group that is *hard*. Moths can be
 # asked: one group is small, or hard, or both, and everything else is alike. What does each cure do for that
@@ -299,6 +321,8 @@ beside.cures_answered(cured)
 # %% [markdown]
 # ## As many bytes, saved in other ways
 #
+# <!-- fold -->
+#
 # Is it rounding that minorities pay for, or being made small? A network of as many bytes can be had by
 # pruning, where a mask says which weights are left, or with fewer channels from the start.
 
@@ -312,9 +336,6 @@ beside.by_bytes(tried)
 # within two points of the best OA. The others say what it brings against rounding alone, in points; of what
 # trains, that includes what training longer does by itself. On moths and on these faces the group *is* the
 # label; so what somebody could do who knows the group when a question comes is not asked here.
-
-# %% tags=["hide-input"]
-beside.frontier(tried, 4)
 
 # %% tags=["hide-input"]
 beside.choices(tried)
@@ -376,6 +397,8 @@ here
 
 # %% [markdown]
 # ## On real faces
+#
+# <!-- fold -->
 #
 # The same on UTKFace at 64 pixels, from tables that are part of the book ([the page of
 # claims](../book/claims) says who made them, and how). All eight arms stand at four bits; at the other widths

@@ -15,24 +15,15 @@
 # ---
 
 # %% [markdown]
-# # Vision and language
+# # 6. Does it skew models of images and texts?
 #
-# **Purpose.** Ask whether quantization skews a population of models in one direction, when the models
+# Ask whether quantization skews a population of models in one direction, when the models
 # compare images with texts and nobody trained them for the labels at hand.
 #
 # **The claim.** Slyman and others {cite}`slyman2024` quantize many models of the kind of CLIP and find three
 # things: bias changes in no consistent size or direction; groups answer the same quantization in opposite
 # ways; and some changes are significant, but small. They suppose that a model of images and texts may behave
 # in another way than a classifier.
-#
-# **What you will learn.** How to recognise, retrieve and rank with a {term}`dual encoder`; how to measure
-# {term}`skew` where there are no labels; and how "no consistent change" is *shown*, by a test of
-# {term}`equivalence`, which is more than a large p.
-#
-# **What this page must not be read as.** A statement about CLIP. The models here are far smaller
-# and have read few words; they stand in for CLIP because a whole population of them can be trained, skewed on
-# purpose and rounded in minutes. What they can show is how such a claim is tested, and
-# whether it has to hold for whatever is built of two encoders. They cannot show that it holds for large ones.
 
 # %% [markdown]
 # ## Parameters
@@ -59,6 +50,7 @@ top: int = 100  # ranking: how many of the closest images are looked at
 import pandas as pd
 
 from fairq_book.chapters.encoders import asks, figures, story, tables
+from fairq_book.chapters.encoders.found import in_short
 from fairq_book.experiments import populations
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import earlier, wording
@@ -76,7 +68,21 @@ twins = wanted.population(**data, **learning, taught="labels")
 group = asked[0].group
 
 # %% [markdown]
+# ## What we found
+
+# %% tags=["hide-input"]
+in_short(earlier.load("fairface_encoders"))
+
+# %% [markdown]
+# **What this does not show.** A statement about CLIP. The models here are far smaller
+# and have read few words; they stand in for CLIP because a whole population of them can be trained, skewed on
+# purpose and rounded in minutes. What they can show is how such a claim is tested, and
+# whether it has to hold for whatever is built of two encoders. They cannot show that it holds for large ones.
+
+# %% [markdown]
 # ## A small CLIP
+#
+# <!-- fold -->
 #
 # :::{margin} Dual encoder
 # Two networks, one for images and one for texts, which answer with directions of the same space.
@@ -112,6 +118,8 @@ story.who_was_trained(made["measures"], failed, classes=len(scenes.names(asked[0
 # %% [markdown]
 # ## What rounds them
 #
+# <!-- fold -->
+#
 # The libraries that people use, on the very same layers, and the book's own grids beside them. *Runs* says
 # what did the work on the machine that built this page.
 
@@ -120,6 +128,8 @@ story.what_rounds(linear_treatments(wanted.compared))
 
 # %% [markdown]
 # ## Is it still a good model?
+#
+# <!-- fold -->
 #
 # To recognise {term}`zero-shot`, a class is given a name in a few sentences, such as "a photo of a ... moth",
 # and an image gets the class whose sentences lie closest, by {eq}`closeness`. To retrieve, an image looks for
@@ -207,6 +217,8 @@ story.significant_but_small(found, failed)
 # %% [markdown]
 # ## Is it the language?
 #
+# <!-- fold -->
+#
 # Chapters 1 to 5 ask why a classifier skews; this one, whether encoders do. Do they differ in kind? Here
 # every encoder has a twin: the same image side, the same images and steps, but labels in place of captions,
 # and one direction for each class in place of the text side. What quantization does to a twin, it would have
@@ -248,6 +260,8 @@ wording.together(
 
 # %% [markdown]
 # ## On real faces
+#
+# <!-- fold -->
 #
 # The same on FairFace, from tables that are part of the book ([the page of claims](../book/claims) says who
 # made them, and how). The label is the gender that the data set gives, the group the race; captions name

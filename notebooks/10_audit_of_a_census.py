@@ -17,14 +17,11 @@
 # %% [markdown]
 # # Example: a census
 #
-# **Purpose.** An audit of a kind of model that is much used and seldom looked at: a small network on a table
+# An audit of a kind of model that is much used and seldom looked at: a small network on a table
 # of people. It guesses from a census who earns more than 50,000 dollars a year, it is rounded by four tools,
 # and each time the question is who pays, by race and by sex.
 #
-# **What you will learn.** Why accuracy is not everything; how many people a small group needs; what the
-# weights of a survey do; and how to tell a moved threshold from a loss of knowledge.
-#
-# **What this page must not be read as.** A finding about these people, or about what 4 bits do to networks.
+# **What this does not show.** A finding about these people, or about what 4 bits do to networks.
 # It is one network and one sample of 1994; with another {term}`seed` it may be others who pay.
 
 # %% [markdown]

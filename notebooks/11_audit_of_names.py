@@ -17,14 +17,11 @@
 # %% [markdown]
 # # Example: names
 #
-# **Purpose.** An audit of two packages that anyone can install. Both hold the same small model of language,
+# An audit of two packages that anyone can install. Both hold the same small model of language,
 # MiniLM, which turns a sentence into numbers: one in full precision, one with its weights in 8 bits. Does a
 # sentence lose by the smaller one when it is about Lakisha, and not about Emily?
 #
-# **What you will learn.** How to make groups where a data set has none; why sentences that are alike are
-# not so many sentences; and how an audit of answers that somebody else kept looks.
-#
-# **What this page must not be read as.** Approval of either package, or a finding about people who bear these
+# **What this does not show.** Approval of either package, or a finding about people who bear these
 # names. Nor is it about {term}`seeds <seed>`: there is one model, and one classifier on top of it.
 
 # %% [markdown]

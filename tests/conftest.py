@@ -12,6 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import yaml
 from playwright.sync_api import sync_playwright
 from xdist.scheduler import LoadScopeScheduling
 
@@ -127,9 +128,14 @@ def without_chapters(clone: Clone, numbers: str) -> Clone:
     for path in (clone.root / "notebooks").iterdir():
         if left_out.match(path.name):
             path.unlink()
-    for path in (clone.root / "_toc.yml", *(clone.root / "book").rglob("*.md")):
+    for path in (clone.root / "book").rglob("*.md"):
         kept = "".join(line for line in path.read_text().splitlines(True) if not left_out.search(line))
-        path.write_text(re.sub(r" +sections:\n(?!      )", "", kept))  # of none
+        path.write_text(kept)
+    contents = yaml.safe_load((clone.root / "_toc.yml").read_text())
+    for part in contents["parts"]:
+        part["chapters"] = [page for page in part["chapters"] if not left_out.search(page["file"])]
+    contents["parts"] = [part for part in contents["parts"] if part["chapters"]]
+    (clone.root / "_toc.yml").write_text(yaml.safe_dump(contents))
     for path in (clone.root / "tests" / "profile.yml", *(clone.root / "book" / "profiles").iterdir()):
         path.write_text(left_out.split(path.read_text())[0])
     return clone

@@ -174,7 +174,7 @@ def test_where_names_the_store(clone):
 
 def test_sync_repairs_and_check_fails(clone):
     source = clone.root / "notebooks" / "01_disparity_baseline.py"
-    source.write_text(source.read_text().replace("# # Disparity baseline", "# # Another title"))
+    source.write_text(source.read_text().replace("# # 1. Who pays?", "# # Another title"))
     refused = clone.fairq("sync", "--check")
     assert refused.returncode == 2
     assert "run `make sync`" in refused.stderr

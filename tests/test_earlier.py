@@ -9,7 +9,6 @@ from fairq_book.chapters.disparity import tables
 from fairq_book.kit import earlier
 from fairq_book.kit import tables as kit_tables
 from fairq_book.kit.measured import Measured
-from fairq_book.pages import front
 from fairq_utils.errors import BadInput
 from tests.conftest import ROOT
 from tests.test_verdicts import cells, untraced
@@ -100,21 +99,6 @@ def test_who_pays_is_what_scipy_finds_in_the_counts(name):
         low, high = stats.ttest_1samp(others, 0).confidence_interval(0.95)
         row = found.loc[treatment, kit_tables.CONTRAST]
         assert (row["lower"], row["upper"]) == pytest.approx((low, high), nan_ok=True)
-
-
-def test_the_headline_names_no_smaller_group_alone_where_all_of_them_lose_in_every_network():
-    for name in NETWORKS:
-        said = front.in_three_words(EARLIER[name])
-        narrowest = [
-            width
-            for width in EARLIER[name]["change"]["treatment"].unique()
-            if width in kit_tables.standing_treatments(EARLIER[name]["collapse"])
-        ][-1]
-        found = tables.change_by_network(EARLIER[name]["accuracy_by_seed"], EARLIER[name].majority)
-        at = found[found["treatment"] == narrowest].set_index("group").drop(["OA", kit_tables.CONTRAST])
-        smaller = at.drop(EARLIER[name].majority)
-        if (smaller["fell"] == smaller["networks"]).all():
-            assert said.payer is None, name
 
 
 @pytest.mark.parametrize(

@@ -125,15 +125,29 @@ VARIANTS = {
 }
 # From where to where a page shows networks that are shipped, whatever its data are.
 SHIPPED = {
-    "01_disparity_baseline": [("On other moths", "The gap"), ("The range, taken apart", "Verdict")],
-    "02_logit_variance_collapse": [("What each group loses, taken apart", "The break condition")],
-    "03_zero_bin_sparsity": [("The same on the twenty networks", "Layer by layer")],
-    "05_fairqat_mitigation": [("Every remedy beside every other", "Verdict")],
+    "01_disparity_baseline": [
+        ("What we found", "Who is in the data"),
+        ("On other moths", "The gap"),
+        ("The range, taken apart", "Verdict"),
+    ],
+    "02_logit_variance_collapse": [
+        ("What we found", "From logits to loss"),
+        ("What each group loses, taken apart", "The break condition"),
+    ],
+    "03_zero_bin_sparsity": [
+        ("What we found", "How full is the zero bin?"),
+        ("The same on the twenty networks", "Layer by layer"),
+    ],
+    "04_hessian_landscape": [("What we found", "Whose loss?")],
+    "05_fairqat_mitigation": [
+        ("What we found", "The remedy, in parts"),
+        ("Every remedy beside every other", "Verdict"),
+    ],
 }
 CAPTIONED = ["06_vision_language"]  # a folder has no captions
 # Of those that bring their people along: the same page for others.
 OTHERS = {
-    "09_language": {
+    "07_language": {
         "languages": ["Greek", "Hebrew", "Thai", "Tigrinya"],
         "seed": 2,
         "steps": 30,
@@ -208,7 +222,7 @@ def test_the_audit_takes_two_files_trains_nothing_and_leaves_its_report(workplac
         f"out={workplace.root / 'audit'}",
     )
     parameters = [f"--parameter={one}" for one in given]
-    done = workplace.fairq("run", "07", *parameters, "--out", str(workplace.root / "out"))
+    done = workplace.fairq("run", "08", *parameters, "--out", str(workplace.root / "out"))
     assert done.returncode == 0, done.stderr
     assert sorted(workplace.store.rglob("*")) == kept
     said = (workplace.root / "out" / "index.html").read_text()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fairq_audit import console
 from fairq_book.build import notebooks
-from fairq_book.kit import earlier, figures
+from fairq_book.kit import figures
 from fairq_book.pages import front
 from tests.conftest import ROOT
 from tests.test_book import PROFILE, listed, pages_of, soup
@@ -196,13 +196,9 @@ def test_a_link_to_a_page_shows_its_title_its_first_sentence_and_the_card(built,
 
 
 def test_the_card_is_drawn_from_what_opens_the_book(built):
-    opening = (ROOT / "book" / "index.md").read_text()
-    assert "{front} utkface" in opening
-    own = earlier.load("utkface")
-    said = front.in_three_words(own)
-    drawn = figures.card(
-        own["accuracy"], title=TITLE, words=said.words, backing=said.backing, payer=said.payer
-    )
+    assert "{front}" in (ROOT / "book" / "index.md").read_text()
+    said = front.headline()
+    drawn = figures.card(front.accuracies(), title=TITLE, words=said.words, backing=said.backing)
     assert (pages_of(built) / "_static" / "card.png").read_bytes() == drawn
     assert said.backing in about(soup(built, "book/index"))["og:image:alt"]
 

@@ -292,7 +292,7 @@ def test_each_falls_back_to_its_numbers_where_nothing_was_found(key):
 
 
 def test_there_are_at_most_ten_sentences_and_the_page_tells_each_once():
-    page = (kept.measured_folder().parents[1] / "notebooks" / "09_language.py").read_text()
+    page = (kept.measured_folder().parents[1] / "notebooks" / "07_language.py").read_text()
     told = re.findall(r'story\.tell\("([^"]+)"', page)
     assert sorted(told) == sorted(story.SENTENCES)
     assert len(told) <= 10

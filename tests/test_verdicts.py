@@ -23,7 +23,7 @@ from fairq_book.kit import tables as kit_tables
 from fairq_book.kit.claims import Effect
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.treatments import COLUMNS, with_columns
-from fairq_book.pages import claims, front, plain_words
+from fairq_book.pages import claims, plain_words
 from fairq_book.registry import CLAIMS as ALL_CLAIMS
 from fairq_utils.errors import BadInput
 
@@ -740,71 +740,3 @@ def test_a_record_says_seeds_code_machine_and_date():
     assert (link.text, link["href"]) == ("Faces & more", "../_static/toy/provenance.json")
     told = [cell.text for cell in row.find_all("td")]
     assert told == ["3", "0123456789", "An <old> one; torch 9", "2031-05-04"]
-
-
-# ---------------------------------------------------------------- three words
-
-
-def changed(many: list[int], some: list[int], few: list[int]) -> Measured:
-    """Points that four networks change by at four bits, the narrowest width at which these stand."""
-    named = {
-        group: [by / 100 for by in own]
-        for group, own in zip((MANY, SOME, FEW), (many, some, few), strict=True)
-    }
-    rows = {(width, "FVO"): UP for width in ("int4", "int3")}
-    gone = {group: [-share] * SEEDS for group, share in BEFORE.items()}
-    made = {
-        "change": records(["treatment", "group"], rows),
-        "accuracy_by_seed": by_seed(int4=named, int3=gone),
-    }
-    return stored(hand_made() | made)
-
-
-STILL, LOST, FAR = [0, 0, 0, 1], [-20, -20, -20, -21], [-70, -1, -60, -20]
-
-
-@pytest.mark.parametrize(
-    ("groups", "words", "payer"),
-    [
-        ((STILL, STILL, LOST), f"“{FEW}” surely pays.", FEW),
-        # The largest estimate is uncertain, and another group is sure.
-        ((STILL, [-70, 10, -70, -30], LOST), f"“{FEW}” surely pays.", FEW),
-        ((LOST, STILL, LOST), f"“{MANY}” and “{FEW}” surely pay.", None),
-        # Nobody is named alone where all smaller groups lose in every network.
-        (([3, 4, 5, 4], FAR, LOST), f"All but “{MANY}” pay.", None),
-        ((LOST, FAR, LOST), "Every group pays.", None),
-        # The average surely falls: that nobody loses is not said.
-        (([-30, 2, 0, -28], [0, -30, 0, 0], [0, -2, -29, -2]), "Somebody pays.", None),
-        (([-30, 25, -28, 30],) * 3, "Nobody can tell.", None),
-        (([9, 10, 9, 10], [0, 3, -3, 0], [0, -3, 3, 0]), "The smaller groups fare worse.", None),
-    ],
-)
-def test_three_words_say_what_the_table_says_of_every_group(groups, words, payer):
-    said = front.in_three_words(changed(*groups))
-    assert (said.words, said.payer) == (words, payer)
-    assert "rounded to int4" in said.backing
-    sentences = front.in_three_sentences(changed(*groups)).text
-    assert "narrower, they collapse" in sentences
-    assert ("surely lose" in sentences) == ("surely pay" in words or LOST in groups)
-
-
-def test_three_words_name_somebody_in_one_of_twenty_tables_where_nobody_pays():
-    """Three questions are asked, so that each by itself at 95 % would be wrong in nearly one of ten."""
-    rng, wrong = np.random.default_rng(0), 0
-    for _ in range(300):
-        said = front.in_three_words(changed(*rng.normal(0, 3, (3, SEEDS)).tolist()))
-        wrong += not said.words.startswith("Nobody")
-    assert wrong / 300 <= 0.065
-
-
-def test_three_words_bound_what_does_not_surely_change():
-    kept = changed(STILL, STILL, STILL)
-    own = story.Payers.of(tables.change_by_network(kept["accuracy_by_seed"], MANY), "int4", MANY)
-    assert own.bound < 0.03
-    said = front.in_three_words(kept)
-    assert (said.words, said.payer) == (f"Nobody loses over {100 * own.bound:.1f} points.", None)
-
-
-def test_three_words_say_that_nothing_can_be_told_of_networks_that_fall():
-    fallen = stored(hand_made() | {"collapse": collapse(fp32=4.75, int8=1.1, int4=1.0, int3=1.0, int2=1.0)})
-    assert front.in_three_words(fallen).words == "Nobody can tell."

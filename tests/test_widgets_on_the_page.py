@@ -17,7 +17,7 @@ from fairq_book.playground import FULL
 from tests.conftest import only_from
 from tests.test_book import soup
 
-EXPLORER = "notebooks/08_explorer"
+EXPLORER = "notebooks/09_explorer"
 EXPLORERS = [  # each place in the book, and which of the explorers there
     (EXPLORER, 0),
     (EXPLORER, 1),

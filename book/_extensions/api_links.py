@@ -4,8 +4,9 @@ Both are read off the chapters' code, so that neither can be out of date.
 """
 
 import ast
-import json
 from functools import cache
+
+import executed_chapters
 
 from fairq_book.build import notebooks
 
@@ -48,21 +49,14 @@ def name_chapters(app, what, name, obj, options, lines):
 
 
 def name_functions(app, docname, source):
-    """At the end of a chapter, the functions that it calls."""
+    """Beside how to run a chapter again, the functions that it calls."""
     own = [chapter for chapter in notebooks.chapters() if docname == f"notebooks/{chapter.slug}"]
     if not own:
         return
     names = {name: name.split(".", 1)[1] for name in called(own[0])}
     listed = "\n".join(f"- {{py:obj}}`{short} <{name}>`" for name, short in names.items())
-    cell = {
-        "cell_type": "markdown",
-        "id": "functions",
-        "metadata": {},
-        "source": f":::{{dropdown}} The functions that this chapter calls\n{listed}\n:::",
-    }
-    notebook = json.loads(source[0])
-    notebook["cells"].append(cell)
-    source[0] = json.dumps(notebook)
+    text = f":::{{dropdown}} The functions that this chapter calls\n{listed}\n:::"
+    source[0] = executed_chapters.below_parameters(source[0], "functions", text)
 
 
 def setup(app):

@@ -5,7 +5,7 @@ A setting is one that was measured earlier, or `here`: what the chapters of this
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
 `` {how-many} `` counts them; `` {in-plain-words} `` says what stands in one, `` {choices} `` what another
 choice would have given there, and `` {provenance} `` where all of it comes from.
-`` {front} `` opens the book: one figure and three sentences. The role `` {declared}`utkface image_size` ``
+`` {front} `` opens the book: three answers, each with a figure. The role `` {declared}`utkface image_size` ``
 is what that setting says.
 """
 
@@ -17,9 +17,8 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
 from fairq_book.build import notebooks
-from fairq_book.chapters.disparity import figures
 from fairq_book.experiments.code import code_files
-from fairq_book.kit import by_network, earlier
+from fairq_book.kit import by_network, earlier, told
 from fairq_book.pages import claims, front, plain_words
 
 
@@ -107,16 +106,27 @@ class InPlainWords(Directive):
         return [place]
 
 
-class Front(InPlainWords):
-    """One figure and three sentences."""
-
-    say = staticmethod(front.in_three_sentences)
+class Front(Directive):
+    """Who pays, why, and what repairs it: a few sentences each, and a figure beside them."""
 
     def run(self):
         """Called by docutils."""
-        own = earlier.load(self.arguments[0])
-        picture = figures.accuracy_by_treatment(own["accuracy"])
-        return [nodes.raw("", picture._repr_html_(), format="html"), *super().run()]
+        env = self.state.document.settings.env
+        depend_on_results(env)
+        for file in (
+            *by_network.measured_folder().glob("*.csv"),
+            *code_files("fairq_book.pages.front").values(),
+        ):
+            env.note_dependency(str(file))
+        return [self._answer(*one) for one in front.ANSWERS]
+
+    def _answer(self, sentence, picture, setting):
+        networks = told.networks_of(setting)
+        words, answer = nodes.container(), nodes.container(classes=["fairq-answer"])
+        lines = sentence(networks).text.splitlines()
+        self.state.nested_parse(StringList(lines, source="computed"), self.content_offset, words)
+        answer += [words, nodes.raw("", picture(networks)._repr_html_(), format="html")]
+        return answer
 
 
 class Choices(Directive):

@@ -44,6 +44,19 @@ def show_executed(app, docname, source):
             source[0] = notebooks.execute(chapter, parameters().get(chapter.slug, {})).read_text()
 
 
+def below_parameters(source, cell_id, text):
+    """The notebook with a cell more, at the end of its section on parameters."""
+    notebook = json.loads(source)
+    headings = [
+        place
+        for place, cell in enumerate(notebook["cells"])
+        if cell["cell_type"] == "markdown" and "".join(cell["source"]).startswith("## ")
+    ]
+    cell = {"cell_type": "markdown", "id": cell_id, "metadata": {}, "source": text}
+    notebook["cells"].insert(headings[1], cell)
+    return json.dumps(notebook)
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("env-get-outdated", changed_chapters)

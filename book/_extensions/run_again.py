@@ -1,4 +1,4 @@
-"""Under each chapter a box that says how to run it again: the command, the parameters, the files.
+"""Below the parameters of a chapter a box that says how to run it again: the command, the values, the files.
 
 All is read off the chapter and the parameters of this book, so that none of it can be out of date.
 """
@@ -59,20 +59,12 @@ def box(chapter, values):
 
 
 def add_box(app, docname, source):
-    """At the end of the chapter, above the functions that it calls."""
+    """Below the parameters of the chapter."""
     for chapter in notebooks.chapters():
         if docname == f"notebooks/{chapter.slug}":
             values = executed_chapters.parameters().get(chapter.slug, {})
-            notebook = json.loads(source[0])
-            notebook["cells"].append(
-                {
-                    "cell_type": "markdown",
-                    "id": "run-again",
-                    "metadata": {},
-                    "source": box(chapter, chapter.check(values)),
-                }
-            )
-            source[0] = json.dumps(notebook)
+            text = box(chapter, chapter.check(values))
+            source[0] = executed_chapters.below_parameters(source[0], "run-again", text)
 
 
 def setup(app):

@@ -12,18 +12,17 @@ from pathlib import Path
 
 from docutils import nodes
 
-from fairq_book.kit import earlier, figures
+from fairq_book.kit import figures
 from fairq_book.pages import front
 
 CARD = "_static/card.png"
-SETTING = "utkface"  # whose figure opens the book
 LONGEST = 200  # characters of a description, of which most places show no more
 
 
 @functools.cache
 def headline():
-    """Who pays, in three words, and what backs them."""
-    return front.in_three_words(earlier.load(SETTING))
+    """Who pays, in a few words, and what backs them."""
+    return front.headline()
 
 
 def description(doctree):
@@ -75,8 +74,7 @@ def draw(app, exception):
     if exception or app.builder.format != "html":
         return
     out, root = Path(app.outdir), app.config.root_doc
-    own = earlier.load(SETTING)
-    card = figures.card(own["accuracy"], title=app.config.html_title, **asdict(headline()))
+    card = figures.card(front.accuracies(), title=app.config.html_title, **asdict(headline()))
     (out / CARD).write_bytes(card)
     title = html.escape(app.config.html_title)
     said = description(app.env.get_doctree(root))

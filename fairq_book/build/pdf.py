@@ -59,7 +59,8 @@ def listed(contents: Path) -> list[Page]:
     Page(name='book/index', depth=0)
     """
     given = yaml.safe_load(contents.read_text())
-    return [Page(given["root"], 0), *_below(given["chapters"], 0)]
+    chapters = (part["chapters"] for part in given["parts"])
+    return [Page(given["root"], 0), *(page for own in chapters for page in _below(own, 0))]
 
 
 def _below(entries: Sequence[Mapping[str, Any]], depth: int) -> Iterator[Page]:

@@ -79,12 +79,12 @@ class Picture:
 
 @contextmanager
 def canvas(
-    height: float, *, rows: int = 1, columns: int = 1, **subplots: Any
+    height: float, *, rows: int = 1, columns: int = 1, width: float = _WIDTH, **subplots: Any
 ) -> Iterator[tuple[Figure, NDArray]]:
-    """A figure in the book's style, so many inches high, closed when the block ends."""
+    """A figure in the book's style, so many inches high and wide, closed when the block ends."""
     with mpl.rc_context(_STYLE):
         figure, axes = plt.subplots(
-            rows, columns, figsize=(_WIDTH, height), layout="constrained", squeeze=False, **subplots
+            rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **subplots
         )
         try:
             yield figure, axes

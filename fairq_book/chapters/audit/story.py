@@ -1,4 +1,4 @@
-"""Chapter 7: an audit."""
+"""Chapter 8: an audit."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from fairq_audit.formats import counted, number, signed
 from fairq_book.kit import wording
 from fairq_book.kit.by_network import MeasuredNetworks, load
 from fairq_book.kit.claims import BELLAM, Claim, Effect, effect_in_row
+from fairq_book.kit.interventions import Networks
 from fairq_book.kit.measured import Measured
 from fairq_book.kit.tables import over_seeds, side_by_side_groups, standing_treatments, student_interval
 from fairq_book.kit.treatments import columns_of
@@ -211,7 +212,7 @@ def measured_inputs() -> MeasuredNetworks:
     return load(INPUTS)
 
 
-def by_kind(kinds: Sequence[MeasuredNetworks], split: str = "train") -> pd.DataFrame:
+def by_kind(kinds: Sequence[MeasuredNetworks | Networks], split: str = "train") -> pd.DataFrame:
     """Records: the squared gradient norm, less sampling, of the focal group in times that of its peers.
 
     `kinds` are networks whose focal group is neither small nor hard, small, hard, and both, of which the
@@ -239,13 +240,13 @@ def by_kind(kinds: Sequence[MeasuredNetworks], split: str = "train") -> pd.DataF
     return pd.DataFrame(found)
 
 
-def _squares(measured: MeasuredNetworks, split: str) -> pd.DataFrame:
+def _squares(measured: MeasuredNetworks | Networks, split: str) -> pd.DataFrame:
     """Of each treatment and network the squared gradient norm of each group, less sampling."""
     own = measured.table[measured.table["split"] == split]
     return side_by_side_groups(own, ["treatment", "seed"], "squared_gradient_norm")
 
 
-def by_inputs(measured: MeasuredNetworks, split: str = "train") -> pd.DataFrame:
+def by_inputs(measured: MeasuredNetworks | Networks, split: str = "train") -> pd.DataFrame:
     """Records: the gradient norm of minorities in times the majority's, and how rounding inputs changes it.
 
     Minorities by their geometric mean. `row` is "level", or the treatment that the ratio is divided by:

@@ -15,9 +15,9 @@
 # ---
 
 # %% [markdown]
-# # Language
+# # 7. Does it hold for language?
 #
-# **Purpose.** See whether what was found on images holds for a network that reads text. One text in sixteen
+# See whether what was found on images holds for a network that reads text. One text in sixteen
 # languages, which are the {term}`groups <group>`; of some the network reads all, of others a half, a
 # quarter or an eighth. Then it is rounded.
 #
@@ -25,12 +25,6 @@
 # that rounding costs some languages more than others {cite}`marchisio2024`. But which languages have little
 # text, and which are hard to read byte by byte, goes together in the world. Here who has little is dealt anew
 # for each network.
-#
-# **What you will learn.** How to compare languages whose bytes do not say equally much; how a Latin square
-# tells the size of a group from everything else about it; and why two measures of the same harm can disagree.
-#
-# **What this page must not be read as.** A statement on any language, or on models that people use. This one
-# has a quarter of a million weights and has read half a book. No language is small here but by the deal.
 
 # %% [markdown]
 # ## Parameters
@@ -49,6 +43,7 @@ follow: int = 60  # and so many are asked for
 import torch
 
 from fairq_book.chapters.language import figures, kept, questions, real, story, tables, view
+from fairq_book.chapters.language.found import in_short
 from fairq_book.kit import smollm2
 from fairq_utils.language.articles import LANGUAGES, DeclarationSettings, draw_declaration
 from fairq_utils.language.measures import answer_texts, changes
@@ -59,6 +54,16 @@ from fairq_utils.quantization.quantizers import UniformQuantizer
 torch.set_num_threads(1)  # more are no help to so small a network, and a hindrance to the other chapters
 settings = DeclarationSettings(languages=tuple(languages or LANGUAGES), seed=seed)
 recipe = LanguageRecipe(steps=steps)
+
+# %% [markdown]
+# ## What we found
+
+# %% tags=["hide-input"]
+in_short(kept.load(), smollm2.load())
+
+# %% [markdown]
+# **What this does not show.** A statement on any language, or on models that people use. This one
+# has a quarter of a million weights and has read half a book. No language is small here but by the deal.
 
 # %% [markdown]
 # ## One text in sixteen languages
@@ -140,6 +145,8 @@ story.answers(measured)
 # %% [markdown]
 # ## By what?
 #
+# <!-- fold -->
+#
 # The same networks with a part of the rounding, or something else in its place. There is no batch norm here:
 # a layer norm takes its statistics from each place anew, so that none of them can be old.
 
@@ -157,6 +164,8 @@ story.tell("loud", measured)
 
 # %% [markdown]
 # ## How steep
+#
+# <!-- fold -->
 #
 # The {term}`gradient norm` of the loss and its {term}`top eigenvalue`, for each language on as many bytes of
 # the test articles, by the share of its text that it held. The squared norm is less sampling, as in
@@ -182,6 +191,8 @@ story.tell("repairs", measured)
 
 # %% [markdown]
 # ## Which languages, and which answers
+#
+# <!-- fold -->
 #
 # Whatever they held, do some languages lose more than others?
 
@@ -242,5 +253,5 @@ real.beside(model)
 # - What a language costs in a model whose tokens were chosen for other languages. Here a token is a byte.
 # - Anything about the people who speak it.
 #
-# `fairq run 09 -p seed=1` trains another network, `-p languages='["English", "Greek", "Thai", "Korean"]'` one
+# `fairq run 07 -p seed=1` trains another network, `-p languages='["English", "Greek", "Thai", "Korean"]'` one
 # of four languages. `fairq results measure declaration` measures the sixteen again.

@@ -15,24 +15,20 @@
 # ---
 
 # %% [markdown]
-# # Audit your model
+# # 8. Audit your model
 #
-# **Purpose.** A team is about to ship a model that was quantized. On average it is as good as before.
+# A team is about to ship a model that was quantized. On average it is as good as before.
 # Somebody has to ask who pays, and to answer with what a pipeline, a reviewer and a model card can use.
 # This page is one such audit, from the question to the files, and a template for yours.
 #
-# **What you will learn.** What two tables of {term}`predictions <prediction>` can tell, group by group; how
-# large a loss could have gone unseen, and how many images it takes to see it; how to show that nothing that
-# matters changed, which is more than finding nothing; and how to let a pipeline fail.
-#
-# **What this page must not be read as.** Approval of a model. An audit speaks of these images, these groups
+# **What this does not show.** Approval of a model. An audit speaks of these images, these groups
 # and this one model; that it found nothing means what it could have found, and no more. Nor does it say
 # that the model was fair before.
 
 # %% [markdown]
 # ## Parameters
 #
-# Each can be set from outside: `fairq run 07 -p treatment=int3`, or with papermill (lists by its `-y`). With
+# Each can be set from outside: `fairq run 08 -p treatment=int3`, or with papermill (lists by its `-y`). With
 # `before` and `after`, two files of predictions, nothing is trained or run, and all that describes images and
 # network is ignored.
 
@@ -182,7 +178,7 @@ story.audit_untested(found)
 # **Try it yourself.** This page with your own predictions, from any framework:
 #
 # ```sh
-# fairq run 07 -p before=fp32.csv -p after=int8.csv -p margin=0.01
+# fairq run 08 -p before=fp32.csv -p after=int8.csv -p margin=0.01
 # ```
 #
 # Or without the page, by one command. From predictions alone:
@@ -211,9 +207,11 @@ story.audit_untested(found)
 # %% [markdown]
 # ## On real faces
 #
+# <!-- fold -->
+#
 # An audit needs the answers to single photographs, and those are not in this book's tables. With your copy
 # of UTKFace it is one line; [the data card](../book/data/utkface) says what its names of groups leave out.
 #
 # ```sh
-# fairq run 07 -p dataset=utkface -p root=~/Downloads/UTKFace.tar.gz -p image_size=64
+# fairq run 08 -p dataset=utkface -p root=~/Downloads/UTKFace.tar.gz -p image_size=64
 # ```

@@ -15,20 +15,17 @@
 # ---
 
 # %% [markdown]
-# # Explorer
+# # 9. Explore group by group
 #
-# **Purpose.** Touch the data: choose what to look at, for whom, and after which {term}`treatment`.
+# Touch the data: choose what to look at, for whom, and after which {term}`treatment`.
 #
-# **What you will learn.** What the averages of the other chapters are made of. A mean that moves a little can
-# be a few images that move far, and a gap that stays can hide many answers that {term}`flip`.
-#
-# **What this page must not be read as.** A test. Whoever looks at many histograms finds something in one of
+# **What this does not show.** A test. Whoever looks at many histograms finds something in one of
 # them; the chapters say what can be told from luck.
 
 # %% [markdown]
 # ## Parameters
 #
-# Each can be set from outside: `fairq run 08 -p bit_widths='[6, 3]'`, or with papermill.
+# Each can be set from outside: `fairq run 09 -p bit_widths='[6, 3]'`, or with papermill.
 
 # %% tags=["parameters"]
 setting: str = ""  # one of book/settings.yml: it fills what has its default below
