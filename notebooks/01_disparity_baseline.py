@@ -322,6 +322,10 @@ wording.together(
 )
 
 # %% [markdown]
+# **Next.** The outputs of a rounded network are known to flatten. The next chapter asks whether that is what
+# costs the answers.
+
+# %% [markdown]
 # **Try it yourself.** Other widths need no new training, only a few seconds:
 #
 # ```sh

@@ -317,6 +317,10 @@ wording.together(
 )
 
 # %% [markdown]
+# **Next.** If flattening is not it, is it that small weights become zero, and that somebody needs them? That
+# is the next chapter.
+
+# %% [markdown]
 # **Try it yourself.** Other widths and other controls take a minute:
 #
 # ```sh

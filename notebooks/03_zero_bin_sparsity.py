@@ -303,6 +303,10 @@ story.small_weights_are_needed(
 )
 
 # %% [markdown]
+# **Next.** What counts is how far a step moves the weights. Who feels it most should be whoever stands on the
+# steepest ground: the next chapter looks at the loss around them.
+
+# %% [markdown]
 # **Try it yourself.** Take another width apart; no network is trained for it:
 #
 # ```sh

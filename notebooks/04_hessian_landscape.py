@@ -305,6 +305,9 @@ wording.together(
 )
 
 # %% [markdown]
+# **Next.** Enough of causes. The next chapter repairs, part by part, and says what each part costs.
+
+# %% [markdown]
 # **Try it yourself.** Is it size or difficulty that makes the loss steep? These moths differ in number only,
 # so the smallest group is as easy as the others. It takes some minutes, for the networks are new:
 #

@@ -369,6 +369,10 @@ wording.together(
 )
 
 # %% [markdown]
+# **Next.** All of this was about classifiers. The second study says that models of images and texts move in
+# no direction at all: the next chapter asks a population of them.
+
+# %% [markdown]
 # **Try it yourself.** Your own network takes four lines; `data` is what `fairq_utils.data.sources.load`
 # returns:
 #

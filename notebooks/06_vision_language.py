@@ -244,6 +244,9 @@ wording.together(
 )
 
 # %% [markdown]
+# **Next.** And networks that read text alone? Both papers leave that open; the next chapter does not.
+
+# %% [markdown]
 # **Try it yourself.** Other prompts, another width: `fairq run 06 -p prompts='["a drawing of a {}"]'`, or
 # `-p treatments='["int5"]'`. A real CLIP takes a few lines and its weights; `scenes` are images with captions
 # and attributes of yours:

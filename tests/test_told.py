@@ -6,10 +6,12 @@ import importlib
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from fairq_book.chapters.encoders import found as of_encoders
 from fairq_book.chapters.language import found as of_language
 from fairq_book.chapters.language import kept
+from fairq_book.cli import book, main
 from fairq_book.kit import earlier, smollm2
 from fairq_book.kit.interventions import Networks
 from fairq_book.kit.told import GAVE_WAY, falls, needs, networks_of, rises, tell, within
@@ -166,3 +168,16 @@ def test_each_figure_of_the_first_page_tells_its_numbers_to_those_who_hear_it():
         own = picture(NETWORKS[setting])
         assert own.alt.count(".") > 5
         assert f"{NETWORKS[setting].table['seed'].nunique()} networks" in own.caption
+
+
+def test_the_build_says_where_sentences_gave_way_and_fails_where_asked_to(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_one.html").write_text(f"<p>3 {GAVE_WAY}</p><p>4 {GAVE_WAY}</p>")
+    (tmp_path / "index.html").write_text("<p>All is well.</p>")
+    monkeypatch.setattr(book, "_build_book", lambda *_: tmp_path)
+    done = CliRunner().invoke(main.main, ["book"])
+    assert done.exit_code == 0
+    assert done.output == "01_one: 2 sentences gave way to the numbers\n"
+    refused = CliRunner().invoke(main.main, ["book", "--strict"])
+    assert refused.exit_code == 1
+    assert "contradicts sentences" in refused.output

@@ -5,11 +5,13 @@ A setting is one that was measured earlier, or `here`: what the chapters of this
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
 `` {how-many} `` counts them; `` {in-plain-words} `` says what stands in one, `` {choices} `` what another
 choice would have given there, and `` {provenance} `` where all of it comes from.
-`` {front} `` opens the book: three answers, each with a figure. The role `` {declared}`utkface image_size` ``
+`` {front} `` opens the book: three answers, each with a figure; `` {found} `` says again what chapters
+open with. The role `` {declared}`utkface image_size` ``
 is what that setting says.
 """
 
 import functools
+import importlib
 
 import executed_chapters
 from docutils import nodes
@@ -129,6 +131,30 @@ class Front(Directive):
         return answer
 
 
+class Found(Directive):
+    """Sentences that chapters open with, by chapter and name: `disparity.most_of_the_gap_is_older`."""
+
+    required_arguments = 1
+    optional_arguments = 9
+
+    def run(self):
+        """Called by docutils."""
+        env = self.state.document.settings.env
+        for file in by_network.measured_folder().glob("*.csv"):
+            env.note_dependency(str(file))
+        sentences = []
+        for argument in self.arguments:
+            chapter, _, name = argument.partition(".")
+            module = f"fairq_book.chapters.{chapter}.found"
+            for file in code_files(module).values():
+                env.note_dependency(str(file))
+            sentences.append(getattr(importlib.import_module(module), name))
+        place = nodes.container(classes=["fairq-computed"])
+        lines = told.tell(*sentences).text.splitlines()
+        self.state.nested_parse(StringList(lines, source="computed"), self.content_offset, place)
+        return [place]
+
+
 class Choices(Directive):
     """What another choice would have given, in one setting."""
 
@@ -165,6 +191,7 @@ def setup(app):
     app.add_directive("how-many", HowMany)
     app.add_directive("in-plain-words", InPlainWords)
     app.add_directive("front", Front)
+    app.add_directive("found", Found)
     app.add_directive("choices", Choices)
     app.add_directive("why", Why)
     app.add_directive("repairs", Repairs)

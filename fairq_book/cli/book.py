@@ -20,6 +20,7 @@ import click
 import yaml
 
 from fairq_audit.console import from_here, parse_parameters, size_in_words
+from fairq_audit.formats import counted
 from fairq_book.experiments.parameters import MOST_SEED, MOST_WORKERS
 from fairq_book.root import book_root
 from fairq_utils import __version__
@@ -102,13 +103,29 @@ def _book_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_book_options
-def book(given: tuple[str, ...], profile: str, workers: int) -> None:
+@click.option("--strict", is_flag=True, help="Fail where a sentence that somebody wrote no longer holds.")
+def book(given: tuple[str, ...], profile: str, workers: int, strict: bool) -> None:
     """Run the chapters that changed and build the book.
 
     With -p or another profile a second book is built beside the first. A parameter is given to every
-    chapter that has it.
+    chapter that has it. Sentences that do not hold of what was measured give way to their numbers; at the end
+    it is said on which pages.
     """
-    _build_book(given, profile, workers)
+    gave_way = _sentences_that_gave_way(_build_book(given, profile, workers))
+    for page, count in gave_way.items():
+        click.echo(f"{page}: {counted(count, 'sentence')} gave way to the numbers", err=True)
+    if strict and gave_way:
+        raise click.ClickException(
+            "what was measured contradicts sentences that somebody wrote; see fairq_book/chapters/*/found.py."
+        )
+
+
+def _sentences_that_gave_way(built: Path) -> dict[str, int]:
+    """Of each page on which one did, how many."""
+    from fairq_book.kit.told import GAVE_WAY
+
+    found = {page: page.read_text(encoding="utf-8").count(GAVE_WAY) for page in sorted(built.rglob("*.html"))}
+    return {page.relative_to(built).stem: count for page, count in found.items() if count}
 
 
 @click.command()
