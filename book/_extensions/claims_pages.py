@@ -21,7 +21,7 @@ from docutils.statemachine import StringList
 from fairq_book.build import notebooks
 from fairq_book.experiments.code import code_files
 from fairq_book.kit import by_network, earlier, told
-from fairq_book.pages import claims, front, plain_words
+from fairq_book.pages import claims, front, plain_words, specifications
 
 
 def depend_on_results(env):
@@ -85,6 +85,12 @@ class Repairs(Why):
     """The registered questions on what repairs, with what networks of these settings answer."""
 
     draw = staticmethod(claims.repairs)
+
+
+class Specifications(Why):
+    """Whether the smaller groups pay, in every way that networks of these settings were asked."""
+
+    draw = staticmethod(specifications.curve)
 
 
 class HowMany(Overview):
@@ -195,6 +201,7 @@ def setup(app):
     app.add_directive("choices", Choices)
     app.add_directive("why", Why)
     app.add_directive("repairs", Repairs)
+    app.add_directive("specifications", Specifications)
     app.add_directive("provenance", Provenance)
     return {
         "parallel_read_safe": True,

@@ -88,12 +88,12 @@ def everywhere(key: str, measured: Mapping[str, Measured]) -> Shown:
     claim = CLAIMS[key]
     answers = [_Answer(claim, own.by(claim.chapter)) for own in measured.values()]
     heads = ["setting", "verdict", "some of what it rests on"]
-    return _filled("everywhere", heads=heads, rows=[answer for answer in answers if answer.asked])
+    return filled("everywhere", heads=heads, rows=[answer for answer in answers if answer.asked])
 
 
 def overview(measured: Mapping[str, Measured]) -> Shown:
     """A word for every claim in every setting, each a link to why."""
-    return _filled("overview", **_by_claim_and_setting(measured))
+    return filled("overview", **_by_claim_and_setting(measured))
 
 
 def page(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
@@ -101,7 +101,7 @@ def page(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
 
     `up`: the way from the page to the top of the book.
     """
-    return _filled("page", **_by_claim_and_setting(measured), up=up)
+    return filled("page", **_by_claim_and_setting(measured), up=up)
 
 
 def how_many(measured: Mapping[str, Measured]) -> Shown:
@@ -148,7 +148,7 @@ def choices(measured: Measured) -> Shown:
                 "effects": [Effect("", "points", "choices", by_group[name]) for name in ("OA", "FVO")],
             }
         )
-    return _filled("choices", heads=["instead of the plain grid", "OA", "FVO"], rows=rows)
+    return filled("choices", heads=["instead of the plain grid", "OA", "FVO"], rows=rows)
 
 
 def provenance(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
@@ -157,7 +157,7 @@ def provenance(measured: Mapping[str, Measured], *, up: str = "..") -> Shown:
     `up`: the way from the page to the top of the book.
     """
     heads = ["record", "seeds", "code", "machine", "date"]
-    return _filled("provenance", heads=heads, rows=measured.values(), up=up)
+    return filled("provenance", heads=heads, rows=measured.values(), up=up)
 
 
 def why(measured: Sequence[MeasuredNetworks]) -> Shown:
@@ -176,7 +176,7 @@ def _asked(questions: Sequence[Question], measured: Sequence[MeasuredNetworks]) 
         for question in questions
     ]
     heads = ["question", *(f"{own.short_title}, {own.made}" for own in measured)]
-    return _filled("why", heads=heads, rows=rows)
+    return filled("why", heads=heads, rows=rows)
 
 
 def _answered(question: Question, measured: MeasuredNetworks) -> dict[str, str]:
@@ -199,7 +199,8 @@ def _by_claim_and_setting(measured: Mapping[str, Measured]) -> dict[str, Any]:
     return {"heads": ["claim", *(own.title for own in measured.values())], "rows": rows}
 
 
-def _filled(template: str, **given: Any) -> Shown:
+def filled(template: str, **given: Any) -> Shown:
+    """A template of the book, filled with what it is given."""
     return Shown(_environment().get_template(f"{template}.html").render(given))
 
 
