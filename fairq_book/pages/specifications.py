@@ -1,8 +1,8 @@
 """A claim in every way that it can be asked: each defensible choice is one mark of a sorted curve.
 
 Whether the smaller groups pay more depends on how the weights are rounded, to how many bits, with which
-batch norm statistics, of which data, and on what is taken for the gap. Nobody can say that one of these is the
-right one. So all are shown, and a reader may take some out.
+batch norm statistics, of which data, and on what is taken for the gap. Nobody can say which of these is
+right. So all are shown, and a reader may take some out.
 """
 
 from __future__ import annotations
