@@ -49,12 +49,12 @@ moth_treatments: list[str] = ["int4", "int3-mse-channel"]  # what is done to the
 moth_train_images: int = 2000  # images that they learn from; of what is shipped as many
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.disparity import asks, figures, found, story, tables
+from fairq_book.chapters.disparity import asks, figures, story, tables
+from fairq_book.chapters.disparity.found import in_short
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.kit import by_network, earlier, interventions, measured, wording
 from fairq_book.kit import figures as kit_figures
-from fairq_book.kit.told import tell
 from fairq_book.pages import claims
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
@@ -66,7 +66,7 @@ trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
 # ## What we found
 
 # %% tags=["hide-input"]
-tell(*found.FOUND)
+in_short()
 
 # %% tags=["hide-input"]
 faces_why = by_network.load("utkface_why")

@@ -47,13 +47,13 @@ controls: list[str] = ["fp16", "bf16"]  # treatments that leave weights as fine 
 activation_bits: list[int] = [8, 4]  # widths to which inputs of layers are rounded, alone
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.logits import asks, figures, found, story, tables
+from fairq_book.chapters.logits import asks, figures, story, tables
+from fairq_book.chapters.logits.found import in_short
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import by_network, earlier, interventions, measured, wording
 from fairq_book.kit import figures as kit_figures
-from fairq_book.kit.told import tell
 from fairq_book.pages import claims
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
@@ -65,7 +65,7 @@ trained = settings.studies_of(setting, seeds=seeds, **data, **recipe, **limits)
 # ## What we found
 
 # %% tags=["hide-input"]
-tell(*found.FOUND)
+in_short()
 
 # %% tags=["hide-input"]
 faces_why = by_network.load("utkface_why")

@@ -49,13 +49,13 @@ seeds_by_layer: int = 3  # networks for that, the first ones
 outliers: list[int] = [4]  # how many times as loud one channel of each layer is made
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.zero_bin import asks, figures, found, story, tables
+from fairq_book.chapters.zero_bin import asks, figures, story, tables
+from fairq_book.chapters.zero_bin.found import in_short
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import by_network, earlier, interventions, measured
 from fairq_book.kit import figures as kit_figures
-from fairq_book.kit.told import tell
 from fairq_book.pages import claims
 from fairq_utils.treatments import ablations
 from fairq_utils.treatments.treatment import Treatment
@@ -76,7 +76,7 @@ made = tables.make(got, rounded)
 # ## What we found
 
 # %% tags=["hide-input"]
-tell(*found.FOUND)
+in_short()
 
 # %% tags=["hide-input"]
 faces_why = by_network.load("utkface_why")

@@ -50,13 +50,13 @@ split: str = "train"  # of which images: train or test
 tol: float = 0.1  # how far from an eigenvalue its estimate may be, as a share of it
 
 # %% tags=["hide-input"]
-from fairq_book.chapters.landscape import asks, figures, found, norms, story, tables
+from fairq_book.chapters.landscape import asks, figures, norms, story, tables
+from fairq_book.chapters.landscape.found import in_short
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.kit import earlier, measured, wording
 from fairq_book.kit import figures as kit_figures
 from fairq_book.kit import tables as kit_tables
-from fairq_book.kit.told import tell
 from fairq_book.pages import claims
 
 recipe = {"arch": arch, "epochs": epochs, "image_size": image_size}
@@ -70,7 +70,7 @@ wanted = asks.Asks(**widths, images_per_group=images_per_group, split=split, tol
 # ## What we found
 
 # %% tags=["hide-input"]
-tell(*found.FOUND)
+in_short()
 
 # %% [markdown]
 # **What this does not show.** A proof of what causes disparity: steepness, curvature and harm

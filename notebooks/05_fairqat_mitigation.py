@@ -53,14 +53,14 @@ images_each: int = 200  # training images of each group, to compare with the tes
 # %% tags=["hide-input"]
 from fairq_book.chapters.disparity import story
 from fairq_book.chapters.landscape import story as landscape_story
-from fairq_book.chapters.repair import asks, beside, figures, found, tables
+from fairq_book.chapters.repair import asks, beside, figures, tables
+from fairq_book.chapters.repair.found import in_short
 from fairq_book.chapters.repair import story as repair_story
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
 from fairq_book.kit import by_network, earlier, measured, wording
 from fairq_book.kit import figures as kit_figures
-from fairq_book.kit.told import tell
 from fairq_book.pages import claims
 
 # %% tags=["hide-input"]
@@ -80,7 +80,7 @@ story.who_is_there(got["rounded"][0])
 # ## What we found
 
 # %% tags=["hide-input"]
-tell(*found.FOUND)
+in_short()
 
 # %% tags=["hide-input"]
 asked = ["moths_repair", "utkface_repair"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fairq_book.kit.interventions import Networks
 from fairq_book.kit.remedies import gap
-from fairq_book.kit.told import falls, in_each, in_points, rises, size, told, within
+from fairq_book.kit.told import falls, in_each, in_points, rises, size, tell, told, within
 from fairq_book.kit.wording import Prose
 
 _CUT = "int4-mse"  # the range of least squared error
@@ -142,3 +142,8 @@ FOUND = (
     most_of_the_gap_is_older,
     answers_flip,
 )
+
+
+def in_short() -> Prose:
+    """All of it, one below the other."""
+    return tell(*FOUND)

@@ -7,7 +7,7 @@ import pandas as pd
 from fairq_audit.formats import number
 from fairq_book.chapters.landscape import norms
 from fairq_book.kit.interventions import Networks
-from fairq_book.kit.told import falls, in_points, told
+from fairq_book.kit.told import falls, in_points, tell, told
 from fairq_book.kit.wording import Prose, with_interval
 
 
@@ -75,3 +75,8 @@ def rounding_inputs_flattens(moths_steep: Networks) -> Prose:
 
 
 FOUND = (steeper_for_being_small, but_it_pays_no_more, rounding_inputs_flattens)
+
+
+def in_short() -> Prose:
+    """All of it, one below the other."""
+    return tell(*FOUND)

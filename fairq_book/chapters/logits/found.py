@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fairq_book.kit.interventions import Floats, Networks
-from fairq_book.kit.told import falls, in_each, rises, share_of, told
+from fairq_book.kit.told import falls, in_each, rises, share_of, tell, told
 from fairq_book.kit.wording import Prose
 from fairq_utils.metrics.verdicts import read
 
@@ -111,3 +111,8 @@ FOUND = (
     whose_images_matters,
     activations_single_nobody_out,
 )
+
+
+def in_short() -> Prose:
+    """All of it, one below the other."""
+    return tell(*FOUND)

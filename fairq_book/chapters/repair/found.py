@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from fairq_book.kit.interventions import Floats, Networks
 from fairq_book.kit.remedies import gap
-from fairq_book.kit.told import falls, in_each, rises, size, told, within
+from fairq_book.kit.told import falls, in_each, rises, size, tell, told, within
 from fairq_book.kit.wording import Prose
 from fairq_utils.metrics.verdicts import MARGINS
 
@@ -89,3 +89,8 @@ FOUND = (
     fairqat_overshoots,
     it_repairs_what_rounding_did_not,
 )
+
+
+def in_short() -> Prose:
+    """All of it, one below the other."""
+    return tell(*FOUND)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairq_book.kit.interventions import Floats, Networks
-from fairq_book.kit.told import falls, in_each, told, within
+from fairq_book.kit.told import falls, in_each, tell, told, within
 from fairq_book.kit.wording import Prose
 from fairq_utils.metrics.verdicts import MARGINS, read
 
@@ -62,3 +62,8 @@ def it_is_the_step(utkface_why: Networks, moths_why: Networks) -> Prose:
 
 
 FOUND = (emptying_it_costs, not_because_they_are_small, it_is_the_step)
+
+
+def in_short() -> Prose:
+    """All of it, one below the other."""
+    return tell(*FOUND)
