@@ -54,8 +54,8 @@ images_each: int = 200  # training images of each group, to compare with the tes
 from fairq_book.chapters.disparity import story
 from fairq_book.chapters.landscape import story as landscape_story
 from fairq_book.chapters.repair import asks, beside, figures, tables
-from fairq_book.chapters.repair.found import in_short
 from fairq_book.chapters.repair import story as repair_story
+from fairq_book.chapters.repair.found import in_short
 from fairq_book.experiments import settings
 from fairq_book.experiments.gather import gather
 from fairq_book.explorer.widget import Explorer
