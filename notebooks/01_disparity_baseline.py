@@ -73,7 +73,7 @@ faces_why = by_network.load("utkface_why")
 kit_figures.dots_of_contrasts(tables.ranges(faces_why), "by the range of the weights, on UTKFace")
 
 # %% [markdown]
-# **What this does not show.** A statement about people. The default images are
+# **What this does not show.** Anything about people. The default images are
 # [moths](../book/data/moths), drawn by code, so that the size and the difficulty of each group are known.
 # On other data the page says what these networks do with these labels, no more.
 

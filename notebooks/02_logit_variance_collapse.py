@@ -136,8 +136,6 @@ story.logits_are_nullified(made["variance_left"], seeds=len(trained))
 # %% [markdown]
 # ## Towards the boundary
 #
-# <!-- fold -->
-#
 # If the softmax flattens, confidence falls, margins shrink towards 0, and loss changes. Look whether the
 # groups move alike.
 

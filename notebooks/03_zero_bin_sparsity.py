@@ -126,8 +126,6 @@ story.zero_bins(made["zero_bins"], made["zero_totals"])
 # %% [markdown]
 # ## One width, taken apart
 #
-# <!-- fold -->
-#
 # From here on one width is looked at. Unless you chose one, it is the narrowest at which the networks still
 # use at least half of the classes that they used before: below it, they have {term}`collapsed <collapse>`,
 # and whatever is said of groups is said of the one answer that is left.

@@ -62,7 +62,7 @@ recipe = LanguageRecipe(steps=steps)
 in_short(kept.load(), smollm2.load())
 
 # %% [markdown]
-# **What this does not show.** A statement on any language, or on models that people use. This one
+# **What this does not show.** Anything about a language, or about models that people use. This one
 # has a quarter of a million weights and has read half a book. No language is small here but by the deal.
 
 # %% [markdown]
