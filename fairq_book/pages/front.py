@@ -231,7 +231,7 @@ def of_repairs(utkface_repair: Networks) -> Picture:
             figure,
             alt=f"Points. Accuracy over all images in percent and the gap between the best and the worst "
             f"group, mean of {_networks(own)}. {heard}",
-            caption=f"{_networks(own)}. Better is lower and to the right.",
+            caption=f"{_networks(own)}, UTKFace. Better is lower and to the right.",
         )
 
 
