@@ -147,9 +147,10 @@ story.retrieval(made["measures"])
 # the two shares. MaxSkew is that of the group with most, MinSkew of the one with least.
 # :::
 #
-# Two kinds of bias. {term}`FVO` asks who is recognised. Skew asks who is found: neutral sentences, which name
-# no group, rank all images, and the first ones should be of the groups in proportion. NDKL weighs the whole
-# of these first ranks, the foremost most. Each model is compared with itself before rounding.
+# Two kinds of bias. {term}`FVO` asks who is recognised. {term}`Skew <skew>` asks who is found: neutral
+# sentences, which name no group, rank all images, and the first ones should be of the groups in proportion.
+# NDKL weighs the whole of these first ranks, the foremost most. Each model is compared with itself before
+# rounding.
 #
 # Look at whether the dots lie on one side of the line, then at whether their mean could lie outside the grey
 # band. Inside it, a change is too small to matter, and that can be shown; outside of it, and on one side, it

@@ -69,6 +69,9 @@ def test_notes_stand_beside_the_text_and_on_a_phone_above_it(chapter):
 
 
 def test_long_lines_of_code_scroll_in_their_box_which_shows_that_there_is_more(chapter):
+    switch = chapter.get_by_role("button", name="Code", exact=True)
+    assert not chapter.locator("article details.above-input:visible").count()
+    switch.click()  # one switch shows the code of all cells
     boxes = chapter.evaluate(
         """() => [...document.querySelectorAll("article div.cell_input pre")].map((box) => {
             const [style, own] = [getComputedStyle(box), box.getBoundingClientRect()];
@@ -92,3 +95,5 @@ def test_long_lines_of_code_scroll_in_their_box_which_shows_that_there_is_more(c
             (box) => box.scrollWidth <= box.clientWidth + 1 || box.tabIndex === 0
         )"""
     )
+    switch.click()
+    assert not chapter.locator("article details.above-input:visible").count()

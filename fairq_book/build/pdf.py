@@ -144,13 +144,12 @@ def join(pages: Path, names: Sequence[Page], *, facts: Mapping[str, str]) -> str
     }
     for path, page in known.items():
         _move(whole[page], path, page, known)
-    first = whole[names[0]]
     articles = {page: _article(own, page) for page, own in whole.items()}
     title = _text(_first(articles[names[0]], "h1"))
     front = _title_page(articles[names[0]], title, facts)
-    heads = "".join(
-        str(tag) for tag in first.select("head link[rel=stylesheet], head script") if _is_needed(tag)
-    )
+    # Of every page, for each brings only what it uses itself.
+    tags = (tag for own in whole.values() for tag in own.select("head link[rel=stylesheet], head script"))
+    heads = "".join(dict.fromkeys(str(tag) for tag in tags if _is_needed(tag)))
     running = "".join(
         f"@page {page.anchor} {{ @top-left {{ content: {json.dumps(_title(own), ensure_ascii=False)} }} }}"
         for page, own in articles.items()

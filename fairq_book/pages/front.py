@@ -95,7 +95,8 @@ def what_repairs(utkface_repair: Networks) -> Prose:
         f"{size(three)} points of accuracy stay lost. The older gap stays, too. It yields to a loss in which "
         f"every group counts alike, rounded or not: from {numbers['fp32']} to {numbers[weighted]} points, "
         "for "
-        f"{size(cost)} points of accuracy. FairQAT, the recipe of the paper, leaves {numbers[fair]} and "
+        f"{size(cost)} points of accuracy. {{term}}`FairQAT`, the recipe of the paper, leaves "
+        f"{numbers[fair]} and "
         "costs "
         f"{size(price)}.",
         holds=within(three, 2 * _FEW)
