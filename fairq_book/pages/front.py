@@ -19,6 +19,7 @@ from fairq_utils.metrics.verdicts import MARGINS
 
 _CUT = "int4-mse"  # four bits, with the range whose squared error is least
 _WIDTH = 4.0  # inches: half of a page's column, all of a phone
+_TO_THE_SMALLEST = 0.6  # of the published loss weights; the others share the rest
 _FEW = 0.01  # a difference of accuracy that nobody would look at twice
 
 WHY, REPAIR = "utkface_why", "utkface_repair"  # the settings whose networks answer
@@ -41,15 +42,13 @@ def who_pays(utkface_why: Networks) -> Prose:
     average = own.overall(_CUT) - own.overall("int4")
     before, after = gap(own, "fp32"), gap(own, _CUT)
     return told(
-        f"**Who pays?** Round the weights of a face classifier to four bits, and it loses "
+        "**Who pays?** Round the weights of a face classifier to four bits, and it loses "
         f"{size(own.overall('int4') - own.overall('fp32'))} points of accuracy; whether the smaller groups "
-        "lose "
-        f"more than the largest, {_networks(own)} cannot tell. Now let the weights have another common "
-        "range, the "
-        f"one with the least squared error. The average is as good, but {_and(lost)} lose "
-        f"{size(theirs[lost].mean(axis=1))} points, and {own.majority} gains {size(gains)}. "
-        f"Most of the gap is older, though: {100 * before.mean():.0f} of its {100 * after.mean():.0f} points "
-        "were there before a bit was taken away.",
+        f"lose more than the largest, {_networks(own)} cannot tell. Now let the weights have another "
+        f"common range, the one with the least squared error. The average is as good, but {_and(lost)} "
+        f"lose {size(theirs[lost].mean(axis=1))} points, and {own.majority} gains {size(gains)}. Most of "
+        f"the gap is older, though: {100 * before.mean():.0f} of its {100 * after.mean():.0f} points were "
+        "there before a bit was taken away.",
         holds=falls(cut)
         and average.mean() > -_FEW
         and len(lost) > 1
@@ -70,13 +69,13 @@ def why(utkface_why: Networks) -> Prose:
     back = own.overall("int3-bn") - own.overall("int3")
     stays = own.contrast("int3-bn", "fp32-bn")
     return told(
-        "**Why?** That range cuts off the largest weights, and batch norm goes on with the statistics of the "
-        "network that had them. Take these statistics again, which needs no training, and the difference "
-        f"between the groups is gone: {in_points(left)} points. At three bits new statistics bring back "
-        f"{100 * share_of(back, lost):.0f} % of the accuracy that was lost. What they do not bring back "
-        f"is missing in the smaller groups, by {in_points(stays)} points against {own.majority}.",
+        "**Why?** That range cuts off the largest weights, and batch norm goes on with the statistics of "
+        "the network that had them. Take these statistics again, which needs no training, and the "
+        f"difference between the groups is gone: {in_points(left)} points. At three bits new statistics "
+        f"bring back {100 * share_of(back, lost):.0f} % of the accuracy that was lost. What they do not "
+        f"bring back is missing in the smaller groups, by {in_points(stays)} points against {own.majority}.",
         holds=falls(clipped) and within(left, MARGINS[4]) and rises(back) and falls(stays),
-        otherwise=f"**Why?** Where only the largest weights are cut off, the smaller groups change by "
+        otherwise="**Why?** Where only the largest weights are cut off, the smaller groups change by "
         f"{in_points(clipped)} points more than {own.majority}; with batch norm statistics taken again, by "
         f"{in_points(left)}. At three bits new statistics bring back {in_points(back)} points of accuracy.",
     )
@@ -90,25 +89,22 @@ def what_repairs(utkface_repair: Networks) -> Prose:
     cost = own.overall("fp32") - own.overall(weighted)
     fair, price = "int4-fairqat", own.overall("fp32") - own.overall("int4-fairqat")
     numbers = {name: f"{100 * gap(own, name).mean():.0f}" for name in ("fp32", weighted, fair)}
+    times = _TO_THE_SMALLEST * (len(own.groups) - 1) / (1 - _TO_THE_SMALLEST)
     return told(
-        f"**What repairs it?** What rounding does, a short training while rounded undoes: at three bits "
-        f"{size(three)} points of accuracy stay lost. The older gap stays, too. It yields to a loss in which "
-        f"every group counts alike, rounded or not: from {numbers['fp32']} to {numbers[weighted]} points, "
-        "for "
-        f"{size(cost)} points of accuracy. {{term}}`FairQAT`, the recipe of the paper, leaves "
-        f"{numbers[fair]} and "
-        "costs "
-        f"{size(price)}.",
+        "**What repairs it?** What rounding does, a short training while rounded undoes: at three bits "
+        f"{size(three)} points of accuracy stay lost. The older gap stays, too. It yields to a loss to "
+        f"which an image of the smallest group counts {times:.0f} times, rounded or not: from "
+        f"{numbers['fp32']} to {numbers[weighted]} points, for {size(cost)} points of accuracy. "
+        f"{{term}}`FairQAT`, the recipe of the paper, leaves {numbers[fair]} and costs {size(price)}.",
         holds=within(three, 2 * _FEW)
         and falls(gap(own, weighted) - gap(own, "fp32"))
         and falls(gap(own, rounded) - gap(own, "fp32"))
         and rises(gap(own, fair) - gap(own, rounded))
         and rises(price - cost),
-        otherwise=f"**What repairs it?** Training while rounded changes accuracy at three bits by "
+        otherwise="**What repairs it?** Training while rounded changes accuracy at three bits by "
         f"{in_points(three)} points against full precision. Loss weights bring the gap from "
-        f"{numbers['fp32']} "
-        f"to {numbers[weighted]} points and cost {in_points(cost)}; FairQAT brings it to {numbers[fair]} and "
-        f"costs {in_points(price)}.",
+        f"{numbers['fp32']} to {numbers[weighted]} points and cost {in_points(cost)}; FairQAT brings it to "
+        f"{numbers[fair]} and costs {in_points(price)}.",
     )
 
 
@@ -188,17 +184,16 @@ def of_causes(utkface_why: Networks) -> Picture:
         axis.set_ylim(len(found) - 0.5, -0.5)
         axis.set_xlabel(f"points against {utkface_why.majority}")
         heard = " ".join(
-            f"{own['row']}: {signed(100 * own['estimate'])} "
-            f"({signed(100 * own['lower'])} to {signed(100 * own['upper'])})."
+            f"{own['row']}: {signed(100 * own['estimate'])} ({signed(100 * own['lower'])} to "
+            f"{signed(100 * own['upper'])})."
             for _, own in found.iterrows()
         )
         return drawn(
             figure,
             alt=f"Dots with intervals. What the smaller groups lose beyond the largest, in points. {heard}",
             caption=f"{_networks(utkface_why)}, with 95 % intervals. Left of the line the smaller groups "
-            "lose "
-            "more. With the range of least error: as it is; with nothing but large weights cut off; with new "
-            "batch norm statistics.",
+            "lose more. With the range of least error: as it is; with nothing but large weights cut off; "
+            "with new batch norm statistics.",
         )
 
 
@@ -230,7 +225,7 @@ def of_repairs(utkface_repair: Networks) -> Picture:
         )
         return drawn(
             figure,
-            alt=f"Points. Accuracy over all images in percent and the gap between the best and the worst "
+            alt="Points. Accuracy over all images in percent and the gap between the best and the worst "
             f"group, mean of {_networks(own)}. {heard}",
             caption=f"{_networks(own)}, UTKFace. Better is lower and to the right.",
         )
@@ -266,8 +261,7 @@ def headline(networks: Networks | None = None) -> Headline:
     backing = (
         f"UTKFace at four bits, range of least error, {_networks(own)}: accuracy falls by "
         f"{size(own.overall(_CUT) - own.overall('fp32'))} points over all images, by "
-        f"{size(others.mean(axis=1))} "
-        f"in the smaller groups."
+        f"{size(others.mean(axis=1))} in the smaller groups."
     )
     holds = falls(own.contrast(_CUT)) and within(own.overall(_CUT) - own.overall("int4"), _FEW)
     return Headline("The average stands. The smaller groups pay." if holds else "Who pays?", backing)

@@ -22,8 +22,7 @@ def down_to_five_bits_nobody(utkface_why: Networks, moths_why: Networks) -> Pros
     numbers = in_each({name: own.contrast("int5") for name, own in both.items()})
     return told(
         "**Down to five bits nobody pays more than others.** What the smaller groups lose beyond the "
-        "largest is surely "
-        f"less than {100 * _LITTLE:.0f} points: at five bits {numbers}.",
+        f"largest is surely less than {100 * _LITTLE:.0f} points: at five bits {numbers}.",
         holds=all(within(own.contrast(f"int{bits}"), _LITTLE) for own in both.values() for bits in (8, 6, 5)),
         otherwise=f"At five bits the smaller groups change, beyond the largest, by {numbers}.",
     )
@@ -38,15 +37,13 @@ def at_four_it_is_the_range(utkface_why: Networks, moths_why: Networks) -> Prose
     averages = [own.overall(_CUT) - own.overall("int4") for own in both.values()]
     return told(
         "**At four bits the range decides.** Where it has the least squared error, the smaller groups "
-        "surely lose more "
-        f"than the largest: {cut}. Where it reaches to the largest weight, nothing is sure: {plain}. The "
-        "accuracy over "
-        "all images is no better there, so whoever looks at the average sees nothing.",
+        f"surely lose more than the largest: {cut}. Where it reaches to the largest weight, nothing is "
+        f"sure: {plain}. The accuracy over all images is no better there, so whoever looks at the average "
+        "sees nothing.",
         holds=all(falls(own.contrast(_CUT)) for own in both.values())
         and all(own.mean() > -_SAME for own in averages),
         otherwise=f"At four bits the smaller groups change, beyond the largest, by {plain}; with the range "
-        "of least "
-        f"squared error by {cut}.",
+        f"of least squared error by {cut}.",
     )
 
 
@@ -58,17 +55,15 @@ def at_three_somebody_pays(utkface_why: Networks, moths_why: Networks) -> Prose:
     sides = in_each({name: own.contrast("int3") for name, own in both.items()})
     return told(
         "**At three bits somebody pays, in each network somebody else.** The gap of a network widens, by "
-        f"{in_each(widens)}. "
-        f"But {hit['UTKFace']} of the groups of UTKFace, and {hit['moths']} of the moths, lose most in one "
-        "network or "
-        f"another. So the smaller groups together are not surely worse off than the largest: {sides}.",
+        f"{in_each(widens)}. But {hit['UTKFace']} of the groups of UTKFace, and {hit['moths']} of the "
+        "moths, lose most in one network or another. So the smaller groups together are not surely worse "
+        f"off than the largest: {sides}.",
         holds=rises(widens["moths"])
         and widens["UTKFace"].mean() > 0
         and min(hit.values()) > 2
         and not any(falls(own.contrast("int3")) for own in both.values()),
         otherwise=f"At three bits the gap of a network changes by {in_each(widens)}; the smaller groups "
-        "change, beyond "
-        f"the largest, by {sides}.",
+        f"change, beyond the largest, by {sides}.",
     )
 
 
@@ -78,16 +73,13 @@ def wide_networks_take_a_side(utkface: Networks, utkface_why: Networks) -> Prose
     networks = utkface.table["seed"].nunique()
     return told(
         f"**Networks of full width take a side.** In {networks} of them, measured earlier on UTKFace, all "
-        "groups but "
-        f"{utkface.majority} lose at three bits, by {in_points(wide)} points against it. Small networks do "
-        "so where the "
-        f"range cuts weights off, by {in_points(small)} points.",
+        f"groups but {utkface.majority} lose at three bits, by {in_points(wide)} points against it. Small "
+        f"networks do so where the range cuts weights off, by {in_points(small)} points.",
         holds=falls(wide)
         and falls(small)
         and bool((utkface.change("int3").drop(columns=utkface.majority).mean() < 0).all()),
         otherwise=f"At three bits the smaller groups change against the largest by {in_points(wide)} points "
-        "in networks "
-        f"of full width, and by {in_points(small)} in small ones whose range cuts weights off.",
+        f"in networks of full width, and by {in_points(small)} in small ones whose range cuts weights off.",
     )
 
 
@@ -96,8 +88,7 @@ def most_of_the_gap_is_older(utkface_why: Networks) -> Prose:
     before, after = (100 * gap(utkface_why, name).mean() for name in ("fp32", "int4"))
     return told(
         f"**Most of the gap is older.** Of the {after:.0f} points between the best and the worst group of "
-        "UTKFace at "
-        f"four bits, {before:.0f} were there in full precision.",
+        f"UTKFace at four bits, {before:.0f} were there in full precision.",
         holds=bool(before > 0.75 * after),
         otherwise=f"The gap on UTKFace is {before:.0f} points in full precision and {after:.0f} at four "
         "bits.",
@@ -112,10 +103,9 @@ def answers_flip(utkface_why: Networks, moths_why: Networks) -> Prose:
     losses = {name: size(own.overall("int4") - own.overall("fp32")) for name, own in both.items()}
     return told(
         f"**Answers change unseen.** At four bits {flips['UTKFace']:.0f} % of the answers on UTKFace are "
-        "other ones, while "
-        f"accuracy falls by {losses['UTKFace']} points; on moths {flips['moths']:.0f} %, and "
-        f"{losses['moths']} points. "
-        f"Among the smaller groups more of them change, by {more}, because they were nearer to the boundary.",
+        f"other ones, while accuracy falls by {losses['UTKFace']} points; on moths {flips['moths']:.0f} %, "
+        f"and {losses['moths']} points. Among the smaller groups more of them change, by {more}, because "
+        "they were nearer to the boundary.",
         holds=all(
             rises(own.level("int4", "flips"))
             and rises(own.level("int4", "flips_by_margins"))
@@ -123,8 +113,7 @@ def answers_flip(utkface_why: Networks, moths_why: Networks) -> Prose:
             for name, own in both.items()
         ),
         otherwise=f"At four bits {flips['UTKFace']:.0f} % of the answers on UTKFace change and "
-        f"{flips['moths']:.0f} % on "
-        f"moths; among the smaller groups more, by {more}.",
+        f"{flips['moths']:.0f} % on moths; among the smaller groups more, by {more}.",
     )
 
 

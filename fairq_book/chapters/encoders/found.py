@@ -29,10 +29,8 @@ def nothing_at_eight(faces: Measured) -> Prose:
     inside = int((found["p_within"] < 0.05).sum())
     return told(
         f"**At eight bits nothing moves by as much as matters.** Over {faces.networks} encoders of FairFace "
-        "every "
-        "measure of bias surely stays within two points of accuracy, or 0.05 nats of skew, rounded by "
-        "bitsandbytes "
-        "as by this library.",
+        "every measure of bias surely stays within two points of accuracy, or 0.05 nats of skew, rounded "
+        "by bitsandbytes as by this library.",
         holds=inside == len(found) > 0,
         otherwise=f"At eight bits {inside} of {len(found)} changes of bias surely lie within their margins.",
     )
@@ -47,10 +45,9 @@ def alike_at_four(faces: Measured) -> Prose:
     sure = ((own["p_holm"] < 0.05) & (own["estimate"] < 0)).all()
     return told(
         f"**At four bits every group loses, and about as much.** All {len(own)} groups surely lose "
-        "accuracy, between "
-        f"{low} and {high} points. Whether some come first for sentences that name nobody, so few encoders "
-        "cannot "
-        "tell: these ranks scatter more from model to model than rounding moves them.",
+        f"accuracy, between {low} and {high} points. Whether some come first for sentences that name "
+        "nobody, so few encoders cannot tell: these ranks scatter more from model to model than rounding "
+        "moves them.",
         holds=bool(sure and len(own) > 1 and own["estimate"].max() - own["estimate"].min() < 0.01)
         and bool((ranks >= 0.05).any()),
         otherwise=f"At four bits the groups lose between {low} and {high} points of accuracy in the mean.",
@@ -62,9 +59,8 @@ def not_the_language(faces: Measured) -> Prose:
     (claim,) = (claim for claim in CLAIMS if claim.key == "D4")
     found = claim.verdict(faces)
     return told(
-        "**It is not the language.** A classifier of the same shape, taught by labels in place of captions, "
-        "changes "
-        "its gap by as much, to within two points at every width that can be judged.",
+        "**It is not the language.** A classifier of the same shape, taught by labels in place of "
+        "captions, changes its gap by as much, to within two points at every width that can be judged.",
         holds=found.word in ("contradicted", "no difference"),
         otherwise=f"That encoders change otherwise than classifiers of the same shape: {found.word}.",
     )

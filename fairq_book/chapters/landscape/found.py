@@ -32,14 +32,11 @@ def steeper_for_being_small(
     small, hard = (_row(table, "fp32", row) for row in ("what being small adds", "what being hard adds"))
     return told(
         "**The loss of small groups is steeper, and mostly because they are small.** Where nothing but its "
-        "number sets "
-        f"a group of moths apart, that adds {_times(small)} times the squared gradient norm of a peer. "
-        "Where it is "
-        f"hard to tell instead, that adds {_times(hard)} times as much.",
+        f"number sets a group of moths apart, that adds {_times(small)} times the squared gradient norm of "
+        f"a peer. Where it is hard to tell instead, that adds {_times(hard)} times as much.",
         holds=small["lower"] > 0 and hard["estimate"] > 0 and small["lower"] > hard["estimate"],
         otherwise=f"In full precision being small adds {_times(small)} times the squared gradient norm of a "
-        "peer, being "
-        f"hard {_times(hard)} times.",
+        f"peer, being hard {_times(hard)} times.",
     )
 
 
@@ -48,15 +45,13 @@ def but_it_pays_no_more(moths_steep: Networks, moths_why: Networks) -> Prose:
     level = _row(norms.by_inputs(moths_steep), "fp32", "level")
     lost = moths_why.contrast("int4")
     return told(
-        "**But steeper groups need not lose more.** On the default moths the gradient of the smaller groups "
-        "is "
-        f"{_times(level)} times as long as that of the largest; at four bits they change by "
-        f"{in_points(lost)} points "
-        "beyond it. What a step costs depends on where it goes, and a norm only says how much it could cost.",
+        "**But steeper groups need not lose more.** On the default moths the gradient of the smaller "
+        f"groups is {_times(level)} times as long as that of the largest; at four bits they change by "
+        f"{in_points(lost)} points beyond it. What a step costs depends on where it goes, and a norm only "
+        "says how much it could cost.",
         holds=level["lower"] > 1 and not falls(lost),
         otherwise=f"The gradient of the smaller moths is {_times(level)} times as long as that of the "
-        "largest; at four "
-        f"bits they change by {in_points(lost)} points beyond it.",
+        f"largest; at four bits they change by {in_points(lost)} points beyond it.",
     )
 
 
@@ -65,12 +60,11 @@ def rounding_inputs_flattens(moths_steep: Networks) -> Prose:
     after = _row(norms.by_inputs(moths_steep), "a4", "fp32")
     return told(
         "**Rounding the activations does not sharpen it for them.** With activations of four bits the "
-        "gradient of the "
-        f"smaller groups, in times the largest's, is {_times(after)} times what it was: a little shorter.",
+        f"gradient of the smaller groups, in times the largest's, is {_times(after)} times what it was: a "
+        "little shorter.",
         holds=after["upper"] < 1,
         otherwise="With activations of four bits the gradient of the smaller groups, in times the "
-        "largest's, is "
-        f"{_times(after)} times what it was.",
+        f"largest's, is {_times(after)} times what it was.",
     )
 
 

@@ -29,12 +29,10 @@ def outputs_flatten(utkface_why: Networks) -> Prose:
     fell = int((three < 0).sum())
     return told(
         f"**The outputs do flatten.** At three bits the logits on UTKFace have {_percent(three)} less "
-        "variance, and "
-        f"less in {fell} of {len(three)} networks; at four bits {_percent(four)} less.",
+        f"variance, and less in {fell} of {len(three)} networks; at four bits {_percent(four)} less.",
         holds=fell > 0.6 * len(three) and four.mean() < 0,
         otherwise=f"The logits on UTKFace have {_percent(four)} less variance at four bits, "
-        f"{_percent(three)} less at "
-        "three.",
+        f"{_percent(three)} less at three.",
     )
 
 
@@ -44,8 +42,7 @@ def but_that_changes_no_answer(utkface_why: Networks, moths_why: Networks) -> Pr
     same = all(np.array_equal(own.overall("int3-temperature"), own.overall("int3")) for own in both)
     return told(
         "**That alone costs no right answer.** To divide all logits by one number changes their variance "
-        "and no "
-        "answer. So whatever accuracy is lost, flattening has not lost it: outputs also turn.",
+        "and no answer. So whatever accuracy is lost, flattening has not lost it: outputs also turn.",
         holds=same,
         otherwise="A temperature that is put right changes accuracy here.",
     )
@@ -60,16 +57,14 @@ def batch_norm_does_most(utkface_why: Networks, moths_why: Networks) -> Prose:
     stays = in_each({name: own.contrast("int3-bn", "fp32-bn") for name, own in both.items()})
     return told(
         "**Old batch norm statistics do most of the harm at three bits.** Taken again from a thousand "
-        "images, "
-        f"without training, they bring back {shares['UTKFace']:.0f} % of the lost accuracy on UTKFace and "
-        f"{shares['moths']:.0f} % on moths. What stays lost, the smaller groups lose: {stays}, against the "
-        "largest.",
+        f"images, without training, they bring back {shares['UTKFace']:.0f} % of the lost accuracy on "
+        f"UTKFace and {shares['moths']:.0f} % on moths. What stays lost, the smaller groups lose: {stays}, "
+        "against the largest.",
         holds=all(rises(values) for values in back.values())
         and min(shares.values()) > 50
         and all(falls(own.contrast("int3-bn", "fp32-bn")) for own in both.values()),
         otherwise=f"New batch norm statistics change the accuracy at three bits by {in_each(back)}; after "
-        "that the "
-        f"smaller groups change, beyond the largest, by {stays}.",
+        f"that the smaller groups change, beyond the largest, by {stays}.",
     )
 
 
@@ -79,14 +74,11 @@ def whose_images_matters(utkface_why: Networks, moths_why: Networks) -> Prose:
     values = {name: own.contrast("int3-bn-majority", "int3-bn-balanced") for name, own in both.items()}
     return told(
         "**It matters whose images they are taken from.** Statistics of the largest group alone, against "
-        "balanced "
-        f"ones, change the smaller groups by {in_each(values)} beyond the largest, in their favour: where "
-        "the largest "
-        "group is taken for the norm, whatever differs from it stands out.",
+        f"balanced ones, change the smaller groups by {in_each(values)} beyond the largest, in their "
+        "favour.",
         holds=all(rises(own) for own in values.values()),
         otherwise="Statistics of the largest group alone, against balanced ones, change the smaller groups "
-        "beyond it by "
-        f"{in_each(values)}.",
+        f"beyond it by {in_each(values)}.",
     )
 
 
@@ -96,8 +88,7 @@ def activations_single_nobody_out(utkface_why: Networks, moths_why: Networks) ->
     values = {name: own.contrast("a4") for name, own in both.items()}
     return told(
         "**Rounding the activations instead singles out no smaller group.** At four bits they lose at most "
-        "a point more "
-        f"than the largest: {in_each(values)}.",
+        f"a point more than the largest: {in_each(values)}.",
         holds=all(read(own).lower > -_A_POINT for own in values.values()),
         otherwise="With activations of four bits the smaller groups change, beyond the largest, by "
         f"{in_each(values)}.",

@@ -23,9 +23,8 @@ def training_undoes_rounding(utkface_repair: Networks, moths_repair: Networks) -
     left = {name: own.overall("int3-ends8-qat") - own.overall("fp32") for name, own in both.items()}
     numbers = in_each(left)
     return told(
-        "**What rounding does, a short training while rounded undoes.** At three bits the accuracy over all "
-        "images is "
-        f"back to within two points of full precision ({numbers}).",
+        "**What rounding does, a short training while rounded undoes.** At three bits the accuracy over "
+        f"all images is back to within two points of full precision ({numbers}).",
         holds=all(within(values, 0.02) for values in left.values()),
         otherwise="After training while rounded to three bits accuracy differs from full precision by "
         f"{numbers}.",
@@ -42,10 +41,8 @@ def the_gap_wants_weights(utkface_repair: Networks, moths_repair: Networks) -> P
     unrounded = in_each(alone)
     return told(
         "**The gap that was there before yields to weights in the loss.** They narrow it at four bits "
-        f"({numbers}), "
-        f"and without any rounding, too ({unrounded}). The price over all images is {size(cost['UTKFace'])} "
-        "points on "
-        f"UTKFace and {size(cost['moths'])} on moths.",
+        f"({numbers}), and without any rounding, too ({unrounded}). The price over all images is "
+        f"{size(cost['UTKFace'])} points on UTKFace and {size(cost['moths'])} on moths.",
         holds=all(falls(values) for values in (*narrows.values(), *alone.values())),
         otherwise=f"Loss weights change the gap at four bits by {numbers}, without rounding by {unrounded}.",
     )
@@ -59,9 +56,8 @@ def fairqat_overshoots(utkface_repair: Networks, moths_repair: Networks) -> Pros
     numbers = in_each(against)
     costs = f"{size(price['UTKFace'])} points on UTKFace and {size(price['moths'])} on moths"
     return told(
-        "**FairQAT does the same thing twice.** Weights and sampling each even out how much a group counts. "
-        "With both, "
-        f"the smallest group counts too much. Against weights alone accuracy falls by {costs} "
+        "**FairQAT does the same thing twice.** Loss weights let the smallest group count for more, and so "
+        f"does sampling. Together they are too much of it. Against weights alone accuracy falls by {costs} "
         f"more, and the gap changes by {numbers}.",
         holds=all(rises(values) for values in price.values()) and rises(against["UTKFace"]),
         otherwise=f"FairQAT against weights alone changes the gap by {numbers}, and costs {costs} more.",
@@ -76,8 +72,7 @@ def it_repairs_what_rounding_did_not(utkface_repair: Networks, moths_repair: Net
     taken = [_gaps(own, "int8", "fp32") for own in both.values()]
     return told(
         "**And it repairs what rounding never did.** At eight bits, where rounding has changed no gap by a "
-        "point, FairQAT "
-        f"narrows it as well ({numbers}).",
+        f"point, FairQAT narrows it as well ({numbers}).",
         holds=all(falls(own) for own in values.values()) and all(within(own, MARGINS[8]) for own in taken),
         otherwise=f"At eight bits FairQAT changes the gap by {numbers}.",
     )

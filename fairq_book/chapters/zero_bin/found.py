@@ -17,12 +17,11 @@ def emptying_it_costs(utkface_why: Networks, moths_why: Networks) -> Prose:
     values = _both(utkface_why, moths_why, "int3-zeros-bn", "fp32-bn")
     return told(
         "**To empty the zero bin costs the smaller groups more.** Where the weights that three bits round "
-        "to zero "
-        f"become zero, and nothing else is done, they change by {in_each(values)} against the largest.",
+        f"to zero become zero, and nothing else is done, they change by {in_each(values)} against the "
+        "largest.",
         holds=all(falls(own) for own in values.values()),
         otherwise="With the zero bin of three bits emptied the smaller groups change, beyond the largest, "
-        "by "
-        f"{in_each(values)}.",
+        f"by {in_each(values)}.",
     )
 
 
@@ -32,15 +31,12 @@ def not_because_they_are_small(utkface_why: Networks, moths_why: Networks) -> Pr
     largest = _both(utkface_why, moths_why, "int3-bn-largest", "int3-zeros-bn")
     return told(
         "**Not because these weights are small.** As much taken from weights at random costs the same to "
-        "less than "
-        f"{100 * MARGINS[3]:.0f} points: {in_each(random)}. And the largest group does not live on large "
-        "weights: as much "
-        f"taken from these makes a difference of {in_each(largest)}.",
+        f"less than {100 * MARGINS[3]:.0f} points: {in_each(random)}. And the largest group does not live "
+        f"on large weights: as much taken from these makes a difference of {in_each(largest)}.",
         holds=all(within(own, MARGINS[3]) for own in random.values())
         and all(read(own).upper < MARGINS[3] for own in largest.values()),
         otherwise=f"Against as much taken at random the zero bin changes the contrast by {in_each(random)}; "
-        "the "
-        f"largest weights against the zero bin by {in_each(largest)}.",
+        f"the largest weights against the zero bin by {in_each(largest)}.",
     )
 
 
@@ -50,11 +46,9 @@ def it_is_the_step(utkface_why: Networks, moths_why: Networks) -> Prose:
     control = _both(utkface_why, moths_why, "int4-bn-scaled4", "int4-bn-coarser4")
     return told(
         "**It is the width of the step, and bits are only one way to set it.** One loud channel in each "
-        "layer leaves "
-        "the network the same function and makes all steps four times as wide. At the same four bits the "
-        "smaller "
-        f"groups then lose more, by {in_each(wider)}; with steps as wide and no loud channel they lose as "
-        "much.",
+        "layer leaves the network the same function and makes all steps four times as wide. At the same "
+        f"four bits the smaller groups then lose more, by {in_each(wider)}; with steps as wide and no loud "
+        "channel they lose as much.",
         holds=all(falls(own) for own in wider.values()) and not any(falls(own) for own in control.values()),
         otherwise="With steps four times as wide the smaller groups change, beyond the largest, by "
         f"{in_each(wider)}.",
