@@ -1,4 +1,4 @@
-"""A claim in every way that it can be asked: the numbers, and the switches of the page."""
+"""A claim in every way that it can be asked, and at each width: the numbers, the words, the switches."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,8 @@ from bs4 import BeautifulSoup
 from scipy import stats
 
 from fairq_book.kit.by_network import MeasuredNetworks, load
-from fairq_book.kit.interventions import Networks
+from fairq_book.kit.interventions import OF_WIDTHS, Networks
+from fairq_book.pages import claims
 from fairq_book.pages.specifications import curve, specifications
 from tests.conftest import ROOT
 
@@ -69,6 +70,23 @@ def test_where_nothing_happens_no_way_says_anything(faces):
     still = specifications([MeasuredNetworks("still", table, faces.record)])
     contrasts = [one for one in still if one.choices["measure"].startswith("smaller")]
     assert np.mean([one.side != "neither" for one in contrasts]) < 0.15
+
+
+def test_each_width_has_the_word_of_its_question(faces):
+    repair = load("utkface_repair")
+    shown = BeautifulSoup(claims.by_width([faces], [repair]).markup, "html.parser")
+    heads = [head.text for head in shown.select("thead th")]
+    assert heads == ["question", "int8", "int6", "int5", "int4", "int3", "int2"]
+    pays, *fairqat = shown.select("tbody tr")
+    words = [cell.text.strip() for cell in pays.select("td")]
+    for question in OF_WIDTHS:
+        if ", int" in question.key:
+            said = question.answer(question.reading(faces))
+            word = words[heads.index(f"int{question.bits}") - 1]
+            assert word == said.replace("no difference larger than", "under").removeprefix("the ")
+    assert words[-1] == "–"
+    assert len(fairqat) == 4
+    assert all("UTKFace" in row.select_one("th").text for row in (pays, *fairqat))
 
 
 def test_what_a_switch_takes_out_is_gone(faces, browser):

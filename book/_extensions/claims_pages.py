@@ -87,6 +87,16 @@ class Repairs(Why):
     draw = staticmethod(claims.repairs)
 
 
+class ByWidth(Why):
+    """What was asked at several widths: as many settings on who pays as on what repairs."""
+
+    @staticmethod
+    def draw(found):
+        """The first half of the settings answers who pays, the second what repairs."""
+        half = len(found) // 2
+        return claims.by_width(found[:half], found[half:])
+
+
 class Specifications(Why):
     """Whether the smaller groups pay, in every way that networks of these settings were asked."""
 
@@ -202,6 +212,7 @@ def setup(app):
     app.add_directive("why", Why)
     app.add_directive("repairs", Repairs)
     app.add_directive("specifications", Specifications)
+    app.add_directive("by-width", ByWidth)
     app.add_directive("provenance", Provenance)
     return {
         "parallel_read_safe": True,

@@ -170,6 +170,37 @@ def repairs(measured: Sequence[MeasuredNetworks]) -> Shown:
     return _asked((*remedy_questions.OF_WIDTHS, *remedy_questions.QUESTIONS), measured)
 
 
+_COLOURS = {"yes": "supported", "the reverse": "contradicted", "no": "no-difference"}
+
+
+def by_width(why: Sequence[MeasuredNetworks], repair: Sequence[MeasuredNetworks]) -> Shown:
+    """What was asked at several widths, a word for each.
+
+    `why`: networks that answer who pays. `repair`: those that answer what FairQAT does.
+    """
+    asked = [(why, [own for own in OF_WIDTHS if ", int" in own.key]), (repair, remedy_questions.OF_WIDTHS)]
+    widths = [8, 6, 5, 4, 3, 2]
+    rows = []
+    for settings, questions in asked:
+        for family in dict.fromkeys(own.key.partition(",")[0] for own in questions):
+            of_width = {own.bits: own for own in questions if own.key.partition(",")[0] == family}
+            asks = next(iter(of_width.values())).asks.partition(" at int")[0].rstrip("?") + "?"
+            for setting in settings:
+                answers = [
+                    _in_a_word(of_width[bits], setting) if bits in of_width else None for bits in widths
+                ]
+                rows.append({"asks": asks, "setting": setting.short_title, "answers": answers})
+    return filled("by_width", heads=["question", *(f"int{bits}" for bits in widths)], rows=rows)
+
+
+def _in_a_word(question: Question, measured: MeasuredNetworks) -> dict[str, str]:
+    """The answer in a word, or how small the difference is that may be left; beside it its number."""
+    answer = _answered(question, measured)
+    bound = answer["word"].removeprefix("no difference larger than ")
+    word = answer["word"] if bound == answer["word"] else f"under {bound}"
+    return answer | {"word": word.removeprefix("the "), "colour": _COLOURS.get(word, "bounded")}
+
+
 def _asked(questions: Sequence[Question], measured: Sequence[MeasuredNetworks]) -> Shown:
     rows = [
         {"question": question, "answers": [_answered(question, own) for own in measured]}
