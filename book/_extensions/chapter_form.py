@@ -3,7 +3,6 @@
 In a notebook parameters stand first, because papermill puts others behind them, and nothing is folded.
 """
 
-import executed_chapters
 from docutils import nodes
 
 FOLD = "<!-- fold -->"  # below a heading: what follows it is detail
@@ -11,7 +10,7 @@ FOLD = "<!-- fold -->"  # below a heading: what follows it is detail
 
 def lay_out(app, doctree):
     """Called by Sphinx for each page, before its contents are listed."""
-    if app.env.docname not in executed_chapters.executed_paths():
+    if not app.env.docname.startswith("notebooks/"):
         return
     for section in list(doctree.findall(nodes.section)):
         if any(isinstance(part, nodes.raw) and part.astext().strip() == FOLD for part in section):
@@ -24,7 +23,7 @@ def lay_out(app, doctree):
 
 
 def fold(section):
-    """The section with all but its heading, and its first paragraph, behind a line that opens it."""
+    """The section with all but its heading behind a line that opens it."""
     heading, *rest = section.children
     (mark,) = (part for part in rest if isinstance(part, nodes.raw) and part.astext().strip() == FOLD)
     opening = nodes.raw("", '<details class="fairq-fold"><summary>Read on</summary>', format="html")

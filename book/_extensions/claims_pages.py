@@ -5,9 +5,9 @@ A setting is one that was measured earlier, or `here`: what the chapters of this
 `` {overview} `` draws a word for every claim in every setting, `` {claims} `` all that is behind it;
 `` {how-many} `` counts them; `` {in-plain-words} `` says what stands in one, `` {choices} `` what another
 choice would have given there, and `` {provenance} `` where all of it comes from.
-`` {front} `` opens the book: three answers, each with a figure; `` {found} `` says again what chapters
-open with. The role `` {declared}`utkface image_size` ``
-is what that setting says.
+`` {by-width} `` draws a word for each width, and `` {specifications} `` every way to ask the first claim.
+`` {front} `` opens the book: three answers, each with a figure; `` {found} `` says again what chapters open
+with. The role `` {declared}`utkface image_size` `` is what that setting says.
 """
 
 import functools
