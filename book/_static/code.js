@@ -22,6 +22,9 @@
       button.setAttribute("aria-pressed", String(shown));
       button.title = shown ? "Hide the code of this page" : "Show the code of this page";
       for (const one of folded) one.open = shown;
+      for (const box of document.querySelectorAll("article div.cell_input pre")) {
+        if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0; // the theme looked while it was hidden
+      }
     };
     button.addEventListener("click", () => {
       page.dataset.code = page.dataset.code === "shown" ? "hidden" : "shown";
